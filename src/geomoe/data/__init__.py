@@ -1,0 +1,1 @@
+"""Data sets, degradations and splits. Nothing here imports rasterio unless a file needs it."""

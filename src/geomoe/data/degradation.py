@@ -1,0 +1,77 @@
+"""Degradations: how a low-resolution input is made from a high-resolution image.
+
+"Down-sampled by 4" is not a definition: the same image made small by two libraries differs by up
+to 28 dB. A degradation therefore has a name, and the name fixes kernel, antialiasing and rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from geomoe.errors import GeomoeError
+
+__all__ = ["DEGRADATIONS", "Degradation", "crop_to_multiple", "get_degradation", "upsample_bicubic"]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A named way to make an image small.
+
+    Attributes:
+        name: as in cards and on the command line.
+        kernel: interpolation kernel; ``bicubic`` has a = -0.5 with antialiasing.
+        antialias: whether the kernel is widened by the scale, so that it is a low-pass filter too.
+        quantise: whether the result is rounded and clipped to 8 bits, as a file of it would be.
+    """
+
+    name: str
+    kernel: Literal["bilinear", "bicubic"]
+    antialias: bool
+    quantise: bool
+
+    def __call__(self, x: Tensor, scale: int) -> Tensor:
+        """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``; edges are replicated.
+
+        H and W must be multiples of ``scale``; see :func:`crop_to_multiple`.
+        """
+        small = F.interpolate(x, scale_factor=1 / scale, mode=self.kernel, antialias=self.antialias)
+        return (small * 255).round().clamp(0, 255) / 255 if self.quantise else small
+
+
+DEGRADATIONS: dict[str, Degradation] = {
+    d.name: d
+    for d in (
+        Degradation("bilinear", "bilinear", antialias=True, quantise=True),
+        Degradation("bicubic", "bicubic", antialias=True, quantise=True),
+        # The pairs that the released MFG-HMoE program trains on: neither rounded nor clipped.
+        Degradation("bicubic_float", "bicubic", antialias=True, quantise=False),
+        Degradation("bilinear_float", "bilinear", antialias=True, quantise=False),
+        # What cv2 and torch do unless told otherwise: it aliases.
+        Degradation("bilinear_aliased", "bilinear", antialias=False, quantise=True),
+    )
+}
+"""All degradations by name; ``bilinear`` (antialiased, 8-bit) is the default everywhere."""
+
+
+def get_degradation(name: str) -> Degradation:
+    """The degradation called ``name``; raises GeomoeError for an unknown one."""
+    if name not in DEGRADATIONS:
+        raise GeomoeError(f"no degradation is called {name!r}; there are: {', '.join(DEGRADATIONS)}")
+    return DEGRADATIONS[name]
+
+
+def crop_to_multiple(x: Tensor, scale: int) -> Tensor:
+    """``[..., H, W]`` cut at the bottom and right to whole multiples of ``scale``. Never stretched."""
+    return x[..., : x.shape[-2] // scale * scale, : x.shape[-1] // scale * scale]
+
+
+def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
+    """``[B, C, H, W]`` by the bicubic kernel with a = -0.75: the baseline of every comparison here.
+
+    It scores 0.2 to 0.4 dB higher than the kernel with a = -0.5 on images made small bilinearly.
+    """
+    return F.interpolate(x, scale_factor=scale, mode="bicubic")

@@ -1,0 +1,87 @@
+"""Pairs of low- and high-resolution images, cut and flipped by a stream that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geomoe.data.degradation import Degradation, crop_to_multiple
+from geomoe.data.images import to_unit
+from geomoe.errors import GeomoeError
+
+__all__ = ["ImagePairs", "PatchStream", "degrade"]
+
+
+def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor]:
+    """An image ``[C, H, W]`` to ``(low, high)``: high cut to whole multiples of ``scale``.
+
+    The low image has the type of the high one where the degradation rounds to 8 bits, else float32.
+    """
+    high = crop_to_multiple(image, scale)
+    low = degradation(to_unit(high)[None], scale)[0]
+    if degradation.quantise and image.dtype == torch.uint8:
+        low = (low * 255).round().to(torch.uint8)
+    return low, high
+
+
+class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
+    """Whole images as ``(low, high)`` in [0, 1], held in memory."""
+
+    def __init__(self, images: Sequence[Tensor], scale: int, degradation: Degradation) -> None:
+        self.pairs = [degrade(image, scale, degradation) for image in images]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        low, high = self.pairs[index]
+        return to_unit(low), to_unit(high)
+
+
+class PatchStream(Dataset[tuple[Tensor, Tensor]]):
+    """Sample i of an endless stream of random patches; the same i gives the same patch, always.
+
+    Nothing depends on what was drawn before, so a run that is resumed at sample i goes on with the
+    patches that it would have seen.
+
+    Args:
+        pairs: whole images to cut from.
+        patch: side of a low-resolution patch.
+        scale: of the pairs.
+        seed: of the stream.
+        start, length: the samples ``start .. start + length - 1`` are offered.
+        augment: flips and transposition, each with probability 1/2.
+    """
+
+    def __init__(
+        self, pairs: ImagePairs, patch: int, scale: int, seed: int, start: int, length: int, augment: bool = True
+    ) -> None:
+        too_small = [low.shape for low, _ in pairs.pairs if min(low.shape[1:]) < patch]
+        if too_small:
+            raise GeomoeError(
+                f"patch_size={patch}: {len(too_small)} images are smaller than that once made {scale} times smaller"
+            )
+        self.pairs, self.patch, self.scale = pairs, patch, scale
+        self.seed, self.start, self.length, self.augment = seed, start, length, augment
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, self.start + index))
+        low, high = self.pairs.pairs[rng.integers(len(self.pairs))]
+        s, p = self.scale, self.patch
+        y = int(rng.integers(low.shape[1] - p + 1))
+        x = int(rng.integers(low.shape[2] - p + 1))
+        cut_low = low[:, y : y + p, x : x + p]
+        cut_high = high[:, y * s : (y + p) * s, x * s : (x + p) * s]
+        if self.augment:
+            flips = [dim for dim in (1, 2) if rng.random() < 0.5]
+            cut_low, cut_high = cut_low.flip(flips), cut_high.flip(flips)
+            if rng.random() < 0.5:
+                cut_low, cut_high = cut_low.transpose(1, 2), cut_high.transpose(1, 2)
+        return to_unit(cut_low).contiguous(), to_unit(cut_high).contiguous()

@@ -1,0 +1,11 @@
+"""The one error type that geomoe raises for input it cannot use."""
+
+__all__ = ["GeomoeError"]
+
+
+class GeomoeError(Exception):
+    """Bad input or a job that cannot be done.
+
+    The message is one line: what was found, what was expected, what to do about it.
+    The command line prints it and exits with status 1; it never prints a traceback for it.
+    """

@@ -1,0 +1,137 @@
+"""Window attention: shifted windows (Swin, Liu et al. 2021) and overlapping cross-attention (HAT)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.layers.windows import merge_windows, partition_windows, relative_position_index
+
+__all__ = ["OverlappingCrossAttention", "WindowAttention"]
+
+
+class _PositionBias(nn.Module):
+    """A learned bias for every head and every relative position."""
+
+    index: Tensor
+
+    def __init__(self, query: int, key: int, heads: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty((query + key - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        self.register_buffer("index", relative_position_index(query, key), persistent=False)
+
+    def forward(self) -> Tensor:
+        """``[1, heads, query**2, key**2]``."""
+        return self.table[self.index].permute(2, 0, 1)[None]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention within windows.
+
+    Args:
+        q: ``[B, R, C, n, heads * d]``; k, v: ``[B, R, C, m, heads * d]`` for R x C windows.
+        bias: ``[1, heads, n, m]``.
+
+    Returns:
+        ``[B, R, C, n, heads * d]``.
+    """
+    heads = bias.shape[1]
+
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(-1, x.shape[3], heads, x.shape[4] // heads).transpose(1, 2)
+
+    with torch.autocast(q.device.type, enabled=q.is_cuda):
+        if not q.is_cuda:
+            # Half-precision softmax is not vectorised on the CPU: float32 is faster there.
+            q, k, v = q.float(), k.float(), v.float()
+        out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.to(q.dtype))
+    return out.transpose(1, 2).reshape(q.shape)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention in windows of ``window``, moved by ``shift`` pixels.
+
+    Args:
+        dim: channels.
+        heads: attention heads; must divide ``dim``.
+        window: side of a window.
+        shift: 0, or how far the windows are moved (half a window as a rule).
+    """
+
+    outside: Tensor
+
+    def __init__(self, dim: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.window, self.shift = window, shift
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.bias = _PositionBias(window, window, heads)
+        # After the cyclic shift, the last window of a row or column holds pixels from both ends of
+        # the image, which must not see each other: position p of a window belongs to part 0 or 1.
+        part = (torch.arange(window) >= window - shift).long() if shift else torch.zeros(window).long()
+        below, right = part[:, None].expand(window, window), part[None, :].expand(window, window)
+        masks = [torch.zeros(window**2, window**2)]
+        for wraps in (right, below, 2 * below + right):
+            p = wraps.flatten()
+            masks.append(torch.zeros(window**2, window**2).masked_fill(p[:, None] != p, float("-inf")))
+        self.register_buffer("outside", torch.stack(masks), persistent=False)  # [4, n, n]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C]``, H and W multiples of the window, to the same shape."""
+        q, k, v = self.qkv(x).chunk(3, -1)
+        bias = self.bias()
+        if not self.shift:
+            q, k, v = (partition_windows(t, self.window) for t in (q, k, v))
+            return self.proj(merge_windows(_attend(q, k, v, bias), self.window))
+        q, k, v = (
+            partition_windows(t.roll((-self.shift, -self.shift), (1, 2)), self.window) for t in (q, k, v)
+        )
+        # Only four kinds of window exist: inside, at the right edge, at the bottom edge, in the
+        # corner. One call each, with one mask that broadcasts over all windows of the kind, costs
+        # far less memory than a mask for every window.
+        body, edge = slice(None, -1), slice(-1, None)
+        kinds = ((body, body), (body, edge), (edge, body), (edge, edge))
+        parts = [
+            _attend(q[:, r, c], k[:, r, c], v[:, r, c], bias + mask)
+            for (r, c), mask in zip(kinds, self.outside, strict=True)
+        ]
+        top, bottom = torch.cat(parts[:2], 2), torch.cat(parts[2:], 2)
+        out = merge_windows(torch.cat((top, bottom), 1), self.window)
+        return self.proj(out.roll((self.shift, self.shift), (1, 2)))
+
+
+class OverlappingCrossAttention(nn.Module):
+    """Queries from windows, keys and values from larger concentric windows (HAT, Chen et al. 2023).
+
+    Args:
+        dim: channels.
+        heads: attention heads.
+        window: side of the query windows, and their stride.
+        overlap: the key windows' side is ``(1 + overlap) * window``; zeros beyond the image.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int, overlap: float) -> None:
+        super().__init__()
+        self.window = window
+        self.key_window = int(window * overlap) + window
+        if (self.key_window - window) % 2:
+            raise ValueError(f"overlap={overlap}: {window} * overlap must be an even number of pixels")
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.bias = _PositionBias(window, self.key_window, heads)
+
+    def _key_windows(self, x: Tensor) -> Tensor:
+        border = (self.key_window - self.window) // 2
+        padded = F.pad(x, (0, 0, border, border, border, border))
+        windows = padded.unfold(1, self.key_window, self.window).unfold(2, self.key_window, self.window)
+        return windows.permute(0, 1, 2, 4, 5, 3).flatten(3, 4)  # [B, R, C, m, dim]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C]``, H and W multiples of the window, to the same shape."""
+        q, k, v = self.qkv(x).chunk(3, -1)
+        out = _attend(
+            partition_windows(q, self.window), self._key_windows(k), self._key_windows(v), self.bias()
+        )
+        return self.proj(merge_windows(out, self.window))

@@ -1,0 +1,57 @@
+"""Windows: padding an image to whole windows, cutting it into them, and putting it together again.
+
+Shapes here are channels-last, ``[B, H, W, C]``: what linear layers and layer norms want, and what
+a channels-last convolution sees after a free ``permute``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["merge_windows", "pad_to_multiple", "partition_windows", "relative_position_index"]
+
+
+def _mirrored(size: int, target: int, device: torch.device) -> Tensor:
+    """Indices ``0..size-1`` continued to ``target`` by mirroring, the edge pixel not repeated.
+
+    Unlike ``F.pad(mode="reflect")`` this has no lower bound on ``size``: 1 pixel is repeated.
+    """
+    period = max(2 * (size - 1), 1)
+    index = torch.arange(target, device=device) % period
+    return torch.where(index < size, index, period - index)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Mirror ``x`` ``[B, C, H, W]`` on its bottom and right to whole multiples of ``multiple``."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        target = -(-size // multiple) * multiple
+        if target != size:
+            x = x.index_select(dim, _mirrored(size, target, x.device))
+    return x
+
+
+def partition_windows(x: Tensor, size: int) -> Tensor:
+    """``[B, H, W, C]`` to ``[B, H/size, W/size, size*size, C]``."""
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height // size, size, width // size, size, channels)
+    return x.transpose(2, 3).reshape(batch, height // size, width // size, size * size, channels)
+
+
+def merge_windows(windows: Tensor, size: int) -> Tensor:
+    """The inverse of :func:`partition_windows`."""
+    batch, rows, columns, _, channels = windows.shape
+    x = windows.view(batch, rows, columns, size, size, channels)
+    return x.transpose(2, 3).reshape(batch, rows * size, columns * size, channels)
+
+
+def relative_position_index(query: int, key: int) -> Tensor:
+    """``[query**2, key**2]``: for every pair of positions, its entry in a table of ``(query + key - 1)**2``.
+
+    Query and key windows are concentric squares; ``query == key`` is the table of Swin.
+    """
+    q, k = torch.arange(query), torch.arange(key)
+    offset = k[None, :] - q[:, None] + query - 1  # [query, key], from 0
+    pair = offset[:, None, :, None] * (query + key - 1) + offset[None, :, None, :]
+    return pair.reshape(query**2, key**2)

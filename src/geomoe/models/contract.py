@@ -1,0 +1,27 @@
+"""What a model asks of the image it is given, and what it promises in return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ModelContract"]
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Facts that tiling needs about a model.
+
+    Attributes:
+        scale: side of the output pixel grid over that of the input.
+        bands: channels in and out.
+        multiple: tiles that start on a multiple of this many input pixels see the
+            same window grid as the whole scene does.
+        tile: side of a tile's core in input pixels, a multiple of ``multiple``.
+        margin: input pixels of context around the core, a multiple of ``multiple``.
+    """
+
+    scale: int
+    bands: int
+    multiple: int
+    tile: int
+    margin: int

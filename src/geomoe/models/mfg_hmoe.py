@@ -1,0 +1,238 @@
+"""MFG-HMoE: Multi-level Feature Guided Heterogeneous Mixture of Experts.
+
+Chen et al., "Heterogeneous Mixture of Experts for Remote Sensing Image Super-Resolution", IEEE
+GRSL 2025. Equation numbers below are the paper's. The backbone is HAT's (Chen et al., CVPR 2023).
+
+Where the paper is silent, we chose: signals for the routers are 64 wide (``router_width``), one
+3x3 convolution a level brings them there; the encoding of the group is a learned embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.layers.hybrid import ChannelPool, HybridConfig, ResidualHybridGroup, conv3x3
+from geomoe.layers.windows import pad_to_multiple
+from geomoe.models.contract import ModelContract
+from geomoe.models.registry import register
+from geomoe.moe.dispatch import dispatch
+from geomoe.moe.experts import ConvExperts, HeterogeneousBank
+from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.router import DualRouter, RoutingMode
+from geomoe.moe.units import pixels_to_rows
+
+__all__ = ["MfgHmoe", "MfgHmoeConfig"]
+
+SCALES = (2, 3, 4, 8)
+
+
+@dataclass(frozen=True)
+class MfgHmoeConfig:
+    """Everything that makes an :class:`MfgHmoe`. The defaults are the paper's.
+
+    Attributes:
+        scale: 2, 3, 4 or 8.
+        bands: channels in and out, at least 1.
+        embed_dim: width of the backbone.
+        depths: hybrid attention blocks in each RHAG; the number of entries is L of equation 3.
+        heads: attention heads; divides ``embed_dim``.
+        window: side of an attention window, even.
+        mlp_ratio: hidden width of the MLPs over ``embed_dim``.
+        compress, squeeze: how far CAB narrows its convolutions and its channel attention.
+        conv_scale: weight of the CAB branch.
+        channel_pool: what channel attention averages over, ``image`` or ``window``.
+        overlap: how much larger key windows of the OCAB are.
+        drop_path: stochastic depth of the last block; rises linearly from 0.
+        kernel_sizes: kernel size of each of the N groups of experts.
+        experts_per_group: M.
+        top_k: K, experts run for each pixel.
+        routing: ``soft``, ``straight_through`` or ``hard``; see :data:`geomoe.moe.RoutingMode`.
+        width: channels before the experts.
+        expert_width: channels after an expert's pixel shuffle.
+        router_width: channels of the aggregated features that the routers see.
+        base: what the network's result is added to: nothing (``none``, the paper's), or the input
+            upsampled by ``bicubic`` interpolation, which a small network need not learn again.
+    """
+
+    scale: int = 4
+    bands: int = 3
+    embed_dim: int = 180
+    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
+    heads: int = 6
+    window: int = 16
+    mlp_ratio: float = 2.0
+    compress: int = 3
+    squeeze: int = 30
+    conv_scale: float = 0.01
+    channel_pool: ChannelPool = "image"
+    overlap: float = 0.5
+    drop_path: float = 0.1
+    kernel_sizes: tuple[int, ...] = (1, 3)
+    experts_per_group: int = 8
+    top_k: int = 1
+    routing: RoutingMode = "soft"
+    width: int = 64
+    expert_width: int = 64
+    router_width: int = 64
+    base: Literal["none", "bicubic"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"scale={self.scale}: expected one of {', '.join(map(str, SCALES))}")
+        if self.bands < 1:
+            raise ValueError(f"bands={self.bands}: expected at least 1")
+        if self.embed_dim % self.heads:
+            raise ValueError(f"heads={self.heads}: expected a divisor of embed_dim={self.embed_dim}")
+        if self.window % 2:
+            raise ValueError(f"window={self.window}: expected an even number")
+        if self.base not in ("none", "bicubic"):
+            raise ValueError(f"base={self.base!r}: expected none or bicubic")
+        if self.channel_pool not in ("image", "window"):
+            raise ValueError(f"channel_pool={self.channel_pool!r}: expected image or window")
+
+
+class MultiLevelAggregation(nn.Module):
+    """MFA, equations 2 and 3: what the routers look at, from the output of every RHAG."""
+
+    def __init__(self, dim: int, width: int, levels: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(conv3x3(dim, width) for _ in range(levels))
+        self.norm = nn.LayerNorm(width)
+        self.conv = conv3x3(width, width)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """L features ``[B, H, W, dim]`` to ``[B, H, W, width]``."""
+        total = torch.stack(
+            [F.leaky_relu(conv(x)) for conv, x in zip(self.levels, features, strict=True)]
+        ).sum(0)
+        return F.leaky_relu(self.conv(self.norm(total)))
+
+
+class RoutedUpsampler(nn.Module):
+    """DR-HMoE, equations 4 to 7: every pixel upsampled by the experts that its routers chose."""
+
+    def __init__(self, c: MfgHmoeConfig) -> None:
+        super().__init__()
+        self.scale = c.scale
+        sizes = (c.experts_per_group,) * len(c.kernel_sizes)
+        # Equation 7 multiplies every expert by a probability near 1 / (N * M) at first. Without a
+        # base image to add to, weights larger by as much start the head at a plain layer's scale.
+        gain = float(sum(sizes)) if c.routing == "soft" and c.base == "none" else 1.0
+        self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
+        self.router = DualRouter(c.router_width, sizes, c.top_k, c.routing)
+        self.experts = HeterogeneousBank(
+            [
+                ConvExperts(c.width, c.expert_width * c.scale**2, k, c.experts_per_group, gain)
+                for k in c.kernel_sizes
+            ]
+        )
+        self.last = nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
+
+    def forward(self, features: Tensor, signals: Tensor, trace: RoutingTrace | None) -> Tensor:
+        """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""
+        x = F.leaky_relu(self.narrow(features))
+        batch, _, height, width = x.shape
+        plan = self.router(pixels_to_rows(signals), (batch, height, width))
+        if trace is not None:
+            trace.append(plan)
+        out: Tensor = self.last(F.pixel_shuffle(dispatch(self.experts, x, plan), self.scale))
+        return out
+
+
+class MfgHmoe(nn.Module):
+    """Super-resolution with heterogeneous experts chosen for every pixel by two routers.
+
+    Example:
+        >>> import torch
+        >>> from geomoe.models.mfg_hmoe import MfgHmoe, MfgHmoeConfig
+        >>> model = MfgHmoe(MfgHmoeConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4, squeeze=4))
+        >>> model(torch.rand(1, 3, 5, 7)).shape
+        torch.Size([1, 3, 10, 14])
+    """
+
+    def __init__(self, config: MfgHmoeConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        shared = HybridConfig(
+            c.embed_dim, c.heads, c.window, c.mlp_ratio, c.compress, c.squeeze, c.conv_scale, c.overlap,
+            c.channel_pool,
+        )  # fmt: skip
+        total = sum(c.depths)
+        drops = [c.drop_path * i / max(total - 1, 1) for i in range(total)]
+        starts = [sum(c.depths[:i]) for i in range(len(c.depths))]
+        self.shallow = nn.Conv2d(c.bands, c.embed_dim, 3, padding=1)
+        self.norm_in = nn.LayerNorm(c.embed_dim)
+        self.groups = nn.ModuleList(
+            ResidualHybridGroup(shared, drops[s : s + d]) for s, d in zip(starts, c.depths, strict=True)
+        )
+        self.norm_out = nn.LayerNorm(c.embed_dim)
+        self.deep = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
+        self.aggregate = MultiLevelAggregation(c.embed_dim, c.router_width, len(c.depths))
+        self.upsample = RoutedUpsampler(c)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.groups.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    @property
+    def contract(self) -> ModelContract:
+        c = self.config
+        tile = max(16384 // c.embed_dim // c.window, 4) * c.window  # about 64 at 180 channels, 256 at 60
+        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 2 * c.window)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """Super-resolve (equation 1).
+
+        Args:
+            x: ``[B, bands, H, W]`` in about [0, 1]; H and W at least 1.
+            trace: if given, the routing plan is appended to it; its grid is ``(B, H, W)``.
+
+        Returns:
+            ``[B, bands, scale * H, scale * W]`` in the units of ``x``, not clipped.
+        """
+        height, width = x.shape[-2:]
+        shallow = self.shallow(pad_to_multiple(x, self.config.window) - 0.5)
+        tokens = self.norm_in(shallow.permute(0, 2, 3, 1))
+        levels = []
+        for group in self.groups:
+            tokens = group(tokens)
+            levels.append(tokens)
+        deep = self.deep(self.norm_out(tokens).permute(0, 3, 1, 2)) + shallow
+        signals = self.aggregate(levels).permute(0, 3, 1, 2)
+        # The padding has done its work: only true pixels are routed and upsampled.
+        out = self.upsample(deep[..., :height, :width], signals[..., :height, :width], trace)
+        if self.config.base == "bicubic":
+            return out + F.interpolate(x, scale_factor=self.config.scale, mode="bicubic")
+        return out + 0.5
+
+
+register("mfg_hmoe", MfgHmoe, MfgHmoeConfig)
+register(
+    "mfg_hmoe_light",
+    MfgHmoe,
+    MfgHmoeConfig,
+    {
+        "embed_dim": 64,
+        "depths": (2, 2, 2),
+        "heads": 2,
+        "window": 8,
+        "compress": 1,
+        "squeeze": 16,
+        "conv_scale": 1.0,
+        "channel_pool": "window",
+        "drop_path": 0.0,
+        "experts_per_group": 4,
+        "width": 32,
+        "expert_width": 8,
+        "router_width": 32,
+        "base": "bicubic",
+    },
+)

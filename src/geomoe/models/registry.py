@@ -1,0 +1,85 @@
+"""The registry: models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from geomoe.errors import GeomoeError
+from geomoe.models.contract import ModelContract
+from geomoe.moe.plan import RoutingTrace
+
+__all__ = ["SuperResolver", "build", "config_of", "list_models", "register"]
+
+
+class SuperResolver(Protocol):
+    """What every registered super-resolution model is."""
+
+    config: Any
+
+    @property
+    def contract(self) -> ModelContract: ...
+
+    def __call__(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Entry:
+    build: Callable[[Any], nn.Module]
+    config: type
+    defaults: Mapping[str, Any]
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def register(
+    name: str, build: Callable[[Any], nn.Module], config: type, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Add a model under ``name``.
+
+    Args:
+        build: makes the module from its configuration; the class itself as a rule.
+        config: frozen dataclass of its configuration.
+        defaults: where this size differs from the defaults of ``config``.
+    """
+    _ENTRIES[name] = _Entry(build, config, dict(defaults or {}))
+
+
+def list_models() -> list[str]:
+    """Names that :func:`geomoe.create_model` knows, sorted."""
+    return sorted(_ENTRIES)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _ENTRIES:
+        raise GeomoeError(f"no model is called {name!r}; there are: {', '.join(list_models())}")
+    return _ENTRIES[name]
+
+
+def config_of(name: str, options: Mapping[str, Any]) -> Any:
+    """The configuration of model ``name`` with ``options`` set; an unknown option is an error."""
+    entry = _entry(name)
+    known = [field.name for field in fields(entry.config)]
+    for key in options:
+        if key not in known:
+            raise GeomoeError(f"{name} has no option {key!r}; it has: {', '.join(known)}")
+    merged = {**entry.defaults, **options}
+    # JSON and YAML know lists alone.
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
+    try:
+        return entry.config(**values)
+    except (TypeError, ValueError) as error:
+        raise GeomoeError(f"{name}: {error}") from error
+
+
+def build(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """Model ``name`` with ``options`` set, with random weights."""
+    config = config_of(name, options)
+    try:
+        return _entry(name).build(config)
+    except (TypeError, ValueError) as error:
+        raise GeomoeError(f"{name}: {error}") from error

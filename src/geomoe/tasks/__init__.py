@@ -1,0 +1,1 @@
+"""Training tasks: Lightning modules, their data modules and callbacks."""

@@ -1,0 +1,54 @@
+"""``geomoe fit``: training from a configuration file, through LightningCLI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.super_resolution import SuperResolution
+
+__all__ = ["fit"]
+
+
+class _FitCLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.scale", "model.scale")
+        parser.link_arguments("data.bands", "model.bands")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.set_defaults(
+            {
+                # Only the end of an epoch is a place to resume from: the next epoch's patches are
+                # then those of an uninterrupted run.
+                "checkpoint.monitor": "val/psnr",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.filename": "best",
+                "checkpoint.auto_insert_metric_name": False,
+                "ema.decay": 0.999,
+            }
+        )
+
+
+def fit(args: Sequence[str]) -> None:
+    """Train as ``args`` say: ``--config FILE`` and any option by its dotted name."""
+    defaults: dict[str, Any] = {
+        "reload_dataloaders_every_n_epochs": 1,
+        "gradient_clip_val": 1.0,
+        "use_distributed_sampler": False,
+        "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
+    }
+    torch.set_float32_matmul_precision("high")
+    _FitCLI(
+        SuperResolution,
+        SuperResolutionData,
+        trainer_defaults={**defaults, "callbacks": [LearningRateMonitor("step")]},
+        seed_everything_default=0,
+        args=["fit", *args],
+        save_config_kwargs={"overwrite": True},
+    )
