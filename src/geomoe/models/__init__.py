@@ -1,7 +1,20 @@
-"""Models: one file for each published system, the registry, and weights with their cards."""
+"""Models: one file for each published system, the registry, and weights with their cards.
+
+Imports torch and safetensors; no rasterio, no Lightning.
+"""
 
 from geomoe.models import mfg_hmoe as _mfg_hmoe  # noqa: F401  (registers itself)
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import list_models
+from geomoe.models.weights import Card, LoadedModel, available_weights, create_model, load, read_card
 
-__all__ = ["ModelContract", "list_models"]
+__all__ = [
+    "Card",
+    "LoadedModel",
+    "ModelContract",
+    "available_weights",
+    "create_model",
+    "list_models",
+    "load",
+    "read_card",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["fit"]
 
@@ -21,6 +23,7 @@ class _FitCLI(LightningCLI):
         parser.link_arguments("data.bands", "model.bands")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(WeightsWriter, "weights")
         parser.set_defaults(
             {
                 # Only the end of an epoch is a place to resume from: the next epoch's patches are
@@ -44,6 +47,8 @@ def fit(args: Sequence[str]) -> None:
         "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
     }
     torch.set_float32_matmul_precision("high")
+    # LightningCLI would rather read sys.argv itself; ours holds the name of the command too.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     _FitCLI(
         SuperResolution,
         SuperResolutionData,

@@ -75,7 +75,7 @@ class SuperResolution(pl.LightningModule):
         self.model = build(model, {"scale": scale, "bands": bands, **(options or {})}).to(
             memory_format=torch.channels_last  # type: ignore[call-overload]
         )
-        self.scale = scale
+        self.name, self.scale = model, scale
         self.learning_rate, self.betas = learning_rate, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
         self.balance, self.balance_weight = balance, balance_weight

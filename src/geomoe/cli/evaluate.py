@@ -1,0 +1,100 @@
+"""``geomoe evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from geomoe.cli.progress import terminal_progress
+from geomoe.errors import GeomoeError
+
+if TYPE_CHECKING:
+    from geomoe.evaluation.evaluate import Evaluation, Scores
+
+__all__ = ["evaluate"]
+
+
+@click.command()
+@click.option("--model", default="mfg_hmoe_light", show_default=True, help="Name of a model, or a weights file.")
+@click.option("--scale", type=int, default=4, show_default=True)
+@click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
+@click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
+@click.option("--degradation", default="bilinear", show_default=True, help="How the inputs are made.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "fit", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Of UCMerced; any other folder is scored whole.",
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it).")
+def evaluate(
+    model: str, scale: int, root: Path, protocol: str, degradation: str, split: str, device: str, out: Path | None
+) -> None:
+    """Print PSNR and SSIM of weights beside bicubic upsampling, by class and over all images.
+
+    A folder in the layout of UCMerced is scored on its test split, any other one whole.
+    """
+    from geomoe.evaluation.evaluate import evaluate as run
+    from geomoe.models import load
+
+    if out is not None and str(out) != "-" and not out.parent.is_dir():
+        raise GeomoeError(f"{out.parent} does not exist; make the folder for --json first")
+    bar = terminal_progress("images")
+    started = False
+
+    def told(done: int, total: int) -> None:
+        nonlocal started
+        if not started:
+            bar.start(total)
+            started = True
+        bar.advance()
+
+    loaded = load(model, scale)
+    try:
+        result = run(
+            loaded,
+            root,
+            protocol=protocol,
+            degradation=degradation,
+            split=split,  # type: ignore[arg-type]
+            device=device,
+            progress=told,
+        )
+    finally:
+        if started:
+            bar.close()
+    if str(out) == "-":
+        click.echo(json.dumps(result.as_dict(), indent=2))
+        return
+    _print(result)
+    if out is not None:
+        out.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+
+
+def _print(result: Evaluation) -> None:
+    title = f"{result.weights}, protocol {result.protocol}, input {result.degradation}"
+    table = Table("class", "images", "PSNR", "SSIM", "bicubic PSNR", "SSIM", "gain dB", title=title, box=None)
+
+    def add(name: str, s: Scores, style: str = "") -> None:
+        table.add_row(
+            name,
+            str(s.images),
+            f"{s.psnr:.3f}",
+            f"{s.ssim:.4f}",
+            f"{s.bicubic_psnr:.3f}",
+            f"{s.bicubic_ssim:.4f}",
+            f"{s.gain:+.3f}",
+            style=style,
+        )
+
+    for name, scores in result.by_class.items():
+        add(name, scores)
+    add("all", result.overall, "bold")
+    Console(width=110).print(table)

@@ -1,0 +1,78 @@
+"""``geomoe``: the command line. Each command's module is imported when the command is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from geomoe import __version__
+from geomoe.errors import GeomoeError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "upscale": ("geomoe.cli.scene", "Super-resolve a GeoTIFF."),
+    "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
+    "models": ("geomoe.cli.models", "List models and weights, or show a card."),
+    "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
+    "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
+    "export": ("geomoe.cli.train", "Turn a checkpoint into weights with a card."),
+}
+
+
+class _Lazy(click.Group):
+    """Knows its commands by name, so that ``geomoe --help`` imports neither torch nor rasterio."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="geomoe")
+def cli() -> None:
+    """Mixture-of-Experts for Earth observation."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 bad input, 2 bad usage, 130 interrupted."""
+    try:
+        cli.main(args=None if args is None else list(args), prog_name="geomoe", standalone_mode=False)
+    except GeomoeError as error:
+        _fail(str(error))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("geomoe: interrupted; nothing was left at the target", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = {"lightning": "train", "jsonargparse": "train", "tensorboard": "train"}.get(error.name or "")
+        if extra is None:
+            raise
+        _fail(f"this command needs {error.name}; install it by: pip install 'geomoe[{extra}]'")
+
+
+def _fail(message: str) -> None:
+    click.echo(f"geomoe: error: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Weights: safetensors files with a card inside that says where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geomoe.errors import GeomoeError
+from geomoe.models.contract import ModelContract
+from geomoe.models.registry import build, list_models
+
+__all__ = ["Card", "LoadedModel", "available_weights", "create_model", "load", "read_card", "save"]
+
+_KEY = "geomoe"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says about itself.
+
+    Attributes:
+        model: name in the registry.
+        config: every option of the model, scale and bands included.
+        radiometry: how source values become the model's; see :mod:`geomoe.raster.radiometry`.
+        data: what it was trained on, with source and terms.
+        degradation: how the training inputs were made.
+        recipe: training settings: steps, batch, learning rate, seed and so on.
+        protocol: of ``scores``.
+        scores: PSNR and SSIM of the model and of bicubic upsampling, and what was scored.
+        commit: of the repository, when the weights were exported.
+        date: ISO date of the export.
+        licence: SPDX identifier of the weights.
+        hash: SHA-256 of names, shapes and bytes of all tensors.
+    """
+
+    model: str
+    config: dict[str, Any]
+    radiometry: str
+    data: dict[str, Any]
+    degradation: str
+    recipe: dict[str, Any]
+    protocol: str
+    scores: dict[str, Any]
+    commit: str
+    date: str
+    licence: str
+    hash: str = field(default="")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with trained weights, ready to use.
+
+    Attributes:
+        name: of the weights: ``mfg_hmoe_light_x4``, or the file's stem.
+        model: the module, in evaluation mode.
+        card: what the weights file says about itself.
+    """
+
+    name: str
+    model: nn.Module
+    card: Card
+
+    @property
+    def contract(self) -> ModelContract:
+        contract: ModelContract = self.model.contract  # type: ignore[assignment]
+        return contract
+
+    @property
+    def hash(self) -> str:
+        return self.card.hash
+
+
+def _hash(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, model: nn.Module, card: Card) -> Card:
+    """Write weights and card to ``path``; returns the card with the hash filled in."""
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    card = Card(**{**asdict(card), "hash": _hash(state)})
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(state, part, metadata={_KEY: json.dumps(asdict(card))})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise GeomoeError(f"{path} cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return card
+
+
+def _open(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    if not path.is_file():
+        raise GeomoeError(f"{path} does not exist; give the name of a model or a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            card = Card(**json.loads(metadata[_KEY]))
+            return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except KeyError:
+        raise GeomoeError(f"{path} has no geomoe card inside; write weights with 'geomoe export'") from None
+    except (SafetensorError, TypeError, ValueError, OSError) as error:
+        raise GeomoeError(f"{path} is not a weights file of geomoe: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def read_card(path: Path) -> Card:
+    """The card inside a weights file; raises GeomoeError for anything else."""
+    return _open(path)[0]
+
+
+def available_weights() -> dict[str, Path]:
+    """Weights that ship with the package, by name, such as ``mfg_hmoe_light_x4``."""
+    with as_file(files("geomoe.models") / "weights") as folder:
+        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _find(name: str, scale: int | None) -> Path:
+    if name.endswith(".safetensors") or "/" in name:
+        return Path(name)
+    shipped = available_weights()
+    full = name if name in shipped or scale is None else f"{name}_x{scale}"
+    if full in shipped:
+        return shipped[full]
+    if name not in list_models() and Path(name).exists():
+        raise GeomoeError(f"{name} is not a weights file; expected the name of a model or a .safetensors file")
+    if name not in list_models():
+        raise GeomoeError(f"no model or weights file is called {name!r}; 'geomoe models' lists what there is")
+    have = [key.rsplit("_x", 1)[1] for key in shipped if key.rsplit("_x", 1)[0] == name]
+    known = f"there are weights for scale {', '.join(have)}" if have else "none ship with it, give a file"
+    raise GeomoeError(f"no weights of {name} for scale {scale}; {known}")
+
+
+def load(name: str, scale: int | None = None, *, check_hash: bool = True) -> LoadedModel:
+    """A trained model by name (``mfg_hmoe_light``, ``mfg_hmoe_light_x4``) or weights file.
+
+    Args:
+        name: a model's or weights' name, or a path that ends in ``.safetensors``.
+        scale: wanted; picks the weights of a model, and is checked against a file's.
+        check_hash: whether the tensors are compared with the hash on the card.
+
+    Raises:
+        GeomoeError: no such weights, a damaged file, weights of another model, the wrong scale.
+    """
+    path = _find(name, scale)
+    card, state = _open(path)
+    if scale is not None and card.config.get("scale") != scale:
+        raise GeomoeError(f"{path.name} is for scale {card.config.get('scale')}, not {scale}")
+    model = build(card.model, card.config)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise GeomoeError(f"{path} holds weights of another model than its card says ({card.model})") from error
+    if check_hash and _hash(state) != card.hash:
+        raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
+    return LoadedModel(path.stem, model.eval(), card)
+
+
+def create_model(
+    name: str, *, scale: int = 4, bands: int = 3, pretrained: bool = False, **config: Any
+) -> nn.Module:
+    """Make a model by name.
+
+    Args:
+        name: one of :func:`geomoe.list_models`.
+        scale: 2, 3, 4 or 8.
+        bands: channels in and out.
+        pretrained: with the weights that ship for this name and scale, in evaluation mode.
+        config: further options of the model's configuration; an unknown one is an error.
+
+    Raises:
+        GeomoeError: unknown name or option, a bad value, no weights, or weights made with other options.
+
+    Example:
+        >>> import geomoe
+        >>> model = geomoe.create_model("mfg_hmoe_light", scale=2, bands=4)
+    """
+    options = {"scale": scale, "bands": bands, **config}
+    if not pretrained:
+        return build(name, options)
+    wanted = build(name, options)
+    loaded = load(name, scale)
+    if loaded.model.config != wanted.config:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items() if key != "scale")
+        raise GeomoeError(f"the weights of {name} x{scale} were not trained with {given}; use pretrained=False")
+    return loaded.model
