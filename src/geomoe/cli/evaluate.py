@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from geomoe.cli.progress import terminal_progress
+from geomoe.cli.progress import told
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ __all__ = ["evaluate"]
 
 
 @click.command()
-@click.option("--model", default="mfg_hmoe_light", show_default=True, help="Name of a model, or a weights file.")
+@click.option(
+    "--model", default="mfg_hmoe_light", show_default=True, help="Name of a model, or a weights file."
+)
 @click.option("--scale", type=int, default=4, show_default=True)
 @click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
@@ -33,9 +35,18 @@ __all__ = ["evaluate"]
     help="Of UCMerced; any other folder is scored whole.",
 )
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it).")
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
+)
 def evaluate(
-    model: str, scale: int, root: Path, protocol: str, degradation: str, split: str, device: str, out: Path | None
+    model: str,
+    scale: int,
+    root: Path,
+    protocol: str,
+    degradation: str,
+    split: str,
+    device: str,
+    out: Path | None,
 ) -> None:
     """Print PSNR and SSIM of weights beside bicubic upsampling, by class and over all images.
 
@@ -46,18 +57,8 @@ def evaluate(
 
     if out is not None and str(out) != "-" and not out.parent.is_dir():
         raise GeomoeError(f"{out.parent} does not exist; make the folder for --json first")
-    bar = terminal_progress("images")
-    started = False
-
-    def told(done: int, total: int) -> None:
-        nonlocal started
-        if not started:
-            bar.start(total)
-            started = True
-        bar.advance()
-
     loaded = load(model, scale)
-    try:
+    with told("images") as progress:
         result = run(
             loaded,
             root,
@@ -65,11 +66,8 @@ def evaluate(
             degradation=degradation,
             split=split,  # type: ignore[arg-type]
             device=device,
-            progress=told,
+            progress=progress,
         )
-    finally:
-        if started:
-            bar.close()
     if str(out) == "-":
         click.echo(json.dumps(result.as_dict(), indent=2))
         return

@@ -20,7 +20,7 @@ _COMMANDS = {
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
-    "export": ("geomoe.cli.train", "Turn a checkpoint into weights with a card."),
+    "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
 }
 
 

@@ -37,8 +37,8 @@ def models(name: str | None, scale: int | None, as_json: bool) -> None:
     if scale is None and name in list_models():
         names = [key for key, path in available_weights().items() if read_card(path).model == name] or [name]
     for each in names:
-        card = asdict(load(each, scale).card)
-        click.echo(json.dumps(card, indent=2) if as_json else _readable(each, card))
+        fields = asdict(load(each, scale).card)
+        click.echo(json.dumps(fields, indent=2) if as_json else _readable(each, fields))
 
 
 def _readable(name: str, card: dict[str, object]) -> str:

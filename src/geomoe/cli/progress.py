@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 from rich.console import Console
@@ -16,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Bar", "Lines", "terminal_progress"]
+__all__ = ["Bar", "Lines", "terminal_progress", "told"]
 
 
 class Bar:
@@ -76,3 +78,23 @@ class Lines:
 def terminal_progress(label: str) -> Bar | Lines:
     """A bar where standard error is a terminal, else lines."""
     return Bar(label) if sys.stderr.isatty() else Lines(label)
+
+
+@contextmanager
+def told(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback that takes units done and units in all, shown as :func:`terminal_progress`."""
+    bar = terminal_progress(label)
+    started = False
+
+    def callback(done: int, total: int) -> None:
+        nonlocal started
+        if not started:
+            bar.start(total)
+            started = True
+        bar.advance()
+
+    try:
+        yield callback
+    finally:
+        if started:
+            bar.close()

@@ -15,7 +15,9 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
 @click.argument("src")
 @click.argument("dst")
 @click.option("--scale", type=int, default=4, show_default=True, help="Output pixels along one input pixel.")
-@click.option("--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file.")
+@click.option(
+    "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
+)
 @click.option("--experts", metavar="PATH", help="Also write the map of which expert drew each pixel.")
 @click.option("--bands", help="Names or 1-based numbers, such as B04,B03,B02. All by default.")
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
@@ -89,7 +91,9 @@ def _plan_lines(plan: object) -> list[str]:
 @click.command()
 @click.argument("scene")
 @click.option("--scale", type=int, default=4, show_default=True, help="For what would be done.")
-@click.option("--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file.")
+@click.option(
+    "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
+)
 @click.option("--bands", help="Names or 1-based numbers. All by default.")
 def info(scene: str, scale: int, model: str, bands: str | None) -> None:
     """Say what is understood of SCENE: grid, bands, radiometry, validity, and what would be done."""

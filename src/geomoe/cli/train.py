@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from geomoe.cli.progress import terminal_progress
+from geomoe.cli.progress import told
 
 __all__ = ["export", "fit"]
 
@@ -21,36 +21,15 @@ def fit(args: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("weights", type=click.Path(path_type=Path))
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Score the test split here, for the card.")
-@click.option("--protocol", default="mfg_hmoe", show_default=True)
-@click.option("--source", default="", help="What it was trained on, with source and terms, in words.")
-@click.option("--licence", default="Apache-2.0", show_default=True, help="SPDX identifier of the weights.")
-@click.option("--commit", default="", help="Of the repository; asked of git by default.")
-@click.option("--overwrite", is_flag=True, help="Replace WEIGHTS where it exists.")
-def export(
-    checkpoint: Path,
-    weights: Path,
-    root: Path | None,
-    protocol: str,
-    source: str,
-    licence: str,
-    commit: str,
-    overwrite: bool,
-) -> None:
-    """Write the averaged weights of a training CHECKPOINT to WEIGHTS (.safetensors), with a card inside."""
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--data", "root", type=click.Path(path_type=Path), required=True, help="The test images.")
+@click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
+@click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
+def export(source: Path, target: Path, root: Path, protocol: str, overwrite: bool) -> None:
+    """Score weights SOURCE, as training wrote them, on the test split; TARGET has the scores inside."""
     from geomoe.evaluation.export import export as run
 
-    run(
-        checkpoint,
-        weights,
-        root=root,
-        protocol=protocol,
-        source=source,
-        licence=licence,
-        commit=commit,
-        overwrite=overwrite,
-        progress=terminal_progress("images"),
-    )
-    click.echo(f"{weights}: show its card with 'geomoe models {weights}'")
+    with told("images") as progress:
+        card = run(source, target, root, protocol=protocol, overwrite=overwrite, progress=progress)
+    click.echo(f"{target}: {card.scores['gain']:+.3f} dB over bicubic on {card.scores['scored']}")

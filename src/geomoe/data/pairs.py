@@ -58,12 +58,19 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, pairs: ImagePairs, patch: int, scale: int, seed: int, start: int, length: int, augment: bool = True
+        self,
+        pairs: ImagePairs,
+        patch: int,
+        scale: int,
+        seed: int,
+        start: int,
+        length: int,
+        augment: bool = True,
     ) -> None:
         too_small = [low.shape for low, _ in pairs.pairs if min(low.shape[1:]) < patch]
         if too_small:
             raise GeomoeError(
-                f"patch_size={patch}: {len(too_small)} images are smaller than that once made {scale} times smaller"
+                f"patch_size={patch}: {len(too_small)} images are smaller than that at a scale of 1/{scale}"
             )
         self.pairs, self.patch, self.scale = pairs, patch, scale
         self.seed, self.start, self.length, self.augment = seed, start, length, augment

@@ -50,9 +50,13 @@ def ucmerced_files(root: Path, split: Split) -> list[Path]:
         if (images / "agricultural").is_dir():
             break
     else:
-        raise GeomoeError(f"{root} holds no UCMerced_LandUse/Images/<class>; give the unpacked archive's folder")
+        raise GeomoeError(
+            f"{root} holds no UCMerced_LandUse/Images/<class>; give the unpacked archive's folder"
+        )
     paths = [images / name for name in ucmerced_split(split)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise GeomoeError(f"{len(missing)} of {len(paths)} images of UCMerced are missing, first {missing[0]}")
+        raise GeomoeError(
+            f"{len(missing)} of {len(paths)} images of UCMerced are missing, first {missing[0]}"
+        )
     return paths

@@ -59,7 +59,9 @@ class Evaluation:
 
 
 def _files(root: Path, split: Split) -> list[Path]:
-    ucmerced = any((root / sub / "agricultural").is_dir() for sub in ("UCMerced_LandUse/Images", "Images", "."))
+    ucmerced = any(
+        (root / sub / "agricultural").is_dir() for sub in ("UCMerced_LandUse/Images", "Images", ".")
+    )
     return ucmerced_files(root, split) if ucmerced else find_images(root)
 
 

@@ -31,7 +31,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Attention within windows.
 
     Args:
-        q: ``[B, R, C, n, heads * d]``; k, v: ``[B, R, C, m, heads * d]`` for R x C windows.
+        q: ``[B, R, C, n, heads * d]`` for R x C windows.
+        k: ``[B, R, C, m, heads * d]``.
+        v: like ``k``.
         bias: ``[1, heads, n, m]``.
 
     Returns:
@@ -84,7 +86,7 @@ class WindowAttention(nn.Module):
         bias = self.bias()
         if not self.shift:
             q, k, v = (partition_windows(t, self.window) for t in (q, k, v))
-            return self.proj(merge_windows(_attend(q, k, v, bias), self.window))
+            return self._project(_attend(q, k, v, bias))
         q, k, v = (
             partition_windows(t.roll((-self.shift, -self.shift), (1, 2)), self.window) for t in (q, k, v)
         )
@@ -98,8 +100,11 @@ class WindowAttention(nn.Module):
             for (r, c), mask in zip(kinds, self.outside, strict=True)
         ]
         top, bottom = torch.cat(parts[:2], 2), torch.cat(parts[2:], 2)
-        out = merge_windows(torch.cat((top, bottom), 1), self.window)
-        return self.proj(out.roll((self.shift, self.shift), (1, 2)))
+        return self._project(torch.cat((top, bottom), 1)).roll((self.shift, self.shift), (1, 2))
+
+    def _project(self, windows: Tensor) -> Tensor:
+        out: Tensor = self.proj(merge_windows(windows, self.window))
+        return out
 
 
 class OverlappingCrossAttention(nn.Module):
@@ -134,4 +139,5 @@ class OverlappingCrossAttention(nn.Module):
         out = _attend(
             partition_windows(q, self.window), self._key_windows(k), self._key_windows(v), self.bias()
         )
-        return self.proj(merge_windows(out, self.window))
+        result: Tensor = self.proj(merge_windows(out, self.window))
+        return result

@@ -1,0 +1,1 @@
+"""Metrics, and the named protocols that fix what they compare."""

@@ -31,7 +31,9 @@ def ssim(x: Tensor, y: Tensor, peak: float = 255.0) -> float:
     Gaussian window 11x11 with sigma 1.5, whole windows only, K1 = 0.01, K2 = 0.03, in float64.
 
     Args:
-        x, y: ``[C, H, W]`` in 0..peak, H and W at least 11.
+        x: ``[C, H, W]`` in 0..peak, H and W at least 11.
+        y: like ``x``.
+        peak: largest value there can be.
     """
     taps = torch.arange(11, dtype=torch.float64) - 5
     line = torch.exp(-(taps**2) / (2 * 1.5**2))

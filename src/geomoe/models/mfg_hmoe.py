@@ -208,7 +208,7 @@ class MfgHmoe(nn.Module):
         deep = self.deep(self.norm_out(tokens).permute(0, 3, 1, 2)) + shallow
         signals = self.aggregate(levels).permute(0, 3, 1, 2)
         # The padding has done its work: only true pixels are routed and upsampled.
-        out = self.upsample(deep[..., :height, :width], signals[..., :height, :width], trace)
+        out: Tensor = self.upsample(deep[..., :height, :width], signals[..., :height, :width], trace)
         if self.config.base == "bicubic":
             return out + F.interpolate(x, scale_factor=self.config.scale, mode="bicubic")
         return out + 0.5

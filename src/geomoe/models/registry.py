@@ -42,6 +42,7 @@ def register(
     """Add a model under ``name``.
 
     Args:
+        name: as given to :func:`geomoe.create_model`.
         build: makes the module from its configuration; the class itself as a rule.
         config: frozen dataclass of its configuration.
         defaults: where this size differs from the defaults of ``config``.

@@ -142,7 +142,9 @@ def _find(name: str, scale: int | None) -> Path:
     if full in shipped:
         return shipped[full]
     if name not in list_models() and Path(name).exists():
-        raise GeomoeError(f"{name} is not a weights file; expected the name of a model or a .safetensors file")
+        raise GeomoeError(
+            f"{name} is not a weights file; expected the name of a model or a .safetensors file"
+        )
     if name not in list_models():
         raise GeomoeError(f"no model or weights file is called {name!r}; 'geomoe models' lists what there is")
     have = [key.rsplit("_x", 1)[1] for key in shipped if key.rsplit("_x", 1)[0] == name]
@@ -169,7 +171,9 @@ def load(name: str, scale: int | None = None, *, check_hash: bool = True) -> Loa
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise GeomoeError(f"{path} holds weights of another model than its card says ({card.model})") from error
+        raise GeomoeError(
+            f"{path} holds weights of another model than its card says ({card.model})"
+        ) from error
     if check_hash and _hash(state) != card.hash:
         raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
     return LoadedModel(path.stem, model.eval(), card)
@@ -201,5 +205,7 @@ def create_model(
     loaded = load(name, scale)
     if loaded.model.config != wanted.config:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items() if key != "scale")
-        raise GeomoeError(f"the weights of {name} x{scale} were not trained with {given}; use pretrained=False")
+        raise GeomoeError(
+            f"the weights of {name} x{scale} were not trained with {given}; use pretrained=False"
+        )
     return loaded.model

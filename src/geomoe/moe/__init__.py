@@ -1,11 +1,11 @@
 """The core: routers, plans, expert banks, dispatch, balance and telemetry. Imports torch alone.
 
-    units     an image as rows, and back
-    router    signals in, a RoutingPlan out
-    experts   banks of experts held as stacked parameters
-    dispatch  a plan carried out on a bank
-    balance   terms that keep experts in use
-    telemetry what the routing did, in numbers
+units     an image as rows, and back
+router    signals in, a RoutingPlan out
+experts   banks of experts held as stacked parameters
+dispatch  a plan carried out on a bank
+balance   terms that keep experts in use
+telemetry what the routing did, in numbers
 """
 
 from geomoe.moe.balance import importance_loss, switch_loss

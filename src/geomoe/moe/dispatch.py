@@ -48,7 +48,7 @@ def _loop(bank: HeterogeneousBank, around: Neighbourhoods, plan: RoutingPlan, we
     start = expert = 0
     for group in bank:
         for member in range(group.num_experts):
-            for chunk in order[start : start + counts[expert]].split(_CHUNK):
+            for chunk in torch.split(order[start : start + counts[expert]], _CHUNK):
                 results.append(group.expert(member, around.gather(chunk // k, group.kernel_size)))
             start += counts[expert]
             expert += 1

@@ -44,7 +44,10 @@ def fit(args: Sequence[str]) -> None:
         "reload_dataloaders_every_n_epochs": 1,
         "gradient_clip_val": 1.0,
         "use_distributed_sampler": False,
-        "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
+        "logger": {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": "runs"},
+        },
     }
     torch.set_float32_matmul_precision("high")
     # LightningCLI would rather read sys.argv itself; ours holds the name of the command too.
@@ -55,5 +58,6 @@ def fit(args: Sequence[str]) -> None:
         trainer_defaults={**defaults, "callbacks": [LearningRateMonitor("step")]},
         seed_everything_default=0,
         args=["fit", *args],
+        parser_kwargs={"allow_abbrev": False},
         save_config_kwargs={"overwrite": True},
     )

@@ -72,9 +72,8 @@ class SuperResolution(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = build(model, {"scale": scale, "bands": bands, **(options or {})}).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
-        )
+        built = build(model, {"scale": scale, "bands": bands, **(options or {})})
+        self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.scale = model, scale
         self.learning_rate, self.betas = learning_rate, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
@@ -114,7 +113,9 @@ class SuperResolution(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             grads = [
-                p.grad.norm() for n, p in self.model.named_parameters() if "router" in n and p.grad is not None
+                p.grad.norm()
+                for n, p in self.model.named_parameters()
+                if "router" in n and p.grad is not None
             ]
             norm = torch.stack(grads).norm() if grads else torch.zeros(())
             self.log("routing/router_gradient_norm", norm)

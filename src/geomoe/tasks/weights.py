@@ -57,8 +57,8 @@ class WeightsWriter(pl.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             average = getattr(callback, "_average_model", None)
             if isinstance(callback, WeightAveraging) and average is not None:
-                module: torch.nn.Module = average.module.model
-                return module
+                averaged: torch.nn.Module = average.module.model
+                return averaged
         return pl_module.model
 
     def _card(self, trainer: pl.Trainer, task: SuperResolution) -> Card:
@@ -67,12 +67,14 @@ class WeightsWriter(pl.Callback):
         metrics = trainer.callback_metrics
         return Card(
             model=task.name,
-            config=asdict(task.model.config),
+            config=asdict(task.model.config),  # type: ignore[call-overload]
             radiometry="unit: uint8 over 255; other types by their 0.1 and 99.9 percentiles, per band",
             data={
                 "layout": data.layout,
                 "source": self.source,
-                "split": "fit: 1512 of the 1575 training images" if data.layout == "ucmerced" else "all but validation",
+                "split": "fit: 1512 of the 1575 training images"
+                if data.layout == "ucmerced"
+                else "all but validation",
             },
             degradation=data.degradation.name,
             recipe={

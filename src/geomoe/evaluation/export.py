@@ -1,0 +1,57 @@
+"""Scores on a card: the last step before weights are given away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.evaluate import evaluate
+from geomoe.models.weights import Card, load, save
+
+__all__ = ["export"]
+
+
+def export(
+    source: Path,
+    target: Path,
+    root: Path,
+    *,
+    protocol: str = "mfg_hmoe",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Card:
+    """Score trained weights once on the test split and write them, with the scores on their card.
+
+    Args:
+        source: weights that ``geomoe fit`` wrote.
+        target: file to write, ``.safetensors``.
+        root: the test images, as for :func:`geomoe.evaluate`; inputs are made as in training.
+        protocol: of the scores.
+        overwrite: whether ``target`` may exist.
+        progress: called with images done and images in all.
+
+    Raises:
+        GeomoeError: ``target`` exists or cannot be written, or nothing can be scored.
+    """
+    if target.suffix != ".safetensors":
+        raise GeomoeError(f"{target} must end in .safetensors")
+    if target.exists() and not overwrite:
+        raise GeomoeError(f"{target} exists; use --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise GeomoeError(f"{target.parent} does not exist; make the folder first")
+    loaded = load(str(source))
+    found = evaluate(
+        loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
+    ).overall
+    scores = {
+        "scored": f"{found.images} test images",
+        "psnr": round(found.psnr, 4),
+        "ssim": round(found.ssim, 5),
+        "bicubic_psnr": round(found.bicubic_psnr, 4),
+        "bicubic_ssim": round(found.bicubic_ssim, 5),
+        "gain": round(found.gain, 4),
+        "validation": loaded.card.scores,
+    }
+    return save(target, loaded.model, replace(loaded.card, protocol=protocol, scores=scores))

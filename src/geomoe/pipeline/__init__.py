@@ -1,0 +1,23 @@
+"""A scene through a model: what it takes, and doing it."""
+
+from __future__ import annotations
+
+from geomoe.pipeline.describe import describe_scene
+from geomoe.pipeline.plan import UpscalePlan, plan_upscale
+from geomoe.pipeline.progress import Progress
+from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.tiles import Box, Tile, plan_tiles
+from geomoe.pipeline.upscale import UpscaleReport, upscale
+
+__all__ = [
+    "Box",
+    "Progress",
+    "Tile",
+    "UpscalePlan",
+    "UpscaleReport",
+    "Upscaler",
+    "describe_scene",
+    "plan_tiles",
+    "plan_upscale",
+    "upscale",
+]

@@ -1,0 +1,119 @@
+"""What was understood of a scene, in words."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+from geomoe.pipeline.plan import UpscalePlan, job_needs
+from geomoe.pipeline.runner import Upscaler, check_scale
+from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.radiometry import Radiometry, decide_radiometry
+from geomoe.raster.sample import sample_scene
+from geomoe.raster.scene import Scene, open_scene
+
+__all__ = ["describe_scene"]
+
+
+def describe_scene(
+    src: str | os.PathLike[str],
+    *,
+    model: Upscaler | None = None,
+    scale: int | None = None,
+    bands: str | Sequence[str | int] | None = None,
+    tile: int | None = None,
+) -> dict[str, str]:
+    """Facts about a scene, in the order in which they are to be read.
+
+    Args:
+        src: local GeoTIFF.
+        model: if given, what it would do with the scene is told too.
+        scale: that the model is to be for; its own if ``None``.
+        bands: names or 1-based numbers; all bands with data if ``None``.
+        tile: as for `upscale`.
+
+    Raises:
+        GeomoeError: for a scene that `upscale` would refuse.
+    """
+    if model is not None and scale is not None:
+        check_scale(model, scale)
+    with open_scene(src) as scene:
+        chosen = select_bands(scene, bands, model.contract.bands if model else 1)
+        sample = sample_scene(scene, chosen)
+        facts = {
+            "scene": str(scene.path),
+            "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
+            "crs": _crs(scene),
+            "pixel": _pixel(scene),
+            "bands": ", ".join(f"{b} {n}" for b, n in zip(chosen, band_names(scene, chosen), strict=True)),
+        }
+        if assumed := assumed_order(scene, chosen):
+            facts["assumed"] = assumed
+        share = f"{sample.valid_share:.1%} of pixels valid"
+        facts["validity"] = f"{_VALIDITY[scene.validity]}{_nodata(scene)}; {share}"
+        facts["radiometry"] = _radiometry(scene, decide_radiometry(scene.dtype, sample), chosen)
+        if scene.neighbours:
+            facts["not read"] = ", ".join(scene.neighbours)
+        if model is not None:
+            facts["upscale"] = _job(job_needs(scene, chosen, model, False, tile), model)
+    return facts
+
+
+_VALIDITY = {
+    "all": "every pixel counts",
+    "nodata": "from nodata, band by band",
+    "mask": "from the mask inside the file",
+    "alpha": "from the alpha band",
+    "nan": "no nodata declared; NaN and infinite values are not valid",
+}
+
+
+def _job(plan: UpscalePlan, model: Upscaler) -> str:
+    width, height = plan.output_size
+    return (
+        f"{model.name}, scale {model.contract.scale}: {width} x {height} pixels, "
+        f"{plan.tiles} tiles of {plan.tile}, {plan.passes} passes, "
+        f"about {_size(plan.memory_bytes)} of memory, {_size(plan.output_bytes)} written "
+        f"and {_size(plan.scratch_bytes)} more while it runs"
+    )
+
+
+def _nodata(scene: Scene) -> str:
+    return "" if scene.nodata is None else f" (nodata {scene.nodata:g})"
+
+
+def _crs(scene: Scene) -> str:
+    placed = []
+    if scene.transform is not None:
+        placed.append("transform")
+    if scene.gcps:
+        placed.append(f"{len(scene.gcps)} ground control points")
+    if scene.rpcs is not None:
+        placed.append("RPCs")
+    crs = scene.crs or scene.gcps_crs
+    return f"{crs.to_string() if crs else 'none'}, placed by {' and '.join(placed) or 'nothing'}"
+
+
+def _pixel(scene: Scene) -> str:
+    if scene.transform is None:
+        return "unknown"
+    t = scene.transform
+    width, height = math.hypot(t.a, t.d), math.hypot(t.b, t.e)
+    unit = (
+        "" if scene.crs is None else (" degrees" if scene.crs.is_geographic else f" {scene.crs.linear_units}")
+    )
+    turned = ", rotated" if t.b or t.d else ""
+    stands_for = scene.tags.get("AREA_OR_POINT", "Area").lower()
+    return f"{width:g} x {height:g}{unit}{turned}, {stands_for}"
+
+
+def _radiometry(scene: Scene, radiometry: Radiometry, bands: Sequence[int]) -> str:
+    if scene.dtype == "uint8":
+        return radiometry.rule
+    spans = zip(band_names(scene, bands), radiometry.low, radiometry.high, strict=True)
+    return f"{radiometry.rule}: " + ", ".join(f"{name} {low:g}..{high:g}" for name, low, high in spans)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,138 @@
+"""What an upscaling job would do and need, before it touches a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from geomoe.errors import GeomoeError
+from geomoe.pipeline.experts import expert_metadata
+from geomoe.pipeline.runner import Upscaler, band_groups, check_scale
+from geomoe.pipeline.tiles import plan_tiles, tile_side
+from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.cog import estimated_bytes
+from geomoe.raster.env import BLOCK_CACHE_BYTES
+from geomoe.raster.metadata import CogMetadata, carried_over
+from geomoe.raster.scene import Scene, open_scene
+
+__all__ = ["MAX_OUTPUT_BANDS", "UpscalePlan", "job_needs", "output_metadata", "plan_upscale"]
+
+# A COG of GDAL 3.10 keeps the bands of a pixel together: its blocks grow with their number.
+MAX_OUTPUT_BANDS = 256
+_MAX_SIDE = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class UpscalePlan:
+    """A job, described.
+
+    Attributes:
+        size, output_size: width and height in pixels.
+        bands: 1-based, with their names in ``names``.
+        groups: bands (1-based) of each pass of the model over a tile.
+        assumed: what was taken for granted about the bands, in words.
+        tile: side of a core in input pixels.
+        scratch_bytes, output_bytes: on the disk of the outputs; both exist at once for a while.
+        memory_bytes: a rough estimate of the peak, which does not depend on the size of the scene.
+    """
+
+    size: tuple[int, int]
+    output_size: tuple[int, int]
+    dtype: str
+    bands: tuple[int, ...]
+    names: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...]
+    assumed: str | None
+    tile: int
+    tiles: int
+    scratch_bytes: int
+    output_bytes: int
+    memory_bytes: int
+
+    @property
+    def passes(self) -> int:
+        """Runs of the model at most: tiles without a valid pixel are skipped."""
+        return self.tiles * len(self.groups)
+
+
+def plan_upscale(
+    src: str | os.PathLike[str],
+    *,
+    model: Upscaler,
+    scale: int,
+    experts: bool = False,
+    bands: str | Sequence[str | int] | None = None,
+    tile: int | None = None,
+) -> UpscalePlan:
+    """What `upscale` would do with the same arguments; reads the scene's header only and writes nothing.
+
+    Raises:
+        GeomoeError: for a scene, bands, scale or tile that `upscale` would refuse too.
+    """
+    check_scale(model, scale)
+    with open_scene(src) as scene:
+        return job_needs(scene, select_bands(scene, bands, model.contract.bands), model, experts, tile)
+
+
+def job_needs(
+    scene: Scene, bands: tuple[int, ...], model: Upscaler, experts: bool, tile: int | None
+) -> UpscalePlan:
+    """The plan of a job on an open scene.
+
+    Raises:
+        GeomoeError: if the output would be larger than a GeoTIFF may be.
+    """
+    contract = model.contract
+    scale = contract.scale
+    if len(bands) > MAX_OUTPUT_BANDS:
+        raise GeomoeError(
+            f"{len(bands)} bands are too many for one COG, which holds {MAX_OUTPUT_BANDS}; "
+            "choose some with --bands"
+        )
+    if max(scene.width, scene.height) * scale > _MAX_SIDE:
+        size = f"{scene.width} x {scene.height}"
+        raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
+    outputs = output_metadata(scene, bands, model, experts, {})
+    sizes = [estimated_bytes(meta) for meta in outputs]
+    return UpscalePlan(
+        size=(scene.width, scene.height),
+        output_size=(scene.width * scale, scene.height * scale),
+        dtype=scene.dtype,
+        bands=bands,
+        names=band_names(scene, bands),
+        groups=tuple(band_groups(bands, contract.bands)),
+        assumed=assumed_order(scene, bands),
+        tile=tile_side(contract, tile),
+        tiles=len(plan_tiles(scene.width, scene.height, contract, tile)),
+        scratch_bytes=sum(scratch for scratch, _ in sizes),
+        output_bytes=sum(cog for _, cog in sizes),
+        memory_bytes=_memory(scene, model, outputs[0], tile),
+    )
+
+
+def output_metadata(
+    scene: Scene, bands: tuple[int, ...], model: Upscaler, experts: bool, tags: Mapping[str, str]
+) -> list[CogMetadata]:
+    """Metadata of the image and, if ``experts``, of the expert map; ``tags`` are added to both."""
+    image = carried_over(scene, bands, model.contract.scale, tags)
+    return [image, expert_metadata(scene, model, tags)] if experts else [image]
+
+
+def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None) -> int:
+    contract = model.contract
+    side = tile_side(contract, tile) + 2 * contract.margin
+    pixels = min(side, scene.width) * min(side, scene.height)
+    weights = list(model.model.parameters())
+    widest = max((w.shape[0] for w in weights if w.ndim >= 2), default=contract.bands)
+    # Measured on mfg_hmoe and mfg_hmoe_light at scales 2, 4 and 8: about three and a half maps of the widest
+    # layer live at once; at large scales the upsampled image and its features come to matter.
+    activations = pixels * 4 * (4 * widest + 24 * contract.scale**2)
+    arrays = pixels * output.count * (16 + contract.scale**2 * 24)
+    sample = 16_000_000 * 4
+    parameters = sum(w.numel() * 4 for w in weights)
+    return int(BLOCK_CACHE_BYTES + _LIBRARIES + parameters + activations + max(arrays, sample))
+
+
+# torch, GDAL and scipy, loaded and idle.
+_LIBRARIES = 300 * 2**20

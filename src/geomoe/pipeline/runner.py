@@ -1,0 +1,151 @@
+"""Any number of bands through a model that takes a fixed number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geomoe.errors import GeomoeError
+from geomoe.models.contract import ModelContract
+from geomoe.moe.plan import RoutingTrace
+
+__all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "pick_device"]
+
+_Item = TypeVar("_Item")
+
+
+class Upscaler(Protocol):
+    """A model with its weights, ready to run."""
+
+    @property
+    def model(self) -> nn.Module:
+        """``model(x, trace=None)``: ``[B, C, H, W]`` float32 in, ``[B, C, H * scale, W * scale]`` out.
+
+        Values are 0 to 1 for nearly all pixels. A `RoutingTrace` gets the routing plans.
+        """
+
+    @property
+    def contract(self) -> ModelContract:
+        """What tiling needs to know."""
+
+    @property
+    def name(self) -> str:
+        """Of model and weights, for the output's tags."""
+
+    @property
+    def hash(self) -> str:
+        """Of the weights, for the output's tags."""
+
+
+def check_scale(model: Upscaler, scale: int) -> None:
+    """Refuse weights that were trained for another scale.
+
+    Raises:
+        GeomoeError: with the scale that the weights are for.
+    """
+    if model.contract.scale != scale:
+        raise GeomoeError(
+            f"{model.name} has weights for scale {model.contract.scale}, scale {scale} was asked for; "
+            f"use --scale {model.contract.scale} or other weights"
+        )
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        GeomoeError: for a name that torch does not know or a device that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise GeomoeError(f"device {device!r} cannot be used here; try --device cpu") from error
+    return chosen
+
+
+def band_groups(bands: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:
+    """Cut bands, in their order, into groups of ``size``; the last band of all fills up the last group.
+
+    A single band for a model of three is thus shown three times. See `Runner` for what becomes of copies.
+    """
+    groups = [tuple(bands[i : i + size]) for i in range(0, len(bands), size)]
+    return [group + group[-1:] * (size - len(group)) for group in groups]
+
+
+class Runner:
+    """Runs a model on arrays of one tile.
+
+    Bands are taken in groups of ``contract.bands``, each group in a pass of its own; a band that fills up a
+    group has several copies in the output, which are averaged.
+    """
+
+    def __init__(self, upscaler: Upscaler, device: torch.device) -> None:
+        self._contract = upscaler.contract
+        self._name = upscaler.name
+        self._device = device
+        self._model = upscaler.model.to(device).eval()
+
+    def __call__(self, data: NDArray[np.float32], trace: RoutingTrace | None = None) -> NDArray[np.float32]:
+        """Upscale one tile.
+
+        Args:
+            data: ``[C, H, W]`` float32 in the model's range, finite.
+            trace: gets the plans of the first group's pass.
+
+        Returns:
+            ``[C, H * scale, W * scale]`` float32; perhaps not finite, which is for the caller to judge.
+
+        Raises:
+            GeomoeError: if memory does not suffice, or the result is not of the size promised.
+        """
+        bands, height, width = data.shape
+        scale = self._contract.scale
+        out = np.empty((bands, height * scale, width * scale), dtype=np.float32)
+        for number, group in enumerate(band_groups(range(bands), self._contract.bands)):
+            result = self._pass(data[list(group)], trace if number == 0 else None)
+            if result.shape[1:] != out.shape[1:]:
+                raise GeomoeError(
+                    f"{self._name} made {result.shape[2]} x {result.shape[1]} pixels of {width} x {height}; "
+                    f"expected {scale} times as many each way, so these weights cannot be used"
+                )
+            for band in dict.fromkeys(group):
+                copies = [i for i, member in enumerate(group) if member == band]
+                out[band] = result[copies].mean(axis=0)
+        return out
+
+    def _pass(self, group: NDArray[np.float32], trace: RoutingTrace | None) -> NDArray[np.float32]:
+        with _out_of_memory(), torch.inference_mode(), _repeatable():
+            batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
+            result: Tensor = self._model(batch) if trace is None else self._model(batch, trace=trace)
+            array: NDArray[np.float32] = result[0].float().cpu().numpy()
+        return array
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    # cuDNN may otherwise pick another algorithm, with other roundings, from one run to the next.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if short or "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text:
+            raise GeomoeError(
+                "memory does not suffice for a tile this large; use a smaller --tile"
+            ) from error
+        raise

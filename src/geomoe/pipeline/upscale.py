@@ -1,0 +1,212 @@
+"""The main job: a georeferenced scene in, a super-resolved scene out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geomoe.errors import GeomoeError
+from geomoe.moe.plan import RoutingTrace
+from geomoe.pipeline.experts import BANDS, expert_layers
+from geomoe.pipeline.plan import UpscalePlan, job_needs, output_metadata
+from geomoe.pipeline.progress import Progress, Silent
+from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
+from geomoe.pipeline.tiles import Box, Tile, plan_tiles
+from geomoe.raster.bands import select_bands
+from geomoe.raster.cog import CogWriter, estimated_bytes
+from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
+from geomoe.raster.sample import sample_scene
+from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.target import Target, check_space, commit
+from geomoe.raster.validity import fill_invalid, upsample_mask
+
+__all__ = ["UpscaleReport", "upscale"]
+
+
+@dataclass(frozen=True)
+class UpscaleReport:
+    """What was done.
+
+    Attributes:
+        output, experts: files written; ``experts`` is ``None`` where no map was asked for.
+        plan: the job as `plan_upscale` describes it.
+        skipped: tiles without a valid pixel, which the model was not run on.
+        valid_share: share of sampled input pixels that are valid, 0 to 1.
+        radiometry: how values were brought to the model's range, in words.
+    """
+
+    output: Path
+    experts: Path | None
+    plan: UpscalePlan
+    skipped: int
+    valid_share: float
+    radiometry: str
+
+
+def upscale(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    model: Upscaler,
+    scale: int,
+    experts: str | os.PathLike[str] | None = None,
+    bands: str | Sequence[str | int] | None = None,
+    tile: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    order: Sequence[int] | None = None,
+) -> UpscaleReport:
+    """Super-resolve a GeoTIFF into a cloud-optimised GeoTIFF.
+
+    Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
+    out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. Both files
+    appear complete and checked, or neither does. Bands beyond those the model takes at once go through in
+    groups; see `Runner`.
+
+    Args:
+        src: local GeoTIFF: uint8, uint16, int16 or float32.
+        dst: the output, ``.tif``.
+        model: with weights for ``scale``.
+        scale: output pixels along one input pixel.
+        experts: if given, the map of experts goes here, on the grid of ``src``.
+        bands: names or 1-based numbers; all bands with data if ``None``.
+        tile: side of a tile in input pixels, rounded up as the model asks; the model's own if ``None``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
+        overwrite: whether ``dst`` and ``experts`` may exist.
+        progress: hears of every tile.
+        order: the order in which the tiles are done, a permutation of their numbers. The bytes are the same.
+
+    Raises:
+        GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
+            files that were to be overwritten are as they were.
+    """
+    check_scale(model, scale)
+    with ExitStack() as stack:
+        scene = stack.enter_context(open_scene(src))
+        targets = [Target(dst, [scene.path], overwrite=overwrite)]
+        if experts is not None:
+            targets.append(Target(experts, [scene.path], overwrite=overwrite))
+            if targets[0].path == targets[1].path:
+                raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
+        chosen = select_bands(scene, bands, model.contract.bands)
+        plan = job_needs(scene, chosen, model, experts is not None, tile)
+        runner = Runner(model, pick_device(device))
+        metas = output_metadata(scene, chosen, model, experts is not None, {})
+        check_space([(t.path, sum(estimated_bytes(m))) for t, m in zip(targets, metas, strict=True)])
+        radiometry, valid_share = _look(scene, chosen)
+        metas = output_metadata(scene, chosen, model, experts is not None, _tags(model, radiometry))
+        writers = [stack.enter_context(CogWriter(t, m)) for t, m in zip(targets, metas, strict=True)]
+        job = _Job(scene, chosen, runner, model, radiometry, writers)
+        tiles = plan_tiles(scene.width, scene.height, model.contract, tile)
+        skipped = 0
+        with _told(progress or Silent(), len(tiles)) as listener:
+            for number in range(len(tiles)) if order is None else order:
+                skipped += not job.run(tiles[number])
+                listener.advance()
+        for writer in writers:
+            writer.finish()
+        commit(targets)
+        paths = [t.path for t in targets]
+    return UpscaleReport(
+        output=paths[0],
+        experts=paths[1] if experts is not None else None,
+        plan=plan,
+        skipped=skipped,
+        valid_share=valid_share,
+        radiometry=radiometry.rule,
+    )
+
+
+def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
+    """The radiometry and the share of valid pixels; the sample, tens of megabytes, ends with the call."""
+    sample = sample_scene(scene, bands)
+    return decide_radiometry(scene.dtype, sample), sample.valid_share
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that a tile needs; a tile changes nothing but the files."""
+
+    scene: Scene
+    bands: tuple[int, ...]
+    runner: Runner
+    model: Upscaler
+    radiometry: Radiometry
+    writers: Sequence[CogWriter]
+
+    def run(self, tile: Tile) -> bool:
+        """Do one tile. Returns whether the model had to run."""
+        scale = self.model.contract.scale
+        data, valid = self.scene.read(_window(tile.window, 1), self.bands)  # [C, h, w]
+        rows, columns = tile.inner
+        valid_core = valid[:, rows, columns]
+        any_valid: NDArray[np.bool_] = np.any(valid_core, axis=0)  # [h, w], valid to the data set
+        trace = RoutingTrace() if len(self.writers) > 1 else None
+        layers = np.zeros((len(BANDS), *any_valid.shape), dtype=np.uint8)
+        if any_valid.any():
+            result = self._model(tile, fill_invalid(self.radiometry.to_model(data), valid), trace)
+            if trace is not None:
+                whole = expert_layers(trace, self.model.name, tile.window.height, tile.window.width)
+                layers = np.where(any_valid, whole[:, rows, columns], np.uint8(0))
+        else:
+            result = np.zeros((len(self.bands), *(n * scale for n in any_valid.shape)), dtype=np.float64)
+        meta = self.writers[0].meta
+        pixels = quantise(result, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
+        self.writers[0].write(_window(tile.core, scale), pixels, upsample_mask(any_valid, scale))
+        if trace is not None:
+            self.writers[1].write(_window(tile.core, 1), layers, any_valid)
+        return bool(any_valid.any())
+
+    def _model(
+        self, tile: Tile, filled: NDArray[np.float32], trace: RoutingTrace | None
+    ) -> NDArray[np.float64]:
+        """The core of a tile in source units, ``[C, h * scale, w * scale]`` float64."""
+        scale = self.model.contract.scale
+        rows, columns = (slice(s.start * scale, s.stop * scale) for s in tile.inner)
+        result = self.runner(filled, trace)[:, rows, columns]
+        if not np.isfinite(result).all():
+            raise GeomoeError(
+                f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
+                f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
+                "check the scene for extreme values there, or use other weights"
+            )
+        return self.radiometry.to_source(result)
+
+
+def _window(box: Box, scale: int) -> Window:
+    return Window(box.x * scale, box.y * scale, box.width * scale, box.height * scale)
+
+
+def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
+    # No time and no path of any machine: the same input gives the same bytes.
+    try:
+        version = metadata.version("geomoe")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    return {
+        "GEOMOE_VERSION": version,
+        "GEOMOE_MODEL": model.name,
+        "GEOMOE_WEIGHTS": model.hash,
+        "GEOMOE_SCALE": json.dumps(model.contract.scale),
+        "GEOMOE_RADIOMETRY": radiometry.describe(),
+        "TIFFTAG_SOFTWARE": f"geomoe {version}",
+    }
+
+
+@contextmanager
+def _told(progress: Progress, total: int) -> Iterator[Progress]:
+    try:
+        progress.start(total)
+        yield progress
+    finally:
+        progress.close()

@@ -1,0 +1,33 @@
+"""Scenes on disk: opened safely, read in windows, written as cloud-optimised GeoTIFFs.
+
+Nothing here knows about models; rasterio, numpy and scipy are all it needs.
+"""
+
+from __future__ import annotations
+
+from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.cog import CogWriter
+from geomoe.raster.metadata import CogMetadata, carried_over
+from geomoe.raster.radiometry import Radiometry, decide_radiometry
+from geomoe.raster.sample import SceneSample, sample_scene
+from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.target import commit
+from geomoe.raster.validity import fill_invalid, upsample_mask
+
+__all__ = [
+    "CogMetadata",
+    "CogWriter",
+    "Radiometry",
+    "Scene",
+    "SceneSample",
+    "assumed_order",
+    "band_names",
+    "carried_over",
+    "commit",
+    "decide_radiometry",
+    "fill_invalid",
+    "open_scene",
+    "sample_scene",
+    "select_bands",
+    "upsample_mask",
+]

@@ -1,0 +1,77 @@
+"""Which bands of a scene are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.scene import Scene
+
+__all__ = ["assumed_order", "band_names", "select_bands"]
+
+_USUAL_ORDER = ("red", "green", "blue", "nir")
+
+
+def band_names(scene: Scene, bands: Sequence[int]) -> tuple[str, ...]:
+    """The description of each band (1-based), or ``band N`` where it has none."""
+    return tuple(scene.descriptions[b - 1] or f"band {b}" for b in bands)
+
+
+def assumed_order(scene: Scene, bands: Sequence[int]) -> str | None:
+    """What is taken for granted about bands that carry no name, in words; ``None`` if nothing is."""
+    if any(scene.descriptions[b - 1] for b in bands) or len(scene.data_bands) < 3:
+        return None
+    usual = ", ".join(_USUAL_ORDER[: len(scene.data_bands)])
+    return f"bands have no names; taken to be {usual} in this order"
+
+
+def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_bands: int) -> tuple[int, ...]:
+    """The bands to work on, 1-based, in the order given.
+
+    Args:
+        scene: an open scene.
+        spec: names (any case) or 1-based numbers, as a list or as text with commas; ``None`` takes every
+            band that holds data. Where a band is named ``"8"``, the text ``"8"`` means that one.
+        model_bands: bands that the model takes at once, for the message when there are none.
+
+    Raises:
+        GeomoeError: for a band that does not exist, stands twice or is a mask, or if none is left.
+    """
+    if spec is None:
+        if not scene.data_bands:
+            raise GeomoeError(
+                f"{scene.path.name} has no band with data, only a mask; the model takes {model_bands} at once"
+            )
+        return scene.data_bands
+    wanted: list[str | int] = [*spec.split(",")] if isinstance(spec, str) else [*spec]
+    chosen = tuple(_find(scene, item) for item in wanted)
+    if not chosen:
+        raise GeomoeError(f"no band was named; {_available(scene)}")
+    twice = sorted({b for b in chosen if chosen.count(b) > 1})
+    if twice:
+        raise GeomoeError(f"band {twice[0]} stands twice in the selection; name each band once")
+    return chosen
+
+
+def _find(scene: Scene, item: str | int) -> int:
+    text = str(item).strip()
+    names = [(d or "").strip().casefold() for d in scene.descriptions]
+    matches = [i for i, name in enumerate(names, 1) if name and name == text.casefold()]
+    if isinstance(item, str) and len(matches) > 1:
+        raise GeomoeError(f"{len(matches)} bands are named {text!r}; name one by its number, {matches}")
+    if isinstance(item, str) and matches:
+        band = matches[0]
+    elif text.isascii() and text.isdigit() and 1 <= int(text) <= scene.count:
+        band = int(text)
+    else:
+        raise GeomoeError(f"{scene.path.name} has no band {text!r}; {_available(scene)}")
+    if band not in scene.data_bands:
+        raise GeomoeError(f"band {band} is alpha, a mask and not data; {_available(scene)}")
+    return band
+
+
+def _available(scene: Scene) -> str:
+    bands = scene.data_bands
+    names = [(b, scene.descriptions[b - 1]) for b in bands[:24]]
+    listed = ", ".join(f"{band} ({name})" if name else str(band) for band, name in names)
+    return f"it has {listed}{', ...' if len(bands) > 24 else ''}"

@@ -1,0 +1,224 @@
+"""A georeferenced scene, opened with one driver only and read in windows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.rpc import RPC
+from rasterio.windows import Window
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.env import gdal_env, gdal_errors
+from geomoe.raster.safety import MAX_BANDS, check_blocks, ignored_neighbours, local_tiff
+
+__all__ = ["DTYPES", "Scene", "Validity", "open_scene"]
+
+DTYPES = ("uint8", "uint16", "int16", "float32")
+
+Validity = Literal["all", "nodata", "mask", "alpha", "nan"]
+"""What tells valid pixels from others. ``nan``: a float scene that declares nothing, whose NaN and infinite
+values are not measurements. Non-finite values are invalid in every float scene."""
+
+_REASONS = {
+    "float64": "convert it with gdal_translate -ot Float32",
+    "complex64": "take its amplitude first",
+    "complex128": "take its amplitude first",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of an open scene. Bands are counted from 1; per-band tuples cover all ``count`` bands.
+
+    Attributes:
+        transform: pixel corner to ground; ``None`` where the file has none (GCPs or RPCs may place it).
+        nodata: value of invalid pixels, ``None`` where the scene declares none that its type can hold.
+        tags: tags of the data set, default domain, ``AREA_OR_POINT`` among them.
+        namespaces: tags in other domains, by domain.
+        neighbours: names of files beside it that other tools read and geomoe does not.
+    """
+
+    path: Path
+    width: int
+    height: int
+    count: int
+    dtype: str
+    transform: Affine | None
+    crs: CRS | None
+    gcps: tuple[GroundControlPoint, ...]
+    gcps_crs: CRS | None
+    rpcs: RPC | None
+    nodata: float | None
+    validity: Validity
+    descriptions: tuple[str | None, ...]
+    units: tuple[str | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    colorinterp: tuple[ColorInterp, ...]
+    tags: Mapping[str, str]
+    band_tags: tuple[Mapping[str, str], ...]
+    namespaces: Mapping[str, Mapping[str, str]]
+    block: tuple[int, int]
+    neighbours: tuple[str, ...]
+    _source: DatasetReader = field(repr=False, compare=False)
+
+    @property
+    def data_bands(self) -> tuple[int, ...]:
+        """Bands that hold measurements; an alpha band is a mask, not data."""
+        return tuple(b for b, c in enumerate(self.colorinterp, 1) if c is not ColorInterp.alpha)
+
+    @property
+    def alpha(self) -> int | None:
+        """The band, from 1, that is 0 where pixels are not valid."""
+        return next((b for b, c in enumerate(self.colorinterp, 1) if c is ColorInterp.alpha), None)
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Pixels and their validity.
+
+        Args:
+            window: inside the scene, whole pixels.
+            bands: 1-based, in the order wanted.
+
+        Returns:
+            ``[C, h, w]`` float32 in source units, and ``[C, h, w]`` bool. The values of invalid pixels
+            mean nothing. Band by band: a pixel is invalid to the data set when it is in every band.
+
+        Raises:
+            GeomoeError: if a block cannot be read, as in a damaged file.
+        """
+        where = f"cannot read columns {window.col_off}+{window.width}, rows {window.row_off}+{window.height}"
+        with gdal_errors(f"{where} of {self.path.name}", "the file is damaged, copy or download it again"):
+            data = self._source.read(list(bands), window=window, out_dtype="float32")
+            if self.validity in ("all", "nan", "alpha"):
+                valid = np.ones(data.shape, dtype=np.bool_)
+            else:
+                valid = self._source.read_masks(list(bands), window=window) > 0
+            if self.alpha is not None:
+                # Read as a band: GDAL takes it for a mask only in scenes of two or of four bands.
+                valid &= self._source.read(self.alpha, window=window) > 0  # [h, w]
+        if self.dtype == "float32":
+            valid &= np.isfinite(data)
+        return data, valid
+
+
+@contextmanager
+def open_scene(path: str | os.PathLike[str]) -> Iterator[Scene]:
+    """Open a local GeoTIFF for reading, with the GeoTIFF driver and no other.
+
+    A file named ``.tif`` may be a VRT that names any other file or address; forcing the driver refuses it.
+
+    Raises:
+        GeomoeError: if it is missing, no GeoTIFF, truncated, paletted, or of a type that is not supported.
+    """
+    local = local_tiff(path)
+    with gdal_env():
+        with gdal_errors(f"{local.name} cannot be opened as a GeoTIFF", "expected a GeoTIFF, check the file"):
+            # "sharing" would hand the same GDAL handle to a scene that is opened twice.
+            source = rasterio.open(local, driver="GTiff", sharing=False)
+        with source:
+            with gdal_errors(f"{local.name} has unreadable metadata", "rewrite it with gdal_translate"):
+                scene = _describe(local, source)
+            yield scene
+
+
+def _describe(path: Path, source: DatasetReader) -> Scene:
+    _check_kind(path, source)
+    check_blocks(path, source)
+    dtype = source.dtypes[0]
+    gcps, gcps_crs = source.gcps
+    nodata = source.nodata
+    if nodata is not None and not _representable(nodata, dtype):
+        nodata = None
+    transform = source.transform
+    namespaces = [n for n in source.tag_namespaces() if n not in _GDAL_DOMAINS and ":" not in n]
+    return Scene(
+        path=path,
+        width=source.width,
+        height=source.height,
+        count=source.count,
+        dtype=dtype,
+        transform=None if transform.is_identity and (source.crs is None or gcps) else transform,
+        crs=source.crs,
+        gcps=tuple(gcps),
+        gcps_crs=gcps_crs,
+        rpcs=source.rpcs,
+        nodata=nodata,
+        validity=_validity(source, nodata),
+        descriptions=source.descriptions,
+        units=source.units,
+        scales=source.scales,
+        offsets=source.offsets,
+        colorinterp=source.colorinterp,
+        tags=source.tags(),
+        band_tags=tuple(source.tags(band) for band in source.indexes),
+        namespaces={name: source.tags(ns=name) for name in namespaces},
+        block=source.block_shapes[0],
+        neighbours=ignored_neighbours(path),
+        _source=source,
+    )
+
+
+# Written by GDAL itself, or carried over by a field of their own.
+_GDAL_DOMAINS = (
+    "IMAGE_STRUCTURE",
+    "DERIVED_SUBDATASETS",
+    "SUBDATASETS",
+    "RPC",
+    "COLOR_PROFILE",
+    "TIFF",
+    "EXIF",
+)
+
+
+def _check_kind(path: Path, source: DatasetReader) -> None:
+    name, dtype = path.name, source.dtypes[0]
+    if source.count > MAX_BANDS:
+        raise GeomoeError(f"{name} has {source.count} bands, more than {MAX_BANDS}; split it first")
+    if ColorInterp.palette in source.colorinterp:
+        raise GeomoeError(
+            f"{name} is paletted: its values are colour numbers, not measurements; "
+            "expand it with gdal_translate -expand rgb"
+        )
+    if dtype not in DTYPES:
+        remedy = _REASONS.get(dtype, "convert it with gdal_translate -ot UInt16, Int16 or Float32")
+        raise GeomoeError(f"{name} is {dtype}; expected one of {', '.join(DTYPES)}, {remedy}")
+    structure = source.tags(1, ns="IMAGE_STRUCTURE")
+    if dtype == "uint8" and "NBITS" in structure:
+        raise GeomoeError(
+            f"{name} has {structure['NBITS']} bits a pixel: classes or a mask, not measurements; "
+            "expected 8 bits or more"
+        )
+    if "MINISWHITE" in source.tags(ns="IMAGE_STRUCTURE"):
+        raise GeomoeError(f"{name} stores 0 as white; invert it first, so that larger values are brighter")
+
+
+def _validity(source: DatasetReader, nodata: float | None) -> Validity:
+    flags = {flag for band in source.mask_flag_enums for flag in band}
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return "mask"
+    if MaskFlags.nodata in flags and nodata is not None:
+        return "nodata"
+    if ColorInterp.alpha in source.colorinterp:
+        return "alpha"
+    return "nan" if source.dtypes[0] == "float32" else "all"
+
+
+def _representable(nodata: float, dtype: str) -> bool:
+    if dtype == "float32":
+        return math.isnan(nodata) or abs(nodata) <= float(np.finfo(np.float32).max)
+    info = np.iinfo(np.dtype(dtype))
+    return math.isfinite(nodata) and float(nodata).is_integer() and info.min <= nodata <= info.max

@@ -1,0 +1,191 @@
+"""The commands, as a user runs them."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from rasterio.transform import from_origin
+
+from geomoe import GeomoeError
+from geomoe.cli.main import main
+from geomoe.models.weights import save
+from tests.models.test_models import tiny
+from tests.models.test_weights import card_of
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    model = tiny("mfg_hmoe", base="bicubic")
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(path, model, card_of(model))
+    return str(path)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    path = tmp_path / "scene.tif"
+    data = np.random.default_rng(0).integers(1, 255, (3, 20, 30), dtype=np.uint8)
+    profile = {"driver": "GTiff", "width": 30, "height": 20, "count": 3, "dtype": "uint8", "crs": "EPSG:32618"}
+    with rasterio.open(path, "w", **profile, transform=from_origin(500_000, 4_000_000, 10, 10)) as file:
+        file.write(data)
+    return path
+
+
+def run(capsys, *args):
+    """Exit status, standard output and standard error of a command."""
+    status = 0
+    try:
+        main([str(arg) for arg in args])
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_upscale_writes_the_scene_and_the_map(capsys, scene, weights, tmp_path):
+    out, experts = tmp_path / "out.tif", tmp_path / "experts.tif"
+    status, said, heard = run(
+        capsys, "upscale", scene, out, "--scale", 2, "--model", weights, "--experts", experts
+    )
+    assert status == 0, heard
+    with rasterio.open(out) as file:
+        assert (file.width, file.height, file.count, file.dtypes[0]) == (60, 40, 3, "uint8")
+        assert file.transform.almost_equals(from_origin(500_000, 4_000_000, 5, 5))
+    with rasterio.open(experts) as file:
+        assert (file.width, file.height) == (30, 20)
+        group, expert, confidence = file.read()
+        assert set(np.unique(group)) <= {1, 2}
+        assert set(np.unique(expert)) <= {1, 2}
+        assert confidence.min() >= 1
+        assert json.loads(file.tags()["GEOMOE_LEGEND"])["groups"][1]["kernel_size"] == 3
+    assert "60 x 40" in said
+    assert "tiles 1/1" in heard, "plain lines where the output is no terminal"
+
+
+def test_dry_run_tells_and_writes_nothing(capsys, scene, weights, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    status, said, _ = run(
+        capsys, "upscale", scene, tmp_path / "out.tif", "--scale", 2, "--model", weights, "--dry-run"
+    )
+    assert status == 0
+    assert "60 x 40" in said
+    assert "memory" in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_info_says_what_is_understood(capsys, scene, weights):
+    status, said, _ = run(capsys, "info", scene, "--model", weights, "--scale", 2)
+    assert status == 0
+    assert "EPSG:32618" in said
+    assert "uint8" in said
+    assert "valid" in said
+
+
+def test_models_lists_and_shows_a_card(capsys, weights):
+    status, said, _ = run(capsys, "models")
+    assert status == 0
+    assert "mfg_hmoe_light" in said
+    status, said, _ = run(capsys, "models", weights, "--json")
+    assert json.loads(said)["licence"] == "Apache-2.0"
+    status, said, _ = run(capsys, "models", weights)
+    assert "degradation" in said
+
+
+def test_evaluate_prints_ours_beside_bicubic(capsys, weights, tmp_path):
+    (tmp_path / "images" / "field").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((40, 40)).save(tmp_path / "images" / "field" / "x.png")
+    out = tmp_path / "scores.json"
+    status, said, heard = run(
+        capsys, "evaluate", "--model", weights, "--scale", 2, "--data", tmp_path / "images", "--json", out
+    )
+    assert status == 0, heard
+    assert "field" in said
+    assert "mfg_hmoe" in said
+    found = json.loads(out.read_text())
+    assert found["overall"]["gain"] == pytest.approx(
+        found["overall"]["psnr"] - found["overall"]["bicubic_psnr"]
+    )
+
+
+BAD = {
+    "missing file": (("no.tif", "out.tif"), "does not exist"),
+    "text file named .tif": (("text.tif", "out.tif"), "GeoTIFF"),
+    "truncated": (("cut.tif", "out.tif"), "truncated|damaged"),
+    "wrong scale": (("scene.tif", "out.tif", "--scale", "4"), "for scale 2, not 4"),
+    "unknown model": (("scene.tif", "out.tif", "--model", "nothing"), "no model or weights file"),
+    "weights for another model": (("scene.tif", "out.tif", "--model", "other.safetensors"), "another model"),
+    "target exists": (("scene.tif", "there.tif"), "--overwrite"),
+    "no such folder": (("scene.tif", "none/out.tif"), "folder"),
+    "no such band": (("scene.tif", "out.tif", "--bands", "B99"), "B99"),
+    "NaN everywhere": (("nan.tif", "out.tif"), "valid"),
+    "no usable bands": (("alpha.tif", "out.tif"), "band"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_path, monkeypatch, case):
+    args, said = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.tif").write_text("this is not an image\n")
+    (tmp_path / "cut.tif").write_bytes(scene.read_bytes()[:-400])
+    (tmp_path / "there.tif").write_bytes(b"precious")
+    wrong = tiny("mfg_hmoe")
+    save(tmp_path / "other.safetensors", tiny("mfg_hmoe", embed_dim=24), card_of(wrong))
+    with rasterio.open(scene) as file:
+        profile = file.profile
+    with rasterio.open("nan.tif", "w", **{**profile, "dtype": "float32"}) as file:
+        file.write(np.full((3, 20, 30), np.nan, np.float32))
+    with rasterio.open("alpha.tif", "w", **{**profile, "count": 1}) as file:
+        file.write(np.full((1, 20, 30), 255, np.uint8))
+        file.colorinterp = [rasterio.enums.ColorInterp.alpha]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = () if "--model" in args else ("--model", weights)
+    scale = () if "--scale" in args else ("--scale", 2)
+    status, out, err = run(capsys, "upscale", *args, *options, *scale)
+    assert status == 1
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("tiles")]
+    assert len(lines) == 1
+    assert lines[0].startswith("geomoe: error: ")
+    import re
+
+    assert re.search(said, lines[0]), lines[0]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_usage_errors_exit_with_2(capsys):
+    assert run(capsys, "upscale", "only-one")[0] == 2
+    assert run(capsys, "nonsense")[0] == 2
+
+
+def test_help_is_fast_and_imports_no_torch():
+    code = "import sys; sys.argv = ['geomoe', '--help']; from geomoe.cli.main import main; main()"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "upscale" in done.stdout
+    assert " torch" not in done.stderr
+    assert " rasterio" not in done.stderr
+    assert time.monotonic() - began < 30
+
+
+def test_importing_the_package_brings_in_nothing_heavy():
+    code = "import sys, geomoe; print([m for m in ('torch', 'numpy', 'rasterio') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_attributes_of_the_package_are_errors():
+    import geomoe
+
+    with pytest.raises(AttributeError, match="upscal"):
+        geomoe.upscal  # noqa: B018
+    assert issubclass(GeomoeError, Exception)

@@ -1,0 +1,132 @@
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import geomoe
+from geomoe.models import available_weights, load, read_card
+from geomoe.models.weights import Card, save
+from tests.models.test_models import tiny
+
+
+def card_of(model, **changes):
+    fields = {
+        "model": "mfg_hmoe", "config": asdict(model.config), "radiometry": "unit", "data": {}, "degradation": "bilinear",
+        "recipe": {}, "protocol": "mfg_hmoe", "scores": {}, "commit": "", "date": "2026-01-01", "licence": "Apache-2.0",
+    }  # fmt: skip
+    return Card(**{**fields, **changes})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny("mfg_hmoe")
+    path = tmp_path / "tiny.safetensors"
+    save(path, model, card_of(model))
+    return model, path
+
+
+def test_what_is_loaded_is_what_was_saved(saved):
+    model, path = saved
+    loaded = load(str(path), 2)
+    x = torch.rand(1, 3, 6, 6)
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(x), model.eval()(x))
+    assert loaded.name == "tiny"
+    assert loaded.contract.scale == 2
+    assert len(loaded.hash) == 64
+
+
+def test_the_hash_depends_on_the_tensors_alone(saved, tmp_path):
+    model, path = saved
+    again = save(tmp_path / "again.safetensors", model, card_of(model, date="2027-01-01"))
+    assert again.hash == read_card(path).hash
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-6
+    assert save(tmp_path / "other.safetensors", model, card_of(model)).hash != again.hash
+
+
+def rewrite(path, change_metadata=lambda m: m, change_tensors=lambda t: t):
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    save_file(change_tensors(tensors), path, metadata=change_metadata(metadata))
+
+
+def test_a_changed_tensor_is_noticed(saved):
+    _, path = saved
+    rewrite(path, change_tensors=lambda t: {k: v + 1 for k, v in t.items()})
+    with pytest.raises(geomoe.GeomoeError, match="damaged"):
+        load(str(path))
+
+
+def test_weights_of_another_model_are_refused(saved):
+    _, path = saved
+
+    def other(metadata):
+        card = json.loads(metadata["geomoe"])
+        card["config"]["embed_dim"] = 24
+        return {"geomoe": json.dumps(card)}
+
+    rewrite(path, other)
+    with pytest.raises(geomoe.GeomoeError, match="another model"):
+        load(str(path))
+
+
+def test_the_wrong_scale_is_refused(saved):
+    with pytest.raises(geomoe.GeomoeError, match="for scale 2, not 4"):
+        load(str(saved[1]), 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "not a weights file"), (b"hello" * 100, "not a weights file"), (None, "does not exist")],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, content, said):
+    path = tmp_path / "x.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(geomoe.GeomoeError, match=said) as caught:
+        load(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_safetensors_without_a_card_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(geomoe.GeomoeError, match="no geomoe card"):
+        load(str(tmp_path / "x.safetensors"))
+
+
+def test_a_card_cut_short_is_refused(saved):
+    _, path = saved
+    rewrite(path, lambda m: {"geomoe": m["geomoe"][:-20]})
+    with pytest.raises(geomoe.GeomoeError, match="not a weights file"):
+        load(str(path))
+
+
+def test_names_are_explained():
+    with pytest.raises(geomoe.GeomoeError, match="no model or weights file is called 'hat_xxl'"):
+        load("hat_xxl", 4)
+    with pytest.raises(geomoe.GeomoeError, match="for scale 8"):
+        load("mfg_hmoe_light", 8)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_shipped_weights_are_small_whole_and_documented(scale):
+    path = available_weights()[f"mfg_hmoe_light_x{scale}"]
+    assert path.stat().st_size <= 5_000_000
+    loaded = load("mfg_hmoe_light", scale)
+    card = loaded.card
+    assert card.licence == "Apache-2.0"
+    assert card.scores["scored"] == "525 test images"
+    assert all((card.radiometry, card.data["source"], card.degradation, card.protocol, card.commit, card.recipe))
+    model = geomoe.create_model("mfg_hmoe_light", scale=scale, pretrained=True)
+    x = torch.rand(1, 3, 9, 9)
+    with torch.inference_mode():
+        assert torch.equal(model(x), loaded.model(x))
+
+
+def test_pretrained_weights_for_other_options_are_refused():
+    with pytest.raises(geomoe.GeomoeError, match="bands=4"):
+        geomoe.create_model("mfg_hmoe_light", scale=4, bands=4, pretrained=True)

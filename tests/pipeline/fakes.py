@@ -1,0 +1,67 @@
+"""Upscalers that are quick and whose results are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from geomoe.models.contract import ModelContract
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
+
+
+@dataclass(frozen=True)
+class FakeUpscaler:
+    model: nn.Module
+    contract: ModelContract
+    name: str = "fake"
+    hash: str = "0123abcd"
+
+
+class Nearest(nn.Module):
+    """Repeats pixels; routes each to one of 2 + 3 experts by its brightness."""
+
+    config = SimpleNamespace(kernel_sizes=(1, 3))
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        if trace is not None:
+            batch, _, height, width = x.shape
+            centres = torch.linspace(0, 1, 5, device=x.device)
+            logits = -((x[:, 0, ..., None] - centres) ** 2).reshape(-1, 5) * 20  # [N, E]
+            probabilities = logits.softmax(1)
+            chosen = probabilities.topk(2, 1).indices  # [N, k]
+            weights = probabilities.gather(1, chosen)
+            trace.append(RoutingPlan(chosen, weights, probabilities, logits, (2, 3), (batch, height, width)))
+        return x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
+
+
+class Convolutional(nn.Module):
+    """Two random 3 x 3 convolutions, then nearest: needs 2 pixels of context, mixes bands, routes nothing."""
+
+    def __init__(self, scale: int, bands: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(bands, 8, 3, padding=1, padding_mode="replicate"), nn.GELU(),
+            nn.Conv2d(8, bands, 3, padding=1, padding_mode="replicate"),
+        )  # fmt: skip
+        self.scale = scale
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        return nn.functional.interpolate(x + 0.1 * self.layers(x), scale_factor=self.scale, mode="nearest")
+
+
+def nearest(
+    scale: int = 2, bands: int = 3, *, multiple: int = 4, tile: int = 16, margin: int = 4
+) -> FakeUpscaler:
+    return FakeUpscaler(Nearest(scale), ModelContract(scale, bands, multiple, tile, margin))
+
+
+def convolutional(scale: int = 2, bands: int = 3, *, tile: int = 16) -> FakeUpscaler:
+    return FakeUpscaler(Convolutional(scale, bands), ModelContract(scale, bands, 4, tile, 4))

@@ -1,0 +1,247 @@
+"""What a scene keeps on its way through a model."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasterio.windows import Window
+
+from geomoe.pipeline import describe_scene, plan_upscale, upscale
+from geomoe.pipeline.runner import band_groups
+from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
+from tests.scenes import left_over, pixels, write_scene
+
+ROTATED = Affine.translation(4e5, 5e6) * Affine.rotation(20) * Affine.scale(10, -20)
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    return tmp_path / "src.tif"
+
+
+@pytest.fixture
+def dst(tmp_path: Path) -> Path:
+    return tmp_path / "dst.tif"
+
+
+def _grown(array: np.ndarray, scale: int) -> np.ndarray:
+    return array.repeat(scale, -2).repeat(scale, -1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bands", "scale"),
+    [(*pair, 2) for pair in itertools.product(["uint8", "uint16", "int16", "float32"], [1, 3, 4, 7])]
+    + [("uint16", 3, 3), ("uint16", 3, 4), ("uint8", 3, 8)],
+)
+def test_values_come_out_in_their_type_and_range(
+    src: Path, dst: Path, dtype: str, bands: int, scale: int
+) -> None:
+    data = pixels(bands, 37, 45, dtype)
+    write_scene(src, data, transform=ROTATED, names=[f"b{i}" for i in range(bands)])
+    upscale(src, dst, model=nearest(scale), scale=scale)
+    with rasterio.open(dst) as out:
+        got = out.read()
+        assert (out.dtypes[0], out.nodata) == (dtype, None)
+        assert out.descriptions == tuple(f"b{i}" for i in range(bands))
+        assert tuple(out.transform) == pytest.approx(tuple(ROTATED * Affine.scale(1 / scale)), rel=1e-15)
+        assert out.dataset_mask().all()
+        assert out.tags()["GEOMOE_WEIGHTS"] == "0123abcd"
+    if dtype == "float32":
+        assert got == pytest.approx(_grown(data, scale), rel=1e-6, abs=1e-5)
+    else:
+        assert np.array_equal(got, _grown(data, scale))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3)])
+def test_tiny_scenes(src: Path, dst: Path, size: tuple[int, int]) -> None:
+    data = pixels(2, *size, "uint16")
+    write_scene(src, data)
+    upscale(src, dst, model=nearest(4), scale=4, experts=dst.with_name("experts.tif"))
+    with rasterio.open(dst) as out:
+        assert np.array_equal(out.read(), _grown(data, 4))
+
+
+def test_tiles_leave_no_seam_and_their_order_no_trace(src: Path, dst: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    write_scene(src, pixels(4, 70, 90, "uint16"), nodata=0)
+    model = convolutional()
+    upscale(src, dst, model=model, scale=2, tile=16)
+    shuffled = np.random.default_rng(0).permutation(30).tolist()
+    upscale(src, tmp_path / "shuffled.tif", model=model, scale=2, tile=16, order=shuffled)
+    assert dst.read_bytes() == (tmp_path / "shuffled.tif").read_bytes()
+    upscale(src, tmp_path / "whole.tif", model=model, scale=2, tile=96)
+    with rasterio.open(dst) as tiled, rasterio.open(tmp_path / "whole.tif") as whole:
+        difference = np.abs(tiled.read().astype(int) - whole.read())
+        # Only a rounding on the edge of two integers may differ between two sizes of convolution.
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["nodata", "mask", "alpha", "nan"])
+def test_invalid_stays_invalid_and_does_not_bleed(src: Path, dst: Path, tmp_path: Path, kind: str) -> None:
+    keep = np.random.default_rng(1).random((40, 50)) > 0.3
+    keep[:20, :20] = False  # a tile with nothing in it
+    dtype = "float32" if kind == "nan" else "uint16"
+    data = pixels(3, 40, 50, dtype)
+    outputs = []
+    for number, blank in enumerate([np.nan, np.inf] if kind == "nan" else [0, 65535]):
+        filled = np.where(keep, data, np.array(blank, dtype=dtype))
+        if kind == "alpha":
+            banded = np.concatenate([filled, keep[None] * np.uint16(65535)])
+            write_scene(src, banded, photometric="RGB", alpha="YES")
+        else:
+            write_scene(
+                src, filled, nodata=blank if kind == "nodata" else None, mask=keep if kind == "mask" else None
+            )
+        target = tmp_path / f"{number}.tif"
+        report = upscale(src, target, model=convolutional(), scale=2)
+        assert report.skipped == 1
+        with rasterio.open(target) as out:
+            assert out.count == 3
+            assert np.array_equal(out.dataset_mask() > 0, _grown(keep, 2))
+            outputs.append(out.read()[:, _grown(keep, 2)])
+            assert np.isfinite(outputs[-1]).all()
+    assert np.array_equal(outputs[0], outputs[1])
+
+
+def test_nodata_in_one_band_only_touches_that_band(src: Path, dst: Path) -> None:
+    data = pixels(3, 24, 24, "uint8")
+    data[1, 5:9, 5:9] = 0
+    write_scene(src, data, nodata=0)
+    upscale(src, dst, model=nearest(), scale=2)
+    with rasterio.open(dst) as out:
+        assert np.array_equal(out.read(), _grown(data, 2))
+        assert out.dataset_mask().all()
+
+
+def test_valid_pixels_never_become_nodata(src: Path, dst: Path) -> None:
+    """Next to black, a sharpening model goes below black; black is nodata here."""
+    data = np.where(np.indices((3, 24, 24)).sum(0) % 4 < 2, 1, 250).astype(np.uint8)
+    write_scene(src, data, nodata=0)
+    upscale(src, dst, model=convolutional(), scale=2)
+    with rasterio.open(dst) as out:
+        assert out.read().min() >= 1
+
+
+def test_chosen_bands_in_the_order_given(src: Path, dst: Path) -> None:
+    data = pixels(4, 20, 20, "uint16")
+    write_scene(src, data, names=["B04", "B03", "B02", "B08"])
+    upscale(src, dst, model=nearest(), scale=2, bands="b08,1")
+    with rasterio.open(dst) as out:
+        assert out.descriptions == ("B08", "B04")
+        assert np.array_equal(out.read(), _grown(data[[3, 0]], 2))
+
+
+def test_bands_go_through_in_groups_and_copies_are_averaged(src: Path, dst: Path) -> None:
+    class Tilting(torch.nn.Module):
+        """Adds 0, 3 and 6 steps of uint8 to its three channels."""
+
+        def forward(self, x: torch.Tensor, trace: object = None) -> torch.Tensor:
+            return torch.nn.functional.interpolate(
+                x + torch.tensor([0, 3, 6.0])[None, :, None, None] / 255, scale_factor=2
+            )
+
+    data = pixels(5, 8, 8, "uint8") // 2
+    write_scene(src, data)
+    upscale(src, dst, model=FakeUpscaler(Tilting(), nearest().contract), scale=2)
+    assert band_groups([1, 2, 3, 4, 5], 3) == [(1, 2, 3), (4, 5, 5)]
+    with rasterio.open(dst) as out:
+        added = out.read().astype(int) - _grown(data, 2)
+    # The fifth band went through as second and third channel: (3 + 6) / 2, half to even.
+    assert [np.unique(a).tolist() for a in added[:4]] == [[0], [3], [6], [0]]
+    assert set(np.unique(added[4])) <= {4, 5}
+
+
+def test_expert_map(src: Path, dst: Path, tmp_path: Path) -> None:
+    data = pixels(4, 37, 45, "uint16")
+    data[:, :20, :20] = 0
+    data[1, 30] = 0
+    write_scene(src, data, nodata=0, transform=ROTATED)
+    report = upscale(src, dst, model=nearest(4), scale=4, experts=tmp_path / "experts.tif")
+    assert report.experts == tmp_path / "experts.tif"
+    with rasterio.open(src) as scene, rasterio.open(tmp_path / "experts.tif") as experts:
+        assert (experts.width, experts.height, experts.dtypes) == (45, 37, ("uint8",) * 3)
+        assert tuple(experts.transform) == pytest.approx(tuple(scene.transform), rel=1e-15)
+        assert experts.crs == scene.crs
+        assert experts.descriptions == ("group", "expert", "confidence")
+        assert (experts.nodata, experts.scales[2]) == (0, 1 / 255)
+        group, member, confidence = experts.read()
+        assert np.array_equal(experts.dataset_mask(), scene.dataset_mask())
+        assert '"kernel_size": 3' in experts.tags()["GEOMOE_LEGEND"]
+    valid = group > 0
+    assert np.array_equal(valid, member > 0)
+    assert np.array_equal(valid, confidence > 0)
+    # Brighter pixels have later experts: (1, 1) (1, 2) (2, 1) (2, 2) (2, 3).
+    place = np.where(group == 1, member, 2 + member)[:20, 20:]
+    bright = data[0, :20, 20:]
+    assert {1, 5} <= set(np.unique(place))
+    assert all(bright[place == i].max() < bright[place == i + 1].min() for i in range(1, 5))
+
+
+def test_progress_hears_of_every_tile_and_the_end(src: Path, dst: Path) -> None:
+    heard: list[object] = []
+
+    class Listener:
+        def start(self, total: int) -> None:
+            heard.append(total)
+
+        def advance(self) -> None:
+            heard.append("tile")
+
+        def close(self) -> None:
+            heard.append("end")
+
+    write_scene(src, pixels(3, 20, 40, "uint8"))
+    upscale(src, dst, model=nearest(), scale=2, progress=Listener())
+    assert heard == [6, *["tile"] * 6, "end"]
+
+
+def test_overwrite_replaces_the_file(src: Path, dst: Path) -> None:
+    write_scene(src, pixels(3, 20, 20, "uint8"))
+    dst.write_text("old")
+    upscale(src, dst, model=nearest(), scale=2, overwrite=True)
+    with rasterio.open(dst) as out:
+        assert out.width == 40
+
+
+def test_dry_run_tells_the_job_and_writes_nothing(src: Path, tmp_path: Path) -> None:
+    write_scene(src, pixels(5, 50, 70, "uint16"))
+    plan = plan_upscale(src, model=nearest(4), scale=4, tile=30, experts=True)
+    assert (plan.size, plan.output_size, plan.tile) == ((70, 50), (280, 200), 32)
+    assert (plan.tiles, plan.passes) == (6, 12)
+    assert plan.groups == ((1, 2, 3), (4, 5, 5))
+    assert plan.scratch_bytes > 280 * 200 * 5 * 2
+    assert left_over(tmp_path) == ["src.tif"]
+    big = plan_upscale(write_scene(src, pixels(5, 500, 700, "uint16")), model=nearest(4), scale=4, tile=30)
+    assert big.memory_bytes == plan.memory_bytes
+
+
+def test_description_says_what_was_understood(src: Path) -> None:
+    data = pixels(4, 40, 50, "uint16")
+    data[:, :10] = 0
+    write_scene(src, data, nodata=0)
+    facts = describe_scene(src, model=nearest())
+    assert list(facts) == [
+        "scene", "size", "crs", "pixel", "bands", "assumed", "validity", "radiometry", "upscale",
+    ]  # fmt: skip
+    assert "nodata 0" in facts["validity"]
+    assert "75.0%" in facts["validity"]
+    assert facts["pixel"].startswith("10 x 10 metre")
+    assert "100 x 80 pixels" in facts["upscale"]
+    assert all("\n" not in fact for fact in facts.values())
+
+
+def test_output_is_read_like_any_cog(src: Path, dst: Path) -> None:
+    write_scene(src, pixels(3, 300, 300, "uint8"), photometric="RGB")
+    upscale(src, dst, model=nearest(tile=128), scale=2)
+    with rasterio.open(dst) as out:
+        assert out.overviews(1) == [2]
+        assert out.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert [c.name for c in out.colorinterp] == ["red", "green", "blue"]
+        assert out.read(1, window=Window(590, 590, 10, 10)).shape == (10, 10)

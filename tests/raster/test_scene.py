@@ -1,0 +1,205 @@
+"""What is understood of a scene, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from geomoe.errors import GeomoeError
+from geomoe.raster import assumed_order, open_scene, sample_scene, select_bands
+from tests.scenes import pixels, write_scene
+
+WHOLE = Window(0, 0, 20, 16)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "scene.tif"
+
+
+def _refusal(path: Path | str) -> str:
+    with pytest.raises(GeomoeError) as caught, open_scene(path):
+        pass
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_reads_source_units(path: Path, dtype: str) -> None:
+    data = pixels(2, 16, 20, dtype)
+    with open_scene(write_scene(path, data)) as scene:
+        got, valid = scene.read(Window(3, 2, 9, 7), [2, 1])
+    assert np.array_equal(got, data[[1, 0], 2:9, 3:12].astype(np.float32))
+    assert valid.all()
+
+
+def test_nodata_is_judged_band_by_band(path: Path) -> None:
+    data = pixels(2, 16, 20, "uint16")
+    data[0, :4] = 0
+    data[:, 5] = 0
+    with open_scene(write_scene(path, data, nodata=0)) as scene:
+        _, valid = scene.read(WHOLE, [1, 2])
+        assert (scene.validity, scene.nodata) == ("nodata", 0)
+    assert np.array_equal(valid, data != 0)
+
+
+def test_internal_mask_and_alpha_and_nan(path: Path) -> None:
+    keep = np.ones((16, 20), dtype=bool)
+    keep[3:8, 4:9] = False
+    with open_scene(write_scene(path, pixels(1, 16, 20, "uint8"), mask=keep)) as scene:
+        assert scene.validity == "mask"
+        assert np.array_equal(scene.read(WHOLE, [1])[1][0], keep)
+    data = np.concatenate([pixels(3, 16, 20, "uint8"), keep[None].astype(np.uint8) * 200])
+    with open_scene(write_scene(path, data, photometric="RGB", alpha="YES")) as scene:
+        assert (scene.validity, scene.data_bands) == ("alpha", (1, 2, 3))
+        assert np.array_equal(scene.read(WHOLE, [2])[1][0], keep)
+    five = np.concatenate([data, data[:1]])  # GDAL sees no mask here
+    with open_scene(write_scene(path, five, photometric="RGB", alpha="YES")) as scene:
+        assert (scene.validity, scene.data_bands) == ("alpha", (1, 2, 3, 5))
+        assert np.array_equal(scene.read(WHOLE, [5])[1][0], keep)
+    floats = np.where(keep, pixels(1, 16, 20, "float32"), np.nan).astype(np.float32)
+    floats[0, 0, 0] = np.inf
+    with open_scene(write_scene(path, floats)) as scene:
+        assert scene.validity == "nan"
+        assert np.array_equal(scene.read(WHOLE, [1])[1], np.isfinite(floats))
+
+
+def test_bands_by_name_and_number(path: Path) -> None:
+    names = ["B04", "B03", "B02", "4"]
+    with open_scene(write_scene(path, pixels(4, 4, 4, "uint16"), names=names)) as scene:
+        assert select_bands(scene, None, 3) == (1, 2, 3, 4)
+        assert select_bands(scene, "b02, B04", 3) == (3, 1)
+        assert select_bands(scene, [2, "1"], 3) == (2, 1)
+        assert select_bands(scene, "4", 3) == (4,)
+        assert assumed_order(scene, (1, 2)) is None
+        for bad in ("B8", "0", "5", [-1], "B04,1", ""):
+            with pytest.raises(GeomoeError, match="band"):
+                select_bands(scene, bad, 3)
+
+
+def test_nameless_bands_are_assumed_red_green_blue_nir(path: Path) -> None:
+    with open_scene(write_scene(path, pixels(4, 4, 4, "uint16"))) as scene:
+        assert "red, green, blue, nir" in str(assumed_order(scene, (1, 2)))
+
+
+def test_alpha_cannot_be_selected(path: Path) -> None:
+    with (
+        open_scene(write_scene(path, pixels(2, 4, 4, "uint8"), alpha="YES")) as scene,
+        pytest.raises(GeomoeError, match="mask and not data"),
+    ):
+        select_bands(scene, [2], 3)
+
+
+def test_sample_is_bounded_valid_and_the_same_each_time(path: Path) -> None:
+    data = pixels(1, 1500, 1400, "uint16")
+    data[:, :300] = 0
+    write_scene(path, data, nodata=0, tiled=True)
+    with open_scene(path) as scene:
+        first, second = sample_scene(scene, (1,)), sample_scene(scene, (1,))
+    assert first.values[0].size <= 1_000_000
+    assert np.array_equal(first.values[0], second.values[0])
+    assert first.values[0].min() > 0
+    assert first.valid_share == pytest.approx(0.8, abs=0.01)
+    assert np.isin(first.values[0], data).all()
+
+
+def test_sample_finds_one_valid_pixel_off_its_grid(path: Path) -> None:
+    data = np.zeros((1, 2100, 2100), dtype=np.uint8)
+    data[0, 2098, 2099] = 7
+    with open_scene(write_scene(path, data, nodata=0, compress="deflate")) as scene:
+        assert sample_scene(scene, (1,)).values[0].tolist() == [7]
+
+
+def test_refuses_what_is_no_local_geotiff(tmp_path: Path, path: Path) -> None:
+    assert "does not exist" in _refusal(path)
+    assert "folder" in _refusal(tmp_path)
+    assert "not a local file" in _refusal("https://example.com/a.tif")
+    assert "not a local file" in _refusal("/vsicurl/http://example.com/a.tif")
+    path.write_text("no picture")
+    assert "cannot be opened as a GeoTIFF" in _refusal(path)
+    path.write_bytes(b"")
+    assert "cannot be opened as a GeoTIFF" in _refusal(path)
+    other = tmp_path / "scene.jp2"
+    other.write_bytes(b"x")
+    assert ".jp2" in _refusal(other)
+    fifo = tmp_path / "pipe.tif"
+    os.mkfifo(fifo)
+    assert "not a regular file" in _refusal(fifo)
+
+
+def test_a_vrt_in_disguise_reads_no_other_file(path: Path, tmp_path: Path) -> None:
+    secret = write_scene(tmp_path / "secret.tif", pixels(1, 4, 4, "uint8"))
+    path.write_text(
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>{secret}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(path) as vrt:  # the danger is real
+        assert vrt.driver == "VRT"
+    assert "cannot be opened as a GeoTIFF" in _refusal(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"tiled": True, "compress": "deflate"}, {"interleave": "band"}])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
+def test_truncated_file_is_refused_at_once(path: Path, options: dict[str, object], share: float) -> None:
+    write_scene(path, pixels(3, 300, 300, "uint16"), **options)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    assert path.name in _refusal(path)
+
+
+def test_damaged_block_is_our_error(path: Path) -> None:
+    write_scene(path, pixels(1, 300, 300, "uint16"), tiled=True, compress="deflate")
+    raw = bytearray(path.read_bytes())
+    raw[-5000:-1000] = bytes(4000)
+    path.write_bytes(raw)
+    with pytest.raises(GeomoeError, match="damaged"), open_scene(path) as scene:
+        sample_scene(scene, (1,))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint32", "int8", "complex64"])
+def test_other_types_are_refused_with_a_reason(path: Path, dtype: str) -> None:
+    message = _refusal(write_scene(path, np.ones((1, 4, 4), dtype=dtype)))
+    assert dtype in message
+    assert "uint16" in message
+
+
+def test_paletted_and_bilevel_scenes_are_refused(path: Path) -> None:
+    write_scene(path, np.ones((1, 4, 4), dtype=np.uint8), photometric="PALETTE")
+    with rasterio.open(path, "r+") as scene:
+        scene.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255)})
+        scene.colorinterp = [ColorInterp.palette]
+    assert "paletted" in _refusal(path)
+    assert "bits" in _refusal(write_scene(path, np.ones((1, 4, 4), dtype=np.uint8), nbits=4))
+    assert "white" in _refusal(
+        write_scene(path, np.ones((1, 4, 4), dtype=np.uint8), photometric="MINISWHITE")
+    )
+
+
+def test_external_mask_is_refused_and_other_neighbours_are_told(path: Path) -> None:
+    write_scene(path, pixels(1, 4, 4, "uint8"))
+    path.with_name("scene.tif.aux.xml").write_text("<PAMDataset/>")
+    with open_scene(path) as scene:
+        assert scene.neighbours == ("scene.tif.aux.xml",)
+    path.with_name("scene.tif.msk").write_text("anything")
+    assert "mask" in _refusal(path)
+
+
+def test_mutated_headers_end_in_our_error_or_a_scene(path: Path) -> None:
+    write_scene(path, pixels(2, 8, 8, "uint16"), names=["a", "b"], nodata=0)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        raw = bytearray(whole)
+        for place in rng.integers(0, min(len(raw), 700), 4):
+            raw[place] = rng.integers(256)
+        path.write_bytes(raw)
+        with suppress(GeomoeError), open_scene(path) as scene:  # any other error fails the test
+            assert scene.width > 0

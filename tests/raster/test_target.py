@@ -1,0 +1,75 @@
+"""Where an output may go, and how it gets there: all at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from geomoe.errors import GeomoeError
+from geomoe.raster import commit
+from geomoe.raster.target import Target, check_space
+from tests.scenes import left_over, pixels, write_scene
+
+
+def _refusal(path: Path, sources: list[Path], *, overwrite: bool = False) -> str:
+    with pytest.raises(GeomoeError) as caught:
+        Target(path, sources, overwrite=overwrite)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_targets_that_cannot_be(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "like.tif", pixels(1, 8, 8, "uint8"))
+    assert "does not exist" in _refusal(tmp_path / "no" / "out.tif", [])
+    assert "end the output's name in .tif" in _refusal(tmp_path / "out.png", [])
+    assert "exists already" in _refusal(source, [])
+    assert "input itself" in _refusal(source, [source], overwrite=True)
+    (tmp_path / "soft.tif").symlink_to(source)
+    os.link(source, tmp_path / "hard.tif")
+    assert "input itself" in _refusal(tmp_path / "soft.tif", [source], overwrite=True)
+    assert "input itself" in _refusal(tmp_path / "hard.tif", [source], overwrite=True)
+    (tmp_path / "folder.tif").mkdir()
+    assert "is a folder" in _refusal(tmp_path / "folder.tif", [], overwrite=True)
+    (tmp_path / "new.tif.msk").touch()
+    assert "new.tif.msk exists" in _refusal(tmp_path / "new.tif", [])
+    assert "too long" in _refusal(tmp_path / ("x" * 220 + ".tif"), [])
+    assert "not a local path" in _refusal(Path("/vsimem/a.tif"), [])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "not writable" in _refusal(tmp_path / "out.tif", [])
+
+
+def test_space_is_checked_for_all_outputs_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_500_000_000))
+    check_space([(tmp_path / "a.tif", 10**9)])
+    with pytest.raises(GeomoeError, match=r"has 1\.50 GB free and the job needs about 2\.00 GB"):
+        check_space([(tmp_path / "a.tif", 10**9), (tmp_path / "b.tif", 10**9)])
+
+
+def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
+    old = b"what stood here"
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).write_bytes(old)
+    targets = [Target(tmp_path / name, [], overwrite=True) for name in ("a.tif", "b.tif")]
+    targets[0].part.write_bytes(b"new")  # and no part for b.tif
+    with pytest.raises(GeomoeError, match="cannot put"):
+        commit(targets)
+    for target in targets:
+        target.clean()
+    assert {name: (tmp_path / name).read_bytes() for name in left_over(tmp_path)} == {
+        "a.tif": old,
+        "b.tif": old,
+    }
+    for target in targets:
+        target.part.write_bytes(b"new")
+    (tmp_path / "a.tif.aux.xml").write_text("statistics of the old file")
+    commit(targets)
+    assert left_over(tmp_path) == ["a.tif", "b.tif"]
+    assert (tmp_path / "b.tif").read_bytes() == b"new"

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geomoe.models import load
+from geomoe.tasks.fit import fit
+from geomoe.tasks.super_resolution import learning_rate_factor
+
+MODEL = (
+    "{embed_dim: 8, depths: [1, 1], heads: 2, window: 4, squeeze: 4, width: 4, expert_width: 4, "
+    "router_width: 4, experts_per_group: 2}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        smooth = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(smooth).resize((48, 48), Image.Resampling.BICUBIC).save(root / f"{i}.png")
+    return root
+
+
+def train(folder, out, *more):
+    fit(
+        [
+            f"--data.root={folder}", "--data.scale=2", "--data.patch_size=8", "--data.batch_size=2",
+            "--data.steps_per_epoch=3", "--trainer.max_steps=12",
+            f"--model.options={MODEL}", "--model.learning_rate=1e-3", "--model.schedule=cosine",
+            f"--checkpoint.dirpath={out}", f"--trainer.logger.init_args.save_dir={out}",
+            f"--trainer.default_root_dir={out}", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu",
+            "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", *more,
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path):
+    train(folder, tmp_path / "whole", "--model.balance=switch")
+    train(
+        folder, tmp_path / "cut", "--model.balance=switch", "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=val/psnr", "--trainer.callbacks.mode=max",
+        "--trainer.callbacks.stopping_threshold=0",
+    )  # fmt: skip
+    assert load(str(tmp_path / "cut" / "last.safetensors")).card.recipe["steps"] == 3
+    train(folder, tmp_path / "cut", "--model.balance=switch", f"--ckpt_path={tmp_path / 'cut' / 'last.ckpt'}")
+    whole, cut = (load(str(tmp_path / run / "last.safetensors")) for run in ("whole", "cut"))
+    assert whole.hash == cut.hash
+    assert whole.card.recipe["steps"] == cut.card.recipe["steps"] == 12
+    assert whole.card.scores["scored"] == "validation"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_routing_health_is_logged(folder, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(folder, tmp_path)
+    log = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent))
+    log.Reload()
+    names = set(log.Tags()["scalars"])
+    assert {
+        "train/l1", "val/psnr", "val/ssim", "val/gain", "routing/router_gradient_norm", "routing/0/load_entropy",
+        "routing/0/dead_experts", "routing/0/load_3",
+    } <= names  # fmt: skip
+    assert all(event.value > 0 for event in log.Scalars("routing/router_gradient_norm"))
+    assert sum(log.Scalars(f"routing/0/load_{e}")[0].value for e in range(4)) == pytest.approx(1)
+
+
+def test_the_learning_rate_follows_its_schedule():
+    def step(share):
+        return learning_rate_factor(share, "step", (0.3, 0.5, 0.65, 0.7, 0.75), 0.0)
+
+    assert [step(s) for s in (0, 0.29, 0.3, 0.5, 0.66, 0.71, 0.9)] == [1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
+    assert learning_rate_factor(0.05, "cosine", (), 0.1) == 0.5
+    assert learning_rate_factor(0.1, "cosine", (), 0.1) == 1
+    assert learning_rate_factor(1, "cosine", (), 0.1) == pytest.approx(0)
+
+
+def test_unknown_options_are_errors(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train(folder, tmp_path, "--model.learning_rat=1")
+    assert "learning_rat" in capsys.readouterr().err
+
+
+def test_every_configuration_names_a_model_that_can_be_built():
+    from pathlib import Path
+
+    import yaml
+
+    from geomoe.models.registry import build
+
+    files = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        config = yaml.safe_load(file.read_text())
+        with torch.device("meta"):
+            build(config["model"]["model"], {"scale": config["data"]["scale"], **config["model"].get("options", {})})
