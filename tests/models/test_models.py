@@ -134,7 +134,7 @@ def test_an_unknown_model_lists_those_there_are():
 
 
 def test_soft_routing_starts_at_the_scale_of_a_plain_layer():
-    """Equation 7 starts near 1/16 of it; the initial weights make up for that."""
+    """With an undecided router, equation 7 would start near 1/16 of it."""
     torch.manual_seed(0)
     x = torch.rand(1, 3, 16, 16)
     options = {**TINY["mfg_hmoe"], "experts_per_group": 8}
@@ -142,7 +142,7 @@ def test_soft_routing_starts_at_the_scale_of_a_plain_layer():
     plain = geomoe.create_model("mfg_hmoe", scale=2, **options, routing="hard")
     with torch.inference_mode():
         ratio = (soft(x) - 0.5).std() / (plain(x) - 0.5).std()
-    assert 0.3 < ratio < 3
+    assert 0.2 < ratio < 1
 
 
 def test_with_window_pooling_a_distant_change_is_not_seen():

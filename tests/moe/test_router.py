@@ -95,3 +95,16 @@ def test_health_of_known_plans():
     assert even.load_entropy == pytest.approx(1)
     assert even.row_entropy == pytest.approx(1)
     assert even.dead == 0
+
+
+def test_the_bias_evens_the_load_and_leaves_weights_alone():
+    torch.manual_seed(0)
+    router = DualRouter(8, (2, 2))
+    x = torch.randn(400, 8) + 2  # a common part, so that one expert would take nearly all
+    before = router(x, (1, 20, 20))
+    for _ in range(600):
+        router.rebalance(router(x, (1, 20, 20)), 0.05)
+    after = router(x, (1, 20, 20))
+    assert min(routing_health(after).load) > 0.2 > min(routing_health(before).load)
+    assert torch.equal(before.probabilities, after.probabilities)
+    torch.testing.assert_close(after.weights, after.probabilities.gather(1, after.experts))

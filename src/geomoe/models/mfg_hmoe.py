@@ -120,18 +120,20 @@ class RoutedUpsampler(nn.Module):
         super().__init__()
         self.scale = c.scale
         sizes = (c.experts_per_group,) * len(c.kernel_sizes)
-        # Equation 7 multiplies every expert by a probability near 1 / (N * M) at first. Without a
-        # base image to add to, weights larger by as much start the head at a plain layer's scale.
-        gain = float(sum(sizes)) if c.routing == "soft" and c.base == "none" else 1.0
         self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
         self.router = DualRouter(c.router_width, sizes, c.top_k, c.routing)
         self.experts = HeterogeneousBank(
             [
-                ConvExperts(c.width, c.expert_width * c.scale**2, k, c.experts_per_group, gain)
+                ConvExperts(c.width, c.expert_width * c.scale**2, k, c.experts_per_group)
                 for k in c.kernel_sizes
             ]
         )
         self.last = nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
+        if c.base == "bicubic":
+            # From a noisy start, training first shrinks all of the head's factors towards zero, where
+            # their product has no gradient, and rests there for hundreds of steps. Start near the base.
+            self.last.weight.data *= 0.01
+            self.last.bias.data *= 0.01  # type: ignore[union-attr]
 
     def forward(self, features: Tensor, signals: Tensor, trace: RoutingTrace | None) -> Tensor:
         """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""

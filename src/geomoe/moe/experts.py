@@ -21,12 +21,9 @@ class ConvExperts(nn.Module):
         in_channels, out_channels: widths.
         kernel_size: odd side of the kernel.
         num_experts: M.
-        gain: factor on the initial weights (that of ``nn.Conv2d``).
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int, gain: float = 1.0
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
@@ -34,7 +31,7 @@ class ConvExperts(nn.Module):
         self.num_experts = num_experts
         self.out_channels = out_channels
         fan_in = in_channels * kernel_size**2
-        bound = gain / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(fan_in)  # as nn.Conv2d
         self.weight = nn.Parameter(torch.empty(num_experts, fan_in, out_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(num_experts, out_channels).uniform_(-bound, bound))
 

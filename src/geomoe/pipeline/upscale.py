@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.models import load
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.experts import BANDS, expert_layers
 from geomoe.pipeline.plan import UpscalePlan, job_needs, output_metadata
@@ -56,8 +57,8 @@ def upscale(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
-    model: Upscaler,
-    scale: int,
+    model: str | Upscaler = "mfg_hmoe_light",
+    scale: int = 4,
     experts: str | os.PathLike[str] | None = None,
     bands: str | Sequence[str | int] | None = None,
     tile: int | None = None,
@@ -76,7 +77,7 @@ def upscale(
     Args:
         src: local GeoTIFF: uint8, uint16, int16 or float32.
         dst: the output, ``.tif``.
-        model: with weights for ``scale``.
+        model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
         scale: output pixels along one input pixel.
         experts: if given, the map of experts goes here, on the grid of ``src``.
         bands: names or 1-based numbers; all bands with data if ``None``.
@@ -90,6 +91,7 @@ def upscale(
         GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
             files that were to be overwritten are as they were.
     """
+    model = load(model, scale) if isinstance(model, str) else model
     check_scale(model, scale)
     with ExitStack() as stack:
         scene = stack.enter_context(open_scene(src))

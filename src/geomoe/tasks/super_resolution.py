@@ -16,6 +16,7 @@ from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import build
 from geomoe.moe.balance import importance_loss, switch_loss
 from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.router import DualRouter
 from geomoe.moe.telemetry import routing_health
 
 __all__ = ["SuperResolution", "learning_rate_factor"]
@@ -50,8 +51,9 @@ class SuperResolution(pl.LightningModule):
         schedule: ``step`` or ``cosine``.
         milestones: shares of the run at which ``step`` halves the learning rate.
         warmup: share of the run over which the learning rate rises from 0.
-        balance: balance term added to the loss.
-        balance_weight: its weight.
+        balance: what keeps experts in use: a term of the loss (``importance``, ``switch``), or a bias on the
+            choice alone (``bias``, loss-free).
+        balance_weight: weight of the term, or rate of the bias.
         protocol: of the validation score.
     """
 
@@ -66,7 +68,7 @@ class SuperResolution(pl.LightningModule):
         schedule: Literal["step", "cosine"] = "step",
         milestones: tuple[float, ...] = (0.3, 0.5, 0.65, 0.7, 0.75),
         warmup: float = 0.0,
-        balance: Literal["none", "importance", "switch"] = "none",
+        balance: Literal["none", "importance", "switch", "bias"] = "none",
         balance_weight: float = 0.01,
         protocol: str = "mfg_hmoe",
     ) -> None:
@@ -90,12 +92,19 @@ class SuperResolution(pl.LightningModule):
         result = self.model(low, trace=trace)
         loss = F.l1_loss(result.float(), high)
         self.log("train/l1", loss, prog_bar=True)
-        if self.balance != "none":
+        if self.balance in BALANCE:
             for plan in trace:
                 loss = loss + self.balance_weight * BALANCE[self.balance](plan)
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_routing(trace)
+        self._trace = trace
         return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.balance == "bias":
+            routers = [m for m in self.model.modules() if isinstance(m, DualRouter)]
+            for router, plan in zip(routers, self._trace, strict=True):
+                router.rebalance(plan, self.balance_weight)
 
     def _log_routing(self, trace: RoutingTrace) -> None:
         for i, plan in enumerate(trace):
