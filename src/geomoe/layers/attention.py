@@ -24,25 +24,25 @@ class _PositionBias(nn.Module):
 
     def forward(self) -> Tensor:
         """``[1, heads, query**2, key**2]``."""
-        return self.table[self.index].permute(2, 0, 1)[None]
+        return self.table.t()[:, self.index][None]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Attention within windows.
 
     Args:
-        q: ``[B, R, C, n, heads * d]`` for R x C windows.
-        k: ``[B, R, C, m, heads * d]``.
+        q: ``[..., n, heads * d]``, all leading dimensions windows.
+        k: ``[..., m, heads * d]``.
         v: like ``k``.
         bias: ``[1, heads, n, m]``.
 
     Returns:
-        ``[B, R, C, n, heads * d]``.
+        Like ``q``.
     """
     heads = bias.shape[1]
 
     def split(x: Tensor) -> Tensor:
-        return x.reshape(-1, x.shape[3], heads, x.shape[4] // heads).transpose(1, 2)
+        return x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads).transpose(1, 2)
 
     with torch.autocast(q.device.type, enabled=q.is_cuda):
         if not q.is_cuda:
@@ -82,29 +82,27 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, H, W, C]``, H and W multiples of the window, to the same shape."""
-        q, k, v = self.qkv(x).chunk(3, -1)
         bias = self.bias()
         if not self.shift:
-            q, k, v = (partition_windows(t, self.window) for t in (q, k, v))
-            return self._project(_attend(q, k, v, bias))
-        q, k, v = (
-            partition_windows(t.roll((-self.shift, -self.shift), (1, 2)), self.window) for t in (q, k, v)
-        )
+            return self._windows(x, bias)
+        x = x.roll((-self.shift, -self.shift), (1, 2))
         # Only four kinds of window exist: inside, at the right edge, at the bottom edge, in the
         # corner. One call each, with one mask that broadcasts over all windows of the kind, costs
         # far less memory than a mask for every window.
-        body, edge = slice(None, -1), slice(-1, None)
-        kinds = ((body, body), (body, edge), (edge, body), (edge, edge))
-        parts = [
-            _attend(q[:, r, c], k[:, r, c], v[:, r, c], bias + mask)
-            for (r, c), mask in zip(kinds, self.outside, strict=True)
-        ]
-        top, bottom = torch.cat(parts[:2], 2), torch.cat(parts[2:], 2)
-        return self._project(torch.cat((top, bottom), 1)).roll((self.shift, self.shift), (1, 2))
+        body, edge = slice(None, -self.window), slice(-self.window, None)
+        inside, right, below, corner = (
+            self._windows(x[:, rows, columns], bias + mask)
+            for (rows, columns), mask in zip(
+                ((body, body), (body, edge), (edge, body), (edge, edge)), self.outside, strict=True
+            )
+        )
+        out = torch.cat((torch.cat((inside, right), 2), torch.cat((below, corner), 2)), 1)
+        return out.roll((self.shift, self.shift), (1, 2))
 
-    def _project(self, windows: Tensor) -> Tensor:
-        out: Tensor = self.proj(merge_windows(windows, self.window))
-        return out
+    def _windows(self, x: Tensor, bias: Tensor) -> Tensor:
+        # Cut into windows before the projection: a third of the channels to copy.
+        q, k, v = self.qkv(partition_windows(x, self.window)).chunk(3, -1)
+        return merge_windows(self.proj(_attend(q, k, v, bias)), self.window)
 
 
 class OverlappingCrossAttention(nn.Module):

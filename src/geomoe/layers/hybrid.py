@@ -68,7 +68,7 @@ class DropPath(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Scales channels by a gate made from their mean."""
+    """A gate for every channel, made from the channels' means."""
 
     def __init__(self, dim: int, squeeze: int, window: int, pool: ChannelPool) -> None:
         super().__init__()
@@ -77,19 +77,20 @@ class ChannelAttention(nn.Module):
         self.up = nn.Linear(max(dim // squeeze, 1), dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Factors in (0, 1) that broadcast over ``x`` ``[B, H, W, C]``."""
         if self.pool == "image":
-            return x * self._gate(x.mean((1, 2), keepdim=True))
+            return self._gate(x.mean((1, 2), keepdim=True))
         batch, height, width, dim = x.shape
         size = self.window
         cells = x.view(batch, height // size, size, width // size, size, dim)
-        return (cells * self._gate(cells.mean((2, 4), keepdim=True))).view(x.shape)
+        return self._gate(cells.mean((2, 4), keepdim=True)).expand(cells.shape).reshape(x.shape)
 
     def _gate(self, mean: Tensor) -> Tensor:
         return torch.sigmoid(self.up(F.relu(self.down(mean))))
 
 
 class ChannelAttentionBlock(nn.Module):
-    """CAB: conv, GELU, conv, channel attention."""
+    """CAB: conv, GELU, conv, and the channel attention's gate, which the caller multiplies in."""
 
     def __init__(self, c: HybridConfig) -> None:
         super().__init__()
@@ -97,9 +98,9 @@ class ChannelAttentionBlock(nn.Module):
         self.conv_out = conv3x3(c.dim // c.compress, c.dim)
         self.attention = ChannelAttention(c.dim, c.squeeze, c.window, c.channel_pool)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.attention(self.conv_out(F.gelu(self.conv_in(x))))
-        return out
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out: Tensor = self.conv_out(F.gelu(self.conv_in(x)))
+        return out, self.attention(out)
 
 
 def _mlp(c: HybridConfig) -> nn.Module:
@@ -122,7 +123,9 @@ class HybridAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm1(x)
-        x = x + self.drop_path(self.attention(n)) + self.conv_scale * self.conv(n)
+        conv, gate = self.conv(n)
+        # One pass over memory where three products and sums would take three.
+        x = torch.addcmul(x, conv, gate, value=self.conv_scale) + self.drop_path(self.attention(n))
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return out
 
