@@ -75,7 +75,9 @@ def measure(name: str, scale: int, size: int, runs: int) -> dict[str, object]:
 
 def main() -> None:
     """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="mfg_hmoe", choices=geomoe.list_models())
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--size", type=int, default=64, help="side of the tile in input pixels")

@@ -104,7 +104,9 @@ def expert_picture(path: Path) -> tuple[NDArray[np.float64], list[Patch]]:
     return picture, patches
 
 
-def shown(array: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
+def shown(
+    array: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """An array ``[3, H, W]`` for display, the same stretch for all that are compared."""
     span = (high - low)[:, None, None]
     result: NDArray[np.float32] = np.clip((array - low[:, None, None]) / span, 0, 1).transpose(1, 2, 0)
@@ -146,12 +148,16 @@ def main() -> None:
         for axis, (title, panel) in zip(row, panels.items(), strict=True):
             axis.set_axis_off()
             if panel is None:
-                axis.text(0.5, 0.5, "no truth:\nthe sensor saw no finer", ha="center", va="center", color="0.4")
+                axis.text(
+                    0.5, 0.5, "no truth:\nthe sensor saw no finer", ha="center", va="center", color="0.4"
+                )
                 continue
             axis.imshow(panel, interpolation="nearest")
             score = {"bicubic": base, "geomoe": ours}.get(title) if name == "aerial" else None
             axis.set_title(f"{title}, {score[0]:.2f} dB" if score else title, fontsize=10)
-        row[-1].legend(handles=patches, fontsize=6.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        row[-1].legend(
+            handles=patches, fontsize=6.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
+        )
     picture_path = OUT / "demo.png"
     figure.savefig(picture_path, dpi=110)
     print(f"\npicture: {picture_path.relative_to(HERE.parent)}")

@@ -32,7 +32,14 @@ def weights(tmp_path_factory):
 def scene(tmp_path):
     path = tmp_path / "scene.tif"
     data = np.random.default_rng(0).integers(1, 255, (3, 20, 30), dtype=np.uint8)
-    profile = {"driver": "GTiff", "width": 30, "height": 20, "count": 3, "dtype": "uint8", "crs": "EPSG:32618"}
+    profile = {
+        "driver": "GTiff",
+        "width": 30,
+        "height": 20,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": "EPSG:32618",
+    }
     with rasterio.open(path, "w", **profile, transform=from_origin(500_000, 4_000_000, 10, 10)) as file:
         file.write(data)
     return path

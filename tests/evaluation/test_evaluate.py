@@ -41,9 +41,7 @@ def test_bicubic_gains_nothing_over_bicubic(folder):
     found = evaluate(Fake(), folder)
     assert found.overall.gain == 0
     assert {name: s.images for name, s in found.by_class.items()} == {"a": 2, "b": 1}
-    assert found.overall.psnr == pytest.approx(
-        (2 * found.by_class["a"].psnr + found.by_class["b"].psnr) / 3
-    )
+    assert found.overall.psnr == pytest.approx((2 * found.by_class["a"].psnr + found.by_class["b"].psnr) / 3)
     assert math.isfinite(found.overall.psnr)
 
 

@@ -14,8 +14,9 @@ from tests.models.test_models import tiny
 
 def card_of(model, **changes):
     fields = {
-        "model": "mfg_hmoe", "config": asdict(model.config), "radiometry": "unit", "data": {}, "degradation": "bilinear",
-        "recipe": {}, "protocol": "mfg_hmoe", "scores": {}, "commit": "", "date": "2026-01-01", "licence": "Apache-2.0",
+        "model": "mfg_hmoe", "config": asdict(model.config), "radiometry": "unit", "data": {},
+        "degradation": "bilinear", "recipe": {}, "protocol": "mfg_hmoe", "scores": {}, "commit": "",
+        "date": "2026-01-01", "licence": "Apache-2.0",
     }  # fmt: skip
     return Card(**{**fields, **changes})
 
@@ -120,7 +121,9 @@ def test_shipped_weights_are_small_whole_and_documented(scale):
     card = loaded.card
     assert card.licence == "Apache-2.0"
     assert card.scores["scored"] == "525 test images"
-    assert all((card.radiometry, card.data["source"], card.degradation, card.protocol, card.commit, card.recipe))
+    assert all(
+        (card.radiometry, card.data["source"], card.degradation, card.protocol, card.commit, card.recipe)
+    )
     model = geomoe.create_model("mfg_hmoe_light", scale=scale, pretrained=True)
     x = torch.rand(1, 3, 9, 9)
     with torch.inference_mode():

@@ -72,7 +72,15 @@ def test_the_learning_rate_follows_its_schedule():
     def step(share):
         return learning_rate_factor(share, "step", (0.3, 0.5, 0.65, 0.7, 0.75), 0.0)
 
-    assert [step(s) for s in (0, 0.29, 0.3, 0.5, 0.66, 0.71, 0.9)] == [1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
+    assert [step(s) for s in (0, 0.29, 0.3, 0.5, 0.66, 0.71, 0.9)] == [
+        1,
+        1,
+        0.5,
+        0.25,
+        0.125,
+        0.0625,
+        0.03125,
+    ]
     assert learning_rate_factor(0.05, "cosine", (), 0.1) == 0.5
     assert learning_rate_factor(0.1, "cosine", (), 0.1) == 1
     assert learning_rate_factor(1, "cosine", (), 0.1) == pytest.approx(0)
@@ -96,4 +104,7 @@ def test_every_configuration_names_a_model_that_can_be_built():
     for file in files:
         config = yaml.safe_load(file.read_text())
         with torch.device("meta"):
-            build(config["model"]["model"], {"scale": config["data"]["scale"], **config["model"].get("options", {})})
+            build(
+                config["model"]["model"],
+                {"scale": config["data"]["scale"], **config["model"].get("options", {})},
+            )

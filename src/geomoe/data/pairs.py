@@ -13,7 +13,7 @@ from geomoe.data.degradation import Degradation, crop_to_multiple
 from geomoe.data.images import to_unit
 from geomoe.errors import GeomoeError
 
-__all__ = ["ImagePairs", "PatchStream", "degrade"]
+__all__ = ["ImagePairs", "PatchStream", "degrade", "mirror_to"]
 
 
 def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor]:
@@ -26,6 +26,14 @@ def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor
     if degradation.quantise and image.dtype == torch.uint8:
         low = (low * 255).round().to(torch.uint8)
     return low, high
+
+
+def mirror_to(image: Tensor, side: int) -> Tensor:
+    """``[C, H, W]`` continued at its bottom and right by mirroring, where it is smaller than ``side``."""
+    missing = [max(side - size, 0) for size in image.shape[1:]]
+    if not any(missing):
+        return image
+    return torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect"))
 
 
 class ImagePairs(Dataset[tuple[Tensor, Tensor]]):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from geomoe.data.degradation import get_degradation
 from geomoe.data.images import find_images, read_image
-from geomoe.data.pairs import ImagePairs, PatchStream
+from geomoe.data.pairs import ImagePairs, PatchStream, mirror_to
 from geomoe.data.ucmerced import ucmerced_files
 from geomoe.errors import GeomoeError
 
@@ -32,7 +32,7 @@ class SuperResolutionData(pl.LightningDataModule):
         scale: 2, 3, 4 or 8.
         bands: channels.
         degradation: name of a :class:`geomoe.data.degradation.Degradation`.
-        patch_size: side of a low-resolution patch.
+        patch_size: side of a low-resolution patch; training images that are smaller are continued by mirroring.
         batch_size: patches in a step.
         steps_per_epoch: optimiser steps between two validations.
         validation: share of a folder's images kept for validation, at least one image.
@@ -75,11 +75,11 @@ class SuperResolutionData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self._train is None:
             train, validation = self._files()
-            self._train = self._pairs(train)
-            self._validation = self._pairs(validation)
-
-    def _pairs(self, paths: list[Path]) -> ImagePairs:
-        return ImagePairs([read_image(p, self.bands) for p in paths], self.scale, self.degradation)
+            least = self.patch_size * self.scale
+            images = [mirror_to(read_image(path, self.bands), least) for path in train]
+            self._train = ImagePairs(images, self.scale, self.degradation)
+            kept = [read_image(path, self.bands) for path in validation]
+            self._validation = ImagePairs(kept, self.scale, self.degradation)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self._train is not None

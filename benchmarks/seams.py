@@ -1,0 +1,71 @@
+"""How much tiles show: a scene upscaled in small tiles beside the same scene upscaled whole.
+
+    python benchmarks/seams.py [--scene FILE] [--tile 32] --json
+
+``gradient_ratio`` is the mean step between neighbouring output pixels across tile lines over the mean step
+elsewhere, divided by the same ratio of the untiled result: 1 means that no line can be found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+import geomoe
+
+DEFAULT = Path(__file__).parents[1] / "examples" / "data" / "sentinel2_l1c.tif"
+
+
+def line_steps(image: NDArray[np.float64], period: int) -> float:
+    """Mean absolute step across every ``period``-th line, over that across all others; both directions."""
+    ratios = []
+    for axis in (1, 2):
+        steps = np.abs(np.diff(image, axis=axis)).mean(axis=(0, 3 - axis))
+        at = np.arange(period - 1, len(steps), period)
+        ratios.append(steps[at].mean() / np.delete(steps, at).mean())
+    return float(np.mean(ratios))
+
+
+def main() -> None:
+    """Parse the arguments, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scene", type=Path, default=DEFAULT)
+    parser.add_argument("--model", default="mfg_hmoe_light")
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--tile", type=int, default=32)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    model = geomoe.load(args.model, args.scale)
+    images = {}
+    with tempfile.TemporaryDirectory() as folder, rasterio.open(args.scene) as file:
+        for name, tile in (("tiled", args.tile), ("whole", max(file.width, file.height))):
+            path = Path(folder) / f"{name}.tif"
+            geomoe.upscale(args.scene, path, model=model, scale=args.scale, tile=tile)
+            with rasterio.open(path) as result:
+                images[name] = result.read().astype(np.float64)
+    difference = np.abs(images["tiled"] - images["whole"])
+    period = args.tile * args.scale
+    found = {
+        "scene": args.scene.name,
+        "model": model.name,
+        "tile": args.tile,
+        "margin": model.contract.margin,
+        "gradient_ratio": round(line_steps(images["tiled"], period) / line_steps(images["whole"], period), 5),
+        "equal_pixels": round(float((difference == 0).mean()), 5),
+        "largest_difference": float(difference.max()),
+        "mean_difference": round(float(difference.mean()), 5),
+        "standard_deviation_of_scene": round(float(images["whole"].std()), 2),
+    }
+    print(json.dumps(found, indent=2) if args.json else "\n".join(f"{k:<28} {v}" for k, v in found.items()))
+
+
+if __name__ == "__main__":
+    main()
