@@ -6,7 +6,7 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.data.degradation import DEGRADATIONS, crop_to_multiple, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image
-from geomoe.data.pairs import ImagePairs, PatchStream, degrade
+from geomoe.data.pairs import ImagePairs, PatchStream, degrade, mirror_to
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_split
 
 
@@ -117,6 +117,15 @@ def test_augmentation_turns_an_image_in_all_eight_ways(pairs):
     one = ImagePairs([torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)], 4, get_degradation("bilinear"))
     stream = PatchStream(one, 8, 4, seed=0, start=0, length=64)
     assert len({stream[i][0].numpy().tobytes() for i in range(64)}) == 8
+
+
+def test_small_images_are_continued_by_mirroring():
+    x = torch.arange(12, dtype=torch.uint8).view(1, 3, 4)
+    y = mirror_to(x, 6)
+    assert y.shape == (1, 6, 6)
+    assert torch.equal(y[:, :3, :4], x)
+    assert y[0, 0].tolist() == [0, 1, 2, 3, 2, 1]
+    assert torch.equal(mirror_to(x, 3), x)
 
 
 def test_a_patch_larger_than_an_image_is_refused(pairs):

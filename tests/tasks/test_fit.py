@@ -61,8 +61,8 @@ def test_routing_health_is_logged(folder, tmp_path):
     log.Reload()
     names = set(log.Tags()["scalars"])
     assert {
-        "train/l1", "val/psnr", "val/ssim", "val/gain", "routing/router_gradient_norm", "routing/0/load_entropy",
-        "routing/0/dead_experts", "routing/0/load_3",
+        "train/l1", "val/psnr", "val/ssim", "val/gain", "routing/router_gradient_norm",
+        "routing/0/load_entropy", "routing/0/dead_experts", "routing/0/load_3",
     } <= names  # fmt: skip
     assert all(event.value > 0 for event in log.Scalars("routing/router_gradient_norm"))
     assert sum(log.Scalars(f"routing/0/load_{e}")[0].value for e in range(4)) == pytest.approx(1)

@@ -32,7 +32,7 @@ class SuperResolutionData(pl.LightningDataModule):
         scale: 2, 3, 4 or 8.
         bands: channels.
         degradation: name of a :class:`geomoe.data.degradation.Degradation`.
-        patch_size: side of a low-resolution patch; training images that are smaller are continued by mirroring.
+        patch_size: side of a low-resolution patch; smaller training images are continued by mirroring.
         batch_size: patches in a step.
         steps_per_epoch: optimiser steps between two validations.
         validation: share of a folder's images kept for validation, at least one image.
