@@ -132,7 +132,7 @@ def main() -> None:
     print(f"  bicubic                     {base[0]:6.2f} dB  {base[1]:.4f}")
     print(f"  geomoe                      {ours[0]:6.2f} dB  {ours[1]:.4f}   ({ours[0] - base[0]:+.2f} dB)")
 
-    figure, axes = plt.subplots(2, 5, figsize=(16.5, 7.6), layout="constrained")
+    figure, axes = plt.subplots(2, 5, figsize=(16.5, 6.6), layout="constrained")
     for row, name in zip(axes, inputs, strict=True):
         low, high = np.percentile(inputs[name], (0.5, 99.5), axis=(1, 2))
         picture, patches = expert_picture(maps[name])
@@ -143,8 +143,6 @@ def main() -> None:
             "truth": shown(truth.numpy() * 255, low, high) if name == "aerial" else None,
             "expert of each pixel": picture,
         }
-        if name == "aerial":
-            panels = dict(zip(panels, panels.values(), strict=True))
         for axis, (title, panel) in zip(row, panels.items(), strict=True):
             axis.set_axis_off()
             if panel is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
@@ -97,6 +98,9 @@ def save(path: Path, model: nn.Module, card: Card) -> Card:
     part = path.with_name(f".{path.name}.part")
     try:
         save_file(state, part, metadata={_KEY: json.dumps(asdict(card))})
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # safetensors writes for the owner alone
         part.replace(path)
     except (OSError, SafetensorError) as error:
         raise GeomoeError(f"{path} cannot be written: {error}") from error
