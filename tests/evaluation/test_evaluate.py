@@ -65,7 +65,7 @@ def test_export_puts_the_scores_on_the_card(folder, tmp_path):
     save(tmp_path / "w.safetensors", model, card_of(model, scores={"psnr": 1.0, "scored": "validation"}))
     card = export(tmp_path / "w.safetensors", tmp_path / "out.safetensors", folder)
     assert card == read_card(tmp_path / "out.safetensors")
-    assert card.scores["scored"] == "3 test images"
+    assert card.scores["scored"] == "all 3 images of a folder"
     assert card.scores["validation"] == {"psnr": 1.0, "scored": "validation"}
     assert card.scores["gain"] == pytest.approx(card.scores["psnr"] - card.scores["bicubic_psnr"], abs=1e-3)
     with pytest.raises(GeomoeError, match="--overwrite"):

@@ -120,7 +120,7 @@ def test_shipped_weights_are_small_whole_and_documented(scale):
     loaded = load("mfg_hmoe_light", scale)
     card = loaded.card
     assert card.licence == "Apache-2.0"
-    assert card.scores["scored"] == "525 test images"
+    assert card.scores["scored"] == "525 test images of UCMerced"
     assert all(
         (card.radiometry, card.data["source"], card.degradation, card.protocol, card.commit, card.recipe)
     )

@@ -34,7 +34,7 @@ __all__ = ["evaluate"]
     show_default=True,
     help="Of UCMerced; any other folder is scored whole.",
 )
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
 )
@@ -55,8 +55,8 @@ def evaluate(
     from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.models import load
 
-    if out is not None and str(out) != "-" and not out.parent.is_dir():
-        raise GeomoeError(f"{out.parent} does not exist; make the folder for --json first")
+    if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
+        raise GeomoeError(f"{out} cannot be written; give --json a file in a folder that exists")
     loaded = load(model, scale)
     with told("images") as progress:
         result = run(

@@ -6,8 +6,12 @@ import json
 from dataclasses import asdict
 
 import click
+import torch
 from rich.console import Console
 from rich.table import Table
+
+from geomoe.models import available_weights, list_models, load, read_card
+from geomoe.models.registry import build, config_of
 
 __all__ = ["models"]
 
@@ -18,27 +22,38 @@ __all__ = ["models"]
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def models(name: str | None, scale: int | None, as_json: bool) -> None:
     """List models and the weights that ship with them; with NAME, show the card of its weights."""
-    from geomoe.models import available_weights, list_models, load, read_card
-    from geomoe.models.registry import build
-
     if name is None:
-        table = Table("model", "weights", "parameters x4", "gain over bicubic", box=None)
-        shipped = {key: read_card(path) for key, path in available_weights().items()}
-        for model in list_models():
-            count = sum(p.numel() for p in build(model, {"scale": 4}).parameters())
-            table.add_row(model, "", f"{count:,}", "")
-            for key, card in shipped.items():
-                if card.model == model:
-                    gain = card.scores.get("gain")
-                    table.add_row("", key, "", f"{gain:+.2f} dB" if gain is not None else "")
-        Console().print(table)
+        if as_json or scale is not None:
+            raise click.UsageError("--json and --scale want a NAME")
+        _list()
         return
     names = [name]
     if scale is None and name in list_models():
-        names = [key for key, path in available_weights().items() if read_card(path).model == name] or [name]
-    for each in names:
-        fields = asdict(load(each, scale).card)
-        click.echo(json.dumps(fields, indent=2) if as_json else _readable(each, fields))
+        names = [key for key, path in available_weights().items() if read_card(path).model == name]
+        if not names:
+            config = asdict(config_of(name, {}))
+            click.echo(json.dumps(config, indent=2) if as_json else _readable(name, config))
+            click.echo(f"no weights of {name} ship with geomoe", err=True)
+            return
+    cards = {each: asdict(load(each, scale).card) for each in names}
+    if as_json:
+        click.echo(json.dumps(cards if len(cards) > 1 else cards[names[0]], indent=2))
+    else:
+        click.echo("\n".join(_readable(each, card) for each, card in cards.items()))
+
+
+def _list() -> None:
+    table = Table("model", "weights", "parameters x4", "gain over bicubic", box=None)
+    shipped = {key: read_card(path) for key, path in available_weights().items()}
+    for model in list_models():
+        with torch.device("meta"):
+            count = sum(p.numel() for p in build(model, {"scale": 4}).parameters())
+        table.add_row(model, "", f"{count:,}", "")
+        for key, card in shipped.items():
+            if card.model == model:
+                gain = card.scores.get("gain")
+                table.add_row("", key, "", f"{gain:+.2f} dB" if gain is not None else "")
+    Console().print(table)
 
 
 def _readable(name: str, card: dict[str, object]) -> str:

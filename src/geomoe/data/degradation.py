@@ -26,6 +26,9 @@ class Degradation:
         kernel: interpolation kernel; ``bicubic`` has a = -0.5 with antialiasing.
         antialias: whether the kernel is widened by the scale, so that it is a low-pass filter too.
         quantise: whether the result is rounded and clipped to 8 bits, as a file of it would be.
+
+    Border rule: with antialiasing, the part of the kernel beyond the image is left out and the rest
+    normalised; without, edge pixels are repeated.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Degradation:
     quantise: bool
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
-        """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``; edges are replicated.
+        """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``.
 
         H and W must be multiples of ``scale``; see :func:`crop_to_multiple`.
         """

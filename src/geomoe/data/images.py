@@ -13,6 +13,7 @@ from geomoe.errors import GeomoeError
 
 __all__ = ["IMAGE_SUFFIXES", "find_images", "read_image", "to_unit"]
 
+_GDAL_NODATA = 42113  # TIFF tag
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -29,22 +30,24 @@ def find_images(root: Path) -> list[Path]:
 def read_image(path: Path, bands: int = 3) -> Tensor:
     """One image as ``[bands, H, W]``.
 
-    8-bit images come as uint8. Anything else (16-bit, float, more bands than Pillow knows) is read
-    as a GeoTIFF and comes as float32, stretched to about [0, 1] as :mod:`geomoe.raster` does for
-    inference; its first ``bands`` bands are taken. A grey image is repeated to ``bands``.
+    8-bit images come as uint8, as RGB for 3 bands and as luma for 1. Anything else (16-bit, float, more
+    bands, a raster that declares nodata) is read as a GeoTIFF and comes as float32 in about [0, 1], as
+    :mod:`geomoe.raster` gives it to models at inference, with invalid pixels filled; its first ``bands``
+    bands are taken.
 
     Raises:
         GeomoeError: no image, or too few bands.
     """
     try:
         with Image.open(path) as image:
-            if image.mode in ("RGB", "L", "RGBA", "P") and bands in (1, 3):
+            declares_nodata = _GDAL_NODATA in getattr(image, "tag_v2", ())
+            if image.mode in ("RGB", "L", "RGBA", "P") and bands in (1, 3) and not declares_nodata:
                 array = np.asarray(image.convert("L" if bands == 1 else "RGB"))
                 return torch.from_numpy(array.reshape(*array.shape[:2], bands).copy()).permute(2, 0, 1)
     except UnidentifiedImageError:
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise GeomoeError(f"{path} is not an image that can be read") from None
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise GeomoeError(f"{path} cannot be read: {error}") from error
     return _read_geotiff(path, bands)
 

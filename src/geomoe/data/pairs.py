@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,13 +20,14 @@ __all__ = ["ImagePairs", "PatchStream", "degrade", "mirror_to"]
 def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor]:
     """An image ``[C, H, W]`` to ``(low, high)``: high cut to whole multiples of ``scale``.
 
-    The low image has the type of the high one where the degradation rounds to 8 bits, else float32.
+    A uint8 image gives a uint8 low one where the degradation rounds to 8 bits, else float32. Floats, which
+    come from rasters of other types, are never rounded or clipped: at inference they are not either.
     """
     high = crop_to_multiple(image, scale)
+    if image.dtype != torch.uint8:
+        return replace(degradation, quantise=False)(to_unit(high)[None], scale)[0], high
     low = degradation(to_unit(high)[None], scale)[0]
-    if degradation.quantise and image.dtype == torch.uint8:
-        low = (low * 255).round().to(torch.uint8)
-    return low, high
+    return (low * 255).round().to(torch.uint8) if degradation.quantise else low, high
 
 
 def mirror_to(image: Tensor, side: int) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Split", "ucmerced_files", "ucmerced_split"]
+__all__ = ["Split", "ucmerced_files", "ucmerced_folder", "ucmerced_split"]
 
 Split = Literal["train", "validation", "fit", "test"]
 
@@ -40,16 +40,22 @@ def ucmerced_split(split: Split) -> list[str]:
     return [entry for entries in by_class.values() for entry in entries[cut]]
 
 
+def ucmerced_folder(root: Path) -> Path | None:
+    """The folder of the classes: ``root``, its ``Images``, or its ``UCMerced_LandUse/Images``."""
+    for images in (root / "UCMerced_LandUse" / "Images", root / "Images", root):
+        if (images / "agricultural").is_dir():
+            return images
+    return None
+
+
 def ucmerced_files(root: Path, split: Split) -> list[Path]:
     """Paths of a split under ``root``: the archive's folder, the one above it, or its ``Images``.
 
     Raises:
         GeomoeError: not the layout, or files missing.
     """
-    for images in (root / "UCMerced_LandUse" / "Images", root / "Images", root):
-        if (images / "agricultural").is_dir():
-            break
-    else:
+    images = ucmerced_folder(root)
+    if images is None:
         raise GeomoeError(
             f"{root} holds no UCMerced_LandUse/Images/<class>; give the unpacked archive's folder"
         )

@@ -13,10 +13,11 @@ import torch
 from geomoe.data.degradation import get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, to_unit
 from geomoe.data.pairs import degrade
-from geomoe.data.ucmerced import Split, ucmerced_files
+from geomoe.data.ucmerced import Split, ucmerced_files, ucmerced_folder
 from geomoe.errors import GeomoeError
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel
+from geomoe.pipeline.runner import pick_device
 
 __all__ = ["Evaluation", "Scores", "evaluate"]
 
@@ -44,6 +45,7 @@ class Evaluation:
     weights: str
     hash: str
     scale: int
+    scored: str
     protocol: str
     degradation: str
     overall: Scores
@@ -58,13 +60,6 @@ class Evaluation:
         }
 
 
-def _files(root: Path, split: Split) -> list[Path]:
-    ucmerced = any(
-        (root / sub / "agricultural").is_dir() for sub in ("UCMerced_LandUse/Images", "Images", ".")
-    )
-    return ucmerced_files(root, split) if ucmerced else find_images(root)
-
-
 def _mean(rows: Sequence[tuple[float, float, float, float]]) -> Scores:
     return Scores(len(rows), *(fmean(column) for column in zip(*rows, strict=True)))
 
@@ -76,7 +71,7 @@ def evaluate(
     protocol: str = "mfg_hmoe",
     degradation: str = "bilinear",
     split: Split = "test",
-    device: str = "cpu",
+    device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Make images small, super-resolve them, compare with the originals.
@@ -96,18 +91,22 @@ def evaluate(
     """
     rules, make_small = get_protocol(protocol), get_degradation(degradation)
     contract = model.contract
-    paths = _files(Path(root), split)
-    module = model.model.to(device)
+    root = Path(root)
+    ucmerced = ucmerced_folder(root) is not None
+    paths = ucmerced_files(root, split) if ucmerced else find_images(root)
+    place = pick_device(device)
+    module = model.model.to(place)
     rows: dict[str, list[tuple[float, float, float, float]]] = {}
     for done, path in enumerate(paths):
         low, high = degrade(read_image(path, contract.bands), contract.scale, make_small)
-        if min(high.shape[1:]) < 11 + 2 * contract.scale:
-            raise GeomoeError(f"{path} is {high.shape[2]}x{high.shape[1]}, too small to score")
         low, high = to_unit(low)[None], to_unit(high)
         with torch.inference_mode():
-            result = module(low.to(device))[0].float().cpu()
-        ours = rules.score(result, high, contract.scale)
-        base = rules.score(upsample_bicubic(low, contract.scale)[0], high, contract.scale)
+            result = module(low.to(place))[0].float().cpu()
+        try:
+            ours = rules.score(result, high, contract.scale)
+            base = rules.score(upsample_bicubic(low, contract.scale)[0], high, contract.scale)
+        except GeomoeError as error:
+            raise GeomoeError(f"{path}: {error}") from error
         rows.setdefault(path.parent.name, []).append((*ours, *base))
         if progress:
             progress(done + 1, len(paths))
@@ -115,6 +114,9 @@ def evaluate(
         weights=model.name,
         hash=model.hash,
         scale=contract.scale,
+        scored=f"{len(paths)} {split} images of UCMerced"
+        if ucmerced
+        else f"all {len(paths)} images of a folder",
         protocol=protocol,
         degradation=degradation,
         overall=_mean([row for group in rows.values() for row in group]),

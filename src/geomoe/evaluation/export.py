@@ -42,11 +42,12 @@ def export(
     if not target.parent.is_dir():
         raise GeomoeError(f"{target.parent} does not exist; make the folder first")
     loaded = load(str(source))
-    found = evaluate(
+    evaluation = evaluate(
         loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
-    ).overall
+    )
+    found = evaluation.overall
     scores = {
-        "scored": f"{found.images} test images",
+        "scored": evaluation.scored,
         "psnr": round(found.psnr, 4),
         "ssim": round(found.ssim, 5),
         "bicubic_psnr": round(found.bicubic_psnr, 4),

@@ -44,10 +44,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     def split(x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads).transpose(1, 2)
 
-    with torch.autocast(q.device.type, enabled=q.is_cuda):
-        if not q.is_cuda:
-            # Half-precision softmax is not vectorised on the CPU: float32 is faster there.
+    if q.device.type == "cpu":
+        # Half-precision softmax is not vectorised on the CPU: float32 is faster there.
+        with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()
+            out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias)
+    else:
         out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.to(q.dtype))
     return out.transpose(1, 2).reshape(q.shape)
 

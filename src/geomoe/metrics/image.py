@@ -14,7 +14,7 @@ _LUMA = (65.481, 128.553, 24.966)
 
 
 def to_luma(x: Tensor) -> Tensor:
-    """Y of ITU-R BT.601, studio range 16-235: ``[..., 3, H, W]`` in 0-255 to ``[..., 1, H, W]``."""
+    """Y of ITU-R BT.601, studio range 16-235: RGB ``[..., 3, H, W]`` in 0-255 to ``[..., 1, H, W]``."""
     weights = x.new_tensor(_LUMA).view(3, 1, 1) / 255
     return (x * weights).sum(-3, keepdim=True) + 16
 
@@ -25,23 +25,25 @@ def psnr(x: Tensor, y: Tensor, peak: float = 255.0) -> float:
     return math.inf if mse == 0 else 10 * math.log10(peak**2 / mse)
 
 
-def ssim(x: Tensor, y: Tensor, peak: float = 255.0) -> float:
+def ssim(x: Tensor, y: Tensor, peak: float = 255.0, window: int = 11, sigma: float = 1.5) -> float:
     """Structural similarity (Wang et al. 2004), mean over channels.
 
-    Gaussian window 11x11 with sigma 1.5, whole windows only, K1 = 0.01, K2 = 0.03, in float64.
+    Whole Gaussian windows only, K1 = 0.01, K2 = 0.03, in float64.
 
     Args:
-        x: ``[C, H, W]`` in 0..peak, H and W at least 11.
+        x: ``[C, H, W]`` in 0..peak, H and W at least ``window``.
         y: like ``x``.
         peak: largest value there can be.
+        window: side of the window, odd.
+        sigma: of the Gaussian, pixels.
     """
-    taps = torch.arange(11, dtype=torch.float64) - 5
-    line = torch.exp(-(taps**2) / (2 * 1.5**2))
+    taps = torch.arange(window, dtype=torch.float64, device=x.device) - window // 2
+    line = torch.exp(-(taps**2) / (2 * sigma**2))
     line = line / line.sum()
     a, b = x.double()[:, None], y.double()[:, None]
 
     def blur(t: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(t, line.view(1, 1, 1, 11)), line.view(1, 1, 11, 1))
+        return F.conv2d(F.conv2d(t, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
 
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2

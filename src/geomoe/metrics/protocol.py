@@ -17,21 +17,31 @@ __all__ = ["PROTOCOLS", "Protocol", "get_protocol"]
 class Protocol:
     """A named way to compare a result with the truth.
 
-    Both are rounded and clipped to 8 bits first. SSIM has an 11x11 Gaussian window of sigma 1.5,
-    whole windows only. Metrics are means over images of the per-image value.
+    Both are rounded and clipped to 8 bits first. Metrics are means over images of the per-image value.
 
     Attributes:
         name: as in cards and on the command line.
         channels: ``luma`` (Y of BT.601, 16-235) or ``rgb`` (all channels together).
         border: ``scale`` cuts that many pixels from every side, ``none`` cuts nothing.
+        ssim_window: side of SSIM's Gaussian window; whole windows only.
+        ssim_sigma: of that Gaussian, pixels.
+        psnr_cap: PSNR of one image counts at most this, dB, so that an image that is drawn exactly does not
+            make the mean infinite.
     """
 
     name: str
     channels: Literal["luma", "rgb"]
     border: Literal["scale", "none"]
+    ssim_window: int = 11
+    ssim_sigma: float = 1.5
+    psnr_cap: float = 100.0
 
     def score(self, result: Tensor, truth: Tensor, scale: int) -> tuple[float, float]:
-        """PSNR in dB and SSIM of one image, ``[3, H, W]`` in [0, 1]. ``rgb`` takes any bands."""
+        """PSNR in dB and SSIM of one image, ``[3, H, W]`` in [0, 1]. ``rgb`` takes any bands.
+
+        Raises:
+            GeomoeError: shapes that differ, bands that the protocol cannot use, an image that is too small.
+        """
         if result.shape != truth.shape:
             raise GeomoeError(f"result {tuple(result.shape)} and truth {tuple(truth.shape)} differ in shape")
         if self.channels == "luma" and truth.shape[0] != 3:
@@ -42,9 +52,12 @@ class Protocol:
         if self.channels == "luma":
             a, b = to_luma(a), to_luma(b)
         cut = scale if self.border == "scale" else 0
+        if min(a.shape[1:]) < self.ssim_window + 2 * cut:
+            raise GeomoeError(f"an image of {a.shape[2]}x{a.shape[1]} pixels is too small to score")
         window = slice(cut, -cut or None)
         a, b = a[:, window, window], b[:, window, window]
-        return psnr(a, b), ssim(a, b)
+        structure = ssim(a, b, window=self.ssim_window, sigma=self.ssim_sigma)
+        return min(psnr(a, b), self.psnr_cap), structure
 
 
 PROTOCOLS: dict[str, Protocol] = {
