@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from rasterio.transform import from_origin
 
-from geomoe import GeomoeError
 from geomoe.cli.main import main
 from geomoe.models.weights import save
 from tests.models.test_models import tiny
@@ -101,6 +100,9 @@ def test_models_lists_and_shows_a_card(capsys, weights):
     assert "mfg_hmoe_light" in said
     status, said, _ = run(capsys, "models", weights, "--json")
     assert json.loads(said)["licence"] == "Apache-2.0"
+    status, said, _ = run(capsys, "models", "mfg_hmoe", "--json")
+    assert json.loads(said)["experts_per_group"] == 8, "a model without weights shows its configuration"
+    assert run(capsys, "models", "--json")[0] == 2
     status, said, _ = run(capsys, "models", weights)
     assert "degradation" in said
 
@@ -195,4 +197,3 @@ def test_unknown_attributes_of_the_package_are_errors():
 
     with pytest.raises(AttributeError, match="upscal"):
         geomoe.upscal  # noqa: B018
-    assert issubclass(GeomoeError, Exception)

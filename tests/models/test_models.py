@@ -95,12 +95,24 @@ def test_save_and_load_give_the_same_result(name, tmp_path):
 
 
 def test_bfloat16_follows_float32(name):
-    model, x = tiny(name).eval(), torch.rand(1, 3, 12, 12)
+    # Without a base image to add to, which would hide the error.
+    model, x = tiny(name, base="none").eval(), torch.rand(1, 3, 12, 12)
     with torch.inference_mode():
         exact = model(x)
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(x)
-    assert (exact - rough.float()).abs().mean() < 0.05
+    assert (exact - rough.float()).abs().mean() < 0.05 * exact.std()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("autocast", [False, True])
+def test_cuda_follows_the_cpu(name, autocast):
+    model, x = tiny(name, base="none").eval(), torch.rand(1, 3, 12, 12)
+    with torch.inference_mode():
+        exact = model(x)
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            other = model.cuda()(x.cuda()).float().cpu()
+    assert (exact - other).abs().mean() < (0.05 if autocast else 1e-3) * exact.std()
 
 
 def test_the_contract_states_the_model(name):
@@ -120,6 +132,15 @@ def test_the_contract_states_the_model(name):
         ({"top_k": 99}, "top_k=99"),
         ({"heads": 7}, "heads=7"),
         ({"base": "nearest"}, "base='nearest'"),
+        ({"heads": 0}, "heads=0"),
+        ({"compress": 0}, "compress=0"),
+        ({"compress": 500}, "compress=500"),
+        ({"embed_dim": -4}, "embed_dim=-4"),
+        ({"window": 0}, "window=0"),
+        ({"depths": ()}, "depths="),
+        ({"kernel_sizes": ()}, "kernel_sizes="),
+        ({"overlap": -1.0}, "overlap=-1"),
+        ({"drop_path": 1.0}, "drop_path=1"),
         ({"kernel_sizes": (2,)}, "kernel_size=2"),
     ],
 )

@@ -68,7 +68,6 @@ def test_tiny_scenes(src: Path, dst: Path, size: tuple[int, int]) -> None:
 
 
 def test_tiles_leave_no_seam_and_their_order_no_trace(src: Path, dst: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     write_scene(src, pixels(4, 70, 90, "uint16"), nodata=0)
     model = convolutional()
     upscale(src, dst, model=model, scale=2, tile=16)

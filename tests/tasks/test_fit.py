@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from geomoe import GeomoeError
 from geomoe.models import load
+from geomoe.models.registry import build
 from geomoe.tasks.fit import fit
 from geomoe.tasks.super_resolution import learning_rate_factor
 
@@ -37,15 +42,19 @@ def train(folder, out, *more):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path):
-    train(folder, tmp_path / "whole", "--model.balance=switch")
+@pytest.mark.parametrize("balance", ["switch", "bias"])
+def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path, balance):
+    """With stochastic depth, balance and the moving average, at another state of the generator."""
+    options = (f"--model.balance={balance}", "--model.options.drop_path=0.5", "--seed_everything=3")
+    train(folder, tmp_path / "whole", *options)
+    torch.rand(7)
     train(
-        folder, tmp_path / "cut", "--model.balance=switch", "--trainer.callbacks+=EarlyStopping",
+        folder, tmp_path / "cut", *options, "--trainer.callbacks+=EarlyStopping",
         "--trainer.callbacks.monitor=val/psnr", "--trainer.callbacks.mode=max",
         "--trainer.callbacks.stopping_threshold=0",
     )  # fmt: skip
     assert load(str(tmp_path / "cut" / "last.safetensors")).card.recipe["steps"] == 3
-    train(folder, tmp_path / "cut", "--model.balance=switch", f"--ckpt_path={tmp_path / 'cut' / 'last.ckpt'}")
+    train(folder, tmp_path / "cut", *options, f"--ckpt_path={tmp_path / 'cut' / 'last.ckpt'}")
     whole, cut = (load(str(tmp_path / run / "last.safetensors")) for run in ("whole", "cut"))
     assert whole.hash == cut.hash
     assert whole.card.recipe["steps"] == cut.card.recipe["steps"] == 12
@@ -66,6 +75,24 @@ def test_routing_health_is_logged(folder, tmp_path):
     } <= names  # fmt: skip
     assert all(event.value > 0 for event in log.Scalars("routing/router_gradient_norm"))
     assert sum(log.Scalars(f"routing/0/load_{e}")[0].value for e in range(4)) == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_weights_written_are_the_averaged_ones(folder, tmp_path):
+    train(folder, tmp_path / "still", "--ema.decay=1.0")
+    train(folder, tmp_path / "last", "--ema.decay=0.0")
+    still, last = (load(str(tmp_path / run / "last.safetensors")) for run in ("still", "last"))
+    assert still.hash != last.hash
+    assert still.card.recipe["ema_decay"] == 1
+    raw = torch.load(tmp_path / "still" / "last.ckpt", weights_only=True)["current_model_state"]
+    trained = {name.removeprefix("model."): value for name, value in raw.items()}
+    assert all(torch.equal(value, trained[name]) for name, value in last.model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_steps_that_would_never_be_written_are_refused(folder, tmp_path):
+    with pytest.raises(GeomoeError, match="no multiple"):
+        train(folder, tmp_path, "--data.steps_per_epoch=5")
 
 
 def test_the_learning_rate_follows_its_schedule():
@@ -92,19 +119,17 @@ def test_unknown_options_are_errors(folder, tmp_path, capsys):
     assert "learning_rat" in capsys.readouterr().err
 
 
-def test_every_configuration_names_a_model_that_can_be_built():
-    from pathlib import Path
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
-    import yaml
 
-    from geomoe.models.registry import build
-
-    files = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-    assert files
-    for file in files:
-        config = yaml.safe_load(file.read_text())
-        with torch.device("meta"):
-            build(
-                config["model"]["model"],
-                {"scale": config["data"]["scale"], **config["model"].get("options", {})},
-            )
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_are_understood_whole(config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit([f"--config={config}", "--print_config"])
+    assert stop.value.code == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    assert parsed["trainer"]["max_steps"] % parsed["data"]["steps_per_epoch"] == 0
+    with torch.device("meta"):
+        build(
+            parsed["model"]["model"], {"scale": parsed["data"]["scale"], **(parsed["model"]["options"] or {})}
+        )

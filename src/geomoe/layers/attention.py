@@ -115,6 +115,9 @@ class OverlappingCrossAttention(nn.Module):
         heads: attention heads.
         window: side of the query windows, and their stride.
         overlap: the key windows' side is ``(1 + overlap) * window``; zeros beyond the image.
+
+    Raises:
+        ValueError: an overlap that is not an even number of pixels.
     """
 
     def __init__(self, dim: int, heads: int, window: int, overlap: float) -> None:

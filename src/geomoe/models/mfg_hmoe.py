@@ -29,6 +29,10 @@ from geomoe.moe.units import pixels_to_rows
 __all__ = ["MfgHmoe", "MfgHmoeConfig"]
 
 SCALES = (2, 3, 4, 8)
+_POSITIVE = (
+    "bands", "embed_dim", "heads", "window", "compress", "squeeze", "experts_per_group", "top_k", "width",
+    "expert_width", "router_width",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,22 @@ class MfgHmoeConfig:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise ValueError(f"scale={self.scale}: expected one of {', '.join(map(str, SCALES))}")
-        if self.bands < 1:
-            raise ValueError(f"bands={self.bands}: expected at least 1")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: expected a whole number from 1")
+        for name in ("depths", "kernel_sizes"):
+            values = getattr(self, name)
+            if not values or any(not isinstance(v, int) or v < 1 for v in values):
+                raise ValueError(f"{name}={values!r}: expected whole numbers from 1, at least one of them")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
+        if self.overlap < 0 or self.mlp_ratio <= 0:
+            raise ValueError(
+                f"overlap={self.overlap}, mlp_ratio={self.mlp_ratio}: expected 0 or more, and above 0"
+            )
+        if self.compress > self.embed_dim:
+            raise ValueError(f"compress={self.compress}: expected at most embed_dim={self.embed_dim}")
         if self.embed_dim % self.heads:
             raise ValueError(f"heads={self.heads}: expected a divisor of embed_dim={self.embed_dim}")
         if self.window % 2:

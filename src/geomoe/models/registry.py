@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from geomoe.errors import GeomoeError
-from geomoe.models.contract import ModelContract
-from geomoe.moe.plan import RoutingTrace
 
-__all__ = ["SuperResolver", "build", "config_of", "list_models", "register"]
-
-
-class SuperResolver(Protocol):
-    """What every registered super-resolution model is."""
-
-    config: Any
-
-    @property
-    def contract(self) -> ModelContract: ...
-
-    def __call__(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor: ...
+__all__ = ["build", "config_of", "list_models", "register"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +60,7 @@ def config_of(name: str, options: Mapping[str, Any]) -> Any:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}
     try:
         return entry.config(**values)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise GeomoeError(f"{name}: {error}") from error
 
 
@@ -82,5 +69,5 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     config = config_of(name, options)
     try:
         return _entry(name).build(config)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise GeomoeError(f"{name}: {error}") from error

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
-from geomoe.models.registry import build, list_models
+from geomoe.models.registry import build, config_of, list_models
 
 __all__ = ["Card", "LoadedModel", "available_weights", "create_model", "load", "read_card", "save"]
 
 _KEY = "geomoe"
+RADIOMETRIES = ("unit",)
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class Card:
     Attributes:
         model: name in the registry.
         config: every option of the model, scale and bands included.
-        radiometry: how source values become the model's; see :mod:`geomoe.raster.radiometry`.
+        radiometry: how source values become the model's. ``unit`` is the one there is: uint8 over 255, other
+            types by their 0.1 and 99.9 percentiles, band by band; see :mod:`geomoe.raster.radiometry`.
         data: what it was trained on, with source and terms.
         degradation: how the training inputs were made.
         recipe: training settings: steps, batch, learning rate, seed and so on.
         protocol: of ``scores``.
         scores: PSNR and SSIM of the model and of bicubic upsampling, and what was scored.
-        commit: of the repository, when the weights were exported.
-        date: ISO date of the export.
+        commit: of the repository, when training began.
+        date: ISO date on which the weights were written by training.
         licence: SPDX identifier of the weights.
         hash: SHA-256 of names, shapes and bytes of all tensors.
     """
@@ -116,6 +118,10 @@ def _open(path: Path) -> tuple[Card, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             card = Card(**json.loads(metadata[_KEY]))
+            if not isinstance(card.model, str) or not isinstance(card.config, dict):
+                raise ValueError("its card names no model and configuration")
+            if card.radiometry not in RADIOMETRIES:
+                raise ValueError(f"its card asks for radiometry {card.radiometry!r}, which is not known here")
             return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError:
         raise GeomoeError(f"{path} has no geomoe card inside; write weights with 'geomoe export'") from None
@@ -156,13 +162,12 @@ def _find(name: str, scale: int | None) -> Path:
     raise GeomoeError(f"no weights of {name} for scale {scale}; {known}")
 
 
-def load(name: str, scale: int | None = None, *, check_hash: bool = True) -> LoadedModel:
+def load(name: str, scale: int | None = None) -> LoadedModel:
     """A trained model by name (``mfg_hmoe_light``, ``mfg_hmoe_light_x4``) or weights file.
 
     Args:
         name: a model's or weights' name, or a path that ends in ``.safetensors``.
         scale: wanted; picks the weights of a model, and is checked against a file's.
-        check_hash: whether the tensors are compared with the hash on the card.
 
     Raises:
         GeomoeError: no such weights, a damaged file, weights of another model, the wrong scale.
@@ -178,7 +183,7 @@ def load(name: str, scale: int | None = None, *, check_hash: bool = True) -> Loa
         raise GeomoeError(
             f"{path} holds weights of another model than its card says ({card.model})"
         ) from error
-    if check_hash and _hash(state) != card.hash:
+    if _hash(state) != card.hash:
         raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
     return LoadedModel(path.stem, model.eval(), card)
 
@@ -205,10 +210,12 @@ def create_model(
     options = {"scale": scale, "bands": bands, **config}
     if not pretrained:
         return build(name, options)
-    wanted = build(name, options)
-    loaded = load(name, scale)
-    if loaded.model.config != wanted.config:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items() if key != "scale")
+    wanted, loaded = config_of(name, options), load(name, scale)
+    trained = loaded.model.config
+    if trained != wanted:
+        given = ", ".join(
+            f"{key}={value!r}" for key, value in options.items() if getattr(trained, key) != value
+        )
         raise GeomoeError(
             f"the weights of {name} x{scale} were not trained with {given}; use pretrained=False"
         )

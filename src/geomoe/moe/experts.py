@@ -21,6 +21,9 @@ class ConvExperts(nn.Module):
         in_channels, out_channels: widths.
         kernel_size: odd side of the kernel.
         num_experts: M.
+
+    Raises:
+        ValueError: an even kernel size.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int) -> None:
@@ -35,11 +38,6 @@ class ConvExperts(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, fan_in, out_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(num_experts, out_channels).uniform_(-bound, bound))
 
-    @property
-    def macs_per_row(self) -> int:
-        """Multiply-accumulates that one routed row costs."""
-        return self.weight.shape[1] * self.weight.shape[2]
-
     def expert(self, index: int, rows: Tensor) -> Tensor:
         """Expert ``index`` on neighbourhoods ``[n, k * k * C_in]``: ``[n, C_out]``."""
         weight, bias = self.weight[index], self.bias[index]
@@ -47,7 +45,11 @@ class ConvExperts(nn.Module):
 
 
 class HeterogeneousBank(nn.Module):
-    """Groups of experts; alike inside a group, different between groups (MFG-HMoE, equation 4)."""
+    """Groups of experts; alike inside a group, different between groups (MFG-HMoE, equation 4).
+
+    Raises:
+        ValueError: groups that differ in their number of output channels.
+    """
 
     def __init__(self, groups: Sequence[ConvExperts]) -> None:
         super().__init__()

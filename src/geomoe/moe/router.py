@@ -42,6 +42,9 @@ class DualRouter(nn.Module):
         top_k: experts run for each row.
         mode: see :data:`RoutingMode`.
 
+    Raises:
+        ValueError: an unknown mode, or more experts wanted than the smallest group has.
+
     The choice, but not the weight, is made with a bias on each group and expert, which :meth:`rebalance`
     moves (loss-free balance, Wang et al. 2024). It stays 0 unless that is called.
     """

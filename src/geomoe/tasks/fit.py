@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
@@ -21,19 +22,19 @@ class _FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.scale", "model.scale")
         parser.link_arguments("data.bands", "model.bands")
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "model.seed")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(MovingAverage, "ema")
         parser.add_lightning_class_args(WeightsWriter, "weights")
         parser.set_defaults(
             {
-                # Only the end of an epoch is a place to resume from: the next epoch's patches are
-                # then those of an uninterrupted run.
-                "checkpoint.monitor": "val/psnr",
-                "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.filename": "best",
-                "checkpoint.auto_insert_metric_name": False,
-                "ema.decay": 0.999,
+                # One checkpoint, of the last whole epoch, whether it was the best or not: it is there to
+                # resume from, and the next epoch's patches are then those of an uninterrupted run. The
+                # best weights are kept by WeightsWriter.
+                "checkpoint.filename": "last",
+                # A second run in one folder must not leave the first one's last.ckpt to resume from.
+                "checkpoint.enable_version_counter": False,
             }
         )
 

@@ -55,6 +55,7 @@ class SuperResolution(pl.LightningModule):
             choice alone (``bias``, loss-free).
         balance_weight: weight of the term, or rate of the bias.
         protocol: of the validation score.
+        seed: of the initial weights and of stochastic depth.
     """
 
     def __init__(
@@ -71,9 +72,12 @@ class SuperResolution(pl.LightningModule):
         balance: Literal["none", "importance", "switch", "bias"] = "none",
         balance_weight: float = 0.01,
         protocol: str = "mfg_hmoe",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.seed = seed
+        torch.manual_seed(seed)
         built = build(model, {"scale": scale, "bands": bands, **(options or {})})
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.scale = model, scale
@@ -86,6 +90,11 @@ class SuperResolution(pl.LightningModule):
         out: Tensor = self.model(x)
         return out
 
+    def on_train_epoch_start(self) -> None:
+        # Checkpoints hold no state of the generator, from which stochastic depth draws: a resumed run has to
+        # find it where an uninterrupted one does.
+        torch.manual_seed(self.seed + self.current_epoch)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         low, high = batch
         trace = RoutingTrace()
@@ -95,7 +104,7 @@ class SuperResolution(pl.LightningModule):
         if self.balance in BALANCE:
             for plan in trace:
                 loss = loss + self.balance_weight * BALANCE[self.balance](plan)
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._logs_now():
             self._log_routing(trace)
         self._trace = trace
         return loss
@@ -105,6 +114,10 @@ class SuperResolution(pl.LightningModule):
             routers = [m for m in self.model.modules() if isinstance(m, DualRouter)]
             for router, plan in zip(routers, self._trace, strict=True):
                 router.rebalance(plan, self.balance_weight)
+
+    def _logs_now(self) -> bool:
+        # Lightning logs after a step, so that the last of every n is shown.
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined,no-any-return]
 
     def _log_routing(self, trace: RoutingTrace) -> None:
         for i, plan in enumerate(trace):
@@ -120,7 +133,7 @@ class SuperResolution(pl.LightningModule):
             )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._logs_now():
             grads = [
                 p.grad.norm()
                 for n, p in self.model.named_parameters()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 
+from geomoe.errors import GeomoeError
 from geomoe.models.weights import Card, save
+from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
 
@@ -31,6 +32,7 @@ class WeightsWriter(pl.Callback):
     def __init__(self, source: str = "", licence: str = "Apache-2.0") -> None:
         self.source, self.licence = source, licence
         self.best = float("-inf")
+        self.commit = ""
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -38,11 +40,22 @@ class WeightsWriter(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.best = state_dict["best"]
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.max_steps > 0 and trainer.max_steps % data.steps_per_epoch:
+            raise GeomoeError(
+                f"max_steps={trainer.max_steps} is no multiple of steps_per_epoch={data.steps_per_epoch}: "
+                "the last steps would never be validated or written; change one of them"
+            )
+        self.commit = _commit()
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SuperResolution)
-        model = self._averaged(trainer, pl_module)
+        average = self._average(trainer)
+        model = average.averaged.model if average else pl_module.model
+        assert isinstance(model, torch.nn.Module)
         score = float(trainer.callback_metrics["val/psnr"])
         folder = Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,22 +66,19 @@ class WeightsWriter(pl.Callback):
             save(folder / "best.safetensors", model, card)
 
     @staticmethod
-    def _averaged(trainer: pl.Trainer, pl_module: SuperResolution) -> torch.nn.Module:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            average = getattr(callback, "_average_model", None)
-            if isinstance(callback, WeightAveraging) and average is not None:
-                averaged: torch.nn.Module = average.module.model
-                return averaged
-        return pl_module.model
+    def _average(trainer: pl.Trainer) -> MovingAverage | None:
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        return next((c for c in callbacks if isinstance(c, MovingAverage)), None)
 
     def _card(self, trainer: pl.Trainer, task: SuperResolution) -> Card:
+        average = self._average(trainer)
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, SuperResolutionData)
         metrics = trainer.callback_metrics
         return Card(
             model=task.name,
             config=asdict(task.model.config),  # type: ignore[call-overload]
-            radiometry="unit: uint8 over 255; other types by their 0.1 and 99.9 percentiles, per band",
+            radiometry="unit",
             data={
                 "layout": data.layout,
                 "source": self.source,
@@ -82,26 +92,36 @@ class WeightsWriter(pl.Callback):
                 "of": trainer.max_steps,
                 "batch_size": data.batch_size,
                 "patch_size": data.patch_size,
-                "learning_rate": task.learning_rate,
-                "schedule": task.schedule,
+                "steps_per_epoch": data.steps_per_epoch,
                 "loss": "L1",
+                "optimiser": "Adam",
+                "learning_rate": task.learning_rate,
+                "betas": list(task.betas),
+                "schedule": task.schedule,
+                "milestones": list(task.milestones) if task.schedule == "step" else [],
+                "warmup": task.warmup,
+                "gradient_clip": trainer.gradient_clip_val,
+                "ema_decay": average.decay if average else None,
                 "balance": task.balance,
+                "balance_weight": task.balance_weight,
                 "precision": str(trainer.precision),
-                "seed": data.seed,
+                "seed": task.seed,
             },
             protocol=task.protocol.name,
             scores={name: round(float(metrics[f"val/{name}"]), 4) for name in ("psnr", "ssim", "gain")}
             | {"scored": "validation"},
-            commit=_commit(),
+            commit=self.commit,
             date=datetime.now(UTC).date().isoformat(),
             licence=self.licence,
         )
 
 
 def _commit() -> str:
+    """Of the repository that this file lies in, ``-dirty`` if it was changed; empty outside of one."""
+    command = ["git", "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True, timeout=10
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return ""
