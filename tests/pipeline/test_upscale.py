@@ -211,14 +211,17 @@ def test_overwrite_replaces_the_file(src: Path, dst: Path) -> None:
 
 def test_dry_run_tells_the_job_and_writes_nothing(src: Path, tmp_path: Path) -> None:
     write_scene(src, pixels(5, 50, 70, "uint16"))
-    plan = plan_upscale(src, model=nearest(4), scale=4, tile=30, experts=True)
+    plan = plan_upscale(src, tmp_path / "o.tif", model=nearest(4), tile=30, experts=tmp_path / "e.tif")
     assert (plan.size, plan.output_size, plan.tile) == ((70, 50), (280, 200), 32)
     assert (plan.tiles, plan.passes) == (6, 12)
     assert plan.groups == ((1, 2, 3), (4, 5, 5))
     assert plan.scratch_bytes > 280 * 200 * 5 * 2
     assert left_over(tmp_path) == ["src.tif"]
-    big = plan_upscale(write_scene(src, pixels(5, 500, 700, "uint16")), model=nearest(4), scale=4, tile=30)
+    write_scene(src, pixels(5, 500, 700, "uint16"))
+    big = plan_upscale(src, tmp_path / "o.tif", model=nearest(4), tile=30)
     assert big.memory_bytes == plan.memory_bytes
+    with pytest.raises(GeomoeError, match="does not exist"):
+        plan_upscale(src, tmp_path / "none" / "o.tif", model=nearest(4))
 
 
 def test_description_says_what_was_understood(src: Path) -> None:

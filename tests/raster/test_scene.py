@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import assumed_order, open_scene, sample_scene, select_bands
-from tests.scenes import pixels, write_scene
+from tests.scenes import UTM, pixels, write_scene
 
 WHOLE = Window(0, 0, 20, 16)
 
@@ -203,3 +203,30 @@ def test_mutated_headers_end_in_our_error_or_a_scene(path: Path) -> None:
         path.write_bytes(raw)
         with suppress(GeomoeError), open_scene(path) as scene:  # any other error fails the test
             assert scene.width > 0
+
+
+def test_jpeg_2000_is_read_like_a_geotiff(tmp_path: Path) -> None:
+    data = pixels(3, 40, 50, "uint16")
+    path = tmp_path / "scene.jp2"
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", width=50, height=40, count=3, dtype="uint16", crs="EPSG:32618",
+        transform=UTM, QUALITY="100", REVERSIBLE="YES",
+    ) as file:  # fmt: skip
+        file.write(data)
+    with open_scene(path) as scene:
+        assert (scene.width, scene.height, scene.dtype, scene.transform) == (50, 40, "uint16", UTM)
+        read, valid = scene.read(Window(0, 0, 50, 40), (1, 2, 3))
+    assert np.array_equal(read, data)
+    assert valid.all()
+
+
+def test_a_jpeg_2000_cut_short_is_one_error(tmp_path: Path) -> None:
+    data = pixels(3, 64, 64, "uint16")
+    path = tmp_path / "scene.jp2"
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", width=64, height=64, count=3, dtype="uint16", QUALITY="100"
+    ) as file:
+        file.write(data)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(GeomoeError, match=r"scene\.jp2"), open_scene(path) as scene:
+        scene.read(Window(0, 0, 64, 64), (1, 2, 3))

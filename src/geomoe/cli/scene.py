@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from geomoe.cli.progress import terminal_progress
+
+if TYPE_CHECKING:
+    from geomoe.pipeline import UpscalePlan
 
 __all__ = ["info", "upscale"]
 
@@ -47,7 +52,15 @@ def upscale(
     loaded = load(model, scale)
     if dry_run:
         plan = pipeline.plan_upscale(
-            src, model=loaded, scale=scale, experts=experts is not None, bands=bands, tile=tile
+            src,
+            dst,
+            model=loaded,
+            scale=scale,
+            experts=experts,
+            bands=bands,
+            tile=tile,
+            device=device,
+            overwrite=overwrite,
         )
         click.echo("\n".join(_plan_lines(plan)))
         return
@@ -71,21 +84,18 @@ def upscale(
         click.echo(f"{report.experts}: which expert drew each pixel")
 
 
-def _plan_lines(plan: object) -> list[str]:
-    from geomoe.pipeline import UpscalePlan
-
-    assert isinstance(plan, UpscalePlan)
-    gib = 2**30
-    lines = [
+def _plan_lines(plan: UpscalePlan) -> list[str]:
+    gb = 1e9
+    return [
         f"input    {plan.size[0]} x {plan.size[1]}, {plan.dtype}",
         f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.dtype}",
         f"bands    {', '.join(plan.names)}" + (f" ({plan.assumed})" if plan.assumed else ""),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, {plan.passes} runs of the model",
-        f"memory   about {plan.memory_bytes / gib:.1f} GiB",
-        f"disk     about {(plan.scratch_bytes + plan.output_bytes) / gib:.2f} GiB while it runs, "
-        f"{plan.output_bytes / gib:.2f} GiB at most when done",
+        f"memory   about {plan.memory_bytes / gb:.1f} GB",
+        f"disk     about {(plan.scratch_bytes + plan.output_bytes) / gb:.2f} GB while it runs, "
+        f"{plan.output_bytes / gb:.2f} GB at most when done",
+        "nothing was written (--dry-run)",
     ]
-    return [*lines, "nothing was written (--dry-run)"]
 
 
 @click.command()

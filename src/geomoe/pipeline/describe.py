@@ -27,7 +27,7 @@ def describe_scene(
     """Facts about a scene, in the order in which they are to be read.
 
     Args:
-        src: local GeoTIFF.
+        src: local GeoTIFF or JPEG 2000.
         model: if given, what it would do with the scene is told too.
         scale: that the model is to be for; its own if ``None``.
         bands: names or 1-based numbers; all bands with data if ``None``.

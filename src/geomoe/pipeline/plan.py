@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from geomoe.errors import GeomoeError
+from geomoe.models import load
 from geomoe.pipeline.experts import expert_metadata
-from geomoe.pipeline.runner import Upscaler, band_groups, check_scale
+from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, pick_device
 from geomoe.pipeline.tiles import plan_tiles, tile_side
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.env import BLOCK_CACHE_BYTES
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.target import Target, check_space
 
-__all__ = ["MAX_OUTPUT_BANDS", "UpscalePlan", "job_needs", "output_metadata", "plan_upscale"]
+__all__ = ["MAX_OUTPUT_BANDS", "UpscalePlan", "job_needs", "output_metadata", "plan_upscale", "prepare"]
 
 # A COG of GDAL 3.10 keeps the bands of a pixel together: its blocks grow with their number.
 MAX_OUTPUT_BANDS = 256
@@ -58,21 +60,52 @@ class UpscalePlan:
 
 def plan_upscale(
     src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
     *,
-    model: Upscaler,
-    scale: int,
-    experts: bool = False,
+    model: str | Upscaler = "mfg_hmoe_light",
+    scale: int = 4,
+    experts: str | os.PathLike[str] | None = None,
     bands: str | Sequence[str | int] | None = None,
     tile: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
 ) -> UpscalePlan:
     """What `upscale` would do with the same arguments; reads the scene's header only and writes nothing.
 
     Raises:
-        GeomoeError: for a scene, bands, scale or tile that `upscale` would refuse too.
+        GeomoeError: for everything that `upscale` would refuse before it reads pixels.
     """
+    model = load(model, scale) if isinstance(model, str) else model
     check_scale(model, scale)
+    pick_device(device)
     with open_scene(src) as scene:
-        return job_needs(scene, select_bands(scene, bands, model.contract.bands), model, experts, tile)
+        return prepare(scene, dst, model, experts, bands, tile, overwrite)[0]
+
+
+def prepare(
+    scene: Scene,
+    dst: str | os.PathLike[str],
+    model: Upscaler,
+    experts: str | os.PathLike[str] | None,
+    bands: str | Sequence[str | int] | None,
+    tile: int | None,
+    overwrite: bool,
+) -> tuple[UpscalePlan, list[Target]]:
+    """The plan of a job on an open scene, and its targets, found writable and large enough.
+
+    Raises:
+        GeomoeError: if a target, the bands or the size of the output cannot be had.
+    """
+    targets = [Target(dst, [scene.path], overwrite=overwrite)]
+    if experts is not None:
+        targets.append(Target(experts, [scene.path], overwrite=overwrite))
+        if targets[0].path == targets[1].path:
+            raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
+    chosen = select_bands(scene, bands, model.contract.bands)
+    plan = job_needs(scene, chosen, model, experts is not None, tile)
+    outputs = output_metadata(scene, chosen, model, experts is not None, {})
+    check_space([(t.path, sum(estimated_bytes(m))) for t, m in zip(targets, outputs, strict=True)])
+    return plan, targets
 
 
 def job_needs(

@@ -18,16 +18,15 @@ from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.experts import BANDS, expert_layers
-from geomoe.pipeline.plan import UpscalePlan, job_needs, output_metadata
+from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
 from geomoe.pipeline.tiles import Box, Tile, plan_tiles
-from geomoe.raster.bands import select_bands
-from geomoe.raster.cog import CogWriter, estimated_bytes
+from geomoe.raster.cog import CogWriter
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import Scene, open_scene
-from geomoe.raster.target import Target, check_space, commit
+from geomoe.raster.target import commit
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["UpscaleReport", "upscale"]
@@ -75,7 +74,7 @@ def upscale(
     groups; see `Runner`.
 
     Args:
-        src: local GeoTIFF: uint8, uint16, int16 or float32.
+        src: local GeoTIFF or JPEG 2000: uint8, uint16, int16 or float32.
         dst: the output, ``.tif``.
         model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
         scale: output pixels along one input pixel.
@@ -95,16 +94,9 @@ def upscale(
     check_scale(model, scale)
     with ExitStack() as stack:
         scene = stack.enter_context(open_scene(src))
-        targets = [Target(dst, [scene.path], overwrite=overwrite)]
-        if experts is not None:
-            targets.append(Target(experts, [scene.path], overwrite=overwrite))
-            if targets[0].path == targets[1].path:
-                raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
-        chosen = select_bands(scene, bands, model.contract.bands)
-        plan = job_needs(scene, chosen, model, experts is not None, tile)
+        plan, targets = prepare(scene, dst, model, experts, bands, tile, overwrite)
+        chosen = plan.bands
         runner = Runner(model, pick_device(device))
-        metas = output_metadata(scene, chosen, model, experts is not None, {})
-        check_space([(t.path, sum(estimated_bytes(m))) for t, m in zip(targets, metas, strict=True)])
         radiometry, valid_share = _look(scene, chosen)
         metas = output_metadata(scene, chosen, model, experts is not None, _tags(model, radiometry))
         writers = [stack.enter_context(CogWriter(t, m)) for t, m in zip(targets, metas, strict=True)]

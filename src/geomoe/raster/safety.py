@@ -9,20 +9,20 @@ from rasterio.io import DatasetReader
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "ignored_neighbours", "local_tiff"]
+__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "ignored_neighbours", "local_raster"]
 
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 512 * 2**20
-_SUFFIXES = (".tif", ".tiff")
+_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 # Walking offsets costs half a microsecond each; a file with more blocks than this is checked by its reads.
 _MAX_WALK = 4_000_000
 
 
-def local_tiff(path: str | os.PathLike[str]) -> Path:
-    """The absolute path of a plain local GeoTIFF.
+def local_raster(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The absolute path of a plain local GeoTIFF or JPEG 2000, and the one driver that may open it.
 
     Raises:
-        GeomoeError: if ``path`` is a URL, a virtual path of GDAL's, a folder, missing, or no TIFF by name.
+        GeomoeError: if ``path`` is a URL, a virtual path of GDAL's, a folder, missing, or neither by name.
     """
     text = os.fspath(path)
     if "\0" in text or text.startswith("/vsi") or "://" in text:
@@ -30,17 +30,19 @@ def local_tiff(path: str | os.PathLike[str]) -> Path:
     # Not resolve(): a symbolic link keeps its own name in messages.
     local = Path(os.path.abspath(text))
     if local.is_dir():
-        raise GeomoeError(f"{local} is a folder; expected a GeoTIFF, name one file inside it")
+        raise GeomoeError(f"{local} is a folder; expected a GeoTIFF or JPEG 2000, name one file inside it")
     if not local.exists():
         raise GeomoeError(f"{local} does not exist; check the path of the scene")
     if not local.is_file():
-        raise GeomoeError(f"{local} is not a regular file; expected a GeoTIFF on disk")
-    if local.suffix.lower() not in _SUFFIXES:
+        raise GeomoeError(f"{local} is not a regular file; expected a GeoTIFF or JPEG 2000 on disk")
+    driver = _DRIVERS.get(local.suffix.lower())
+    if driver is None:
         found = local.suffix or "no extension"
         raise GeomoeError(
-            f"{local.name} has {found}; expected a GeoTIFF (.tif, .tiff), convert it with gdal_translate"
+            f"{local.name} has {found}; expected a GeoTIFF (.tif, .tiff) or JPEG 2000 (.jp2), "
+            "convert it with gdal_translate"
         )
-    return local
+    return local, driver
 
 
 def ignored_neighbours(path: Path) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.safety import MAX_BANDS, check_blocks, ignored_neighbours, local_tiff
+from geomoe.raster.safety import MAX_BANDS, check_blocks, ignored_neighbours, local_raster
 
 __all__ = ["DTYPES", "Scene", "Validity", "open_scene"]
 
@@ -117,18 +117,20 @@ class Scene:
 
 @contextmanager
 def open_scene(path: str | os.PathLike[str]) -> Iterator[Scene]:
-    """Open a local GeoTIFF for reading, with the GeoTIFF driver and no other.
+    """Open a local GeoTIFF or JPEG 2000 for reading, with the driver of its name and no other.
 
     A file named ``.tif`` may be a VRT that names any other file or address; forcing the driver refuses it.
 
     Raises:
-        GeomoeError: if it is missing, no GeoTIFF, truncated, paletted, or of a type that is not supported.
+        GeomoeError: if it is missing, neither of them, truncated, paletted, or of a type that is not
+            supported.
     """
-    local = local_tiff(path)
+    local, driver = local_raster(path)
+    kind = "GeoTIFF" if driver == "GTiff" else "JPEG 2000"
     with gdal_env():
-        with gdal_errors(f"{local.name} cannot be opened as a GeoTIFF", "expected a GeoTIFF, check the file"):
+        with gdal_errors(f"{local.name} cannot be opened as a {kind}", f"expected a {kind}, check the file"):
             # "sharing" would hand the same GDAL handle to a scene that is opened twice.
-            source = rasterio.open(local, driver="GTiff", sharing=False)
+            source = rasterio.open(local, driver=driver, sharing=False)
         with source:
             with gdal_errors(f"{local.name} has unreadable metadata", "rewrite it with gdal_translate"):
                 scene = _describe(local, source)
