@@ -12,6 +12,7 @@ import torch
 from affine import Affine
 from rasterio.windows import Window
 
+from geomoe.errors import GeomoeError
 from geomoe.pipeline import describe_scene, plan_upscale, upscale
 from geomoe.pipeline.runner import band_groups
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
