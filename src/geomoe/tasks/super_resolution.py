@@ -54,6 +54,7 @@ class SuperResolution(pl.LightningModule):
         balance: what keeps experts in use: a term of the loss (``importance``, ``switch``), or a bias on the
             choice alone (``bias``, loss-free).
         balance_weight: weight of the term, or rate of the bias.
+        balance_until: share of the run after which balance rests, so that experts can settle.
         protocol: of the validation score.
         seed: of the initial weights and of stochastic depth.
     """
@@ -71,6 +72,7 @@ class SuperResolution(pl.LightningModule):
         warmup: float = 0.0,
         balance: Literal["none", "importance", "switch", "bias"] = "none",
         balance_weight: float = 0.01,
+        balance_until: float = 1.0,
         protocol: str = "mfg_hmoe",
         seed: int = 0,
     ) -> None:
@@ -83,7 +85,7 @@ class SuperResolution(pl.LightningModule):
         self.name, self.scale = model, scale
         self.learning_rate, self.betas = learning_rate, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
-        self.balance, self.balance_weight = balance, balance_weight
+        self.balance, self.balance_weight, self.balance_until = balance, balance_weight, balance_until
         self.protocol = get_protocol(protocol)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ class SuperResolution(pl.LightningModule):
         result = self.model(low, trace=trace)
         loss = F.l1_loss(result.float(), high)
         self.log("train/l1", loss, prog_bar=True)
-        if self.balance in BALANCE:
+        if self.balance in BALANCE and self._balances():
             for plan in trace:
                 loss = loss + self.balance_weight * BALANCE[self.balance](plan)
         if self._logs_now():
@@ -110,10 +112,13 @@ class SuperResolution(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
-        if self.balance == "bias":
+        if self.balance == "bias" and self._balances():
             routers = [m for m in self.model.modules() if isinstance(m, DualRouter)]
             for router, plan in zip(routers, self._trace, strict=True):
                 router.rebalance(plan, self.balance_weight)
+
+    def _balances(self) -> bool:
+        return self.global_step < self.balance_until * int(self.trainer.estimated_stepping_batches)
 
     def _logs_now(self) -> bool:
         # Lightning logs after a step, so that the last of every n is shown.

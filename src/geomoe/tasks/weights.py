@@ -104,6 +104,7 @@ class WeightsWriter(pl.Callback):
                 "ema_decay": average.decay if average else None,
                 "balance": task.balance,
                 "balance_weight": task.balance_weight,
+                "balance_until": task.balance_until,
                 "precision": str(trainer.precision),
                 "seed": task.seed,
             },
