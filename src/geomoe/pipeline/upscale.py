@@ -18,6 +18,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.experts import BANDS, expert_layers
+from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
@@ -106,6 +107,7 @@ def upscale(
         with _told(progress or Silent(), len(tiles)) as listener:
             for number in range(len(tiles)) if order is None else order:
                 skipped += not job.run(tiles[number])
+                trim_heap()
                 listener.advance()
         for writer in writers:
             writer.finish()
