@@ -210,13 +210,27 @@ def create_model(
     options = {"scale": scale, "bands": bands, **config}
     if not pretrained:
         return build(name, options)
-    wanted, loaded = config_of(name, options), load(name, scale)
+    return load_as(name, name, options).model
+
+
+def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
+    """Weights that must be those of model ``name`` with the configuration that ``options`` give.
+
+    Args:
+        weights: as the name of :func:`load`.
+        name: of a model in the registry.
+        options: of its configuration; those left out have the model's defaults.
+
+    Raises:
+        GeomoeError: as :func:`load` and :func:`geomoe.models.registry.build`, and for weights made otherwise.
+    """
+    wanted, loaded = config_of(name, options), load(weights, options.get("scale"))
+    if loaded.card.model != name:
+        raise GeomoeError(f"{weights} holds weights of {loaded.card.model}, not of {name}")
     trained = loaded.model.config
     if trained != wanted:
         given = ", ".join(
-            f"{key}={value!r}" for key, value in options.items() if getattr(trained, key) != value
+            f"{key}={value!r}" for key, value in asdict(wanted).items() if getattr(trained, key) != value
         )
-        raise GeomoeError(
-            f"the weights of {name} x{scale} were not trained with {given}; use pretrained=False"
-        )
-    return loaded.model
+        raise GeomoeError(f"the weights of {weights} were not trained with {given}; leave that out")
+    return loaded

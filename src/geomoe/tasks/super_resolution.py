@@ -14,6 +14,7 @@ from torch import Tensor
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import build
+from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.router import DualRouter
@@ -46,6 +47,8 @@ class SuperResolution(pl.LightningModule):
         scale: 2, 3, 4 or 8.
         bands: channels.
         options: further configuration of the model.
+        start: weights to start from, by name or path, instead of random ones: a model of this name and
+            configuration.
         learning_rate: of Adam.
         betas: of Adam.
         schedule: ``step`` or ``cosine``.
@@ -65,6 +68,7 @@ class SuperResolution(pl.LightningModule):
         scale: int = 4,
         bands: int = 3,
         options: dict[str, Any] | None = None,
+        start: str | None = None,
         learning_rate: float = 2e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         schedule: Literal["step", "cosine"] = "step",
@@ -80,7 +84,13 @@ class SuperResolution(pl.LightningModule):
         self.save_hyperparameters()
         self.seed = seed
         torch.manual_seed(seed)
-        built = build(model, {"scale": scale, "bands": bands, **(options or {})})
+        configuration = {"scale": scale, "bands": bands, **(options or {})}
+        self.start: Card | None = None
+        if start is None:
+            built = build(model, configuration)
+        else:
+            loaded = load_as(start, model, configuration)
+            built, self.start = loaded.model.train(), loaded.card
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.scale = model, scale
         self.learning_rate, self.betas = learning_rate, betas

@@ -107,6 +107,7 @@ class WeightsWriter(pl.Callback):
                 "balance_until": task.balance_until,
                 "precision": str(trainer.precision),
                 "seed": task.seed,
+                **({"start": {"hash": task.start.hash, "recipe": task.start.recipe}} if task.start else {}),
             },
             protocol=task.protocol.name,
             scores={name: round(float(metrics[f"val/{name}"]), 4) for name in ("psnr", "ssim", "gain")}
