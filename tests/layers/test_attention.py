@@ -67,3 +67,21 @@ def test_overlapping_keys_are_the_surroundings_of_the_window():
 def test_overlap_must_be_even():
     with pytest.raises(ValueError, match="overlap"):
         OverlappingCrossAttention(6, 2, 4, 0.25)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "layer",
+    [WindowAttention(12, 3, 4, 2), OverlappingCrossAttention(12, 3, 4, 0.5)],
+    ids=["shifted", "overlap"],
+)
+def test_attention_while_training_is_that_of_use(layer, precision):
+    x = torch.randn(2, 8, 12, 12)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        trained = layer(x)
+        with torch.inference_mode():
+            used = layer(x)
+    assert trained.requires_grad
+    torch.testing.assert_close(
+        trained.detach(), used, rtol=0, atol=1e-6 if precision == torch.float32 else 8e-3
+    )

@@ -44,7 +44,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     def split(x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads).transpose(1, 2)
 
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and bias.requires_grad and torch.is_grad_enabled():
+        # No fused kernel of the CPU has a gradient for the bias, and what stands in for one is slow.
+        scores = split(q * (q.shape[-1] // heads) ** -0.5) @ split(k).transpose(-1, -2)
+        out = (scores.float() + bias).softmax(-1).to(v.dtype) @ split(v)
+    elif q.device.type == "cpu":
         # Half-precision softmax is not vectorised on the CPU: float32 is faster there.
         with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()
@@ -131,16 +135,22 @@ class OverlappingCrossAttention(nn.Module):
         self.bias = _PositionBias(window, self.key_window, heads)
 
     def _key_windows(self, x: Tensor) -> Tensor:
+        """``[B, H, W, C]`` to ``[B, H/window, W/window, key_window**2, C]``."""
+        height, width = x.shape[1:3]
         border = (self.key_window - self.window) // 2
         padded = F.pad(x, (0, 0, border, border, border, border))
-        windows = padded.unfold(1, self.key_window, self.window).unfold(2, self.key_window, self.window)
-        return windows.permute(0, 1, 2, 4, 5, 3).flatten(3, 4)  # [B, R, C, m, dim]
+        steps = torch.arange(self.key_window, device=x.device)
+        lines = torch.arange(0, height, self.window, device=x.device)[:, None] + steps
+        columns = torch.arange(0, width, self.window, device=x.device)[:, None] + steps
+        # By index: the gradient of overlapping views made with unfold is far slower than this one's.
+        windows = padded[:, lines[:, None, :, None], columns[None, :, None, :]]  # [B, R, C, k, k, channels]
+        return windows.flatten(3, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, H, W, C]``, H and W multiples of the window, to the same shape."""
-        q, k, v = self.qkv(x).chunk(3, -1)
-        out = _attend(
-            partition_windows(q, self.window), self._key_windows(k), self._key_windows(v), self.bias()
-        )
+        dim = x.shape[-1]
+        q, kv = self.qkv(x).split((dim, 2 * dim), -1)
+        k, v = self._key_windows(kv).chunk(2, -1)
+        out = _attend(partition_windows(q, self.window), k, v, self.bias())
         result: Tensor = self.proj(merge_windows(out, self.window))
         return result
