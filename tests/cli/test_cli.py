@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -170,20 +169,37 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "said"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]
+)
+def test_a_job_that_is_ended_leaves_nothing(scene, weights, tmp_path, number, status, said):
+    code = (
+        "import os, signal, sys\n"
+        "from geomoe.pipeline import progress\n"
+        "progress.Silent.advance = lambda self: os.kill(os.getpid(), signal.SIGNUMBER)\n"
+        "import geomoe.cli.scene as commands\n"
+        "commands.terminal_progress = lambda what: progress.Silent()\n"
+        "from geomoe.cli.main import main; main(sys.argv[1:])\n"
+    ).replace("SIGNUMBER", number)
+    args = ["upscale", scene, tmp_path / "out.tif", "--scale", 2, "--model", weights, "--tile", 8]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1] == f"geomoe: {said}"
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
 def test_usage_errors_exit_with_2(capsys):
     assert run(capsys, "upscale", "only-one")[0] == 2
     assert run(capsys, "nonsense")[0] == 2
 
 
-def test_help_is_fast_and_imports_no_torch():
+def test_help_imports_no_torch():
     code = "import sys; sys.argv = ['geomoe', '--help']; from geomoe.cli.main import main; main()"
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
     assert "upscale" in done.stdout
     assert " torch" not in done.stderr
     assert " rasterio" not in done.stderr
-    assert time.monotonic() - began < 30
 
 
 def test_importing_the_package_brings_in_nothing_heavy():

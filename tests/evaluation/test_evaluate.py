@@ -57,6 +57,9 @@ def test_unusable_folders_are_refused(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
     with pytest.raises(GeomoeError, match="too small to score"):
         evaluate(Fake(), tmp_path)
+    Image.new("RGB", (1, 9)).save(tmp_path / "x.png")
+    with pytest.raises(GeomoeError, match="too small for a scale"):
+        evaluate(Fake(), tmp_path)
 
 
 def test_export_puts_the_scores_on_the_card(folder, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
-from geomoe.pipeline.tiles import plan_tiles, tile_side
+from geomoe.pipeline.tiles import Tiles, tile_side
 
 SIDES = st.integers(1, 70)
 
@@ -23,7 +23,7 @@ def test_every_pixel_belongs_to_one_core(
 ) -> None:
     contract = ModelContract(2, 3, multiple, multiple, margin)
     seen = np.zeros((height, width), dtype=int)
-    for t in plan_tiles(width, height, contract, tile):
+    for t in Tiles(width, height, contract, tile):
         core, window = t.core, t.window
         seen[core.y : core.y + core.height, core.x : core.x + core.width] += 1
         assert window.x % multiple == window.y % multiple == 0

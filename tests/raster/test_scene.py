@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster import assumed_order, open_scene, sample_scene, select_bands
+from geomoe.raster import assumed_order, decide_radiometry, open_scene, sample_scene, select_bands
 from tests.scenes import UTM, pixels, write_scene
 
 WHOLE = Window(0, 0, 20, 16)
@@ -118,6 +118,20 @@ def test_sample_finds_one_valid_pixel_off_its_grid(path: Path) -> None:
         assert sample_scene(scene, (1,)).values[0].tolist() == [7]
 
 
+def test_sample_completes_bands_that_the_grid_missed(path: Path) -> None:
+    data = np.zeros((3, 2100, 2100), dtype=np.uint16)
+    data[0] = 500
+    data[1, 2098, 2099] = 3000
+    with open_scene(write_scene(path, data, nodata=0, compress="deflate")) as scene:
+        sample = sample_scene(scene, (1, 2, 3))
+    assert sample.values[1].tolist() == [3000]
+    assert sample.values[2].size == 0
+    assert sample.valid_share == 1
+    radiometry = decide_radiometry("uint16", sample)
+    # A span of 0 to 1 would show thousands to a model that is made for 0 to 1.
+    assert (radiometry.low[1], radiometry.low[2]) == (3000, 500)
+
+
 def test_refuses_what_is_no_local_geotiff(tmp_path: Path, path: Path) -> None:
     assert "does not exist" in _refusal(path)
     assert "folder" in _refusal(tmp_path)
@@ -191,6 +205,34 @@ def test_external_mask_is_refused_and_other_neighbours_are_told(path: Path) -> N
         assert scene.neighbours == ("scene.tif.aux.xml",)
     path.with_name("scene.tif.msk").write_text("anything")
     assert "mask" in _refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("element", "held"),
+    [
+        ("<PAMRasterBand><NoDataValue>7</NoDataValue>", "nodata value"),
+        ("<GeoTransform>", "transform"),
+        ("<SRS ", "CRS"),
+    ],
+)
+def test_what_a_neighbour_alone_says_of_a_scene_is_not_lost(path: Path, element: str, held: str) -> None:
+    write_scene(path, pixels(1, 4, 4, "uint8"))
+    path.with_name("scene.tif.aux.xml").write_text(f"<PAMDataset>{element}")
+    refusal = _refusal(path)
+    assert held in refusal
+    assert "gdal_translate" in refusal
+
+
+@pytest.mark.parametrize("ending", [".tfw", ".TFW", "_RPC.TXT"])
+def test_a_world_file_is_refused_where_it_alone_places_the_scene(path: Path, ending: str) -> None:
+    world = path.with_name("scene" + ending)
+    write_scene(path, pixels(1, 4, 4, "uint8"))
+    world.write_text("10\n0\n0\n-10\n5\n5\n")
+    with open_scene(path) as scene:
+        assert scene.neighbours == (world.name,)
+    write_scene(path, pixels(1, 4, 4, "uint8"), transform=None, crs=None)
+    world.touch()  # GDAL removes some of them when it writes a scene
+    assert f"{world.name} says where scene.tif lies" in _refusal(path)
 
 
 def test_mutated_headers_end_in_our_error_or_a_scene(path: Path) -> None:

@@ -73,3 +73,22 @@ def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
     commit(targets)
     assert left_over(tmp_path) == ["a.tif", "b.tif"]
     assert (tmp_path / "b.tif").read_bytes() == b"new"
+
+
+def test_commit_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    targets = [Target(tmp_path / name, [], overwrite=True) for name in ("a.tif", "b.tif")]
+    for target in targets:
+        target.path.write_bytes(b"old")
+    targets[0].part.write_bytes(b"new")  # and no part for b.tif
+    with pytest.raises(GeomoeError, match="cannot put"):
+        commit(targets)
+    assert [target.path.read_bytes() for target in targets] == [b"old", b"old"]
+    for target in targets:
+        target.part.write_bytes(b"new")
+    commit(targets)
+    assert [target.path.read_bytes() for target in targets] == [b"new", b"new"]
+    assert left_over(tmp_path) == ["a.tif", "b.tif"]

@@ -25,9 +25,25 @@ def test_fill_takes_the_nearest_of_the_same_band() -> None:
     assert np.array_equal(filled[1], data[1])
 
 
-def test_band_without_a_valid_pixel_becomes_zero() -> None:
-    data = np.full((1, 2, 3), np.nan, dtype=np.float32)
-    assert np.array_equal(fill_invalid(data, np.zeros(data.shape, dtype=bool)), np.zeros((1, 2, 3)))
+def test_far_from_its_own_band_a_pixel_takes_the_mean_of_the_others() -> None:
+    data = np.zeros((3, 1, 40), dtype=np.float32)
+    valid = np.ones(data.shape, dtype=bool)
+    data[0], data[1] = 1, 2
+    data[2, 0, 0], valid[2, 0, 1:] = 9, False
+    filled = fill_invalid(data, valid)
+    assert filled[2, 0, 5] == 9
+    assert filled[2, 0, 20] == 1.5
+    # Where a tile ends does not matter: one that does not see the band's only pixel fills alike.
+    assert np.array_equal(fill_invalid(data[..., 16:], valid[..., 16:]), filled[..., 16:])
+
+
+def test_pixels_far_from_every_band_take_the_nearest_that_has_a_value() -> None:
+    data = np.full((2, 1, 40), np.nan, dtype=np.float32)
+    valid = np.zeros(data.shape, dtype=bool)
+    data[:, 0, 3], valid[:, 0, 3] = (4, 8), True
+    filled = fill_invalid(data, valid)
+    assert np.array_equal(filled[:, 0, 39], [4, 8])
+    assert np.isfinite(filled).all()
 
 
 def test_mask_grows_by_squares() -> None:

@@ -73,7 +73,10 @@ def evaluate(
         return
     _print(result)
     if out is not None:
-        out.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+        try:
+            out.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise GeomoeError(f"{out} cannot be written: {error.strerror}; the scores are above") from error
 
 
 def _print(result: Evaluation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -48,7 +49,9 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 bad input, 2 bad usage, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 bad input, 2 bad usage, 130 interrupted, 143 terminated."""
+    # As batch systems end a job: without this, its temporary files would stay.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(args=None if args is None else list(args), prog_name="geomoe", standalone_mode=False)
     except GeomoeError as error:
@@ -56,6 +59,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except _Terminated:
+        click.echo("geomoe: terminated", err=True)
+        sys.exit(143)
     except (click.Abort, KeyboardInterrupt):
         click.echo("geomoe: interrupted", err=True)
         sys.exit(130)
@@ -67,6 +73,14 @@ def main(args: Sequence[str] | None = None) -> None:
         if extra is None:
             raise
         _fail(f"this command needs {error.name}; install it by: pip install 'geomoe[{extra}]'")
+
+
+class _Terminated(BaseException):
+    """SIGTERM; cleaned up after like an interruption from the keyboard."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def _fail(message: str) -> None:

@@ -77,8 +77,8 @@ def upscale(
         progress=terminal_progress("tiles"),
     )
     width, height = report.plan.output_size
-    if report.plan.assumed:
-        click.echo(report.plan.assumed)
+    for note in report.plan.notes:
+        click.echo(note)
     click.echo(f"{report.output}: {width} x {height}, bands {', '.join(report.plan.names)}, by {loaded.name}")
     if report.experts:
         click.echo(f"{report.experts}: which expert drew each pixel")
@@ -89,7 +89,8 @@ def _plan_lines(plan: UpscalePlan) -> list[str]:
     return [
         f"input    {plan.size[0]} x {plan.size[1]}, {plan.dtype}",
         f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.dtype}",
-        f"bands    {', '.join(plan.names)}" + (f" ({plan.assumed})" if plan.assumed else ""),
+        f"bands    {', '.join(plan.names)}",
+        *(f"note     {note}" for note in plan.notes),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, {plan.passes} runs of the model",
         f"memory   about {plan.memory_bytes / gb:.1f} GB",
         f"disk     about {(plan.scratch_bytes + plan.output_bytes) / gb:.2f} GB while it runs, "

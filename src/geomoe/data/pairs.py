@@ -24,6 +24,9 @@ def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor
     come from rasters of other types, are never rounded or clipped: at inference they are not either.
     """
     high = crop_to_multiple(image, scale)
+    if not high.numel():
+        height, width = image.shape[1:]
+        raise GeomoeError(f"an image of {width} x {height} pixels is too small for a scale of {scale}")
     if image.dtype != torch.uint8:
         return replace(degradation, quantise=False)(to_unit(high)[None], scale)[0], high
     low = degradation(to_unit(high)[None], scale)[0]

@@ -6,18 +6,18 @@ from geomoe.pipeline.describe import describe_scene
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.runner import Upscaler
-from geomoe.pipeline.tiles import Box, Tile, plan_tiles
+from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.pipeline.upscale import UpscaleReport, upscale
 
 __all__ = [
     "Box",
     "Progress",
     "Tile",
+    "Tiles",
     "UpscalePlan",
     "UpscaleReport",
     "Upscaler",
     "describe_scene",
-    "plan_tiles",
     "plan_upscale",
     "upscale",
 ]

@@ -10,7 +10,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.pipeline.experts import expert_metadata
 from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, pick_device
-from geomoe.pipeline.tiles import plan_tiles, tile_side
+from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.env import BLOCK_CACHE_BYTES
@@ -33,7 +33,7 @@ class UpscalePlan:
         size, output_size: width and height in pixels.
         bands: 1-based, with their names in ``names``.
         groups: bands (1-based) of each pass of the model over a tile.
-        assumed: what was taken for granted about the bands, in words.
+        notes: what its user should know of how the scene was understood, a sentence each.
         tile: side of a core in input pixels.
         scratch_bytes, output_bytes: on the disk of the outputs; both exist at once for a while.
         memory_bytes: a rough estimate of the peak, which does not depend on the size of the scene.
@@ -45,7 +45,7 @@ class UpscalePlan:
     bands: tuple[int, ...]
     names: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
-    assumed: str | None
+    notes: tuple[str, ...]
     tile: int
     tiles: int
     scratch_bytes: int
@@ -102,10 +102,9 @@ def prepare(
         if targets[0].path == targets[1].path:
             raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
     chosen = select_bands(scene, bands, model.contract.bands)
-    plan = job_needs(scene, chosen, model, experts is not None, tile)
     outputs = output_metadata(scene, chosen, model, experts is not None, {})
     check_space([(t.path, sum(estimated_bytes(m))) for t, m in zip(targets, outputs, strict=True)])
-    return plan, targets
+    return job_needs(scene, chosen, model, experts is not None, tile), targets
 
 
 def job_needs(
@@ -135,13 +134,26 @@ def job_needs(
         bands=bands,
         names=band_names(scene, bands),
         groups=tuple(band_groups(bands, contract.bands)),
-        assumed=assumed_order(scene, bands),
+        notes=_notes(scene, bands),
         tile=tile_side(contract, tile),
-        tiles=len(plan_tiles(scene.width, scene.height, contract, tile)),
+        tiles=len(Tiles(scene.width, scene.height, contract, tile)),
         scratch_bytes=sum(scratch for scratch, _ in sizes),
         output_bytes=sum(cog for _, cog in sizes),
         memory_bytes=_memory(scene, model, outputs[0], tile),
     )
+
+
+def _notes(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
+    assumed = assumed_order(scene, bands)
+    notes = [assumed] if assumed else []
+    if scene.alpha is not None:
+        notes.append(
+            f"band {scene.alpha} is tagged as alpha and taken for the mask; if it is data, say so: "
+            f"gdal_edit.py -colorinterp_{scene.alpha} undefined {scene.path.name}"
+        )
+    if scene.neighbours:
+        notes.append(f"not read: {', '.join(scene.neighbours)}")
+    return tuple(notes)
 
 
 def output_metadata(

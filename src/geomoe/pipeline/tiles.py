@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
 
-__all__ = ["Box", "Tile", "plan_tiles", "tile_side"]
+__all__ = ["Box", "Tile", "Tiles", "tile_side"]
 
 
 @dataclass(frozen=True)
@@ -52,32 +54,43 @@ def tile_side(contract: ModelContract, tile: int | None) -> int:
     return -(-tile // contract.multiple) * contract.multiple
 
 
-def plan_tiles(width: int, height: int, contract: ModelContract, tile: int | None = None) -> list[Tile]:
-    """Tiles whose cores cover every pixel of the scene once, in row-major order.
+class Tiles(Sequence[Tile]):
+    """Tiles whose cores cover every pixel of a scene once, in row-major order; each is made when asked for.
 
     A tile depends on nothing but its window and nothing is blended, so the order of work never shows in
     the result. Windows start on multiples of ``contract.multiple``, so that every tile sees the model's
     window grid where the whole scene would have it.
 
     Args:
-        width: of the scene in input pixels.
-        height: of the scene in input pixels.
+        width, height: of the scene in input pixels.
         contract: of the model.
         tile: side of a core in input pixels, rounded up to a multiple of ``contract.multiple``.
     """
-    side, multiple = tile_side(contract, tile), contract.multiple
-    margin = -(-contract.margin // multiple) * multiple
-    return [
-        Tile(
-            core=Box(x, y, min(side, width - x), min(side, height - y)),
-            window=_grown(x, y, side, margin, width, height),
-        )
-        for y in range(0, height, side)
-        for x in range(0, width, side)
-    ]
 
+    def __init__(self, width: int, height: int, contract: ModelContract, tile: int | None = None) -> None:
+        self._width, self._height = width, height
+        self._side = tile_side(contract, tile)
+        self._margin = -(-contract.margin // contract.multiple) * contract.multiple
+        self._columns = -(-width // self._side)
 
-def _grown(x: int, y: int, side: int, margin: int, width: int, height: int) -> Box:
-    left, top = max(0, x - margin), max(0, y - margin)
-    right, bottom = min(width, x + side + margin), min(height, y + side + margin)
-    return Box(left, top, right - left, bottom - top)
+    def __len__(self) -> int:
+        return self._columns * -(-self._height // self._side)
+
+    @overload
+    def __getitem__(self, number: int) -> Tile: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Tile]: ...
+
+    def __getitem__(self, number: int | slice) -> Tile | list[Tile]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        row, column = divmod(number % len(self), self._columns)
+        x, y = column * self._side, row * self._side
+        core = Box(x, y, min(self._side, self._width - x), min(self._side, self._height - y))
+        left, top = max(0, x - self._margin), max(0, y - self._margin)
+        right = min(self._width, x + self._side + self._margin)
+        bottom = min(self._height, y + self._side + self._margin)
+        return Tile(core, Box(left, top, right - left, bottom - top))

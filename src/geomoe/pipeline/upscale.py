@@ -22,7 +22,7 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
-from geomoe.pipeline.tiles import Box, Tile, plan_tiles
+from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.raster.cog import CogWriter
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
@@ -102,7 +102,7 @@ def upscale(
         metas = output_metadata(scene, chosen, model, experts is not None, _tags(model, radiometry))
         writers = [stack.enter_context(CogWriter(t, m)) for t, m in zip(targets, metas, strict=True)]
         job = _Job(scene, chosen, runner, model, radiometry, writers)
-        tiles = plan_tiles(scene.width, scene.height, model.contract, tile)
+        tiles = Tiles(scene.width, scene.height, model.contract, tile)
         skipped = 0
         with _told(progress or Silent(), len(tiles)) as listener:
             for number in range(len(tiles)) if order is None else order:

@@ -13,7 +13,8 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.io import DatasetWriter
+from rasterio.control import GroundControlPoint
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
@@ -31,14 +32,14 @@ _Box = tuple[int, int, int, int]  # column, row, width, height
 
 
 def estimated_bytes(meta: CogMetadata) -> tuple[int, int]:
-    """Bytes of the scratch file, exact but for its header, and of the COG, a guess on the safe side.
+    """Bytes of the scratch file, exact but for its header, and of the COG at most.
 
-    The COG holds a third more pixels (overviews) and DEFLATE with a predictor takes off about a third.
+    The COG holds a third more pixels (overviews), and of noise DEFLATE takes off nothing.
     """
     # The scratch file is made of whole blocks.
     pixels = math.prod(-(-side // _SCRATCH_BLOCK) * _SCRATCH_BLOCK for side in (meta.width, meta.height))
     scratch = pixels * meta.count * np.dtype(meta.dtype).itemsize + (pixels // 8 if meta.mask else 0)
-    return scratch + 2**16, scratch * 9 // 10 + 2**16
+    return scratch + 2**16, scratch * 27 // 20 + 2**18
 
 
 class CogWriter:
@@ -158,7 +159,7 @@ class CogWriter:
                 # With a full stop: GDAL would take a colon for the end of the key.
                 scratch.update_tags(**{f"{domain}.{key}": value for key, value in sorted(tags.items())})
         if meta.gcps:
-            scratch.gcps = (list(meta.gcps), meta.gcps_crs)
+            scratch.gcps = (self._gcps_to_set(), meta.gcps_crs)
         else:
             if meta.crs is not None:
                 scratch.crs = meta.crs
@@ -175,6 +176,15 @@ class CogWriter:
                 scratch.set_band_unit(band, meta.units[band - 1])
             if meta.band_tags[band - 1]:
                 scratch.update_tags(band, **dict(sorted(meta.band_tags[band - 1].items())))
+
+    def _gcps_to_set(self) -> list[GroundControlPoint]:
+        # GDAL writes and reads the points of a raster whose pixels are points with half a pixel added
+        # each time; what it is given must be a whole one less.
+        less = 1 if self.meta.tags.get("AREA_OR_POINT") == "Point" else 0
+        return [
+            GroundControlPoint(p.row - less, p.col - less, p.x, p.y, p.z, p.id, p.info)
+            for p in self.meta.gcps
+        ]
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -200,6 +210,8 @@ class CogWriter:
                 raise GeomoeError(f"{name} was not written as a COG; check the GDAL that rasterio uses")
             if max(meta.width, meta.height) > BLOCK and not cog.overviews(1):
                 raise GeomoeError(f"{name} was written without overviews; check the GDAL that rasterio uses")
+            if wrong := self._misplaced(cog):
+                raise GeomoeError(f"the {wrong} of {name} does not read back as it was written; check GDAL")
             for (x, y, width, height), (data_sum, mask_sum) in sorted(self._sums.items()):
                 window = Window(x, y, width, height)
                 same = _checksum(cog.read(window=window)) == data_sum
@@ -207,6 +219,26 @@ class CogWriter:
                     same = _checksum(cog.read_masks(1, window=window)) == mask_sum
                 if not same:
                     raise GeomoeError(f"{name} does not read back as it was written; {_REMEDY}")
+
+    def _misplaced(self, cog: DatasetReader) -> str | None:
+        """What of the georeference or nodata is not as it was to be; ``None`` if nothing."""
+        meta = self.meta
+        gcps = [(p.row, p.col, p.x, p.y) for p in cog.gcps[0]]
+        nodata = float("nan") if self._saw_nan else meta.nodata
+        if meta.transform is not None and not meta.gcps and meta.transform.determinant:
+            back = ~meta.transform * cog.transform
+            corners = [(x, y) for x in (0, meta.width) for y in (0, meta.height)]
+            # A thousandth of a pixel: where pixels are points, corners are stored as centres.
+            if not np.allclose([back * corner for corner in corners], corners, rtol=0, atol=1e-3):
+                return "transform"
+        wanted = [(p.row, p.col, p.x, p.y) for p in meta.gcps]
+        if len(gcps) != len(wanted) or not np.allclose(gcps, wanted, rtol=1e-9, atol=1e-6):
+            return "ground control"
+        if meta.crs is not None and cog.crs is None and not meta.gcps:
+            return "CRS"
+        if nodata != cog.nodata and not (nodata is not None and np.isnan([nodata, cog.nodata or 0]).all()):
+            return "nodata value"
+        return None
 
     def _close(self, *, silent: bool) -> None:
         scratch, self._scratch = self._scratch, None

@@ -59,19 +59,19 @@ def decide_radiometry(dtype: str, sample: SceneSample) -> Radiometry:
 
     Args:
         dtype: of the scene.
-        sample: valid pixels of the bands in question.
+        sample: valid pixels of the bands in question. A band without any is given the span of the first one
+            that has some: it holds nothing, but what it is filled with must be of the model's range.
     """
     if dtype == "uint8":
         bands = len(sample.values)
         return Radiometry((0.0,) * bands, (255.0,) * bands, "uint8: divided by 255")
-    spans = [_span(values, dtype) for values in sample.values]
+    filled = next(values for values in sample.values if values.size)
+    spans = [_span(values if values.size else filled, dtype) for values in sample.values]
     rule = f"{dtype}: each band from its {_LOW} to its {_HIGH} percentile of sampled valid pixels"
     return Radiometry(tuple(low for low, _ in spans), tuple(high for _, high in spans), rule)
 
 
 def _span(values: NDArray[np.float32], dtype: str) -> tuple[float, float]:
-    if not values.size:
-        return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(values, (_LOW, _HIGH), method="nearest"))
     if high <= low:  # nearly constant: the few pixels that differ must not be blown up
         low, high = float(values.min()), float(values.max())

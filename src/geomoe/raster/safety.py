@@ -9,13 +9,20 @@ from rasterio.io import DatasetReader
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "ignored_neighbours", "local_raster"]
+__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "check_neighbours", "local_raster"]
 
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 512 * 2**20
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 # Walking offsets costs half a microsecond each; a file with more blocks than this is checked by its reads.
 _MAX_WALK = 4_000_000
+_MAX_AUX_BYTES = 2**22
+_AUX_ELEMENTS = {
+    "nodata value": b"<NoDataValue", "transform": b"<GeoTransform", "CRS": b"<SRS",
+    "ground control points": b"<GCPList",
+}  # fmt: skip
+_WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab")
+_RPC_FILES = (".rpb", "_rpc.txt")
 
 
 def local_raster(path: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -45,11 +52,18 @@ def local_raster(path: str | os.PathLike[str]) -> tuple[Path, str]:
     return local, driver
 
 
-def ignored_neighbours(path: Path) -> tuple[str, ...]:
-    """Names of files beside a scene that other tools would read with it and geomoe does not.
+def check_neighbours(path: Path, *, placed: bool) -> tuple[str, ...]:
+    """Look at the files beside a scene that other tools read with it and geomoe does not.
+
+    Args:
+        path: of the scene.
+        placed: whether the scene itself says where it lies.
+
+    Returns:
+        The names of those that say nothing which would be lost.
 
     Raises:
-        GeomoeError: for an external mask, without which invalid pixels would pass for valid ones.
+        GeomoeError: for a file that holds the mask, nodata value or georeference of the scene.
     """
     mask = path.with_name(path.name + ".msk")
     if mask.exists():
@@ -57,13 +71,19 @@ def ignored_neighbours(path: Path) -> tuple[str, ...]:
             f"{mask.name} holds the mask of {path.name} in a file of its own, which is not read; "
             f"put it inside: gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES {path.name} new.tif"
         )
-    stem = path.stem
-    beside = (
-        path.name + ".aux.xml", stem + ".tfw", stem + ".tifw", stem + ".wld", stem + ".RPB",
-        stem + ".rpb",
-        stem + "_RPC.TXT", stem + "_rpc.txt", stem + ".tab", stem + ".IMD",
-    )  # fmt: skip
-    return tuple(name for name in beside if path.with_name(name).exists())
+    put_inside = f"which is not read; put it inside: gdal_translate {path.name} new.tif"
+    aux = path.with_name(path.name + ".aux.xml")
+    if aux.is_file():
+        with aux.open("rb") as file:
+            text = file.read(_MAX_AUX_BYTES)
+        held = [what for what, element in _AUX_ELEMENTS.items() if element in text]
+        if held:
+            raise GeomoeError(f"{aux.name} holds the {' and '.join(held)} of {path.name}, {put_inside}")
+    endings = [ending for e in _WORLD_FILES + _RPC_FILES for ending in dict.fromkeys((e, e.upper()))]
+    beside = [name for e in endings if path.with_name(name := path.stem + e).exists()]
+    if beside and not placed:
+        raise GeomoeError(f"{beside[0]} says where {path.name} lies, {put_inside}")
+    return tuple([aux.name] * aux.exists() + beside)
 
 
 def check_blocks(path: Path, source: DatasetReader) -> None:

@@ -26,7 +26,8 @@ class SceneSample:
     """Pixels of a regular grid over a scene.
 
     Attributes:
-        values: for each band, ``[n]`` float32 in source units, valid pixels alone.
+        values: for each band, ``[n]`` float32 in source units, valid pixels alone; ``n`` is 0 only for a
+            band without any.
         valid_share: share of sampled pixels, 0 to 1, that are valid in at least one band.
     """
 
@@ -46,10 +47,10 @@ def sample_scene(scene: Scene, bands: Sequence[int]) -> SceneSample:
     budget = min(_PIXELS_PER_BAND, max(1, _PIXELS_IN_ALL // len(bands)))
     step = max(1, math.ceil(math.sqrt(scene.width * scene.height / budget)))
     sample = _collect(scene, bands, _every(_chunks(scene, len(bands))), step)
-    if not any(v.size for v in sample.values):
-        # Valid pixels may be rare enough to slip through the grid.
-        sample = _first_valid(scene, bands)
-    return sample
+    if all(v.size for v in sample.values):
+        return sample
+    # A band's valid pixels may be rare enough to slip through the grid.
+    return _completed(scene, bands, sample)
 
 
 def _collect(scene: Scene, bands: Sequence[int], chunks: Sequence[Window], step: int) -> SceneSample:
@@ -73,16 +74,23 @@ def _collect(scene: Scene, bands: Sequence[int], chunks: Sequence[Window], step:
     )
 
 
-def _first_valid(scene: Scene, bands: Sequence[int]) -> SceneSample:
+def _completed(scene: Scene, bands: Sequence[int], sample: SceneSample) -> SceneSample:
+    """Scan the scene until every band that the grid missed has some values; a band may have none at all."""
+    values = list(sample.values)
+    seen = valid_seen = 0
     for window in _chunks(scene, len(bands)):
         data, valid = scene.read(window, bands)
-        if valid.any():
-            values = tuple(band[good] for band, good in zip(data, valid, strict=True))
-            return SceneSample(values, float(valid.any(axis=0).sum()) / (scene.width * scene.height))
-    raise GeomoeError(
-        f"{scene.path.name} has no valid pixel in the chosen bands (all are nodata, masked or NaN); "
-        "check its nodata value and mask"
-    )
+        seen += valid[0].size
+        valid_seen += int(valid.any(axis=0).sum())
+        values = [v if v.size else band[good] for v, band, good in zip(values, data, valid, strict=True)]
+        if all(v.size for v in values):
+            break
+    if not any(v.size for v in values):
+        raise GeomoeError(
+            f"{scene.path.name} has no valid pixel in the chosen bands (all are nodata, masked or NaN); "
+            "check its nodata value and mask"
+        )
+    return SceneSample(tuple(values), sample.valid_share or valid_seen / seen)
 
 
 def _chunks(scene: Scene, bands: int) -> list[Window]:

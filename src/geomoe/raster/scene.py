@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.safety import MAX_BANDS, check_blocks, ignored_neighbours, local_raster
+from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, local_raster
 
 __all__ = ["DTYPES", "Scene", "Validity", "open_scene"]
 
@@ -146,6 +146,9 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
     if nodata is not None and not _representable(nodata, dtype):
         nodata = None
     transform = source.transform
+    if transform.is_identity and (source.crs is None or gcps):
+        transform = None
+    placed = transform is not None or bool(gcps) or source.rpcs is not None
     namespaces = [n for n in source.tag_namespaces() if n not in _GDAL_DOMAINS and ":" not in n]
     return Scene(
         path=path,
@@ -153,7 +156,7 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
         height=source.height,
         count=source.count,
         dtype=dtype,
-        transform=None if transform.is_identity and (source.crs is None or gcps) else transform,
+        transform=transform,
         crs=source.crs,
         gcps=tuple(gcps),
         gcps_crs=gcps_crs,
@@ -169,7 +172,7 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
         band_tags=tuple(source.tags(band) for band in source.indexes),
         namespaces={name: source.tags(ns=name) for name in namespaces},
         block=source.block_shapes[0],
-        neighbours=ignored_neighbours(path),
+        neighbours=check_neighbours(path, placed=placed),
         _source=source,
     )
 

@@ -133,15 +133,15 @@ def commit(targets: Sequence[Target]) -> None:
                 if not target.overwrite:
                     raise GeomoeError(f"{target.path} appeared during the work; choose another output")
                 if len(targets) > 1:
-                    os.link(target.path, target.backup)
+                    _keep(target)
             os.replace(target.part, target.path)
             done.append(target)
     except (OSError, GeomoeError) as error:
         for target in done:
+            target.path.unlink(missing_ok=True)
+        for target in targets:
             if target.backup.exists():
                 os.replace(target.backup, target.path)
-            else:
-                target.path.unlink(missing_ok=True)
         if isinstance(error, GeomoeError):
             raise
         what = f"cannot put {error.filename} in place: {error.strerror}"
@@ -150,6 +150,13 @@ def commit(targets: Sequence[Target]) -> None:
         target.drop_neighbours()
         target.clean()
         _sync_folder(target.path.parent)
+
+
+def _keep(target: Target) -> None:
+    try:
+        os.link(target.path, target.backup)
+    except OSError:  # exFAT and some network file systems have no second names
+        os.replace(target.path, target.backup)
 
 
 def _sync_folder(folder: Path) -> None:

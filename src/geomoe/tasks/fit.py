@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from geomoe.errors import GeomoeError
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
@@ -38,6 +40,11 @@ class _FitCLI(LightningCLI):
             }
         )
 
+    def before_fit(self) -> None:
+        path = self.config.fit.ckpt_path
+        if path not in (None, "last", "best") and not Path(path).is_file():
+            raise GeomoeError(f"there is no checkpoint {path} to resume from; give --ckpt_path a file")
+
 
 def fit(args: Sequence[str]) -> None:
     """Train as ``args`` say: ``--config FILE`` and any option by its dotted name."""
@@ -45,6 +52,7 @@ def fit(args: Sequence[str]) -> None:
         "reload_dataloaders_every_n_epochs": 1,
         "gradient_clip_val": 1.0,
         "use_distributed_sampler": False,
+        "devices": 1,  # the stream of patches knows no rank: more devices would all train on the same ones
         "logger": {
             "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
             "init_args": {"save_dir": "runs"},
