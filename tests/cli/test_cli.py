@@ -170,7 +170,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "said"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]
+    ("number", "status", "said"),
+    [("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "terminated"), ("SIGINT", 130, "interrupted")],
 )
 def test_a_job_that_is_ended_leaves_nothing(scene, weights, tmp_path, number, status, said):
     code = (

@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -5,12 +6,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from geomoe import GeomoeError
+from geomoe.cli.main import main
 from geomoe.models import load
 from geomoe.models.registry import build
 from geomoe.tasks.fit import fit
-from geomoe.tasks.super_resolution import learning_rate_factor
+from geomoe.tasks.super_resolution import SuperResolution, learning_rate_factor
 
 MODEL = (
     "{embed_dim: 8, depths: [1, 1], heads: 2, window: 4, squeeze: 4, width: 4, expert_width: 4, "
@@ -146,3 +149,52 @@ def test_balance_rests_after_its_share_of_the_run(folder, tmp_path):
     assert moved[0.5] <= 6
     assert moved[0.5] <= moved[1.0] <= 12
     assert moved[1.0] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_starts_from_weights_and_the_card_says_so(folder, tmp_path, capsys):
+    train(folder, tmp_path / "first")
+    first = tmp_path / "first" / "last.safetensors"
+    assert "step 12 of 12: PSNR" in capsys.readouterr().err
+    train(folder, tmp_path / "second", f"--model.start={first}", "--model.learning_rate=0")
+    start, end = load(str(first)), load(str(tmp_path / "second" / "last.safetensors"))
+    for name, value in end.model.state_dict().items():
+        torch.testing.assert_close(value, start.model.state_dict()[name], rtol=0, atol=1e-6)
+    assert end.card.recipe["start"] == {"hash": start.hash, "recipe": start.card.recipe}
+    assert end.card.data["source"] == ""  # nothing is known of these images
+    with pytest.raises(GeomoeError, match="embed_dim=16"):
+        train(folder, tmp_path / "third", f"--model.start={first}", "--model.options.embed_dim=16")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_earlier_run_is_not_overwritten(folder, tmp_path):
+    earlier = tmp_path / "best.safetensors"
+    save_file({"hours": torch.ones(9)}, earlier)
+    before = earlier.read_bytes()
+    with pytest.raises(GeomoeError, match="from an earlier run"):
+        train(folder, tmp_path)
+    assert earlier.read_bytes() == before
+    with pytest.raises(GeomoeError, match="no state to resume from"):
+        train(folder, tmp_path, f"--ckpt_path={earlier}")
+    with pytest.raises(GeomoeError, match="no checkpoint"):
+        train(folder, tmp_path, "--ckpt_path=nothing.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_interruption_has_a_status_of_its_own(folder, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SuperResolution, "training_step", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                "fit", f"--data.root={folder}", "--data.scale=2", "--data.patch_size=8",
+                f"--model.options={MODEL}", f"--checkpoint.dirpath={tmp_path}",
+                f"--trainer.logger.init_args.save_dir={tmp_path}",
+                "--data.steps_per_epoch=1", "--trainer.max_steps=1", "--trainer.accelerator=cpu",
+            ]
+        )  # fmt: skip
+    signal.signal(signal.SIGINT, before)  # Lightning turns it off
+    assert stop.value.code == 130

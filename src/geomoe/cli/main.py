@@ -49,9 +49,12 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 bad input, 2 bad usage, 130 interrupted, 143 terminated."""
-    # As batch systems end a job: without this, its temporary files would stay.
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line and exit: 0 done, 1 bad input, 2 bad usage, 128 + n ended by signal n."""
+    # As batch systems and lost connections end a job: without this, its temporary files would stay.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _terminate)
     try:
         cli.main(args=None if args is None else list(args), prog_name="geomoe", standalone_mode=False)
     except GeomoeError as error:
@@ -59,9 +62,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except _Terminated:
+    except _Terminated as end:
         click.echo("geomoe: terminated", err=True)
-        sys.exit(143)
+        sys.exit(128 + end.args[0])
     except (click.Abort, KeyboardInterrupt):
         click.echo("geomoe: interrupted", err=True)
         sys.exit(130)
@@ -76,11 +79,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 class _Terminated(BaseException):
-    """SIGTERM; cleaned up after like an interruption from the keyboard."""
+    """SIGTERM or SIGHUP; cleaned up after like an interruption from the keyboard."""
 
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+def _terminate(number: int, _: object) -> None:
+    raise _Terminated(number)
 
 
 def _fail(message: str) -> None:

@@ -85,16 +85,17 @@ def upscale(
 
 
 def _plan_lines(plan: UpscalePlan) -> list[str]:
-    gb = 1e9
+    from geomoe.raster.target import in_bytes
+
     return [
         f"input    {plan.size[0]} x {plan.size[1]}, {plan.dtype}",
         f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.dtype}",
         f"bands    {', '.join(plan.names)}",
         *(f"note     {note}" for note in plan.notes),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, {plan.passes} runs of the model",
-        f"memory   about {plan.memory_bytes / gb:.1f} GB",
-        f"disk     about {(plan.scratch_bytes + plan.output_bytes) / gb:.2f} GB while it runs, "
-        f"{plan.output_bytes / gb:.2f} GB at most when done",
+        f"memory   about {in_bytes(plan.memory_bytes)}",
+        f"disk     at most {in_bytes(plan.scratch_bytes + plan.output_bytes)} while it runs, "
+        f"{in_bytes(plan.output_bytes)} when done",
         "nothing was written (--dry-run)",
     ]
 

@@ -17,7 +17,13 @@ def fit(args: tuple[str, ...]) -> None:
     """Train a model: geomoe fit --config configs/NAME.yaml [--data.root DIR] [--ckpt_path last.ckpt] ..."""
     from geomoe.tasks.fit import fit as run
 
-    run(args)
+    try:
+        run(args)
+    except SystemExit as stop:
+        # Lightning answers Ctrl-C by the exit status of bad input.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 @click.command()

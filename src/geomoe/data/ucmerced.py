@@ -15,9 +15,13 @@ from typing import Literal
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Split", "ucmerced_files", "ucmerced_folder", "ucmerced_split"]
+__all__ = ["SOURCE", "Split", "ucmerced_files", "ucmerced_folder", "ucmerced_split"]
 
 Split = Literal["train", "validation", "fit", "test"]
+
+SOURCE = (
+    "UC Merced Land Use (Yang and Newsam 2010), from the USGS National Map Urban Area Imagery, public domain"
+)
 
 _VALIDATION_PER_CLASS = 3
 

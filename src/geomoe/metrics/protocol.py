@@ -36,6 +36,13 @@ class Protocol:
     ssim_sigma: float = 1.5
     psnr_cap: float = 100.0
 
+    def check_bands(self, bands: int) -> None:
+        """Refuse images of ``bands`` bands if the protocol cannot compare them, with a GeomoeError."""
+        if self.channels == "luma" and bands != 3:
+            raise GeomoeError(
+                f"protocol {self.name} compares luma, which wants 3 bands, not {bands}; use hsenet"
+            )
+
     def score(self, result: Tensor, truth: Tensor, scale: int) -> tuple[float, float]:
         """PSNR in dB and SSIM of one image, ``[3, H, W]`` in [0, 1]. ``rgb`` takes any bands.
 
@@ -44,10 +51,7 @@ class Protocol:
         """
         if result.shape != truth.shape:
             raise GeomoeError(f"result {tuple(result.shape)} and truth {tuple(truth.shape)} differ in shape")
-        if self.channels == "luma" and truth.shape[0] != 3:
-            raise GeomoeError(
-                f"protocol {self.name} compares luma, which wants 3 bands, not {truth.shape[0]}; use hsenet"
-            )
+        self.check_bands(truth.shape[0])
         a, b = ((t * 255).round().clamp(0, 255) for t in (result, truth))
         if self.channels == "luma":
             a, b = to_luma(a), to_luma(b)

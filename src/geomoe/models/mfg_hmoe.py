@@ -205,7 +205,7 @@ class MfgHmoe(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        tile = max(16384 // c.embed_dim // c.window, 4) * c.window  # about 64 at 180 channels, 256 at 60
+        tile = max(16384 // c.embed_dim // c.window, 4) * c.window  # 80 at 180 channels, 256 at 64
         return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 2 * c.window)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:

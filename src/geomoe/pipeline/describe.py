@@ -12,6 +12,7 @@ from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.target import in_bytes
 
 __all__ = ["describe_scene"]
 
@@ -50,8 +51,11 @@ def describe_scene(
         }
         if assumed := assumed_order(scene, chosen):
             facts["assumed"] = assumed
+        empty = [n for n, v in zip(band_names(scene, chosen), sample.values, strict=True) if not v.size]
         share = f"{sample.valid_share:.1%} of pixels valid"
         facts["validity"] = f"{_VALIDITY[scene.validity]}{_nodata(scene)}; {share}"
+        if empty:
+            facts["validity"] += f", none in {', '.join(empty)}"
         facts["radiometry"] = _radiometry(scene, decide_radiometry(scene.dtype, sample), chosen)
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
@@ -74,8 +78,8 @@ def _job(plan: UpscalePlan, model: Upscaler) -> str:
     return (
         f"{model.name}, scale {model.contract.scale}: {width} x {height} pixels, "
         f"{plan.tiles} tiles of {plan.tile}, {plan.passes} passes, "
-        f"about {_size(plan.memory_bytes)} of memory, {_size(plan.output_bytes)} written "
-        f"and {_size(plan.scratch_bytes)} more while it runs"
+        f"about {in_bytes(plan.memory_bytes)} of memory, {in_bytes(plan.output_bytes)} written "
+        f"and {in_bytes(plan.scratch_bytes)} more while it runs"
     )
 
 
@@ -113,7 +117,3 @@ def _radiometry(scene: Scene, radiometry: Radiometry, bands: Sequence[int]) -> s
         return radiometry.rule
     spans = zip(band_names(scene, bands), radiometry.low, radiometry.high, strict=True)
     return f"{radiometry.rule}: " + ", ".join(f"{name} {low:g}..{high:g}" for name, low, high in spans)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

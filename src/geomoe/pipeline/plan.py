@@ -146,6 +146,8 @@ def job_needs(
 def _notes(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
     assumed = assumed_order(scene, bands)
     notes = [assumed] if assumed else []
+    if scene.transform is None and not scene.gcps and scene.rpcs is None:
+        notes.append("the scene has no georeference, and neither will the output")
     if scene.alpha is not None:
         notes.append(
             f"band {scene.alpha} is tagged as alpha and taken for the mask; if it is data, say so: "

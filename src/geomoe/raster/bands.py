@@ -55,14 +55,15 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
 
 def _find(scene: Scene, item: str | int) -> int:
     text = str(item).strip()
+    number = text.casefold().removeprefix("band ")  # as band_names() calls those without a name
     names = [(d or "").strip().casefold() for d in scene.descriptions]
     matches = [i for i, name in enumerate(names, 1) if name and name == text.casefold()]
     if isinstance(item, str) and len(matches) > 1:
         raise GeomoeError(f"{len(matches)} bands are named {text!r}; name one by its number, {matches}")
     if isinstance(item, str) and matches:
         band = matches[0]
-    elif text.isascii() and text.isdigit() and 1 <= int(text) <= scene.count:
-        band = int(text)
+    elif number.isascii() and number.isdigit() and 1 <= int(number) <= scene.count:
+        band = int(number)
     else:
         raise GeomoeError(f"{scene.path.name} has no band {text!r}; {_available(scene)}")
     if band not in scene.data_bands:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Target", "check_space", "commit"]
+__all__ = ["Target", "check_space", "commit", "in_bytes"]
 
 _SUFFIXES = (".tif", ".tiff")
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
@@ -111,12 +111,13 @@ def check_space(needs: Sequence[tuple[Path, int]]) -> None:
         free = shutil.disk_usage(folder).free
         if size > free:
             raise GeomoeError(
-                f"{folder} has {_size(free)} free and the job needs about {_size(size)}; "
+                f"{folder} has {in_bytes(free)} free and the job needs about {in_bytes(size)}; "
                 "free some space or write to another disk"
             )
 
 
-def _size(count: int) -> str:
+def in_bytes(count: int) -> str:
+    """A number of bytes in words, as 1.50 GB or 12.3 MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from geomoe.data.degradation import get_degradation
 from geomoe.data.images import find_images, read_image
 from geomoe.data.pairs import ImagePairs, PatchStream, mirror_to
-from geomoe.data.ucmerced import ucmerced_files
+from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
 from geomoe.errors import GeomoeError
 
 __all__ = ["SuperResolutionData"]
@@ -27,8 +27,8 @@ class SuperResolutionData(pl.LightningDataModule):
 
     Args:
         root: folder of the images.
-        layout: ``ucmerced`` (its training split, 63 images of which are kept for validation), or
-            ``folder``: every image or GeoTIFF below ``root``.
+        layout: ``ucmerced`` (its training split, 63 images of which are kept for validation), ``folder``
+            (every image or GeoTIFF below ``root``), or ``auto``, the one that ``root`` is.
         scale: 2, 3, 4 or 8.
         bands: channels.
         degradation: name of a :class:`geomoe.data.degradation.Degradation`.
@@ -42,7 +42,7 @@ class SuperResolutionData(pl.LightningDataModule):
     def __init__(
         self,
         root: str,
-        layout: Literal["ucmerced", "folder"] = "folder",
+        layout: Literal["auto", "ucmerced", "folder"] = "auto",
         scale: int = 4,
         bands: int = 3,
         degradation: str = "bilinear",
@@ -55,6 +55,8 @@ class SuperResolutionData(pl.LightningDataModule):
         super().__init__()
         self.save_hyperparameters(ignore=["root"])
         self.root = Path(root)
+        if layout == "auto":
+            layout = "ucmerced" if ucmerced_folder(self.root) else "folder"
         self.layout, self.scale, self.bands = layout, scale, bands
         self.degradation = get_degradation(degradation)
         self.patch_size, self.batch_size, self.steps_per_epoch = patch_size, batch_size, steps_per_epoch

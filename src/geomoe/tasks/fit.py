@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from geomoe.errors import GeomoeError
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
 
@@ -42,8 +45,15 @@ class _FitCLI(LightningCLI):
 
     def before_fit(self) -> None:
         path = self.config.fit.ckpt_path
-        if path not in (None, "last", "best") and not Path(path).is_file():
-            raise GeomoeError(f"there is no checkpoint {path} to resume from; give --ckpt_path a file")
+        if path in (None, "last", "best"):
+            return
+        if not Path(path).is_file():
+            raise GeomoeError(f"there is no checkpoint {path}; give --ckpt_path the last.ckpt of a run")
+        if Path(path).suffix == ".safetensors":
+            raise GeomoeError(
+                f"{path} holds weights and no state to resume from; give --ckpt_path the last.ckpt of a run, "
+                "or start from the weights with --model.start"
+            )
 
 
 def fit(args: Sequence[str]) -> None:
@@ -58,13 +68,22 @@ def fit(args: Sequence[str]) -> None:
             "init_args": {"save_dir": "runs"},
         },
     }
+    terminal = sys.stderr.isatty()
+    # Else advertisements and figures of Lightning's own stand between ours.
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
     # LightningCLI would rather read sys.argv itself; ours holds the name of the command too.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     _FitCLI(
         SuperResolution,
         SuperResolutionData,
-        trainer_defaults={**defaults, "callbacks": [LearningRateMonitor("step")]},
+        trainer_defaults={
+            **defaults,
+            "enable_progress_bar": terminal,
+            "enable_model_summary": terminal,
+            "callbacks": [LearningRateMonitor("step"), *([] if terminal else [ValidationLines()])],
+        },
         seed_everything_default=0,
         args=["fit", *args],
         parser_kwargs={"allow_abbrev": False},

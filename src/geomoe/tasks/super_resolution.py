@@ -97,6 +97,7 @@ class SuperResolution(pl.LightningModule):
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
         self.balance, self.balance_weight, self.balance_until = balance, balance_weight, balance_until
         self.protocol = get_protocol(protocol)
+        self.protocol.check_bands(bands)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)

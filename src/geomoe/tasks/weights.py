@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from geomoe.data.ucmerced import SOURCE as UCMERCED
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import Card, save
 from geomoe.tasks.average import MovingAverage
@@ -25,7 +26,7 @@ class WeightsWriter(pl.Callback):
     Best is by ``val/psnr``, on images that are not in the test split.
 
     Args:
-        source: what the data are, with source and terms, for the card.
+        source: what the data are, with source and terms, for the card; UCMerced's is known.
         licence: SPDX identifier of the weights, for the card.
     """
 
@@ -47,6 +48,11 @@ class WeightsWriter(pl.Callback):
                 f"max_steps={trainer.max_steps} is no multiple of steps_per_epoch={data.steps_per_epoch}: "
                 "the last steps would never be validated or written; change one of them"
             )
+        if trainer.ckpt_path is None and (earlier := self._folder(trainer) / "best.safetensors").exists():
+            raise GeomoeError(
+                f"{earlier} is there from an earlier run; give another --checkpoint.dirpath, remove it, "
+                "or resume with --ckpt_path"
+            )
         self.commit = _commit()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -57,13 +63,17 @@ class WeightsWriter(pl.Callback):
         model = average.averaged.model if average else pl_module.model
         assert isinstance(model, torch.nn.Module)
         score = float(trainer.callback_metrics["val/psnr"])
-        folder = Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
+        folder = self._folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         card = self._card(trainer, pl_module)
         save(folder / "last.safetensors", model, card)
         if score > self.best:
             self.best = score
             save(folder / "best.safetensors", model, card)
+
+    @staticmethod
+    def _folder(trainer: pl.Trainer) -> Path:
+        return Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
 
     @staticmethod
     def _average(trainer: pl.Trainer) -> MovingAverage | None:
@@ -81,7 +91,7 @@ class WeightsWriter(pl.Callback):
             radiometry="unit",
             data={
                 "layout": data.layout,
-                "source": self.source,
+                "source": UCMERCED if data.layout == "ucmerced" else self.source,
                 "split": "fit: 1512 of the 1575 training images"
                 if data.layout == "ucmerced"
                 else "all but validation",
