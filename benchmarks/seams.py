@@ -4,6 +4,8 @@
 
 ``gradient_ratio`` is the mean step between neighbouring output pixels across tile lines over the mean step
 elsewhere, divided by the same ratio of the untiled result: 1 means that no line can be found.
+``step_at_lines`` looks at the difference of the two results alone: its mean step across tile lines, less
+that elsewhere, as a share of the mean step between neighbouring pixels of the scene.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ import geomoe
 DEFAULT = Path(__file__).parents[1] / "examples" / "data" / "sentinel2_l1c.tif"
 
 
-def line_steps(image: NDArray[np.float64], period: int) -> float:
-    """Mean absolute step across every ``period``-th line, over that across all others; both directions."""
-    ratios = []
+def line_steps(image: NDArray[np.float64], period: int) -> tuple[float, float]:
+    """Mean absolute step across every ``period``-th line, and that across all others; both directions."""
+    at_lines, elsewhere = [], []
     for axis in (1, 2):
         steps = np.abs(np.diff(image, axis=axis)).mean(axis=(0, 3 - axis))
         at = np.arange(period - 1, len(steps), period)
-        ratios.append(steps[at].mean() / np.delete(steps, at).mean())
-    return float(np.mean(ratios))
+        at_lines.append(steps[at].mean())
+        elsewhere.append(np.delete(steps, at).mean())
+    return float(np.mean(at_lines)), float(np.mean(elsewhere))
 
 
 def main() -> None:
@@ -53,12 +56,17 @@ def main() -> None:
                 images[name] = result.read().astype(np.float64)
     difference = np.abs(images["tiled"] - images["whole"])
     period = args.tile * args.scale
+    tiled, whole, between = (
+        line_steps(image, period)
+        for image in (images["tiled"], images["whole"], images["tiled"] - images["whole"])
+    )
     found = {
         "scene": args.scene.name,
         "model": model.name,
         "tile": args.tile,
         "margin": model.contract.margin,
-        "gradient_ratio": round(line_steps(images["tiled"], period) / line_steps(images["whole"], period), 5),
+        "gradient_ratio": round(tiled[0] / tiled[1] / (whole[0] / whole[1]), 5),
+        "step_at_lines": round((between[0] - between[1]) / whole[1], 5),
         "equal_pixels": round(float((difference == 0).mean()), 5),
         "largest_difference": float(difference.max()),
         "mean_difference": round(float(difference.mean()), 5),

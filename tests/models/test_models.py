@@ -167,7 +167,7 @@ def test_soft_routing_starts_at_the_scale_of_a_plain_layer():
 
 
 def test_with_window_pooling_a_distant_change_is_not_seen():
-    """Nothing in a light model looks at the whole image, so tiles agree with the scene."""
+    """Nothing in a light model looks at the whole image, so what is far away cannot show."""
     model = tiny("mfg_hmoe_light", channel_pool="window").eval()
     x = torch.rand(1, 3, 64, 16)
     y = x.clone()

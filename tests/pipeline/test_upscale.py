@@ -18,6 +18,7 @@ from geomoe.pipeline.runner import band_groups
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.scenes import left_over, pixels, write_scene
 
+SENTINEL2 = Path(__file__).parents[2] / "examples" / "data" / "sentinel2_l1c.tif"
 ROTATED = Affine.translation(4e5, 5e6) * Affine.rotation(20) * Affine.scale(10, -20)
 
 
@@ -81,6 +82,19 @@ def test_tiles_leave_no_seam_and_their_order_no_trace(src: Path, dst: Path, tmp_
         # Only a rounding on the edge of two integers may differ between two sizes of convolution.
         assert difference.max() <= 1
         assert (difference > 0).mean() < 1e-3
+
+
+def test_the_margin_of_the_shipped_weights_hides_their_tiles(dst: Path, tmp_path: Path) -> None:
+    """They look further than their margin, if only a little: what is left of it must not show."""
+    upscale(SENTINEL2, dst, tile=32)
+    upscale(SENTINEL2, tmp_path / "whole.tif", tile=256)
+    with rasterio.open(dst) as tiled, rasterio.open(tmp_path / "whole.tif") as whole:
+        image = whole.read().astype(float)
+        difference = tiled.read() - image
+    step = [np.abs(np.diff(a, axis=2)).mean(axis=(0, 1)) for a in (difference, image)]
+    at_lines = np.arange(127, len(step[0]), 128)
+    assert step[0][at_lines].mean() < 0.02 * step[1].mean()
+    assert np.abs(difference).mean() < 1e-3 * image.std()
 
 
 @pytest.mark.parametrize("kind", ["nodata", "mask", "alpha", "nan"])
