@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.attention import OverlappingCrossAttention, WindowAttention
 
-__all__ = ["ChannelPool", "HybridConfig", "ResidualHybridGroup", "conv3x3"]
+__all__ = ["ChannelPool", "Conv3x3", "HybridConfig", "ResidualHybridGroup"]
 
 ChannelPool = Literal["image", "window"]
 """What channel attention averages over: the whole image, as published, or each window. With
@@ -36,8 +36,8 @@ class HybridConfig:
     channel_pool: ChannelPool
 
 
-class _Conv3x3(nn.Module):
-    """A 3x3 convolution on channels-last tensors."""
+class Conv3x3(nn.Module):
+    """A 3x3 convolution on ``[B, H, W, C]``; zeros beyond the image."""
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
@@ -46,11 +46,6 @@ class _Conv3x3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return out
-
-
-def conv3x3(dim_in: int, dim_out: int) -> nn.Module:
-    """A 3x3 convolution on ``[B, H, W, C]``; zeros beyond the image."""
-    return _Conv3x3(dim_in, dim_out)
 
 
 class DropPath(nn.Module):
@@ -94,8 +89,8 @@ class ChannelAttentionBlock(nn.Module):
 
     def __init__(self, c: HybridConfig) -> None:
         super().__init__()
-        self.conv_in = conv3x3(c.dim, c.dim // c.compress)
-        self.conv_out = conv3x3(c.dim // c.compress, c.dim)
+        self.conv_in = Conv3x3(c.dim, c.dim // c.compress)
+        self.conv_out = Conv3x3(c.dim // c.compress, c.dim)
         self.attention = ChannelAttention(c.dim, c.squeeze, c.window, c.channel_pool)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +155,7 @@ class ResidualHybridGroup(nn.Module):
             *(HybridAttentionBlock(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drop_paths)),
             OverlappingAttentionBlock(c),
         )
-        self.conv = conv3x3(c.dim, c.dim)
+        self.conv = Conv3x3(c.dim, c.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.conv(self.blocks(x))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.hybrid import ChannelPool, HybridConfig, ResidualHybridGroup, conv3x3
+from geomoe.layers.hybrid import ChannelPool, Conv3x3, HybridConfig, ResidualHybridGroup
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import register
@@ -119,9 +119,9 @@ class MultiLevelAggregation(nn.Module):
 
     def __init__(self, dim: int, width: int, levels: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(conv3x3(dim, width) for _ in range(levels))
+        self.levels = nn.ModuleList(Conv3x3(dim, width) for _ in range(levels))
         self.norm = nn.LayerNorm(width)
-        self.conv = conv3x3(width, width)
+        self.conv = Conv3x3(width, width)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """L features ``[B, H, W, dim]`` to ``[B, H, W, width]``."""

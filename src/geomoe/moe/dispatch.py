@@ -32,9 +32,9 @@ def dispatch(bank: HeterogeneousBank, x: Tensor, plan: RoutingPlan, backend: Bac
     Returns:
         ``[B, C_out, H, W]``. A pixel's result does not depend on how other pixels were routed.
     """
-    around = Neighbourhoods(x, bank.reach)
     if x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type):
-        around.flat = around.flat.to(torch.get_autocast_dtype(x.device.type))
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    around = Neighbourhoods(x, bank.reach)
     weights = plan.weights.to(around.flat.dtype)
     run = _dense if backend == "dense" else _loop
     return rows_to_pixels(run(bank, around, plan, weights), plan.grid)

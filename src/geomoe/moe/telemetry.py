@@ -41,7 +41,7 @@ def routing_health(plan: RoutingPlan) -> RoutingHealth:
     """Figures of one plan. With a single expert both entropies are 1 and 0 by definition."""
     share = load(plan)
     p = plan.probabilities.detach()
-    most = torch.log(torch.tensor(float(plan.num_experts), device=p.device)).clamp_min(1e-12)
+    most = torch.log(torch.tensor(float(plan.num_experts), device=p.device))
     return RoutingHealth(
         load=tuple(share.tolist()),
         load_entropy=float(torch.special.entr(share).sum() / most) if plan.num_experts > 1 else 1.0,
