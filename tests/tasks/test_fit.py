@@ -12,6 +12,7 @@ from geomoe import GeomoeError
 from geomoe.cli.main import main
 from geomoe.models import load
 from geomoe.models.registry import build
+from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.fit import fit
 from geomoe.tasks.super_resolution import SuperResolution, learning_rate_factor
 
@@ -198,3 +199,11 @@ def test_interruption_has_a_status_of_its_own(folder, tmp_path, monkeypatch):
         )  # fmt: skip
     signal.signal(signal.SIGINT, before)  # Lightning turns it off
     assert stop.value.code == 130
+
+
+def test_no_one_trains_on_the_test_split_unawares(tmp_path):
+    (tmp_path / "Images" / "agricultural").mkdir(parents=True)
+    assert SuperResolutionData(str(tmp_path)).layout == "ucmerced"
+    with pytest.raises(GeomoeError, match="test split"):
+        SuperResolutionData(str(tmp_path), layout="folder")
+    assert SuperResolutionData(str(tmp_path / "Images" / "agricultural")).layout == "folder"

@@ -55,8 +55,14 @@ class SuperResolutionData(pl.LightningDataModule):
         super().__init__()
         self.save_hyperparameters(ignore=["root"])
         self.root = Path(root)
+        split = ucmerced_folder(self.root) is not None
         if layout == "auto":
-            layout = "ucmerced" if ucmerced_folder(self.root) else "folder"
+            layout = "ucmerced" if split else "folder"
+        if layout == "folder" and split:
+            raise GeomoeError(
+                f"{root} is UCMerced: all its images, with --data.layout folder, include those of its test "
+                "split; leave the layout out, or point --data.root elsewhere"
+            )
         self.layout, self.scale, self.bands = layout, scale, bands
         self.degradation = get_degradation(degradation)
         self.patch_size, self.batch_size, self.steps_per_epoch = patch_size, batch_size, steps_per_epoch
