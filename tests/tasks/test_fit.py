@@ -158,6 +158,8 @@ def test_training_starts_from_weights_and_the_card_says_so(folder, tmp_path, cap
     first = tmp_path / "first" / "last.safetensors"
     assert "step 12 of 12: PSNR" in capsys.readouterr().err
     train(folder, tmp_path / "second", f"--model.start={first}", "--model.learning_rate=0")
+    with pytest.raises(GeomoeError, match="at step 12; give a larger"):
+        train(folder, tmp_path / "first", f"--ckpt_path={first.with_name('last.ckpt')}")
     start, end = load(str(first)), load(str(tmp_path / "second" / "last.safetensors"))
     for name, value in end.model.state_dict().items():
         torch.testing.assert_close(value, start.model.state_dict()[name], rtol=0, atol=1e-5)

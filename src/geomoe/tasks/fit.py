@@ -55,6 +55,14 @@ class _FitCLI(LightningCLI):
                 "or start from the weights with --model.start"
             )
 
+    def after_fit(self) -> None:
+        writer = next(c for c in self.trainer.callbacks if isinstance(c, WeightsWriter))  # type: ignore[attr-defined]
+        if not writer.trained:
+            raise GeomoeError(
+                f"nothing was left to train: {self.config.fit.ckpt_path} is at "
+                f"step {self.trainer.global_step}; give a larger --trainer.max_steps"
+            )
+
 
 def fit(args: Sequence[str]) -> None:
     """Train as ``args`` say: ``--config FILE`` and any option by its dotted name."""

@@ -34,6 +34,7 @@ class WeightsWriter(pl.Callback):
         self.source, self.licence = source, licence
         self.best = float("-inf")
         self.commit = ""
+        self.trained = False
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -54,6 +55,9 @@ class WeightsWriter(pl.Callback):
                 "or resume with --ckpt_path"
             )
         self.commit = _commit()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.trained = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
