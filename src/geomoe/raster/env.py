@@ -15,7 +15,7 @@ from geomoe.raster.quiet import silence_libtiff
 
 __all__ = ["BLOCK_CACHE_BYTES", "gdal_env", "gdal_errors", "one_line"]
 
-BLOCK_CACHE_BYTES = 64 * 2**20
+BLOCK_CACHE_BYTES = 16 * 2**20
 
 # A private GDAL class (CPLE_BaseError) escapes from rasterio.shutil.copy; the others are rasterio's own
 # roots. UnicodeDecodeError, a ValueError, comes from mutated tags.
