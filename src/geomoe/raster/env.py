@@ -16,7 +16,7 @@ from geomoe.raster.quiet import silence_libtiff
 __all__ = ["BLOCK_CACHE_BYTES", "gdal_env", "gdal_errors", "one_line"]
 
 BLOCK_CACHE_BYTES = 16 * 2**20
-"""Small: every block is read once or twice, and up to here memory grows with the scene."""
+"""Small: up to here memory grows with the scene, and neighbouring tiles share few blocks."""
 
 # A private GDAL class (CPLE_BaseError) escapes from rasterio.shutil.copy; the others are rasterio's own
 # roots. UnicodeDecodeError, a ValueError, comes from mutated tags.

@@ -83,7 +83,8 @@ def check_neighbours(path: Path, *, placed: bool) -> tuple[str, ...]:
     beside = [name for e in endings if path.with_name(name := path.stem + e).exists()]
     if beside and not placed:
         raise GeomoeError(f"{beside[0]} says where {path.name} lies, {put_inside}")
-    return tuple([aux.name] * aux.exists() + beside)
+    about = [file.name for file in (aux, path.with_suffix(".IMD")) if file.exists()]
+    return tuple(about + beside)
 
 
 def check_blocks(path: Path, source: DatasetReader) -> None:
