@@ -15,7 +15,7 @@ from geomoe.raster.quiet import silence_libtiff
 
 __all__ = ["BLOCK_CACHE_BYTES", "gdal_env", "gdal_errors", "one_line"]
 
-BLOCK_CACHE_BYTES = 16 * 2**20
+BLOCK_CACHE_BYTES = 32 * 2**20
 """Small: up to here memory grows with the scene, and neighbouring tiles share few blocks."""
 
 # A private GDAL class (CPLE_BaseError) escapes from rasterio.shutil.copy; the others are rasterio's own
