@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--model", default="mfg_hmoe_light")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if any(side < BLOCK or side % BLOCK for side in args.sizes):
+        parser.error(f"--sizes: expected multiples of {BLOCK}")
     with tempfile.TemporaryDirectory() as folder:
         runs = {side: run(side, args.scale, args.model, Path(folder)) for side in args.sizes}
     found = {
