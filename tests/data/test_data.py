@@ -5,7 +5,7 @@ from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.data.degradation import DEGRADATIONS, crop_to_multiple, get_degradation, upsample_bicubic
-from geomoe.data.images import find_images, read_image
+from geomoe.data.images import find_images, read_image, to_unit
 from geomoe.data.pairs import ImagePairs, PatchStream, degrade, mirror_to
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_split
 
@@ -111,6 +111,28 @@ def test_patches_match_and_are_turned_together(pairs):
         assert high.shape == (3, 32, 32)
         again = get_degradation("bilinear")(high[None], 4)[0]
         torch.testing.assert_close(again[:, 1:-1, 1:-1], low[:, 1:-1, 1:-1], atol=1.01 / 255, rtol=0)
+
+
+def test_patches_begin_at_any_pixel_and_are_made_small_as_the_image_would_be():
+    image = torch.randint(0, 256, (3, 48, 60), dtype=torch.uint8)
+    bilinear = get_degradation("bilinear")
+    stream = PatchStream(ImagePairs([image], 4, bilinear), 6, 4, seed=0, start=0, length=1)
+    phases = set()
+    for y, x in [(0, 0), (1, 2), (7, 3), (24, 36), (23, 35), (13, 30)]:
+        whole, _ = degrade(image[:, y % 4 :, x % 4 :], 4, bilinear)
+        expected = whole[:, y // 4 : y // 4 + 6, x // 4 : x // 4 + 6]
+        assert torch.equal(stream._made_small(image, y, x), expected)
+        phases.add((y % 4, x % 4))
+    assert phases == {(0, 0), (1, 2), (3, 3)}
+
+
+def test_without_augmentation_patches_lie_on_the_images_own_grid():
+    image = torch.randint(0, 256, (3, 48, 60), dtype=torch.uint8)
+    pairs = ImagePairs([image], 4, get_degradation("bilinear"))
+    low = to_unit(pairs.pairs[0][0])
+    windows = {low[:, y : y + 6, x : x + 6].numpy().tobytes() for y in range(7) for x in range(10)}
+    stream = PatchStream(pairs, 6, 4, seed=0, start=0, length=20, augment=False)
+    assert all(stream[i][0].numpy().tobytes() in windows for i in range(20))
 
 
 def test_augmentation_turns_an_image_in_all_eight_ways(pairs):

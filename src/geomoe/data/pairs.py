@@ -16,6 +16,9 @@ from geomoe.errors import GeomoeError
 
 __all__ = ["ImagePairs", "PatchStream", "degrade", "mirror_to"]
 
+_AROUND = 4
+"""Low-resolution pixels around a patch that are made small with it: as far as a kernel reaches, and more."""
+
 
 def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor]:
     """An image ``[C, H, W]`` to ``(low, high)``: high cut to whole multiples of ``scale``.
@@ -45,6 +48,7 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
     """Whole images as ``(low, high)`` in [0, 1], held in memory."""
 
     def __init__(self, images: Sequence[Tensor], scale: int, degradation: Degradation) -> None:
+        self.scale, self.degradation = scale, degradation
         self.pairs = [degrade(image, scale, degradation) for image in images]
 
     def __len__(self) -> int:
@@ -61,13 +65,17 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
     Nothing depends on what was drawn before, so a run that is resumed at sample i goes on with the
     patches that it would have seen.
 
+    A high-resolution patch begins at any pixel and is made small by itself, with what lies around it. Patches
+    cut from images that were made small whole would all share one phase of the low-resolution grid, one in
+    ``scale * scale``, and a long training learns the images by heart.
+
     Args:
         pairs: whole images to cut from.
         patch: side of a low-resolution patch.
         scale: of the pairs.
         seed: of the stream.
         start, length: the samples ``start .. start + length - 1`` are offered.
-        augment: flips and transposition, each with probability 1/2.
+        augment: any phase of the grid; flips and transposition, each with probability 1/2.
     """
 
     def __init__(
@@ -95,13 +103,29 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         rng = np.random.default_rng((self.seed, self.start + index))
         low, high = self.pairs.pairs[rng.integers(len(self.pairs))]
         s, p = self.scale, self.patch
-        y = int(rng.integers(low.shape[1] - p + 1))
-        x = int(rng.integers(low.shape[2] - p + 1))
-        cut_low = low[:, y : y + p, x : x + p]
-        cut_high = high[:, y * s : (y + p) * s, x * s : (x + p) * s]
+        step = 1 if self.augment else s
+        y = step * int(rng.integers((high.shape[1] - p * s) // step + 1))
+        x = step * int(rng.integers((high.shape[2] - p * s) // step + 1))
+        cut_high = high[:, y : y + p * s, x : x + p * s]
+        if self.augment:
+            cut_low = self._made_small(high, y, x)
+        else:
+            cut_low = low[:, y // s : y // s + p, x // s : x // s + p]
         if self.augment:
             flips = [dim for dim in (1, 2) if rng.random() < 0.5]
             cut_low, cut_high = cut_low.flip(flips), cut_high.flip(flips)
             if rng.random() < 0.5:
                 cut_low, cut_high = cut_low.transpose(1, 2), cut_high.transpose(1, 2)
         return to_unit(cut_low).contiguous(), to_unit(cut_high).contiguous()
+
+    def _made_small(self, high: Tensor, y: int, x: int) -> Tensor:
+        """The low-resolution patch of ``high`` that begins at pixel (y, x), its neighbours seen."""
+        s, p = self.scale, self.patch
+        spans, starts = [], []
+        for start, size in ((y, high.shape[1]), (x, high.shape[2])):
+            before = min(start // s, _AROUND)
+            after = min((size - start) // s - p, _AROUND)
+            spans.append(slice(start - before * s, start + (p + after) * s))
+            starts.append(before)
+        low, _ = degrade(high[:, spans[0], spans[1]], s, self.pairs.degradation)
+        return low[:, starts[0] : starts[0] + p, starts[1] : starts[1] + p]
