@@ -20,11 +20,12 @@ from geomoe.layers.hybrid import ChannelPool, Conv3x3, HybridConfig, ResidualHyb
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import register
-from geomoe.moe.dispatch import dispatch
+from geomoe.moe.choice import RoutingMode
 from geomoe.moe.experts import ConvExperts, HeterogeneousBank
+from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.router import DualRouter, RoutingMode
-from geomoe.moe.units import pixels_to_rows
+from geomoe.moe.published import dual_router
+from geomoe.moe.units import Neighbourhoods, Pixels
 
 __all__ = ["MfgHmoe", "MfgHmoeConfig"]
 
@@ -131,6 +132,23 @@ class MultiLevelAggregation(nn.Module):
         return F.leaky_relu(self.conv(self.norm(total)))
 
 
+_FORMER_NAMES = {
+    "router.group_bias": "routed.router.prefer.0.bias",
+    "router.expert_bias": "routed.router.prefer.1.bias",
+    "router.": "routed.router.score.",
+    "experts.": "routed.bank.",
+}
+"""Beginnings of parameter names in weights of version 0.1, and what they are called now."""
+
+
+def _rename(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        for former, now in _FORMER_NAMES.items():
+            if name.startswith(prefix + former):
+                state[prefix + now + name.removeprefix(prefix + former)] = state.pop(name)
+                break
+
+
 class RoutedUpsampler(nn.Module):
     """DR-HMoE, equations 4 to 7: every pixel upsampled by the experts that its routers chose."""
 
@@ -139,14 +157,17 @@ class RoutedUpsampler(nn.Module):
         self.scale = c.scale
         sizes = (c.experts_per_group,) * len(c.kernel_sizes)
         self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
-        self.router = DualRouter(c.router_width, sizes, c.top_k, c.routing)
-        self.experts = HeterogeneousBank(
-            [
-                ConvExperts(c.width, c.expert_width * c.scale**2, k, c.experts_per_group)
-                for k in c.kernel_sizes
-            ]
+        self.routed = MoE(
+            dual_router(c.router_width, sizes, c.top_k, c.routing),
+            HeterogeneousBank(
+                [
+                    ConvExperts(c.width, c.expert_width * c.scale**2, k, c.experts_per_group)
+                    for k in c.kernel_sizes
+                ]
+            ),
         )
         self.last = nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
+        self.register_load_state_dict_pre_hook(_rename)  # type: ignore[no-untyped-call]
         if c.base == "bicubic":
             # From a noisy start, training first shrinks all of the head's factors towards zero, where
             # their product has no gradient, and rests there for hundreds of steps. Start near the base.
@@ -155,12 +176,10 @@ class RoutedUpsampler(nn.Module):
 
     def forward(self, features: Tensor, signals: Tensor, trace: RoutingTrace | None) -> Tensor:
         """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""
-        x = F.leaky_relu(self.narrow(features))
-        batch, _, height, width = x.shape
-        plan = self.router(pixels_to_rows(signals), (batch, height, width))
-        if trace is not None:
-            trace.append(plan)
-        out: Tensor = self.last(F.pixel_shuffle(dispatch(self.experts, x, plan), self.scale))
+        pixels = Pixels.of(features)
+        around = Neighbourhoods.of(F.leaky_relu(self.narrow(features)), self.routed.bank.reach)
+        rows = self.routed(around, pixels.to_rows(signals), grid=pixels.grid, trace=trace)
+        out: Tensor = self.last(F.pixel_shuffle(pixels.from_rows(rows), self.scale))
         return out
 
 

@@ -1,28 +1,193 @@
-"""Balance: terms that keep experts in use. All are off unless a task asks for them."""
+"""Balance: terms that keep experts in use, and make them differ. All are off unless a task asks for them.
+
+Each is a function of plans, weights or results, and holds no state: a layer that is called twice gives two
+plans, and both count. Biases that balance without a term in the loss are in :mod:`geomoe.moe.adjust`.
+"""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.telemetry import load
+from geomoe.moe.telemetry import importance, load
 
-__all__ = ["importance_loss", "switch_loss"]
+__all__ = [
+    "cka",
+    "cluster_variance_loss",
+    "consistency_loss",
+    "distillation_loss",
+    "importance_loss",
+    "load_loss",
+    "mutual_information_loss",
+    "router_similarity_loss",
+    "simsmoe_loss",
+    "switch_loss",
+    "weight_diversity_loss",
+    "z_loss",
+]
+
+
+def squared_variation(x: Tensor) -> Tensor:
+    """``Var / Mean²`` with the population's variance: 0 when even, E - 1 when one entry holds all."""
+    return x.var(correction=0) / x.mean().square().clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def importance_loss(plan: RoutingPlan) -> Tensor:
-    """Squared coefficient of variation of the experts' summed probability (Shazeer et al. 2017).
+    """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, equation 7).
+    Usual weight 1e-2.
 
-    0 when all experts are equally likely, E - 1 when one takes everything.
+    The gates are the full distribution. 0 when all experts are equally likely, E - 1 when one takes
+    everything.
     """
-    importance = plan.probabilities.sum(0)  # [E]
-    return importance.var(correction=0) / importance.mean().square()
+    return squared_variation(importance(plan))
+
+
+def load_loss(plan: RoutingPlan) -> Tensor:
+    """Squared coefficient of variation of the experts' expected load (Shazeer et al. 2017, appendix A).
+    Usual weight 1e-2.
+
+    The load of an expert is the sum over rows of the probability that, were its noise drawn anew, it would
+    be among the top k. A smooth stand-in for a count, through which the gradient reaches scores and noise.
+
+    Raises:
+        ValueError: a plan without noise, or with k = E.
+    """
+    if plan.noise_std is None or plan.clean_logits is None:
+        raise ValueError("load_loss: the plan was made without noise; give the router noise, and train mode")
+    if plan.top_k == plan.num_experts:
+        raise ValueError("load_loss: every expert is chosen, there is no load to even")
+    k = plan.top_k
+    best = plan.logits.topk(k + 1, -1).values  # [N, k + 1]
+    inside = plan.logits >= best[:, k - 1 : k]
+    # The k-th best among the others: an expert inside has to stay above the (k+1)-th, one outside to
+    # reach the k-th.
+    hurdle = torch.where(inside, best[:, k : k + 1], best[:, k - 1 : k])
+    chance = torch.special.ndtr((plan.clean_logits - hurdle) / plan.noise_std.clamp_min(1e-6))
+    return squared_variation(chance.sum(0))
 
 
 def switch_loss(plan: RoutingPlan) -> Tensor:
-    """``E * sum_e f_e P_e``: share of rows times mean probability (Fedus et al. 2022).
+    """``E * sum_e f_e P_e``: share of choices times mean probability (Fedus et al. 2022). Usual weight 1e-2.
 
-    1 at uniform routing, E when one expert takes everything with certainty. The gradient flows
+    1 at uniform routing for every k, E when one expert takes everything with certainty. The gradient flows
     through P alone.
     """
     return plan.num_experts * (load(plan) * plan.probabilities.mean(0)).sum()
+
+
+def z_loss(plan: RoutingPlan) -> Tensor:
+    """``mean(logsumexp(logits)²)``: keeps logits small (ST-MoE, Zoph et al. 2022). Usual weight 1e-3."""
+    return plan.logits.logsumexp(-1).square().mean()
+
+
+def router_similarity_loss(router: Tensor) -> Tensor:
+    """``|RᵀR - I|`` summed: a router that keeps rows as similar as they were (Omi et al. 2025).
+
+    Args:
+        router: R ``[C, E]``, the router's matrix, an expert a column; 0 where columns are orthonormal.
+    """
+    gram = router.T @ router
+    return (gram - torch.eye(gram.shape[0], device=gram.device, dtype=gram.dtype)).abs().sum()
+
+
+def cka(a: Tensor, b: Tensor) -> Tensor:
+    """Linear centred kernel alignment of two results ``[n, C]`` on the same rows.
+
+    1 when they are alike up to rotation and scale.
+    """
+    a, b = a - a.mean(0), b - b.mean(0)
+    cross = (a.T @ b).square().sum()
+    size = (a.T @ a).square().sum().sqrt() * (b.T @ b).square().sum().sqrt()
+    return cross / size.clamp_min(torch.finfo(a.dtype).tiny)
+
+
+def simsmoe_loss(results: Tensor, threshold: float = 0.0) -> Tensor:
+    """Mean CKA between experts on shared rows, of the pairs that are more alike than ``threshold``
+    (SimSMoE, Do et al. 2024).
+
+    Args:
+        results: ``[E, n, C]``, every expert on the same rows.
+        threshold: pairs at or below it are left in peace.
+    """
+    alike = [cka(results[i], results[j]) for i in range(len(results)) for j in range(i + 1, len(results))]
+    over = [value for value in alike if float(value) > threshold]
+    return torch.stack(over).mean() if over else results.new_zeros(())
+
+
+def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tensor:
+    """Variance of the probabilities inside each cluster of experts (MoEC, Xie et al. 2023).
+
+    Mean over rows and clusters; 0 where a cluster's experts are alike to a row. It is for the row's own
+    cluster to stand out: minimise it, and clusters rather than experts are chosen.
+
+    Args:
+        plan: the plan.
+        clusters: cluster of each expert.
+    """
+    member = F.one_hot(torch.tensor(clusters, device=plan.probabilities.device)).float()  # [E, clusters]
+    size = member.sum(0)
+    p = plan.probabilities
+    mean = p @ member / size  # [N, clusters]
+    return ((p.square() @ member) / size - mean.square()).clamp_min(0).mean()
+
+
+def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | None = None) -> Tensor:
+    """``-I(task; expert)``: tasks should have experts of their own (Mod-Squad, Chen et al. 2023; GRAM).
+    Usual weight 1e-3.
+
+    0 where experts do not depend on the task, ``-ln E`` where each task has one expert of E. The gradient
+    flows through the probabilities.
+
+    Args:
+        plan: the plan.
+        tasks: ``[N]`` int64, the task (region, class) of each row.
+        num_tasks: tasks there are; the largest seen plus one by default.
+    """
+    member = F.one_hot(tasks, num_tasks if num_tasks is not None else -1).to(plan.probabilities.dtype)
+    joint = member.T @ plan.probabilities / len(tasks)  # [T, E]
+    parts = (joint, joint.sum(0), joint.sum(1))
+    both, experts, task = (torch.special.entr(part).sum() for part in parts)
+    information: Tensor = experts + task - both
+    return -information
+
+
+def weight_diversity_loss(weights: Tensor) -> Tensor:
+    """Mean squared cosine between the weights of different experts: 0 where they are orthogonal.
+
+    Args:
+        weights: ``[E, ...]``, a bank's stacked parameter.
+    """
+    flat = F.normalize(weights.flatten(1), dim=1)
+    gram = flat @ flat.T
+    apart = ~torch.eye(len(gram), dtype=torch.bool, device=gram.device)
+    return gram[apart].square().mean() if len(gram) > 1 else gram.new_zeros(())
+
+
+def consistency_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Symmetric KL divergence between two predictions' logits ``[N, classes]`` (THOR, Zuo et al.
+
+    2022); 0 where equal.
+    """
+    log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
+    return 0.5 * ((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum(-1).mean()
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, loss: Tensor, share: float = 0.5, temperature: float = 2.0
+) -> Tensor:
+    """``a T² KL(teacher, student) + (1 - a) loss``: a dense model teaches a sparse one (Hinton et al. 2015).
+
+    Args:
+        student: logits ``[N, classes]``.
+        teacher: logits ``[N, classes]``.
+        loss: the task's own.
+        share: a, in [0, 1].
+        temperature: T, 2 to 4 is usual.
+    """
+    target = (teacher.detach() / temperature).log_softmax(-1)
+    divergence = F.kl_div(
+        (student / temperature).log_softmax(-1), target, reduction="batchmean", log_target=True
+    )
+    return share * temperature**2 * divergence + (1 - share) * loss

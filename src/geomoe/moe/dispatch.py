@@ -2,69 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from geomoe.moe.experts import HeterogeneousBank
+from geomoe.moe.experts import ExpertBank, Rows
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.units import Neighbourhoods, rows_to_pixels
+from geomoe.moe.sort import SortedChoices, sort_choices
 
 __all__ = ["Backend", "dispatch"]
 
-Backend = Literal["loop", "dense"]
+Backend = Literal["auto", "dense", "loop", "grouped"]
+"""How a plan is carried out; the numbers are the same.
 
-_CHUNK = 16384
-"""Rows gathered at a time: bounds the memory of the neighbourhoods, whatever the image."""
+``dense``: every expert on every row. The reference for tests, and what is exported to ONNX.
+``loop``: rows sorted by expert, one expert after the other, by plain operations.
+``grouped``: sorted rows through the bank's own kernels.
+``auto``: ``dense`` under export, else ``grouped``.
+"""
 
 
-def dispatch(bank: HeterogeneousBank, x: Tensor, plan: RoutingPlan, backend: Backend = "loop") -> Tensor:
-    """The weighted sum of each pixel's chosen experts.
+def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend = "auto") -> Tensor:
+    """The weighted sum of each row's chosen experts.
+
+    A row whose choices were all dropped gets 0. The sum is taken in the order of the choices, so that the
+    same plan gives the same bits.
 
     Args:
         bank: the experts.
-        x: ``[B, C, H, W]`` features.
-        plan: made for the ``B * H * W`` pixels of ``x``.
-        backend: ``loop`` sorts the pixels by expert, and each pays for its own experts alone;
-            ``dense`` runs every expert on every pixel, and is the reference for tests. Same numbers.
+        rows: ``[N, ...]``, or the :class:`~geomoe.moe.units.Neighbourhoods` of N pixels.
+        plan: made for these N rows.
+        backend: see :data:`Backend`.
 
     Returns:
-        ``[B, C_out, H, W]``. A pixel's result does not depend on how other pixels were routed.
+        ``[N, ...]`` results. A row's does not depend on how other rows were routed.
+
+    Raises:
+        ValueError: an unknown back end, or a plan for other rows or another number of experts.
     """
-    if x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    around = Neighbourhoods(x, bank.reach)
-    weights = plan.weights.to(around.flat.dtype)
-    run = _dense if backend == "dense" else _loop
-    return rows_to_pixels(run(bank, around, plan, weights), plan.grid)
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend={backend!r}: expected one of {', '.join(get_args(Backend))}")
+    if plan.num_experts != bank.num_experts or plan.num_rows != len(rows):
+        raise ValueError(
+            f"the plan is for {plan.num_rows} rows and {plan.num_experts} experts, "
+            f"there are {len(rows)} and {bank.num_experts}"
+        )
+    if backend == "auto":
+        backend = "dense" if torch.compiler.is_exporting() else "grouped"
+    if backend == "dense":
+        return _dense(bank, rows, plan)
+    choices = sort_choices(plan)
+    run = bank.loop if backend == "loop" else bank.run
+    return _combine(run(rows, choices.rows, choices.counts), choices, plan)
 
 
-def _loop(bank: HeterogeneousBank, around: Neighbourhoods, plan: RoutingPlan, weights: Tensor) -> Tensor:
-    k = plan.experts.shape[1]
-    order = plan.experts.flatten().argsort(stable=True)  # (row, choice) pairs, sorted by expert
-    counts = torch.bincount(plan.experts.flatten(), minlength=plan.num_experts).tolist()
-    results: list[Tensor] = []
-    start = expert = 0
-    for group in bank:
-        for member in range(group.num_experts):
-            for chunk in torch.split(order[start : start + counts[expert]], _CHUNK):
-                results.append(group.expert(member, around.gather(chunk // k, group.kernel_size)))
-            start += counts[expert]
-            expert += 1
-    sorted_results = torch.cat(results)  # [N * k, C_out]
-    # Undoing the sort by a gather keeps the combine free of atomic adds, so it is deterministic.
-    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    chosen = sorted_results[inverse].view(-1, k, bank.out_channels)
-    return (chosen * weights[:, :, None]).sum(1) if k > 1 else chosen[:, 0] * weights
+def _combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tensor:
+    # Undoing the sort by a gather keeps the combine free of atomic adds.
+    weighted = results * _beside(choices.weights.to(results.dtype), results)
+    if plan.kept is not None:
+        weighted = torch.cat(
+            [weighted, weighted.new_zeros(1, *weighted.shape[1:])]
+        )  # for the choices that are not
+    where = torch.full_like(plan.experts.flatten(), len(weighted) - 1)
+    where[choices.places] = torch.arange(len(choices.places), device=where.device)
+    slots = weighted.index_select(0, where)
+    return slots if plan.top_k == 1 else slots.unflatten(0, (plan.num_rows, plan.top_k)).sum(1)
 
 
-def _dense(bank: HeterogeneousBank, around: Neighbourhoods, plan: RoutingPlan, weights: Tensor) -> Tensor:
-    rows = torch.arange(len(plan.experts), device=plan.experts.device)
-    mix = weights.new_zeros(len(rows), plan.num_experts).scatter(1, plan.experts, weights)  # [N, E]
-    results = [
-        group.expert(member, around.gather(rows, group.kernel_size))
-        for group in bank
-        for member in range(group.num_experts)
-    ]
-    return (torch.stack(results, 1) * mix[:, :, None]).sum(1)
+def _beside(weights: Tensor, results: Tensor) -> Tensor:
+    return weights.view(-1, *(1,) * (results.dim() - 1))
+
+
+def _dense(bank: ExpertBank, rows: Rows, plan: RoutingPlan) -> Tensor:
+    every = torch.arange(plan.num_rows, device=plan.experts.device)
+    gates = plan.gates
+    total = None
+    for e in range(bank.num_experts):
+        result = bank.expert(e, bank.take(rows, every, e))
+        weighted = result * _beside(gates[:, e].to(result.dtype), result)
+        total = weighted if total is None else total + weighted
+    assert total is not None
+    return total

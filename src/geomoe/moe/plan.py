@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["RoutingPlan", "RoutingTrace"]
+__all__ = ["Replay", "RoutingPlan", "RoutingTrace"]
 
 
 @dataclass(frozen=True)
 class RoutingPlan:
     """Which experts every row was given, and how much each counts.
 
-    N rows are routed to k of E experts. Rows are the pixels of ``grid`` in row-major order.
+    N rows are routed to at most k of E experts. What a row is, the units say: a pixel, a token, a window, a
+    region, a whole sample.
 
     Attributes:
         experts: ``[N, k]`` int64, index of each chosen expert in ``0..E-1``, best first.
         weights: ``[N, k]`` the factor that multiplies each chosen expert's result.
         probabilities: ``[N, E]`` float32, the router's belief; every row sums to 1.
-        logits: ``[N, E]`` float32, such that ``softmax(logits) == probabilities``.
+        logits: ``[N, E]`` float32, what the belief was made from; ``softmax(logits) == probabilities`` unless
+            the router's gate is another one.
         group_sizes: experts in each group; ``(E,)`` where there are no groups.
-        grid: ``(B, H, W)`` that the rows came from.
+        grid: the shape that the rows came from, ``(B, H, W)`` for pixels, ``(B, T)`` for tokens, in
+            row-major order.
+        kept: ``[N, k]`` bool, choices that are carried out. A choice that is not (an expert was full, or the
+            row needed fewer than k) costs nothing and adds nothing. None: all are.
+        clean_logits: ``[N, E]`` the logits before noise; None where there was none.
+        noise_std: ``[N, E]`` standard deviation of that noise.
     """
 
     experts: Tensor
@@ -32,11 +41,22 @@ class RoutingPlan:
     probabilities: Tensor
     logits: Tensor
     group_sizes: tuple[int, ...]
-    grid: tuple[int, int, int]
+    grid: tuple[int, ...]
+    kept: Tensor | None = None
+    clean_logits: Tensor | None = None
+    noise_std: Tensor | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return self.experts.shape[0]
 
     @property
     def num_experts(self) -> int:
         return sum(self.group_sizes)
+
+    @property
+    def top_k(self) -> int:
+        return self.experts.shape[1]
 
     @cached_property
     def groups(self) -> Tensor:
@@ -52,13 +72,48 @@ class RoutingPlan:
 
     @cached_property
     def confidence(self) -> Tensor:
-        """``[N]`` float32, probability of the first choice, in (0, 1]."""
+        """``[N]`` float32, probability of the first choice, in [0, 1]."""
         return self.probabilities.gather(1, self.experts[:, :1]).squeeze(1)
 
+    @cached_property
+    def gates(self) -> Tensor:
+        """``[N, E]`` weight of every expert in the row's result, 0 where it was not chosen."""
+        weights = self.weights if self.kept is None else self.weights * self.kept
+        zeros = weights.new_zeros(self.num_rows, self.num_experts)
+        return zeros.scatter_add(1, self.experts, weights)
 
-@dataclass
+    def spread(self, index: Tensor, grid: tuple[int, ...]) -> RoutingPlan:
+        """The plan for rows that share the plans of coarser units: row i takes the plan of ``index[i]``.
+
+        Regions are planned once each and carried out on their pixels; samples on their tokens.
+        """
+        return self._each(lambda value: value[index], grid)
+
+    def detach(self) -> RoutingPlan:
+        """The same plan without its gradients."""
+        return self._each(torch.Tensor.detach, self.grid)
+
+    def _each(self, change: Callable[[Tensor], Tensor], grid: tuple[int, ...]) -> RoutingPlan:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {n: change(v) for n, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **changed, grid=grid)
+
+    def digest(self) -> str:
+        """Hash of what is carried out: choices, what was kept, weights. Equal plans have equal digests."""
+        parts = [self.experts, self.weights.float()] + ([] if self.kept is None else [self.kept])
+        sha = hashlib.sha256(repr((self.group_sizes, self.grid)).encode())
+        for part in parts:
+            data = part.detach().cpu().contiguous()
+            sha.update(repr((tuple(data.shape), str(data.dtype))).encode())
+            sha.update(data.numpy().tobytes())
+        return sha.hexdigest()
+
+
 class RoutingTrace:
     """The plans of one forward pass, in the order in which the layers ran.
+
+    A layer calls :meth:`record` with its plan and carries out the one that it gets back. This class gives
+    back the same; one that gives another is an intervention (:class:`Replay`).
 
     Example:
         >>> trace = RoutingTrace()
@@ -66,10 +121,13 @@ class RoutingTrace:
         >>> trace[-1].experts.shape             # doctest: +SKIP
     """
 
-    plans: list[RoutingPlan] = field(default_factory=list)
+    def __init__(self, plans: Iterable[RoutingPlan] = ()) -> None:
+        self.plans = list(plans)
 
-    def append(self, plan: RoutingPlan) -> None:
+    def record(self, plan: RoutingPlan) -> RoutingPlan:
+        """Keep ``plan`` and return the one to carry out."""
         self.plans.append(plan)
+        return plan
 
     def __getitem__(self, index: int) -> RoutingPlan:
         return self.plans[index]
@@ -79,3 +137,30 @@ class RoutingTrace:
 
     def __len__(self) -> int:
         return len(self.plans)
+
+
+class Replay(RoutingTrace):
+    """A trace that makes every layer carry out a recorded plan again (routing replay, Ma et al. 2025).
+
+    Args:
+        recorded: a trace of an earlier pass over the same rows through the same layers.
+
+    Raises:
+        ValueError: more layers or other rows than were recorded.
+    """
+
+    def __init__(self, recorded: Iterable[RoutingPlan]) -> None:
+        super().__init__()
+        self.recorded = list(recorded)
+
+    def record(self, plan: RoutingPlan) -> RoutingPlan:
+        if len(self.plans) == len(self.recorded):
+            raise ValueError(f"replay: {len(self.recorded)} plans were recorded, and one more layer asks")
+        old = self.recorded[len(self.plans)]
+        if old.probabilities.shape != plan.probabilities.shape:
+            raise ValueError(
+                f"replay: a plan for {tuple(old.probabilities.shape)} rows and experts was recorded, "
+                f"this layer routes {tuple(plan.probabilities.shape)}"
+            )
+        self.plans.append(old)
+        return old

@@ -1,117 +1,140 @@
-"""Routers: signals in, a RoutingPlan out."""
+"""Routers: signals in, a RoutingPlan out. A router is a score, a choice, and what stands between them."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from geomoe.moe.adjust import Noise, Preference
+from geomoe.moe.capacity import Capacity
+from geomoe.moe.choice import Choice, TopK
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.telemetry import load
+from geomoe.moe.score import Score
 
-__all__ = ["DualRouter", "RoutingMode"]
-
-RoutingMode = Literal["soft", "straight_through", "hard"]
-"""How the weight of a chosen expert is made from the router's probability p.
-
-``soft``: p itself (equation 7 of MFG-HMoE). The gradient reaches the router, and the result
-starts near 1/E of the scale of a plain layer.
-``straight_through``: the value of a hard choice, the gradient of p.
-``hard``: the value of a hard choice and no gradient, as the authors' program routes: the router
-never learns. For parity and ablation.
-"""
+__all__ = ["AnyRouter", "Router"]
 
 
-_INITIAL_GAIN = 4.0
-"""Router weights start larger than nn.Linear's by this. An undecided router would give every expert a weight
-near 1 / E (equation 7 would start at 1/16 of a plain layer's scale), and its choice would be noise."""
+class AnyRouter(nn.Module):
+    """Base of whatever makes plans: :class:`Router`, and what stands around one."""
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Experts in each group; ``(E,)`` where there are no groups."""
+        raise NotImplementedError
+
+    @property
+    def num_experts(self) -> int:
+        return sum(self.group_sizes)
+
+    @property
+    def row_independent(self) -> bool:
+        """Whether, in evaluation, a row's plan depends on that row alone.
+
+        Else a scene depends on its tiles.
+        """
+        return True
+
+    def forward(
+        self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
+    ) -> RoutingPlan:
+        """The plan for ``rows``, as :meth:`Router.forward`."""
+        raise NotImplementedError
 
 
-class DualRouter(nn.Module):
-    """Chooses a group of experts, then experts of that group (MFG-HMoE, equations 5 and 6).
+class Router(AnyRouter):
+    """Scores the experts for every row and chooses among them.
 
-    ``p_i = softmax_i(W x)`` over groups; inside group i, ``p_j = softmax_j(W_i (x + PE_i))``, PE an
-    embedding of the group. The top ``top_k`` experts of the most likely group are chosen. All
-    groups' routers are evaluated, so that the plan holds a full distribution ``p_i * p_j``. The
-    gate is computed in float32 whatever the precision of the signals.
+    In this order: the score's logits; noise; ``adjust``, each of which changes the belief; ``prefer``, each
+    of which changes the choice alone; the choice; capacity. All of it in float32, whatever the precision of
+    the signals.
 
     Args:
-        channels: width of the signals.
-        group_sizes: experts in each group.
-        top_k: experts run for each row.
-        mode: see :data:`RoutingMode`.
+        score: what the router thinks of every expert.
+        choice: which of them a row is given; :class:`geomoe.moe.choice.TopK` of 1 by default.
+        noise: on the logits, while training.
+        adjust: modules on the logits ``[N, E]``, such as temperature and expert dropout.
+        prefer: modules on what is chosen by, such as a bias that balances.
+        capacity: places of the experts; None for no limit.
 
     Raises:
-        ValueError: an unknown mode, or more experts wanted than the smallest group has.
+        ValueError: more experts wanted than there are.
 
-    The choice, but not the weight, is made with a bias on each group and expert, which :meth:`rebalance`
-    moves (loss-free balance, Wang et al. 2024). It stays 0 unless that is called.
+    Example:
+        >>> router = Router(LinearScore(16, 8), TopK(2, "normalised"))      # doctest: +SKIP
+        >>> plan = router(torch.randn(100, 16))                             # doctest: +SKIP
     """
 
-    group_bias: Tensor
-    expert_bias: Tensor
-
     def __init__(
-        self, channels: int, group_sizes: tuple[int, ...], top_k: int = 1, mode: RoutingMode = "soft"
+        self,
+        score: Score,
+        choice: Choice | None = None,
+        *,
+        noise: Noise | None = None,
+        adjust: Sequence[nn.Module] = (),
+        prefer: Sequence[Preference] = (),
+        capacity: Capacity | None = None,
     ) -> None:
         super().__init__()
-        if mode not in get_args(RoutingMode):
-            raise ValueError(f"routing={mode!r}: expected one of {', '.join(get_args(RoutingMode))}")
-        if not 1 <= top_k <= min(group_sizes):
-            raise ValueError(f"top_k={top_k}: expected 1 to {min(group_sizes)}, the smallest group")
-        self.group_sizes = group_sizes
-        self.top_k = top_k
-        self.mode = mode
-        self.to_group = nn.Linear(channels, len(group_sizes), bias=False)
-        self.to_expert = nn.ModuleList(nn.Linear(channels, size, bias=False) for size in group_sizes)
-        self.group_embedding = nn.Parameter(torch.randn(len(group_sizes), channels) * 0.02)
-        for gate in (self.to_group, *self.to_expert):
-            gate.weight.data *= _INITIAL_GAIN
-        self.register_buffer("group_bias", torch.zeros(len(group_sizes)))
-        self.register_buffer("expert_bias", torch.zeros(sum(group_sizes)))
+        self.score = score
+        self.choice = TopK() if choice is None else choice
+        self.noise = noise
+        self.adjust = nn.ModuleList(adjust)
+        self.prefer = nn.ModuleList(prefer)
+        self.capacity = capacity
+        wanted = getattr(self.choice, "k", 1)
+        if wanted > score.num_experts:
+            raise ValueError(f"top_k={wanted}: there are {score.num_experts} experts")
 
-    def forward(self, signals: Tensor, grid: tuple[int, int, int]) -> RoutingPlan:
-        """Plan for ``signals`` ``[N, C]``, whose rows are the pixels of ``grid`` (B, H, W)."""
-        with torch.autocast(signals.device.type, enabled=False):
-            x = signals.float()
-            group_log_p = self.to_group(x).log_softmax(-1)  # [N, G]
-            joint = [
-                group_log_p[:, i : i + 1] + gate(x + self.group_embedding[i]).log_softmax(-1)
-                for i, gate in enumerate(self.to_expert)
-            ]
-            best_group = (group_log_p + self.group_bias).argmax(-1)  # [N]
-            logits = torch.cat(joint, -1)  # [N, E]
-            probabilities = logits.exp()
-            sizes = torch.tensor(self.group_sizes, device=x.device)
-            group_of = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes)  # [E]
-            allowed = group_of == best_group[:, None]  # [N, E]
-            score = (logits + self.expert_bias).detach().masked_fill(~allowed, float("-inf"))
-            chosen = score.topk(self.top_k, -1).indices
-            soft = probabilities.gather(1, chosen)  # [N, k]
-            return RoutingPlan(chosen, self._weights(soft), probabilities, logits, self.group_sizes, grid)
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        return self.score.group_sizes
 
-    @torch.no_grad()
-    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
-        """Move the biases by ``rate`` towards even use: groups among all rows, experts within their group.
+    @property
+    def row_independent(self) -> bool:
+        limited = self.capacity is not None and self.capacity.evaluation_factor is not None
+        return self.choice.row_independent and not limited
 
-        Call it once for each plan, after the optimiser's step; weights and gradients do not change.
+    def forward(
+        self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
+    ) -> RoutingPlan:
+        """The plan for ``rows``.
+
+        Args:
+            rows: ``[N, C]`` signals, or whatever the score takes.
+            grid: the shape that the rows came from; ``(N,)`` if not given.
+            context: ``[N, D]`` for a score that is conditioned.
         """
-        share = load(plan)  # [E]
-        start = 0
-        for i, size in enumerate(self.group_sizes):
-            members = share[start : start + size]
-            self.group_bias[i] += rate * torch.sign(1 / len(self.group_sizes) - members.sum())
-            if members.sum() > 0:
-                self.expert_bias[start : start + size] += rate * torch.sign(members.mean() - members)
-            start += size
+        with torch.autocast(rows.device.type, enabled=False):
+            rows = rows.float() if rows.is_floating_point() else rows
+            clean = logits = self.score(rows, context)  # [N, E]
+            std = None
+            if self.noise is not None and self.training:
+                std = self.noise(rows)
+                logits = logits + torch.randn_like(std) * std
+            for adjust in self.adjust:
+                logits = adjust(logits)
+            preference = logits
+            for prefer in self.prefer:
+                preference = prefer(preference)
+            experts, weights, probabilities, kept = self.choice(logits, preference)
+            if self.capacity is not None:
+                kept = self.capacity.keep(experts, weights, kept, self.num_experts, self.training)
+        return RoutingPlan(
+            experts,
+            weights,
+            probabilities,
+            logits,
+            self.group_sizes,
+            (len(rows),) if grid is None else grid,
+            kept,
+            None if std is None else clean,
+            std,
+        )
 
-    def _weights(self, soft: Tensor) -> Tensor:
-        if self.mode == "soft":
-            return soft
-        value = (soft / soft.sum(-1, keepdim=True)).detach()
-        if self.mode == "hard":
-            return value
-        # p / p.detach() has the same value, but its gradient is 1 / p times too steep where p is
-        # small, and training diverges; the difference has the gradient of p as it is.
-        return value + soft - soft.detach()
+    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
+        """Move the biases of ``prefer`` towards even load, once a plan, after the optimiser's step."""
+        for prefer in self.prefer:
+            assert isinstance(prefer, Preference)
+            prefer.update(plan, rate)

@@ -8,44 +8,107 @@ import torch
 from torch import Tensor
 
 from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.sort import count_choices
 
-__all__ = ["RoutingHealth", "load", "routing_health"]
+__all__ = ["RoutingHealth", "agreement", "gini", "importance", "load", "routing_health"]
 
 
 def load(plan: RoutingPlan) -> Tensor:
     """``[E]`` share of all choices that fell on each expert; sums to 1."""
-    counts = torch.bincount(plan.experts.flatten(), minlength=plan.num_experts)
-    return counts / plan.experts.numel()
+    counts = count_choices(plan)
+    return counts / counts.sum().clamp_min(1)
+
+
+def importance(plan: RoutingPlan) -> Tensor:
+    """``[E]`` sum over rows of each expert's probability (Shazeer et al. 2017, equation 6)."""
+    return plan.probabilities.sum(0)
+
+
+def gini(share: Tensor) -> Tensor:
+    """Gini coefficient of ``[E]`` shares: 0 at even use, ``1 - 1/E`` when one expert takes all."""
+    ordered = share.sort().values
+    total = ordered.sum()
+    place = torch.arange(1, len(share) + 1, device=share.device, dtype=share.dtype)
+    return (2 * (place * ordered).sum() / (len(share) * total)) - (len(share) + 1) / len(share)
+
+
+def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
+    """Share of two plans' choices that are the same: mean over rows of the Jaccard index of their sets of
+    experts.
+
+    Raises:
+        ValueError: plans for other rows or another number of experts.
+    """
+    if (a.num_rows, a.num_experts) != (b.num_rows, b.num_experts):
+        raise ValueError(
+            f"plans for {a.num_rows} rows of {a.num_experts} experts and {b.num_rows} of {b.num_experts}"
+        )
+    in_a, in_b = _chosen(a), _chosen(b)  # [N, E]
+    either = (in_a | in_b).sum(1)
+    both = (in_a & in_b).sum(1)
+    return float(torch.where(either > 0, both / either.clamp_min(1), 1.0).mean())
+
+
+def _chosen(plan: RoutingPlan) -> Tensor:
+    kept = torch.ones_like(plan.experts) if plan.kept is None else plan.kept.long()
+    return kept.new_zeros(plan.num_rows, plan.num_experts).scatter_add(1, plan.experts, kept).bool()
 
 
 @dataclass(frozen=True)
 class RoutingHealth:
-    """A plan in five figures.
+    """A plan in figures.
 
     Attributes:
-        load: share of choices of each expert; sums to 1.
+        rows: choices that fell on each expert and were carried out.
+        load: the same as shares; sums to 1.
+        importance: mean probability of each expert; sums to 1.
         load_entropy: entropy of ``load`` over ``ln E``, in [0, 1]; 1 is even use.
+        marginal_entropy: entropy of ``importance`` over ``ln E``; the difference to ``row_entropy`` is what
+            rows and experts know of each other.
         row_entropy: mean entropy of a row's probabilities over ``ln E``; 0 is certainty.
+        gini: of ``load``; 0 is even use.
         dead: experts that no row chose.
+        dropped: share of choices that were not carried out.
+        experts_per_row: choices carried out for a row, on average.
         confidence: mean probability of the first choice.
     """
 
+    rows: tuple[int, ...]
     load: tuple[float, ...]
+    importance: tuple[float, ...]
     load_entropy: float
+    marginal_entropy: float
     row_entropy: float
+    gini: float
     dead: int
+    dropped: float
+    experts_per_row: float
     confidence: float
 
 
 def routing_health(plan: RoutingPlan) -> RoutingHealth:
-    """Figures of one plan. With a single expert both entropies are 1 and 0 by definition."""
+    """Figures of one plan. With a single expert use is even and rows are certain by definition."""
+    counts = count_choices(plan)
     share = load(plan)
     p = plan.probabilities.detach()
+    wanted = importance(plan).detach() / max(plan.num_rows, 1)
     most = torch.log(torch.tensor(float(plan.num_experts), device=p.device))
+
+    def entropy(distribution: Tensor, alone: float) -> float:
+        if plan.num_experts == 1:
+            return alone
+        return float(torch.special.entr(distribution).sum(-1).mean() / most)
+
     return RoutingHealth(
+        rows=tuple(counts.tolist()),
         load=tuple(share.tolist()),
-        load_entropy=float(torch.special.entr(share).sum() / most) if plan.num_experts > 1 else 1.0,
-        row_entropy=float(torch.special.entr(p).sum(-1).mean() / most) if plan.num_experts > 1 else 0.0,
-        dead=int((share == 0).sum()),
+        importance=tuple(wanted.tolist()),
+        load_entropy=entropy(share, 1.0),
+        marginal_entropy=entropy(wanted, 1.0),
+        row_entropy=entropy(p, 0.0),
+        gini=float(gini(share)),
+        dead=int((counts == 0).sum()),
+        dropped=1 - float(counts.sum()) / max(plan.experts.numel(), 1),
+        experts_per_row=float(counts.sum()) / max(plan.num_rows, 1),
         confidence=float(plan.confidence.detach().mean()),
     )

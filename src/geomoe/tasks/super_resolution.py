@@ -17,7 +17,7 @@ from geomoe.models.registry import build
 from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.router import DualRouter
+from geomoe.moe.router import Router
 from geomoe.moe.telemetry import routing_health
 
 __all__ = ["SuperResolution", "learning_rate_factor"]
@@ -124,7 +124,7 @@ class SuperResolution(pl.LightningModule):
 
     def on_train_batch_end(self, *_: object) -> None:
         if self.balance == "bias" and self._balances():
-            routers = [m for m in self.model.modules() if isinstance(m, DualRouter)]
+            routers = [m for m in self.model.modules() if isinstance(m, Router)]
             for router, plan in zip(routers, self._trace, strict=True):
                 router.rebalance(plan, self.balance_weight)
 

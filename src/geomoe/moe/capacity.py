@@ -1,0 +1,73 @@
+"""Capacity: no expert takes more rows than it has places for."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = ["Capacity", "Priority"]
+
+Priority = Literal["order", "gate"]
+"""Who gets the places: the first choices of all rows in their order, then the second ones (``order``, GShard,
+Lepikhin et al. 2021), or the rows with the largest gate (``gate``, batch-priority routing, Riquelme et al.
+2021)."""
+
+
+class Capacity:
+    """Drops the choices for which an expert has no place: ``C = ceil(factor * k * N / E)``.
+
+    A dropped choice adds nothing to its row. What is dropped depends on the other rows of the call.
+
+    Args:
+        factor: places over those that an even load would need; 1.25 to 2 is usual, below 1 always drops.
+        priority: see :data:`Priority`.
+        evaluation_factor: the same in evaluation; None for no limit there, so that a scene does not depend
+            on its tiles.
+    """
+
+    def __init__(
+        self, factor: float = 1.25, priority: Priority = "order", evaluation_factor: float | None = None
+    ) -> None:
+        for name, value in (("factor", factor), ("evaluation_factor", evaluation_factor)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value}: expected above 0")
+        if priority not in get_args(Priority):
+            raise ValueError(f"priority={priority!r}: expected one of {', '.join(get_args(Priority))}")
+        self.factor, self.priority, self.evaluation_factor = factor, priority, evaluation_factor
+
+    def limit(self, experts: Tensor, num_experts: int, training: bool) -> int | None:
+        """Places of each expert for the choices ``[N, k]``; None for no limit."""
+        factor = self.factor if training else self.evaluation_factor
+        return None if factor is None else math.ceil(factor * experts.numel() / num_experts)
+
+    def keep(
+        self, experts: Tensor, weights: Tensor, kept: Tensor | None, num_experts: int, training: bool
+    ) -> Tensor | None:
+        """``[N, k]`` bool, the choices that have a place, out of those ``kept`` so far."""
+        places = self.limit(experts, num_experts, training)
+        if places is None:
+            return kept
+        by_slot = weights.detach().T if self.priority == "gate" else None
+        flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
+        asks = torch.ones_like(flat, dtype=torch.bool) if kept is None else kept.T.reshape(-1)
+        order = torch.arange(len(flat), device=flat.device)
+        if by_slot is not None:
+            order = by_slot.reshape(-1).argsort(descending=True, stable=True)
+        # Those that do not ask stand in a queue of their own, behind all experts.
+        queue = torch.where(asks, flat, num_experts)[order]
+        granted = torch.empty_like(asks)
+        granted[order] = place_in_queue(queue, num_experts + 1) < places
+        return (granted & asks).view(experts.shape[1], -1).T
+
+
+def place_in_queue(queue: Tensor, queues: int) -> Tensor:
+    """For each member of ``queue`` ``[n]``, how many stand before it in the same queue."""
+    order = queue.argsort(stable=True)
+    lengths = torch.bincount(queue, minlength=queues)
+    starts = lengths.cumsum(0) - lengths
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(queue), device=queue.device) - starts[queue[order]]
+    return place

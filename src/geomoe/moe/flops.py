@@ -1,0 +1,40 @@
+"""FLOPs: what a plan costs on a bank, and what a run really executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from geomoe.moe.experts import ExpertBank
+from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.sort import count_choices
+
+__all__ = ["active_flops", "count_flops"]
+
+
+def active_flops(bank: ExpertBank, plan: RoutingPlan) -> int:
+    """Floating-point operations that ``plan`` asks of ``bank``: each choice that is carried out, times its
+    expert's cost.
+
+    A multiply and an add count as two. The router is not counted.
+    """
+    counts = count_choices(plan).tolist()
+    return sum(count * flops for count, flops in zip(counts, bank.row_flops(), strict=True))
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of matrix products, convolutions and attention that ``run`` executed.
+
+    Counted where they happen, so that a routed layer counts what its plan made it do, padding and gathered
+    copies included.
+
+    Example:
+        >>> import torch
+        >>> count_flops(lambda: torch.randn(3, 4) @ torch.randn(4, 5))
+        120
+    """
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())

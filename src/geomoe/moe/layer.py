@@ -1,0 +1,195 @@
+"""Layers: a router and a bank put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geomoe.moe.dispatch import Backend, dispatch
+from geomoe.moe.experts import ExpertBank, Rows
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.router import AnyRouter
+from geomoe.moe.units import Neighbourhoods
+
+__all__ = ["CustomisedGates", "MoE", "MultiGate", "PreGated"]
+
+
+class MoE(nn.Module):
+    """Rows through the experts that a router chose for them.
+
+    Args:
+        router: decides.
+        bank: E experts, as many as the router knows.
+        shared: a module that every row goes through besides, added to what its experts say (DeepSeekMoE,
+        Dai et al. 2024).
+        backend: see :data:`geomoe.moe.dispatch.Backend`.
+
+    Raises:
+        ValueError: a router and a bank of different numbers of experts.
+
+    Example:
+        >>> layer = MoE(switch_router(16, 4), FeedForwardExperts(16, 32, 4))    # doctest: +SKIP
+        >>> y = layer(torch.randn(100, 16))                                    # doctest: +SKIP
+    """
+
+    def __init__(
+        self, router: AnyRouter, bank: ExpertBank, shared: nn.Module | None = None, backend: Backend = "auto"
+    ) -> None:
+        super().__init__()
+        if router.num_experts != bank.num_experts:
+            raise ValueError(
+                f"the router knows {router.num_experts} experts, the bank has {bank.num_experts}"
+            )
+        self.router, self.bank, self.shared, self.backend = router, bank, shared, backend
+
+    def forward(
+        self,
+        rows: Rows,
+        signals: Tensor | None = None,
+        *,
+        grid: tuple[int, ...] | None = None,
+        context: Tensor | None = None,
+        trace: RoutingTrace | None = None,
+    ) -> Tensor:
+        """Results ``[N, ...]``.
+
+        Args:
+            rows: what the experts work on, ``[N, ...]``.
+            signals: ``[N, C]`` what the router looks at; the rows themselves if not given.
+            grid: the shape that the rows came from.
+            context: ``[N, D]`` for a router that is conditioned.
+            trace: the plan is recorded there.
+        """
+        plan = self.router(_signals(rows, signals), grid, context)
+        return self.carry_out(rows, plan, trace)
+
+    def carry_out(self, rows: Rows, plan: RoutingPlan, trace: RoutingTrace | None = None) -> Tensor:
+        """The layer with a plan from elsewhere."""
+        if trace is not None:
+            plan = trace.record(plan)
+        out = dispatch(self.bank, rows, plan, self.backend)
+        return out if self.shared is None else torch.add(out, self.shared(rows))
+
+
+def _signals(rows: Rows, signals: Tensor | None) -> Tensor:
+    if signals is not None:
+        return signals
+    if isinstance(rows, Neighbourhoods):
+        raise ValueError("signals: pixels with their surroundings are no signal, give [N, C]")
+    return rows
+
+
+class MultiGate(nn.Module):
+    """One bank, a gate for every task (MMoE, Ma et al. 2018).
+
+    Args:
+        routers: a router for each task.
+        bank: the experts that tasks share.
+    """
+
+    def __init__(self, routers: Sequence[AnyRouter], bank: ExpertBank, backend: Backend = "auto") -> None:
+        super().__init__()
+        self.routers = nn.ModuleList(routers)
+        self.bank, self.backend = bank, backend
+
+    def forward(
+        self, rows: Rows, signals: Tensor | None = None, *, trace: RoutingTrace | None = None
+    ) -> list[Tensor]:
+        """A result ``[N, ...]`` for every task; plans are recorded in the order of the tasks."""
+        done = []
+        for router in self.routers:
+            plan = router(_signals(rows, signals))
+            plan = plan if trace is None else trace.record(plan)
+            done.append(dispatch(self.bank, rows, plan, self.backend))
+        return done
+
+
+class CustomisedGates(nn.Module):
+    """Experts of each task beside experts that all share (CGC, one level of PLE, Tang et al. 2020).
+
+    A task's gate weighs its own experts and the shared ones. Levels follow each other by giving the
+    results, a list with one entry a task and the shared one last, to the next.
+
+    Args:
+        own: a bank for each task.
+        shared: a bank for all.
+        routers: a router for each task, over its own experts and then the shared ones.
+        shared_router: for the shared path of a level that another follows: over all tasks' experts and then
+            the shared ones. None in the last level.
+    """
+
+    def __init__(
+        self,
+        own: Sequence[ExpertBank],
+        shared: ExpertBank,
+        routers: Sequence[AnyRouter],
+        shared_router: AnyRouter | None = None,
+    ) -> None:
+        super().__init__()
+        for task, (bank, router) in enumerate(zip(own, routers, strict=True)):
+            if router.num_experts != bank.num_experts + shared.num_experts:
+                raise ValueError(
+                    f"task {task}: the router knows {router.num_experts} experts, there are "
+                    f"{bank.num_experts} of its own and {shared.num_experts} shared"
+                )
+        self.own, self.shared = nn.ModuleList(own), shared
+        self.routers, self.shared_router = nn.ModuleList(routers), shared_router
+
+    def forward(self, rows: Sequence[Tensor], *, trace: RoutingTrace | None = None) -> list[Tensor]:
+        """Results for the tasks (and the shared path, last) from rows ``[N, C]`` for each.
+
+        Args:
+            rows: one entry a task and the shared path last; the same tensor in each at the first level.
+            trace: plans are recorded there, in that order.
+        """
+        mine = [_every(bank, x) for bank, x in zip(self.own, rows[:-1], strict=True)]  # [E_t, N, ...] each
+        ours = _every(self.shared, rows[-1])
+        done = []
+        for router, experts, x in zip(self.routers, mine, rows[:-1], strict=True):
+            done.append(_mix(router(x), torch.cat([experts, ours]), trace))
+        if self.shared_router is not None:
+            done.append(_mix(self.shared_router(rows[-1]), torch.cat([*mine, ours]), trace))
+        return done
+
+
+def _every(bank: nn.Module, rows: Tensor) -> Tensor:
+    assert isinstance(bank, ExpertBank)
+    return torch.stack([bank.expert(e, rows) for e in range(bank.num_experts)])
+
+
+def _mix(plan: RoutingPlan, results: Tensor, trace: RoutingTrace | None) -> Tensor:
+    plan = plan if trace is None else trace.record(plan)
+    return torch.einsum("ne,en...->n...", plan.gates.to(results.dtype), results)
+
+
+class PreGated(nn.Module):
+    """Layers whose experts are chosen one layer ahead, so that they can be fetched in time (Hwang et al.
+    2024).
+
+    Layer l's router sees what goes into layer l and plans layer l + 1; the first layer is planned by a
+    router of its own, on the same rows.
+
+    Args:
+        first: plans the first layer.
+        layers: layer l's router plans layer l + 1; the last one's has nothing to plan and must be None there.
+        banks: the experts of each layer.
+    """
+
+    def __init__(self, first: AnyRouter, ahead: Sequence[AnyRouter], banks: Sequence[ExpertBank]) -> None:
+        super().__init__()
+        if len(ahead) != len(banks) - 1:
+            raise ValueError(f"{len(banks)} layers want {len(banks) - 1} routers ahead, not {len(ahead)}")
+        self.first, self.ahead, self.banks = first, nn.ModuleList(ahead), nn.ModuleList(banks)
+
+    def forward(self, rows: Tensor, *, trace: RoutingTrace | None = None) -> Tensor:
+        """Rows ``[N, C]`` through all layers, each added to what went in."""
+        plan = self.first(rows)
+        for i, bank in enumerate(self.banks):
+            assert isinstance(bank, ExpertBank)
+            following = self.ahead[i](rows) if i < len(self.ahead) else None
+            plan = plan if trace is None else trace.record(plan)
+            rows = rows + dispatch(bank, rows, plan)
+            plan = following
+        return rows

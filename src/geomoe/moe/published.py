@@ -1,0 +1,136 @@
+"""Published routers by name, each put together from a score, a choice and adjustments."""
+
+from __future__ import annotations
+
+from geomoe.moe.adjust import BestGroup, LossFreeBias, Noise
+from geomoe.moe.capacity import Capacity
+from geomoe.moe.choice import (
+    AllExperts,
+    BalancedAssignment,
+    ExpertChoice,
+    RandomExperts,
+    RoutingMode,
+    TopK,
+    TopP,
+)
+from geomoe.moe.router import Router
+from geomoe.moe.score import (
+    CosineScore,
+    DSelectScore,
+    FrozenScore,
+    HashScore,
+    HierarchicalScore,
+    HyperplaneScore,
+    LinearScore,
+)
+
+__all__ = [
+    "base_router",
+    "batch_priority_router",
+    "cosine_router",
+    "dselect_router",
+    "dual_router",
+    "expert_choice_router",
+    "frozen_router",
+    "gshard_router",
+    "hash_router",
+    "hyperplane_router",
+    "noisy_top_k_router",
+    "softmax_router",
+    "stochastic_router",
+    "switch_router",
+    "top_p_router",
+]
+
+
+def softmax_router(channels: int, num_experts: int) -> Router:
+    """All experts, weighed by a softmax (Jacobs et al. 1991)."""
+    return Router(LinearScore(channels, num_experts), AllExperts())
+
+
+def dual_router(
+    channels: int, group_sizes: tuple[int, ...], top_k: int = 1, mode: RoutingMode = "soft"
+) -> Router:
+    """The best group, then the best experts of that group (MFG-HMoE, equations 5 to 7).
+
+    Loss-free biases on groups and experts are there and stay 0 unless :meth:`Router.rebalance` is called.
+    """
+    if top_k > min(group_sizes):
+        raise ValueError(f"top_k={top_k}: expected 1 to {min(group_sizes)}, the smallest group")
+    return Router(
+        HierarchicalScore(channels, group_sizes),
+        TopK(top_k, mode),
+        prefer=[BestGroup(group_sizes), LossFreeBias(group_sizes)],
+    )
+
+
+def noisy_top_k_router(channels: int, num_experts: int, top_k: int = 2) -> Router:
+    """Noise, top k, softmax over the k (Shazeer et al. 2017). Starts with even gates, as the paper does."""
+    score = LinearScore(channels, num_experts, gain=0)
+    return Router(score, TopK(top_k, "normalised"), noise=Noise(channels, num_experts))
+
+
+def switch_router(channels: int, num_experts: int, capacity_factor: float = 1.25) -> Router:
+    """The best expert times its probability, within a capacity (Switch, Fedus et al. 2022)."""
+    return Router(LinearScore(channels, num_experts), TopK(1), capacity=Capacity(capacity_factor))
+
+
+def gshard_router(channels: int, num_experts: int, capacity_factor: float = 2.0) -> Router:
+    """Two experts, the second at random by its weight, within a capacity (GShard, Lepikhin et al. 2021)."""
+    choice = TopK(2, "normalised", second_at_random=True)
+    return Router(LinearScore(channels, num_experts), choice, capacity=Capacity(capacity_factor))
+
+
+def batch_priority_router(
+    channels: int, num_experts: int, top_k: int = 1, capacity_factor: float = 1.0
+) -> Router:
+    """Places go to the rows with the largest gate, in evaluation too (V-MoE, Riquelme et al. 2021)."""
+    capacity = Capacity(capacity_factor, "gate", capacity_factor)
+    return Router(LinearScore(channels, num_experts), TopK(top_k), capacity=capacity)
+
+
+def expert_choice_router(channels: int, num_experts: int, rows_per_expert: float = 2.0) -> Router:
+    """Experts choose their rows (Zhou et al. 2022)."""
+    return Router(LinearScore(channels, num_experts), ExpertChoice(rows_per_expert))
+
+
+def top_p_router(channels: int, num_experts: int, p: float = 0.4) -> Router:
+    """As many experts as it takes to reach probability p (Huang et al. 2024)."""
+    return Router(LinearScore(channels, num_experts), TopP(p))
+
+
+def hash_router(num_experts: int, seed: int = 0) -> Router:
+    """A fixed expert for every id (Roller et al. 2021)."""
+    return Router(HashScore(num_experts, seed))
+
+
+def hyperplane_router(channels: int, num_experts: int) -> Router:
+    """A bucket for every side of random hyperplanes (locality-sensitive hashing)."""
+    return Router(HyperplaneScore(channels, num_experts))
+
+
+def base_router(channels: int, num_experts: int) -> Router:
+    """Balanced assignment while training (BASE, Lewis et al. 2021)."""
+    return Router(LinearScore(channels, num_experts), BalancedAssignment())
+
+
+def dselect_router(channels: int, num_experts: int, selectors: int = 2, gamma: float = 1.0) -> Router:
+    """At most ``selectors`` experts once trained, by smooth steps (DSelect-k, Hazimeh et al. 2021)."""
+    return Router(DSelectScore(channels, num_experts, selectors, gamma), AllExperts(threshold=1e-12))
+
+
+def cosine_router(
+    channels: int, num_experts: int, top_k: int = 1, projection: int = 256, temperature: float = 0.5
+) -> Router:
+    """Cosine similarity to an embedding of each expert (Chi et al. 2022)."""
+    return Router(CosineScore(channels, num_experts, projection, temperature), TopK(top_k))
+
+
+def frozen_router(channels: int, num_experts: int, top_k: int = 1) -> Router:
+    """A random gate that never learns; raise ``top_k`` by a schedule (SMoE-Dropout, Chen et al. 2023)."""
+    return Router(FrozenScore(channels, num_experts), TopK(top_k))
+
+
+def stochastic_router(channels: int, num_experts: int, top_k: int = 1) -> Router:
+    """Random experts while training, the mean of all in evaluation (THOR, Zuo et al. 2022)."""
+    return Router(FrozenScore(channels, num_experts), RandomExperts(top_k))

@@ -1,0 +1,127 @@
+"""Schedules: routing that changes as training goes on.
+
+Each is set once a step, by the share of the run that is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from geomoe.moe.adjust import ExpertDropout, Temperature
+from geomoe.moe.choice import Choice, RoutingMode, Selection, TopK
+from geomoe.moe.router import Router
+
+__all__ = ["ElasticTopK", "Ramp", "RoutingSchedule"]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A value that goes in a straight line from ``start`` to ``end`` between two shares of the run.
+
+    >>> Ramp(8, 2, begin=0.0, until=0.5)(0.25)
+    5.0
+    """
+
+    start: float
+    end: float
+    begin: float = 0.0
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.until <= 1:
+            raise ValueError(f"begin={self.begin}, until={self.until}: expected 0 <= begin < until <= 1")
+
+    def __call__(self, share: float) -> float:
+        done = min(max((share - self.begin) / (self.until - self.begin), 0.0), 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+class RoutingSchedule:
+    """Sets a router's parts by the share of the run that is done.
+
+    Curriculum routing is ``top_k=Ramp(E, 1)`` with a falling temperature; SMoE-Dropout (Chen et al. 2023)
+    is a frozen router with ``top_k=Ramp(1, E)``.
+
+    Args:
+        router: whose parts are set.
+        top_k: experts a row, rounded; for a router that chooses by :class:`~geomoe.moe.choice.TopK`.
+        temperature: for one that adjusts by :class:`~geomoe.moe.adjust.Temperature`.
+        dropout: rate, for one that adjusts by :class:`~geomoe.moe.adjust.ExpertDropout`.
+        frozen: shares of the run between which the router does not learn, as ``[(0.0, 0.1)]`` for a warm-up
+            of the experts.
+
+    Raises:
+        ValueError: a part that the router does not have.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        top_k: Ramp | None = None,
+        temperature: Ramp | None = None,
+        dropout: Ramp | None = None,
+        frozen: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self.router, self.top_k, self.temperature, self.dropout = router, top_k, temperature, dropout
+        self.frozen = tuple(frozen)
+        if top_k is not None and not isinstance(router.choice, TopK):
+            raise ValueError("top_k: the router does not choose by TopK")
+        if (
+            top_k is not None
+            and not 1 <= min(top_k.start, top_k.end) <= max(top_k.start, top_k.end) <= router.num_experts
+        ):
+            raise ValueError(f"top_k={top_k}: expected 1 to {router.num_experts}")
+        for name, wanted, kind in (
+            ("temperature", temperature, Temperature),
+            ("dropout", dropout, ExpertDropout),
+        ):
+            if wanted is not None and not self._parts(kind):
+                raise ValueError(f"{name}: the router is not adjusted by {kind.__name__}")
+
+    def _parts(self, kind: type[nn.Module]) -> list[nn.Module]:
+        return [part for part in self.router.adjust if isinstance(part, kind)]
+
+    def step(self, share: float) -> None:
+        """Set everything for ``share`` (0 to 1) of the run."""
+        if self.top_k is not None:
+            assert isinstance(self.router.choice, TopK)
+            self.router.choice.k = round(self.top_k(share))
+        if self.temperature is not None:
+            for part in self._parts(Temperature):
+                part.temperature = self.temperature(share)  # type: ignore[assignment]
+        if self.dropout is not None:
+            for part in self._parts(ExpertDropout):
+                part.rate = self.dropout(share)  # type: ignore[assignment]
+        resting = any(begin <= share < until for begin, until in self.frozen)
+        if self.frozen:
+            self.router.requires_grad_(not resting)
+
+
+class ElasticTopK(Choice):
+    """A random k for every call while training, so that any k serves later (Elastic MoE, Gu et al. 2025).
+
+    Sets of experts are made random by :class:`~geomoe.moe.adjust.ExpertDropout` beside it.
+
+    Args:
+        k: experts a row in evaluation; may be changed.
+        ks: what k is drawn from while training.
+        mode: see :data:`geomoe.moe.choice.RoutingMode`.
+    """
+
+    def __init__(self, k: int, ks: Sequence[int], mode: RoutingMode = "soft") -> None:
+        super().__init__()
+        if not ks or min(ks) < 1:
+            raise ValueError(f"ks={ks}: expected whole numbers from 1, at least one of them")
+        self.k, self.ks = k, tuple(ks)
+        self.fixed = TopK(k, mode)
+
+    def forward(self, logits: Tensor, preference: Tensor) -> Selection:
+        drawn = int(torch.randint(len(self.ks), ()))
+        self.fixed.k = self.ks[drawn] if self.training else self.k
+        selection: Selection = self.fixed(logits, preference)
+        return selection

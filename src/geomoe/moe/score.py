@@ -1,0 +1,268 @@
+"""Scores: what a router thinks of every expert for every row, before anything is chosen.
+
+A score is a module that takes rows ``[N, C]`` (hashes take ids ``[N]``) and, where it is conditioned, a
+context ``[N, D]``, and gives logits ``[N, E]`` in float32. To write a new router is most often to write a
+new score.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.moe.simplex import log_softmax, score
+
+__all__ = [
+    "ConditionedScore",
+    "CosineScore",
+    "DSelectScore",
+    "FrozenScore",
+    "HashScore",
+    "HierarchicalScore",
+    "HyperplaneScore",
+    "LinearScore",
+    "Score",
+]
+
+
+class Score(nn.Module):
+    """Base of all scores.
+
+    Attributes:
+        group_sizes: experts in each group; ``(E,)`` where there are no groups.
+    """
+
+    def __init__(self, group_sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        if not group_sizes or min(group_sizes) < 1:
+            raise ValueError(f"group_sizes={group_sizes}: expected at least one expert in every group")
+        self.group_sizes = tuple(group_sizes)
+
+    @property
+    def num_experts(self) -> int:
+        return sum(self.group_sizes)
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits ``[N, E]`` of ``rows``."""
+        raise NotImplementedError
+
+
+class LinearScore(Score):
+    """``x W``, the gate of most systems (Jacobs et al. 1991, Shazeer et al. 2017).
+
+    Args:
+        channels: width of the rows.
+        num_experts: E.
+        gain: factor on nn.Linear's initial weights; 0 starts undecided, as Shazeer et al. do.
+    """
+
+    def __init__(self, channels: int, num_experts: int, gain: float = 1.0) -> None:
+        super().__init__((num_experts,))
+        self.gate = nn.Linear(channels, num_experts, bias=False)
+        self.gate.weight.data *= gain
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        return score(rows, self.gate.weight)
+
+
+class HierarchicalScore(Score):
+    """A group, then an expert of that group: ``log(p_group * p_expert)`` (MFG-HMoE, equations 5 and 6).
+
+    ``p_i = softmax_i(W x)`` over groups; inside group i, ``p_j = softmax_j(W_i (x + PE_i))``, PE an
+    embedding of the group. Every group's gate is evaluated, so that the softmax of the logits is the full
+    ``p_i * p_j``. It is the hierarchical mixture of Jordan and Jacobs (1994) with one gate more.
+
+    Args:
+        channels: width of the rows.
+        group_sizes: experts in each group.
+        gain: factor on nn.Linear's initial weights. An undecided router gives every expert a weight near 1
+            / E (equation 7 would start at 1/16 of a plain layer's scale), and its choice is noise.
+    """
+
+    def __init__(self, channels: int, group_sizes: tuple[int, ...], gain: float = 4.0) -> None:
+        super().__init__(group_sizes)
+        self.to_group = nn.Linear(channels, len(group_sizes), bias=False)
+        self.to_expert = nn.ModuleList(nn.Linear(channels, size, bias=False) for size in group_sizes)
+        self.group_embedding = nn.Parameter(torch.randn(len(group_sizes), channels) * 0.02)
+        for gate in (self.to_group, *self.to_expert):
+            gate.weight.data *= gain
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        weights = [gate.get_parameter("weight") for gate in self.to_expert]
+        gates = [self.to_group.weight, *weights]
+        shifts = [weight @ self.group_embedding[i] for i, weight in enumerate(weights)]
+        none = self.group_embedding.new_zeros(len(self.group_sizes))
+        # W_i (x + PE_i) is W_i x plus a constant, so that all gates are one product.
+        joined = score(rows, torch.cat(gates), torch.cat([none, *shifts]))
+        groups, *members = joined.split((len(self.group_sizes), *self.group_sizes), -1)
+        log_p = log_softmax(groups)  # [N, G]
+        joint = [log_p[:, i : i + 1] + log_softmax(member) for i, member in enumerate(members)]
+        return torch.cat([part.T for part in joint]).T
+
+
+class CosineScore(Score):
+    """``cos(P x, e_i) / temperature``: blind to the scale of a row (Chi et al. 2022).
+
+    The paper calls tau what divides the cosine, and learns it; so do we, bounded below by 0.01.
+
+    Args:
+        channels: width of the rows.
+        num_experts: E.
+        projection: width in which rows and experts are compared.
+        temperature: of the start.
+    """
+
+    def __init__(
+        self, channels: int, num_experts: int, projection: int = 256, temperature: float = 0.5
+    ) -> None:
+        super().__init__((num_experts,))
+        self.project = nn.Linear(channels, projection, bias=False)
+        self.embedding = nn.Parameter(torch.randn(num_experts, projection))
+        self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        cosine = score(F.normalize(self.project(rows), dim=-1), F.normalize(self.embedding, dim=-1))
+        return cosine / self.temperature.clamp_min(0.01)
+
+
+class DSelectScore(Score):
+    """k selectors written in binary with smooth steps (DSelect-k, Hazimeh et al. 2021, section 3).
+
+    Each selector has a code of log2 E bits in [0, 1]; its weight for expert e is the product, over bits, of
+    the code where e's bit is 1 and of one minus the code where it is 0. Once every bit is saturated, a
+    selector weighs a single expert. The logits are the logarithm of the mixed weights, so that their
+    softmax is the gate.
+
+    Args:
+        channels: width of the rows.
+        num_experts: E, a power of two.
+        selectors: k.
+        gamma: width of the smooth step: a code saturates at ``|z| >= gamma / 2``.
+
+    Raises:
+        ValueError: E is not a power of two.
+    """
+
+    bits: Tensor
+
+    def __init__(self, channels: int, num_experts: int, selectors: int = 2, gamma: float = 1.0) -> None:
+        super().__init__((num_experts,))
+        if num_experts & (num_experts - 1):
+            raise ValueError(f"num_experts={num_experts}: expected a power of two, as codes are binary")
+        self.selectors, self.gamma = selectors, gamma
+        width = self.width = num_experts.bit_length() - 1
+        place = torch.arange(num_experts)[:, None] >> torch.arange(width)  # [E, bits]
+        self.register_buffer("bits", (place & 1).bool(), persistent=False)
+        self.to_code = nn.Linear(channels, selectors * width)
+        self.to_share = nn.Linear(channels, selectors)
+        # Inside the smooth step's range: a code that starts saturated has no gradient.
+        for layer in (self.to_code, self.to_share):
+            nn.init.uniform_(layer.weight, -gamma / (100 * channels**0.5), gamma / (100 * channels**0.5))
+            nn.init.uniform_(layer.bias, -gamma / 100, gamma / 100)
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        # [N, k, 1, bits]
+        code = smooth_step(self.to_code(rows), self.gamma).view(-1, self.selectors, 1, self.width)
+        selected = torch.where(self.bits, code, 1 - code).prod(-1)  # [N, k, E]
+        share = self.to_share(rows).softmax(-1)  # [N, k]
+        gate: Tensor = (share[:, :, None] * selected).sum(1)
+        return gate.clamp_min(torch.finfo(gate.dtype).tiny).log()
+
+
+def smooth_step(z: Tensor, gamma: float) -> Tensor:
+    """0 below ``-gamma / 2``, 1 above ``gamma / 2``, the cubic between them (Hazimeh et al.
+
+    2021, equation 3).
+    """
+    t = (z / gamma).clamp(-0.5, 0.5)
+    return -2 * t**3 + 1.5 * t + 0.5
+
+
+class ConditionedScore(Score):
+    """Another score plus ``U phi``: logits that know the row's sensor, time, place or modality.
+
+    U starts at 0, and a missing context (None, or an all-zero row of it) adds nothing: without metadata the
+    router is the unconditioned one.
+
+    Args:
+        content: the score of the rows themselves.
+        context_channels: width of phi; see :class:`geomoe.moe.signals.MetadataEncoder`.
+    """
+
+    def __init__(self, content: Score, context_channels: int) -> None:
+        super().__init__(content.group_sizes)
+        self.content = content
+        self.condition = nn.Linear(context_channels, self.num_experts, bias=False)
+        nn.init.zeros_(self.condition.weight)
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.content(rows)
+        return logits if context is None else logits + self.condition(context.to(logits.dtype))
+
+
+class FrozenScore(Score):
+    """A random gate that is never trained (SMoE-Dropout, Chen et al. 2023)."""
+
+    weight: Tensor
+
+    def __init__(self, channels: int, num_experts: int) -> None:
+        super().__init__((num_experts,))
+        self.register_buffer("weight", torch.randn(num_experts, channels) / math.sqrt(channels))
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        return score(rows, self.weight)
+
+
+class HashScore(Score):
+    """``hash(id) mod E``: a fixed expert for every id (Roller et al. 2021). Rows are ids ``[N]``, whole
+    numbers.
+
+    The hash is arithmetic alone, so it is the same on every run and machine.
+
+    Args:
+        num_experts: E.
+        seed: another table.
+    """
+
+    def __init__(self, num_experts: int, seed: int = 0) -> None:
+        super().__init__((num_experts,))
+        self.seed = seed
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        if rows.is_floating_point() or rows.dim() != 1:
+            raise ValueError(f"hash routing takes whole ids [N], not {rows.dtype} {list(rows.shape)}")
+        mixed = rows.long() + self.seed * 0x9E3779B9
+        for factor in (0x45D9F3B, 0x45D9F3B):
+            mixed = ((mixed >> 16) ^ mixed) * factor & 0xFFFFFFFF
+        return only((mixed >> 16 ^ mixed) % self.num_experts, self.num_experts)
+
+
+class HyperplaneScore(Score):
+    """Locality-sensitive hashing: on which sides of random hyperplanes a row lies. Equal rows share a bucket.
+
+    Args:
+        channels: width of the rows.
+        num_experts: E, a power of two: a bit a hyperplane.
+    """
+
+    planes: Tensor
+
+    def __init__(self, channels: int, num_experts: int) -> None:
+        super().__init__((num_experts,))
+        if num_experts & (num_experts - 1):
+            raise ValueError(f"num_experts={num_experts}: expected a power of two, a bit a hyperplane")
+        self.register_buffer("planes", torch.randn(num_experts.bit_length() - 1, channels))
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        sides = F.linear(rows, self.planes) > 0  # [N, bits]
+        place = 2 ** torch.arange(sides.shape[1], device=rows.device)
+        return only((sides * place).sum(-1), self.num_experts)
+
+
+def only(expert: Tensor, num_experts: int) -> Tensor:
+    """Logits ``[N, E]`` of certainty: 0 for ``expert`` ``[N]``, minus infinity for the others."""
+    certain = F.one_hot(expert, num_experts).bool()
+    return torch.zeros(certain.shape, device=expert.device).masked_fill(~certain, float("-inf"))

@@ -1,0 +1,108 @@
+"""Mixtures without choices: soft slots, and experts merged before they are run."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.moe.choice import every
+from geomoe.moe.experts import ConvExperts, ExpertBank, FeedForwardExperts
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.router import AnyRouter
+
+__all__ = ["MergedMoE", "SoftMoE", "merge"]
+
+
+class SoftMoE(nn.Module):
+    """Every expert works on slots that are mixtures of all tokens (Puigcerver et al. 2024, equations 1 to 3).
+
+    ``D = softmax over tokens``, ``C = softmax over slots``, ``y = C f(Dᵀ x)``. Tokens and slot parameters
+    are normalised, with a learned scale, as the paper's section 2.3 asks. A token's result depends on the
+    other tokens of its sample.
+
+    Args:
+        bank: E experts on rows ``[n, C]``.
+        channels: C.
+        slots_per_expert: as many slots in all as tokens costs what a dense block does.
+    """
+
+    def __init__(self, bank: ExpertBank, channels: int, slots_per_expert: int = 1) -> None:
+        super().__init__()
+        self.bank, self.slots_per_expert = bank, slots_per_expert
+        slots = bank.num_experts * slots_per_expert
+        self.slots = nn.Parameter(torch.randn(slots, channels) / channels**0.5)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Dispatch and combine weights, ``[B, T, S]`` each, for tokens ``[B, T, C]``."""
+        with torch.autocast(x.device.type, enabled=False):
+            slots = self.scale * F.normalize(self.slots, dim=-1)
+            logits = F.normalize(x.float(), dim=-1) @ slots.T
+            return logits.softmax(1), logits.softmax(2)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """Tokens ``[B, T, C]`` to ``[B, T, C']``.
+
+        What is traced is each token's combine weight by expert; there is no choice that could be replaced.
+        """
+        dispatched, combined = self.gates(x)
+        batch, tokens, _ = x.shape
+        slots = torch.einsum("btc,bts->sbc", x, dispatched.to(x.dtype))  # [S, B, C]: sorted by expert
+        rows = slots.flatten(0, 1)
+        counts = (self.slots_per_expert * batch,) * self.bank.num_experts
+        done = self.bank.run(rows, torch.arange(len(rows), device=x.device), counts)
+        out = torch.einsum("bts,sbc->btc", combined.to(done.dtype), done.unflatten(0, (-1, batch)))
+        if trace is not None:
+            p = combined.unflatten(2, (self.bank.num_experts, -1)).sum(-1).flatten(0, 1)  # [B * T, E]
+            grid = (batch, tokens)
+            trace.record(RoutingPlan(*every(p)[:3], p.log(), self.bank.group_sizes, grid))
+        return out
+
+
+def merge(bank: FeedForwardExperts | ConvExperts, x: Tensor, gates: Tensor) -> Tensor:
+    """One expert for each sample, whose parameters are the mean of all experts' by the sample's gates.
+
+    ``f(x; sum_e g_e theta_e)`` (SMEAR, Muqeeth et al. 2023; Lory, Zhong et al. 2024, by segment).
+
+    Args:
+        bank: feed-forward experts, or convolutions of one kernel size.
+        x: samples or segments, ``[N, T, C]`` for feed-forward, ``[N, C, H, W]`` (padded with zeros) for
+        convolutions.
+        gates: ``[N, E]``.
+    """
+
+    def mixed(parameter: Tensor) -> Tensor:
+        return torch.einsum("ne,e...->n...", gates.to(x.dtype), parameter.to(x.dtype))
+
+    if isinstance(bank, ConvExperts):
+        kernels = mixed(bank.kernels()).flatten(0, 1)  # [N * C_out, C, k, k]
+        image = x.flatten(0, 1)[None]  # a group for each sample
+        bias = mixed(bank.bias).flatten()
+        out = F.conv2d(image, kernels, bias, padding=bank.reach, groups=len(x))
+        return out.view(len(x), -1, *out.shape[2:])
+
+    def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        out = torch.bmm(rows, mixed(weight))
+        return out if bias is None else out + mixed(bias)[:, None]
+
+    return linear(bank.act(linear(x, bank.up, bank.up_bias)), bank.down, bank.down_bias)
+
+
+class MergedMoE(nn.Module):
+    """A router over samples or segments, and a bank that is merged for each by :func:`merge`.
+
+    Args:
+        router: sees one signal a sample; every expert counts, so its choice is most often ``AllExperts``.
+        bank: the experts.
+    """
+
+    def __init__(self, router: AnyRouter, bank: FeedForwardExperts | ConvExperts) -> None:
+        super().__init__()
+        self.router, self.bank = router, bank
+
+    def forward(self, x: Tensor, signals: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """``x`` as :func:`merge` takes it, signals ``[N, C]``."""
+        plan = self.router(signals)
+        plan = plan if trace is None else trace.record(plan)
+        return merge(self.bank, x, plan.gates)
