@@ -62,7 +62,7 @@ class RoutingPlan:
     def groups(self) -> Tensor:
         """``[N, k]`` int64, the group (0-based) of each chosen expert."""
         ends = torch.tensor(self.group_sizes, device=self.experts.device).cumsum(0)
-        return torch.bucketize(self.experts, ends, right=True)
+        return torch.bucketize(self.experts.contiguous(), ends, right=True)
 
     @cached_property
     def members(self) -> Tensor:

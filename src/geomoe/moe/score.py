@@ -150,8 +150,10 @@ class DSelectScore(Score):
 
     def __init__(self, channels: int, num_experts: int, selectors: int = 2, gamma: float = 1.0) -> None:
         super().__init__((num_experts,))
-        if num_experts & (num_experts - 1):
-            raise ValueError(f"num_experts={num_experts}: expected a power of two, as codes are binary")
+        if num_experts < 2 or num_experts & (num_experts - 1):
+            raise ValueError(
+                f"num_experts={num_experts}: expected a power of two from 2, as codes are binary"
+            )
         self.selectors, self.gamma = selectors, gamma
         width = self.width = num_experts.bit_length() - 1
         place = torch.arange(num_experts)[:, None] >> torch.arange(width)  # [E, bits]
@@ -165,7 +167,7 @@ class DSelectScore(Score):
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         # [N, k, 1, bits]
-        code = smooth_step(self.to_code(rows), self.gamma).view(-1, self.selectors, 1, self.width)
+        code = smooth_step(self.to_code(rows), self.gamma).view(len(rows), self.selectors, 1, self.width)
         selected = torch.where(self.bits, code, 1 - code).prod(-1)  # [N, k, E]
         share = self.to_share(rows).softmax(-1)  # [N, k]
         gate: Tensor = (share[:, :, None] * selected).sum(1)

@@ -1,0 +1,70 @@
+"""Every router of the core by name, for the suites that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from geomoe import moe
+from geomoe.moe.surgery import NormScore, NormThreshold, PosteriorScore
+
+CHANNELS, EXPERTS = 8, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    make: Callable[[int, int], moe.AnyRouter]  # channels, experts
+    learns: bool = True  # False: frozen by design, has no parameters
+    alone: bool = True  # in evaluation a row's plan depends on that row alone
+    ids: bool = False  # takes whole ids, not rows
+    dense: bool = False  # runs every expert
+
+
+def conditioned(c: int, e: int) -> moe.Router:
+    return moe.Router(moe.ConditionedScore(moe.LinearScore(c, e), 3))
+
+
+ROUTERS = {
+    "softmax": Case(moe.softmax_router, dense=True),
+    "dual": Case(lambda c, e: moe.dual_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
+    "noisy_top_k": Case(lambda c, e: moe.noisy_top_k_router(c, e) if e > 1 else moe.switch_router(c, e)),
+    "switch": Case(moe.switch_router),
+    "gshard": Case(lambda c, e: moe.gshard_router(c, e) if e > 1 else moe.switch_router(c, e)),
+    "batch_priority": Case(moe.batch_priority_router, alone=False),
+    "expert_choice": Case(moe.expert_choice_router, alone=False),
+    "top_p": Case(lambda c, e: moe.top_p_router(c, e, 0.7)),
+    "hash": Case(lambda c, e: moe.hash_router(e), learns=False, ids=True),
+    "hyperplane": Case(moe.hyperplane_router, learns=False),
+    "base": Case(moe.base_router, alone=False),
+    "dselect": Case(lambda c, e: moe.dselect_router(c, e) if e > 1 else moe.softmax_router(c, e), dense=True),
+    "cosine": Case(lambda c, e: moe.cosine_router(c, e, projection=16)),
+    "frozen": Case(moe.frozen_router, learns=False),
+    "stochastic": Case(moe.stochastic_router, learns=False, dense=True),
+    "conditioned": Case(conditioned),
+    "sparsemax": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), moe.Sparsemax())),
+    "dual_ascent": Case(
+        lambda c, e: moe.Router(moe.LinearScore(c, e), moe.Sparsemax(), prefer=[moe.DualAscent((e,))])
+    ),
+    "loss_free": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), prefer=[moe.LossFreeBias((e,))])),
+    "straight_through": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), moe.TopK(1, "straight_through"))),
+    "expert_dropout": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), adjust=[moe.ExpertDropout(0.5)])),
+    "elastic": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), moe.ElasticTopK(1, range(1, e + 1)))),
+    "posterior": Case(
+        lambda c, e: moe.Router(PosteriorScore(torch.randn(e, c), torch.ones(e)), moe.AllExperts()),
+        learns=False,
+        dense=True,
+    ),
+    "dynamic_k": Case(lambda c, e: moe.Router(NormScore(c, e, 16), NormThreshold(0.5)), learns=False),
+    "fallback": Case(lambda c, e: moe.Fallback(moe.switch_router(c, e))),
+}
+
+
+def rows_for(case: Case, number: int, channels: int = CHANNELS) -> torch.Tensor:
+    return torch.randint(0, 1000, (number,)) if case.ids else torch.randn(number, channels)
+
+
+def router(name: str, experts: int = EXPERTS, seed: int = 0) -> moe.AnyRouter:
+    torch.manual_seed(seed)
+    return ROUTERS[name].make(CHANNELS, experts)

@@ -1,0 +1,241 @@
+"""What holds for every bank of experts, and every way of running it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from geomoe import moe
+
+C, E, N = 4, 4, 30
+GRID = (2, 3, 5)
+
+
+def convolutions(kernels=(1, 3), members=2):
+    return moe.HeterogeneousBank([moe.ConvExperts(C, 6, k, members) for k in kernels])
+
+
+BANKS = {
+    "feed_forward": lambda: moe.FeedForwardExperts(C, 7, E),
+    "gated": lambda: moe.FeedForwardExperts(C, 7, E, "silu", gated=True, bias=False),
+    "low_rank": lambda: warmed(moe.LowRankExperts(nn.Linear(C, 5), 2, E)),
+    "modules": lambda: moe.ModuleExperts(
+        [
+            nn.Linear(C, 6),
+            nn.Sequential(nn.Linear(C, 3), nn.Tanh(), nn.Linear(3, 6)),
+            nn.Linear(C, 6),
+            nn.Linear(C, 6),
+        ],
+        flops=[48, 60, 48, 48],
+    ),
+    "convolutions": convolutions,
+    "convolution_5": lambda: moe.ConvExperts(C, 6, 5, E),
+    "depthwise": lambda: moe.DepthwiseExperts(C, 3, E),
+    "mixed": lambda: moe.HeterogeneousBank([moe.ConvExperts(C, C, 3, 2), moe.DepthwiseExperts(C, 5, 2)]),
+}
+every_bank = pytest.mark.parametrize("name", BANKS)
+every_k = pytest.mark.parametrize("top_k", [1, 2, E])
+
+
+def warmed(bank):
+    nn.init.normal_(bank.b)  # adapters start at 0, where their gradients are 0 too
+    return bank
+
+
+def setup(name, top_k=1, dtype=torch.float32):
+    torch.manual_seed(0)
+    bank = BANKS[name]().to(dtype)
+    router = moe.Router(moe.LinearScore(8, E), moe.TopK(top_k))
+    plan = router(torch.randn(N, 8), GRID)
+    plan = replace(plan, weights=plan.weights.detach().to(dtype).requires_grad_())
+    x = torch.randn(GRID[0], C, *GRID[1:], dtype=dtype, requires_grad=True)
+    return bank, x, plan
+
+
+def rows_of(bank, x):
+    """What the bank works on: pixels with their surroundings, or rows."""
+    spatial = isinstance(bank, moe.ConvExperts | moe.DepthwiseExperts | moe.HeterogeneousBank)
+    return moe.Neighbourhoods.of(x, bank.reach) if spatial else moe.Pixels.of(x).to_rows(x)
+
+
+@every_bank
+@every_k
+def test_back_ends_agree_forward_and_backward(name, top_k):
+    results, grads = [], []
+    for backend in ("dense", "loop", "grouped"):
+        bank, x, plan = setup(name, top_k)
+        out = moe.dispatch(bank, rows_of(bank, x), plan, backend)
+        out.square().sum().backward()
+        results.append(out)
+        learned = [p for p in bank.parameters() if p.requires_grad]
+        grads.append([x.grad, plan.weights.grad, *(p.grad for p in learned)])
+    for other in (1, 2):
+        torch.testing.assert_close(results[other], results[0], atol=1e-5, rtol=1e-5)
+        for a, b in zip(grads[other], grads[0], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@every_bank
+@pytest.mark.parametrize("backend", ["loop", "grouped"])
+def test_gradcheck(name, backend):
+    bank, x, plan = setup(name, 2, torch.float64)
+    learned = [p for p in bank.parameters() if p.requires_grad]
+
+    def run(x, weights, *_):
+        return moe.dispatch(bank, rows_of(bank, x), replace(plan, weights=weights), backend)
+
+    assert torch.autograd.gradcheck(run, (x, plan.weights.detach().requires_grad_(), *learned))
+
+
+@every_bank
+def test_same_plan_same_bits(name):
+    bank, x, plan = setup(name, 2)
+    first, again = (moe.dispatch(bank, rows_of(bank, x), plan) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+@every_bank
+@pytest.mark.parametrize("backend", ["loop", "grouped"])
+def test_an_expert_without_rows_is_safe_and_gets_no_gradient(name, backend):
+    bank, x, plan = setup(name)
+    only = replace(plan, experts=torch.zeros_like(plan.experts))
+    moe.dispatch(bank, rows_of(bank, x), only, backend).square().sum().backward()
+    assert x.grad.abs().sum() > 0
+    for parameter in bank.parameters():
+        if (
+            parameter.requires_grad
+            and parameter.dim() > 1
+            and len(parameter) == E
+            and parameter.grad is not None
+        ):
+            assert parameter.grad[0].abs().sum() > 0
+            assert parameter.grad[1:].abs().sum() == 0
+
+
+@every_bank
+def test_a_dropped_choice_costs_nothing_and_adds_nothing(name):
+    bank, x, plan = setup(name, 2)
+    kept = torch.rand(N, 2) < 0.5
+    kept[:3] = False
+    rows = rows_of(bank, x)
+    out = moe.dispatch(bank, rows, replace(plan, kept=kept))
+    zeroed = replace(plan, weights=plan.weights * kept)
+    torch.testing.assert_close(out, moe.dispatch(bank, rows, zeroed, "dense"), atol=1e-5, rtol=1e-5)
+    assert not out[:3].any()
+    executed = moe.count_flops(lambda: moe.dispatch(bank, rows, replace(plan, kept=kept)))
+    if name in ("depthwise", "mixed"):
+        return  # products that are no matrix products are not seen by the counter
+    assert executed == moe.active_flops(bank, replace(plan, kept=kept))
+    assert executed < moe.active_flops(bank, plan)
+
+
+@every_bank
+def test_nothing_kept_is_zero(name):
+    bank, x, plan = setup(name, 2)
+    out = moe.dispatch(bank, rows_of(bank, x), replace(plan, kept=torch.zeros(N, 2, dtype=torch.bool)))
+    assert out.shape[0] == N
+    assert not out.any()
+
+
+def test_hand_counts_of_flops_parameters_and_reach():
+    feed_forward = moe.FeedForwardExperts(10, 20, 3)
+    assert feed_forward.row_flops() == (2 * (10 * 20 + 20 * 10),) * 3
+    assert feed_forward.num_parameters == 3 * (10 * 20 + 20 + 20 * 10 + 10)
+    gated = moe.FeedForwardExperts(10, 20, 3, gated=True, bias=False)
+    assert gated.row_flops() == (2 * 3 * 10 * 20,) * 3
+    mixed = moe.HeterogeneousBank([moe.ConvExperts(10, 6, 1, 2), moe.ConvExperts(10, 6, 5, 1)])
+    assert mixed.row_flops() == (120, 120, 2 * 25 * 60)
+    assert mixed.reach == 2
+    assert moe.DepthwiseExperts(10, 3, 2).row_flops() == (180, 180)
+    low = moe.LowRankExperts(nn.Linear(10, 6), 2, 3)
+    assert low.row_flops() == (2 * (60 + 20 + 12),) * 3
+
+
+def test_pixels_see_what_a_convolution_sees():
+    torch.manual_seed(0)
+    bank = moe.HeterogeneousBank([moe.ConvExperts(C, 6, k, 2) for k in (1, 5, 3)])
+    x = torch.randn(2, C, 5, 7)
+    plan = moe.dual_router(8, bank.group_sizes, 2)(torch.randn(70, 8), (2, 5, 7))
+    every = torch.stack(
+        [
+            F.conv2d(x, group.kernels()[m], group.bias[m], padding=group.reach)
+            for group in bank
+            for m in range(group.num_experts)
+        ],
+        1,
+    )  # [B, E, C, H, W]
+    gates = moe.Pixels.of(x).from_rows(plan.gates)
+    expected = (every * gates[:, :, None]).sum(1)
+    done = moe.Pixels.of(x).from_rows(moe.dispatch(bank, moe.Neighbourhoods.of(x, bank.reach), plan))
+    torch.testing.assert_close(done, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (5, 7), (1, 1), (3, 4)])
+def test_windows_with_a_halo_see_what_a_convolution_sees(shape):
+    torch.manual_seed(0)
+    bank = moe.HeterogeneousBank([moe.ConvExperts(C, 6, k, 2) for k in (1, 3)])
+    x = torch.randn(2, C, *shape)
+    windows = moe.Windows.of(x, 3, bank.reach)
+    rows = windows.to_rows(x)
+    plan = moe.dual_router(8, bank.group_sizes)(torch.randn(len(rows), 8), windows.grid)
+    done = windows.from_rows(moe.dispatch(bank, rows, plan))
+    spread = plan.gates.view(*windows.grid, -1).repeat_interleave(3, 1).repeat_interleave(3, 2)
+    gates = spread[:, : shape[0], : shape[1]].permute(0, 3, 1, 2)
+    every = torch.stack(
+        [F.conv2d(x, g.kernels()[m], g.bias[m], padding=g.reach) for g in bank for m in range(2)], 1
+    )
+    torch.testing.assert_close(done, (every * gates[:, :, None]).sum(1), atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_start_as_the_layer_and_can_be_merged_into_it():
+    base = nn.Linear(6, 5)
+    bank, x = moe.LowRankExperts(base, 3, 2, alpha=6), torch.randn(7, 6)
+    assert torch.equal(bank.expert(1, x), base(x))
+    nn.init.normal_(bank.b)
+    torch.testing.assert_close(bank.expert(1, x), F.linear(x, bank.merged(1), base.bias))
+    assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_opaque_experts_are_functions_or_estimators():
+    class Doubles:
+        def predict(self, rows):
+            assert type(rows).__module__ == "numpy"
+            return rows.sum(1) * 2
+
+    bank = moe.OpaqueExperts([Doubles(), lambda rows: rows.sum(1, keepdim=True)])
+    x = torch.randn(9, 3)
+    plan = moe.hash_router(2)(torch.arange(9))
+    out = moe.dispatch(bank, x, plan)
+    expected = x.sum(1, keepdim=True) * torch.where(plan.experts == 0, 2, 1)
+    torch.testing.assert_close(out, expected)
+    with pytest.raises(ValueError, match="no method"):
+        moe.OpaqueExperts(["a word"])
+
+
+def test_frozen_modules_pass_gradients_and_take_none():
+    bank = moe.ModuleExperts([nn.Linear(3, 3), nn.Linear(3, 3)], frozen=True)
+    x = torch.randn(5, 3, requires_grad=True)
+    moe.MoE(moe.softmax_router(3, 2), bank)(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert all(p.grad is None for p in bank.parameters())
+
+
+def test_a_plan_for_another_bank_is_refused():
+    bank, x, plan = setup("feed_forward")
+    with pytest.raises(ValueError, match=r"plan is for 30 rows and 4 experts.*29 and 4"):
+        moe.dispatch(bank, rows_of(bank, x)[:29], plan)
+    with pytest.raises(ValueError, match="backend='fast'"):
+        moe.dispatch(bank, rows_of(bank, x), plan, "fast")
+    with pytest.raises(ValueError, match="output channels"):
+        moe.HeterogeneousBank([moe.ConvExperts(4, 6, 1, 2), moe.ConvExperts(4, 5, 3, 2)])
+    with pytest.raises(ValueError, match="router knows 3 experts, the bank has 4"):
+        moe.MoE(moe.switch_router(4, 3), bank)
+
+
+def test_chunks_of_the_gathered_rows_change_nothing(monkeypatch):
+    bank, x, plan = setup("convolutions")
+    whole = moe.dispatch(bank, rows_of(bank, x), plan)
+    monkeypatch.setattr("geomoe.moe.grouped._CACHE", 200)
+    torch.testing.assert_close(moe.dispatch(bank, rows_of(bank, x), plan), whole)

@@ -1,0 +1,134 @@
+"""What holds for every router, whatever it is made of."""
+
+import io
+
+import pytest
+import torch
+
+from geomoe import moe
+from tests.moe.routers import CHANNELS, EXPERTS, ROUTERS, router, rows_for
+
+ROWS = 40
+every_router = pytest.mark.parametrize("name", ROUTERS)
+
+
+@every_router
+def test_the_plan_is_well_formed(name):
+    case, made = ROUTERS[name], router(name)
+    plan = made.train()(rows_for(case, ROWS), (5, 8))
+    k = plan.top_k
+    assert plan.experts.shape == plan.weights.shape == (ROWS, k)
+    assert plan.experts.dtype == torch.int64
+    assert plan.probabilities.shape == plan.logits.shape == (ROWS, EXPERTS)
+    assert 0 <= int(plan.experts.min()) <= int(plan.experts.max()) < EXPERTS
+    torch.testing.assert_close(plan.probabilities.sum(1), torch.ones(ROWS))
+    assert plan.grid == (5, 8)
+    assert all(len(set(row)) == k for row in plan.experts.tolist())  # no expert twice
+    assert torch.isfinite(plan.weights).all()
+
+
+@every_router
+def test_evaluation_is_deterministic(name):
+    case, made = ROUTERS[name], router(name).eval()
+    rows = rows_for(case, ROWS)
+    assert made(rows).digest() == made(rows).digest()
+
+
+@every_router
+def test_a_row_does_not_depend_on_the_others_unless_it_says_so(name):
+    case, made = ROUTERS[name], router(name).eval()
+    assert made.row_independent == case.alone
+    if not case.alone:
+        return
+    rows = rows_for(case, ROWS)
+    whole, part = made(rows), made(rows[7:12])
+    assert torch.equal(whole.experts[7:12], part.experts)
+    torch.testing.assert_close(whole.gates[7:12], part.gates)
+
+
+@every_router
+def test_a_gradient_reaches_every_parameter(name):
+    case, made = ROUTERS[name], router(name).train()
+    if not case.learns:
+        wanted = {"dynamic_k"}  # its predictor learns norms, by norm_loss
+        assert name in wanted or not list(made.parameters())
+        return
+    for seed in range(5):  # of several calls: stochastic parts may leave a parameter out of one
+        torch.manual_seed(seed)
+        rows = rows_for(case, 200)
+        plan = made(rows, context=torch.randn(200, 3))
+        (plan.gates * torch.randn(200, EXPERTS)).sum().backward()
+    without = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@every_router
+def test_state_survives_save_and_load(name):
+    case, made = ROUTERS[name], router(name).eval()
+    rows = rows_for(case, ROWS)
+    file = io.BytesIO()
+    torch.save(made.state_dict(), file)
+    file.seek(0)
+    other = router(name, seed=1).eval()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other(rows).digest() == made(rows).digest()
+
+
+@every_router
+def test_one_expert_is_the_dense_block(name):
+    case, made = ROUTERS[name], router(name, 1).eval()
+    if name == "base":
+        pytest.skip("BASE weighs by a sigmoid, also a single expert")
+    rows = torch.randn(ROWS, CHANNELS)
+    bank = moe.FeedForwardExperts(CHANNELS, 16, 1)
+    out = moe.MoE(made, bank)(rows, rows_for(case, ROWS))
+    torch.testing.assert_close(out, bank.expert(0, rows))
+
+
+@every_router
+def test_permuting_rows_permutes_results(name):
+    case, made = ROUTERS[name], router(name).eval()
+    signals, rows = rows_for(case, ROWS), torch.randn(ROWS, CHANNELS)
+    layer = moe.MoE(made, moe.FeedForwardExperts(CHANNELS, 16, EXPERTS))
+    order = torch.randperm(ROWS)
+    torch.testing.assert_close(layer(rows[order], signals[order]), layer(rows, signals)[order])
+
+
+@every_router
+def test_no_rows_are_fine(name):
+    case, made = ROUTERS[name], router(name).eval()
+    layer = moe.MoE(made, moe.FeedForwardExperts(CHANNELS, 16, EXPERTS))
+    assert layer(torch.zeros(0, CHANNELS), rows_for(case, 0)).shape == (0, CHANNELS)
+
+
+@every_router
+def test_back_ends_agree(name):
+    case, made = ROUTERS[name], router(name).eval()
+    rows = torch.randn(ROWS, CHANNELS)
+    plan = made(rows_for(case, ROWS))
+    bank = moe.FeedForwardExperts(CHANNELS, 16, EXPERTS)
+    dense = moe.dispatch(bank, rows, plan, "dense")
+    for backend in ("loop", "grouped"):
+        torch.testing.assert_close(moe.dispatch(bank, rows, plan, backend), dense, atol=1e-5, rtol=1e-5)
+
+
+@every_router
+def test_executed_flops_are_those_declared(name):
+    case, made = ROUTERS[name], router(name).eval()
+    rows = torch.randn(ROWS, CHANNELS)
+    plan = made(rows_for(case, ROWS))
+    bank = moe.FeedForwardExperts(CHANNELS, 16, EXPERTS)
+    executed = moe.count_flops(lambda: moe.dispatch(bank, rows, plan))
+    assert executed == moe.active_flops(bank, plan)
+    if case.dense and name != "dselect":
+        assert executed == ROWS * EXPERTS * 2 * (8 * 16 + 16 * 8)
+
+
+def test_permuting_experts_with_their_gates_changes_nothing():
+    made, bank = router("switch").eval(), moe.FeedForwardExperts(CHANNELS, 16, EXPERTS)
+    rows, order = torch.randn(ROWS, CHANNELS), torch.randperm(EXPERTS)
+    before = moe.MoE(made, bank)(rows)
+    with torch.no_grad():
+        for stack in (made.score.gate.weight, *bank.parameters()):
+            stack.copy_(stack[order].clone())
+    torch.testing.assert_close(moe.MoE(made, bank)(rows), before)

@@ -1,0 +1,639 @@
+"""The known value or property of every technique, one test each (or a few)."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from geomoe import moe
+from geomoe.moe.assignment import balanced_assignment
+from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.simplex import sparsemax
+
+N, C, E = 60, 8, 4
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def rows():
+    return torch.randn(N, C)
+
+
+def made(probabilities, k=1):
+    p = torch.as_tensor(probabilities)
+    best = p.topk(k, 1)
+    return RoutingPlan(best.indices, best.values, p, p.log(), (p.shape[1],), (len(p),))
+
+
+def collapsed():
+    return made([[1.0] + [0.0] * (E - 1)] * 8)
+
+
+def even():
+    return made((0.96 * torch.eye(E) + 0.01).repeat(2, 1))
+
+
+# Routers
+
+
+def test_dual_routing_is_the_product_and_both_gates_learn():
+    router, x = moe.dual_router(C, (3, 2), 2), rows()
+    plan, score = router(x), router.score
+    p_group = (x @ score.to_group.weight.T).softmax(1)
+    p_expert = ((x + score.group_embedding[1]) @ score.to_expert[1].weight.T).softmax(1)
+    torch.testing.assert_close(plan.probabilities[:, 3:], p_group[:, 1:] * p_expert)
+    torch.testing.assert_close(plan.probabilities.sum(1), torch.ones(N))
+    assert (plan.groups == p_group.argmax(1, keepdim=True)).all()
+    assert (plan.members < torch.tensor([3, 2])[plan.groups]).all()
+    plan.weights.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in router.parameters())
+
+
+def test_noisy_top_k_has_k_gates_that_sum_to_one_and_noise_only_in_training():
+    router, x = moe.noisy_top_k_router(C, E, 2), rows()
+    plan = router(x)
+    assert ((plan.gates > 0).sum(1) == 2).all()
+    torch.testing.assert_close(plan.gates.sum(1), torch.ones(N))
+    assert not torch.equal(plan.logits, plan.clean_logits)
+    assert not plan.clean_logits.any()  # W starts at 0
+    quiet = router.eval()(x)
+    assert quiet.clean_logits is None
+    assert torch.equal(quiet.logits, router(x).logits)
+
+
+def test_switch_weighs_by_the_probability():
+    plan = moe.switch_router(C, E)(rows())
+    assert torch.equal(plan.weights, plan.probabilities.amax(1, keepdim=True))
+
+
+@pytest.mark.parametrize("priority", ["order", "gate"])
+def test_no_load_is_above_capacity_and_what_is_dropped_adds_nothing(priority):
+    router = moe.Router(
+        moe.LinearScore(C, E), moe.TopK(2, "normalised"), capacity=moe.Capacity(0.5, priority)
+    )
+    x = rows()
+    plan = router(x)
+    limit = math.ceil(0.5 * 2 * N / E)
+    counts = torch.bincount(plan.experts[plan.kept], minlength=E)
+    assert counts.max() == limit
+    out = moe.dispatch(moe.FeedForwardExperts(C, 8, E), x, plan)
+    dropped = ~plan.kept.any(1)
+    assert dropped.any()
+    assert not out[dropped].any()
+
+
+def test_gshard_keeps_all_first_choices_before_any_second_one():
+    router = moe.gshard_router(C, E, capacity_factor=0.5)
+    plan = router(rows())
+    firsts = torch.bincount(plan.experts[:, 0], minlength=E)
+    kept_firsts = torch.bincount(plan.experts[:, 0][plan.kept[:, 0]], minlength=E)
+    limit = math.ceil(0.5 * 2 * N / E)
+    assert torch.equal(kept_firsts, firsts.clamp(max=limit))
+    assert router.eval()(rows()).kept is None  # neither chance nor limit in evaluation
+
+
+def test_gshard_takes_the_second_by_chance_of_its_weight():
+    choice = moe.TopK(2, "normalised", second_at_random=True)
+    p = torch.tensor([0.8, 0.15, 0.05]).expand(20_000, 3)
+    share = choice(p.log(), p.log()).kept[:, 1].float().mean()
+    assert float(share) == pytest.approx(2 * 0.15 / 0.95, abs=0.02)
+
+
+def test_batch_priority_drops_the_smallest_gates():
+    router = moe.batch_priority_router(C, E, capacity_factor=0.6).eval()
+    plan = router(rows())
+    for e in range(E):
+        mine = plan.experts[:, 0] == e
+        gates, kept = plan.weights[mine, 0], plan.kept[mine, 0]
+        if (~kept).any() and kept.any():
+            assert gates[~kept].max() <= gates[kept].min()
+
+
+def test_expert_choice_has_an_even_load():
+    plan = moe.expert_choice_router(C, E, 1.5)(rows())
+    counts = torch.bincount(plan.experts[plan.kept], minlength=E)
+    assert counts.tolist() == [math.ceil(1.5 * N / E)] * E
+    column = plan.probabilities[:, 2]
+    assert column[plan.kept[:, 2]].min() >= column[~plan.kept[:, 2]].max()
+
+
+def test_top_p_grows_from_one_to_all():
+    score, x = moe.LinearScore(C, E), rows()
+    numbers = [moe.Router(score, moe.TopP(p))(x).kept.sum(1) for p in (0.0, 0.3, 0.6, 0.9, 1.0)]
+    assert (numbers[0] == 1).all()
+    assert (numbers[-1] == E).all()
+    assert all((a <= b).all() for a, b in itertools.pairwise(numbers))
+    plan = moe.Router(score, moe.TopP(0.6))(x)
+    assert (plan.gates.sum(1) >= 0.6 - 1e-6).all()
+    less = plan.gates.sum(1) - plan.weights.gather(1, plan.kept.sum(1, keepdim=True) - 1)[:, 0]
+    assert (less < 0.6 + 1e-6).all()  # without the last one it would not be reached
+
+
+def test_hash_is_stable_across_runs_and_even():
+    plan = moe.hash_router(5)(torch.arange(5000))
+    assert plan.experts[:10, 0].tolist() == [0, 0, 2, 4, 0, 2, 3, 3, 1, 2]
+    assert min(moe.routing_health(plan).load) > 0.18
+    assert (
+        moe.hash_router(5, seed=1)(torch.arange(50)).digest() != moe.hash_router(5)(torch.arange(50)).digest()
+    )
+    with pytest.raises(ValueError, match="whole ids"):
+        moe.hash_router(5)(torch.randn(3))
+
+
+def test_hyperplanes_give_equal_rows_one_bucket_and_do_not_see_scale():
+    router, x = moe.hyperplane_router(C, 8), rows()
+    assert torch.equal(router(x).experts, router(x * 3).experts)
+    assert len(router(x[:1].repeat(9, 1)).experts.unique()) == 1
+    assert len(router(x).experts.unique()) == 8
+
+
+@pytest.mark.parametrize(("number", "experts"), [(40, 8), (30, 7), (64, 4), (5, 3), (3, 5), (1, 2)])
+def test_base_is_scipys_assignment(number, experts):
+    scores = torch.randn(number, experts)
+    mine = balanced_assignment(scores)
+    places = -(-number // experts)
+    value = scores.double().repeat_interleave(places, 1).numpy()
+    chosen_rows, columns = linear_sum_assignment(value, maximize=True)
+    assert torch.equal(chosen_rows_of(mine), torch.as_tensor(chosen_rows))
+    assert mine.tolist() == (columns // places).tolist()
+    assert torch.bincount(mine, minlength=experts).max() <= places
+
+
+def chosen_rows_of(assignment):
+    return torch.arange(len(assignment))
+
+
+def test_base_is_balanced_in_training_and_greedy_in_evaluation():
+    router, x = moe.base_router(C, E), rows() + 1
+    assert torch.bincount(router.train()(x).experts[:, 0], minlength=E).tolist() == [N // E] * E
+    plan = router.eval()(x)
+    assert torch.equal(plan.experts[:, 0], plan.logits.argmax(1))
+
+
+def test_base_on_equal_scores_is_still_balanced():
+    assert torch.bincount(balanced_assignment(torch.ones(12, 3))).tolist() == [4, 4, 4]
+    assert torch.bincount(balanced_assignment(torch.ones(12, 3) + 1e-9 * torch.randn(12, 3))).tolist() == [
+        4,
+        4,
+        4,
+    ]
+
+
+def test_dselect_has_at_most_k_experts_once_saturated():
+    router, x = moe.dselect_router(C, 8, selectors=2), rows()
+    early = router(x)
+    assert (early.kept.sum(1) == 8).all()
+    torch.testing.assert_close(early.gates.sum(1), torch.ones(N))
+    with torch.no_grad():
+        router.score.to_code.weight.copy_(torch.randn(6, C) * 100)
+    late = router(x)
+    assert (late.kept.sum(1) <= 2).float().mean() > 0.9
+    torch.testing.assert_close(late.gates.sum(1), torch.ones(N))
+    with pytest.raises(ValueError, match="power of two"):
+        moe.dselect_router(C, 6)
+
+
+def test_cosine_does_not_see_scale():
+    router, x = moe.cosine_router(C, E), rows()
+    torch.testing.assert_close(router(x).logits, router(x * 1000).logits)
+    assert router(x).logits.abs().max() <= 1 / 0.5
+
+
+def test_frozen_routers_learn_nothing_and_all_experts_are_the_dense_mix():
+    router, x = moe.frozen_router(C, E, E), rows()
+    assert not list(router.parameters())
+    bank = moe.FeedForwardExperts(C, 8, E)
+    every = torch.stack([bank.expert(e, x) for e in range(E)], 1)
+    mix = (every * router(x).probabilities[:, :, None]).sum(1)
+    torch.testing.assert_close(moe.MoE(router, bank)(x), mix)
+
+
+def test_stochastic_experts_choose_at_random_and_agree_when_equal():
+    router, x = moe.stochastic_router(C, E), rows()
+    assert not torch.equal(router(x).experts, router(x).experts)
+    bank = moe.FeedForwardExperts(C, 8, E)
+    with torch.no_grad():
+        for stack in bank.parameters():
+            stack.copy_(stack[:1].expand_as(stack).clone())
+    layer = moe.MoE(router, bank)
+    assert float(moe.consistency_loss(layer(x), layer(x))) == pytest.approx(0, abs=1e-9)
+    torch.testing.assert_close(layer.eval()(x), bank.expert(0, x))
+    assert float(moe.consistency_loss(x, -x)) > 0
+
+
+def test_merging_linear_experts_equals_mixing_their_results():
+    bank, x = moe.ConvExperts(3, 5, 3, E), torch.randn(2, 3, 6, 7)
+    gates = torch.randn(2, E).softmax(1)
+    each = torch.stack([F.conv2d(x, bank.kernels()[e], bank.bias[e], padding=1) for e in range(E)], 1)
+    torch.testing.assert_close(
+        moe.merge(bank, x, gates), (each * gates[:, :, None, None, None]).sum(1), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_merging_one_expert_is_that_expert():
+    bank, x = moe.FeedForwardExperts(C, 12, E, gated=True), torch.randn(3, 5, C)
+    only = F.one_hot(torch.tensor([2, 0, 3]), E).float()
+    expected = torch.stack([bank.expert(e, x[i]) for i, e in enumerate((2, 0, 3))])
+    torch.testing.assert_close(moe.merge(bank, x, only), expected)
+    layer, trace = moe.MergedMoE(moe.softmax_router(C, E), bank), moe.RoutingTrace()
+    layer(x, x.mean(1), trace).sum().backward()
+    assert trace[0].num_rows == 3
+    assert layer.router.score.gate.weight.grad.abs().sum() > 0
+
+
+def test_soft_slots_are_averages_of_tokens():
+    layer, x = moe.SoftMoE(moe.FeedForwardExperts(C, 8, E), C, 3), torch.randn(2, 10, C)
+    dispatched, combined = layer.gates(x)
+    torch.testing.assert_close(dispatched.sum(1), torch.ones(2, 3 * E))
+    torch.testing.assert_close(combined.sum(2), torch.ones(2, 10))
+    slots = torch.einsum("bts,btc->bsc", dispatched, x)
+    done = torch.stack([layer.bank.expert(s // 3, slots[:, s]) for s in range(3 * E)], 1)
+    trace = moe.RoutingTrace()
+    torch.testing.assert_close(layer(x, trace), torch.einsum("bts,bsc->btc", combined, done))
+    assert trace[0].grid == (2, 10)
+    layer(x).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def test_a_task_does_not_move_another_tasks_gate():
+    x = rows()
+    mmoe = moe.MultiGate([moe.softmax_router(C, E) for _ in range(2)], moe.FeedForwardExperts(C, 8, E))
+    mmoe(x)[0].sum().backward()
+    assert mmoe.routers[0].score.gate.weight.grad.abs().sum() > 0
+    assert mmoe.routers[1].score.gate.weight.grad is None
+    assert mmoe.bank.up.grad.abs().sum() > 0
+
+
+def test_ple_keeps_own_experts_to_their_task():
+    x = rows()
+
+    def level(last):
+        return moe.CustomisedGates(
+            [moe.FeedForwardExperts(C, 8, 2) for _ in range(2)],
+            moe.FeedForwardExperts(C, 8, 1),
+            [moe.softmax_router(C, 3) for _ in range(2)],
+            None if last else moe.softmax_router(C, 5),
+        )
+
+    one, two, trace = level(False), level(True), moe.RoutingTrace()
+    a, b = two(one([x] * 3, trace=trace), trace=trace)
+    assert a.shape == b.shape == (N, C)
+    assert len(trace) == 5
+    a.sum().backward()
+    assert two.own[1].up.grad is None
+    assert two.routers[1].score.gate.weight.grad is None
+    assert two.own[0].up.grad.abs().sum() > 0
+    assert two.shared.up.grad.abs().sum() > 0
+    assert one.own[1].up.grad.abs().sum() > 0  # through the shared path of the first level
+    with pytest.raises(ValueError, match="task 0"):
+        moe.CustomisedGates([moe.FeedForwardExperts(C, 8, 2)], one.shared, [moe.softmax_router(C, 4)])
+
+
+def test_shared_expert_alone_where_nothing_is_routed():
+    shared, x = nn.Linear(C, C), rows()
+    layer = moe.MoE(moe.switch_router(C, E), moe.FeedForwardExperts(C, 8, E), shared)
+    plan = layer.router(x)
+    off = torch.zeros_like(plan.experts, dtype=torch.bool)
+    torch.testing.assert_close(layer.carry_out(x, plan_with(plan, kept=off)), shared(x))
+    torch.testing.assert_close(layer(x), shared(x) + moe.dispatch(layer.bank, x, plan))
+
+
+def plan_with(plan, **changes):
+    from dataclasses import replace
+
+    return replace(plan, **changes)
+
+
+def test_pre_gated_plan_ignores_the_layer_before_it():
+    banks = [moe.FeedForwardExperts(C, 8, E) for _ in range(2)]
+    stack = moe.PreGated(moe.switch_router(C, E), [moe.switch_router(C, E)], banks)
+    x, before, after = rows(), moe.RoutingTrace(), moe.RoutingTrace()
+    stack(x, trace=before)
+    with torch.no_grad():
+        banks[0].down.mul_(100)
+    stack(x, trace=after)
+    assert before[1].digest() == after[1].digest()
+    stack(x).sum().backward()
+    assert all(p.grad is not None for p in stack.parameters())
+
+
+def test_metadata_moves_logits_only_once_learned_and_missing_ones_never():
+    encoder = moe.MetadataEncoder({"day_of_year": 365.25, "longitude": 360}, {"gsd": 10}, {"sensor": 3})
+    score = moe.ConditionedScore(moe.LinearScore(C, E), encoder.channels)
+    router, x = moe.Router(score), rows()
+    nothing = {"day_of_year": torch.full((N,), float("nan")), "sensor": torch.full((N,), -1)}
+    known = {"day_of_year": torch.full((N,), 100.0), "gsd": torch.full((N,), 10.0), "sensor": torch.ones(N)}
+    plain = router(x).logits
+    torch.testing.assert_close(router(x, context=encoder(known)).logits, plain)  # U starts at 0
+    nn.init.normal_(score.condition.weight)
+    torch.testing.assert_close(router(x, context=encoder(nothing)).logits, plain)
+    assert (router(x, context=encoder(known)).logits - plain).abs().max() > 0.1
+    with pytest.raises(ValueError, match="season"):
+        encoder({"season": torch.ones(2)})
+    with pytest.raises(ValueError, match="sensor: expected 0 to 2"):
+        encoder({"sensor": torch.tensor([3])})
+
+
+def test_the_year_has_no_edge():
+    days = moe.cyclic(torch.tensor([365.0, 1.0, 183.0]), 365.25)
+    assert (days[0] - days[1]).norm() < 0.03
+    assert (days[0] - days[2]).norm() > 1.9
+
+
+def test_about_one_in_a_hundred_of_the_known_falls_back_and_most_of_the_strange():
+    router = moe.Fallback(moe.switch_router(C, E), quantile=0.99)
+    router.router.eval()
+    plain = router.router(torch.randn(4000, C))
+    router.fit(plain)
+    known, strange = router(torch.randn(4000, C)), router(torch.zeros(50, C))
+    assert (~known.kept).float().mean() == pytest.approx(0.01, abs=0.006)
+    assert not strange.weights[~strange.kept[:, 0]].any()
+    shared = nn.Linear(C, C)
+    layer = moe.MoE(router, moe.FeedForwardExperts(C, 8, E), shared)
+    router.threshold.fill_(-100.0)
+    x = rows()
+    torch.testing.assert_close(layer(x), shared(x))
+    router.answer = "mean"
+    every = torch.stack([layer.bank.expert(e, x) for e in range(E)]).mean(0)
+    torch.testing.assert_close(layer(x), shared(x) + every)
+
+
+def test_replay_is_bit_equal_and_refuses_other_layers():
+    layer, x = moe.MoE(moe.switch_router(C, E), moe.FeedForwardExperts(C, 8, E)), rows()
+    first = moe.RoutingTrace()
+    before = layer(x, trace=first)
+    with torch.no_grad():
+        layer.router.score.gate.weight.normal_()
+    second = moe.Replay(first)
+    torch.testing.assert_close(layer(x, trace=second), before)
+    assert second[0].digest() == first[0].digest()
+    assert layer.router(x).digest() != first[0].digest()
+    with pytest.raises(ValueError, match="one more layer"):
+        layer(x, trace=second)
+    with pytest.raises(ValueError, match="60"):
+        layer(x[:5], trace=moe.Replay(first))
+
+
+# Balance
+
+
+def test_balance_terms_at_their_known_values():
+    assert float(moe.importance_loss(collapsed())) == pytest.approx(E - 1)
+    assert float(moe.importance_loss(even())) == pytest.approx(0, abs=1e-10)
+    assert float(moe.switch_loss(collapsed())) == pytest.approx(E)
+    assert float(moe.switch_loss(even())) == pytest.approx(1)
+    uniform = made(torch.full((8, E), 1 / E), k=2)
+    assert float(moe.switch_loss(uniform)) == pytest.approx(1)  # for every k
+    assert float(moe.z_loss(moe.Router(zero(moe.LinearScore(C, E)))(rows()))) == pytest.approx(
+        math.log(E) ** 2
+    )
+    assert float(moe.router_similarity_loss(torch.eye(C)[:, :E])) == 0
+    assert float(moe.router_similarity_loss(torch.ones(2, 2))) == pytest.approx(1 + 2 + 2 + 1)
+
+
+def zero(score):
+    nn.init.zeros_(score.gate.weight)
+    return score
+
+
+def test_load_loss_is_the_probability_of_being_chosen():
+    router = moe.noisy_top_k_router(C, E, 2)
+    with torch.no_grad():
+        router.score.gate.weight.normal_(std=0.3)
+    x = rows()
+    plan = router(x)
+    drawn = torch.zeros(E)
+    for _ in range(300):
+        drawn += torch.bincount(router(x).experts.flatten(), minlength=E)
+    value = float(moe.load_loss(plan))
+    measured = float(drawn.var(correction=0) / drawn.mean() ** 2)
+    assert value == pytest.approx(measured, abs=0.05)
+    moe.load_loss(plan).backward()
+    assert router.score.gate.weight.grad.abs().sum() > 0
+    assert router.noise.width.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="without noise"):
+        moe.load_loss(router.eval()(x))
+
+
+def test_loss_free_bias_evens_the_load_and_leaves_weights_alone():
+    bias = moe.LossFreeBias((E,))
+    router, x = moe.Router(moe.LinearScore(C, E), prefer=[bias]), rows() + 2
+    before = router(x)
+    for _ in range(400):
+        router.rebalance(router(x), 0.01)
+    after = router(x)
+    assert min(moe.routing_health(after).load) > 0.15 > min(moe.routing_health(before).load)
+    assert torch.equal(before.probabilities, after.probabilities)
+    assert torch.equal(after.weights, after.probabilities.gather(1, after.experts))
+    unchanged = bias.bias.clone()
+    router(x)  # a second forward pass, as checkpointing makes, counts nothing
+    assert torch.equal(bias.bias, unchanged)
+
+
+def test_dual_ascent_evens_a_sparsemax_gate():
+    router = moe.Router(moe.LinearScore(C, E), moe.Sparsemax(), prefer=[moe.DualAscent((E,))])
+    x = rows() + 2
+    before = moe.routing_health(router(x))
+    for _ in range(400):
+        router.rebalance(router(x), 0.1)
+    after = moe.routing_health(router(x))
+    assert after.gini < 0.1 < before.gini
+    assert sparsemax(torch.tensor([[0.5, 0.3, -1.0]])).tolist()[0] == pytest.approx([0.6, 0.4, 0.0])
+
+
+def test_group_biases_even_groups_and_experts():
+    router, x = moe.dual_router(C, (2, 2)), torch.randn(400, C) + 2
+    before = router(x)
+    for _ in range(600):
+        router.rebalance(router(x), 0.05)
+    assert min(moe.routing_health(router(x)).load) > 0.2 > min(moe.routing_health(before).load)
+
+
+def test_cka_sees_through_rotation_and_scale():
+    a = torch.randn(200, 6)
+    turn, _ = torch.linalg.qr(torch.randn(6, 6))
+    assert float(moe.cka(a, a)) == pytest.approx(1)
+    assert float(moe.cka(a, 3 * a @ turn)) == pytest.approx(1, abs=1e-5)
+    assert float(moe.cka(a, torch.randn(200, 6))) < 0.2
+    alike = torch.stack([a, a @ turn])
+    assert float(moe.simsmoe_loss(alike)) == pytest.approx(1, abs=1e-5)
+    assert float(moe.simsmoe_loss(alike, threshold=1.1)) == 0
+
+
+def test_cluster_terms():
+    clusters = (0, 0, 1, 1)
+    assert float(moe.cluster_variance_loss(made([[0.3, 0.3, 0.2, 0.2]]), clusters)) == pytest.approx(0)
+    assert float(moe.cluster_variance_loss(made([[0.6, 0.0, 0.2, 0.2]]), clusters)) == pytest.approx(0.045)
+    dropout = moe.ExpertDropout(0.95, clusters)
+    alive = torch.isfinite(dropout(torch.zeros(500, E)))
+    assert alive[:, :2].any(1).all()
+    assert alive[:, 2:].any(1).all()
+    assert alive.float().mean() < 0.6
+
+
+def test_mutual_information_and_its_gradient():
+    tasks = torch.arange(E).repeat(5)
+    own = made(F.one_hot(tasks, E).float())
+    independent = made(torch.full((5 * E, E), 1 / E))
+    assert float(moe.mutual_information_loss(own, tasks)) == pytest.approx(-math.log(E))
+    assert float(moe.mutual_information_loss(independent, tasks)) == pytest.approx(0, abs=1e-6)
+    router = moe.switch_router(C, E)
+    moe.mutual_information_loss(router(torch.randn(20, C)), tasks).backward()
+    assert router.score.gate.weight.grad.abs().sum() > 0
+
+
+def test_weight_diversity():
+    assert float(moe.weight_diversity_loss(torch.eye(3)[:, None])) == 0
+    assert float(moe.weight_diversity_loss(torch.ones(3, 2, 2))) == pytest.approx(1)
+
+
+def test_distillation_from_an_equal_teacher_is_the_share_of_the_own_loss():
+    logits, own = torch.randn(5, 3), torch.tensor(2.0)
+    assert float(moe.distillation_loss(logits, logits, own, share=1.0)) == pytest.approx(0, abs=1e-6)
+    assert float(moe.distillation_loss(logits, logits, own, share=0.25)) == pytest.approx(1.5)
+    assert float(moe.distillation_loss(logits, -logits, own, share=1.0)) > 0
+
+
+# Schedules
+
+
+def test_schedules_at_known_steps():
+    router = moe.Router(moe.LinearScore(C, 8), moe.TopK(8), adjust=[moe.Temperature(), moe.ExpertDropout()])
+    schedule = moe.RoutingSchedule(
+        router,
+        top_k=moe.Ramp(8, 2, until=0.5),
+        temperature=moe.Ramp(2.0, 1.0),
+        dropout=moe.Ramp(0.2, 0.0),
+        frozen=[(0.0, 0.1)],
+    )
+    seen = []
+    for share in (0.0, 0.25, 0.5, 1.0):
+        schedule.step(share)
+        learns = all(p.requires_grad for p in router.parameters())
+        seen.append((router.choice.k, router.adjust[0].temperature, router.adjust[1].rate, learns))
+    expected = [(8, 2.0, 0.2, False), (5, 1.75, 0.15, True), (2, 1.5, 0.1, True), (2, 1.0, 0.0, True)]
+    for mine, theirs in zip(seen, expected, strict=True):
+        assert mine == pytest.approx(theirs)
+    assert router(rows()).top_k == 2
+    with pytest.raises(ValueError, match="TopK"):
+        moe.RoutingSchedule(moe.top_p_router(C, E), top_k=moe.Ramp(1, 2))
+    with pytest.raises(ValueError, match="Temperature"):
+        moe.RoutingSchedule(moe.switch_router(C, E), temperature=moe.Ramp(1, 2))
+
+
+def test_expert_dropout_of_zero_is_nothing_and_never_masks_all():
+    logits = torch.randn(500, E)
+    assert moe.ExpertDropout(0.0)(logits) is logits
+    heavy = moe.ExpertDropout(0.99)
+    assert torch.isfinite(heavy(logits)).any(1).all()
+    assert heavy.eval()(logits) is logits
+    plan = moe.Router(moe.LinearScore(C, E), moe.AllExperts(), adjust=[moe.ExpertDropout(0.5)])(rows())
+    torch.testing.assert_close(plan.probabilities.sum(1), torch.ones(N))
+
+
+def test_elastic_k_draws_in_training_and_any_k_serves_later():
+    choice = moe.ElasticTopK(1, (1, 2, 4))
+    router = moe.Router(moe.LinearScore(C, E), choice)
+    assert {router(rows()).top_k for _ in range(40)} == {1, 2, 4}
+    router.eval()
+    for k in range(1, E + 1):
+        choice.k = k
+        assert router(rows()).top_k == k
+
+
+# Weights
+
+
+@pytest.mark.parametrize("mode", ["soft", "normalised", "straight_through", "hard"])
+def test_modes_differ_in_value_and_gradient(mode):
+    router = moe.Router(moe.LinearScore(C, E), moe.TopK(2, mode))
+    plan = router(rows())
+    total = plan.weights.sum(1)
+    if mode == "soft":
+        torch.testing.assert_close(plan.weights, plan.probabilities.gather(1, plan.experts))
+    else:
+        torch.testing.assert_close(total, torch.ones(N))
+    assert plan.weights.requires_grad == (mode != "hard")
+
+
+def test_straight_through_has_the_gradient_of_soft():
+    grads = []
+    for mode in ("soft", "straight_through"):
+        torch.manual_seed(0)
+        router = moe.Router(moe.LinearScore(C, E), moe.TopK(1, mode))
+        (router(rows()).weights * torch.arange(float(N))[:, None]).sum().backward()
+        grads.append(router.score.gate.weight.grad)
+    torch.testing.assert_close(*grads)
+
+
+def test_a_gate_that_could_not_learn_is_refused():
+    with pytest.raises(ValueError, match="never learns"):
+        moe.TopK(1, "normalised")
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: moe.TopK(1, "sfot"), "routing"),
+        (lambda: moe.TopK(0), "top_k"),
+        (lambda: moe.switch_router(C, E) and moe.Router(moe.LinearScore(C, 2), moe.TopK(3)), "top_k=3"),
+        (lambda: moe.dual_router(C, (3, 2), 3), "top_k=3"),
+        (lambda: moe.Capacity(0), "factor"),
+        (lambda: moe.Capacity(1, "first"), "priority"),
+        (lambda: moe.TopP(1.5), "p=1.5"),
+        (lambda: moe.ExpertDropout(1.0), "rate"),
+        (lambda: moe.Temperature(0), "temperature"),
+        (lambda: moe.LinearScore(C, 0), "at least one expert"),
+        (lambda: moe.FeedForwardExperts(C, 8, 2, "tanh"), "activation"),
+        (lambda: moe.ConvExperts(C, 8, 2, 2), "odd"),
+        (lambda: moe.Ramp(1, 2, 0.5, 0.5), "begin"),
+        (lambda: moe.Fallback(moe.switch_router(C, E), 1.0), "quantile"),
+    ],
+)
+def test_bad_options_are_named(make, word):
+    with pytest.raises(ValueError, match=word):
+        make()
+
+
+# Telemetry
+
+
+def test_health_of_known_plans():
+    one = moe.routing_health(collapsed())
+    assert (one.load, one.rows, one.dead) == ((1.0, 0.0, 0.0, 0.0), (8, 0, 0, 0), 3)
+    assert one.load_entropy == one.row_entropy == one.marginal_entropy == 0
+    assert one.gini == pytest.approx(1 - 1 / E)
+    all_alike = moe.routing_health(even())
+    assert all_alike.load_entropy == pytest.approx(1)
+    assert all_alike.marginal_entropy == pytest.approx(1)
+    assert all_alike.gini == pytest.approx(0, abs=1e-6)
+    assert all_alike.row_entropy < 0.2
+    assert (all_alike.dropped, all_alike.experts_per_row) == (0, 1)
+
+
+def test_agreement_is_the_share_of_equal_choices():
+    a, b = made(torch.eye(4)), made(torch.eye(4)[[0, 1, 3, 2]])
+    assert moe.agreement(a, a) == 1
+    assert moe.agreement(a, b) == 0.5
+    with pytest.raises(ValueError, match="rows"):
+        moe.agreement(a, collapsed())
+
+
+def test_signals():
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(moe.frequency_bands(x, 3).sum(1), x)
+    flat = moe.frequency_bands(torch.ones(1, 1, 16, 16))
+    assert flat[:, :2].abs().max() < 1e-6
+    assert moe.pooled(x).shape == (2, 6)
+    signals = moe.with_presence(torch.ones(2, 3, 4), torch.tensor([[True, False, True]] * 2))
+    assert signals.shape == (2, 15)
+    assert not signals[:, 5:10].any()
+    deep = moe.DepthSignals([4, 6], 5)([torch.ones(7, 4), torch.ones(7, 6)])
+    assert deep.shape == (7, 5)
