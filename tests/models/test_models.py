@@ -66,7 +66,7 @@ def test_hard_routing_leaves_exactly_the_router_and_mfa_without_a_gradient(name)
     model(torch.rand(2, 3, 24, 24)).square().sum().backward()
     without = {n for n, p in model.named_parameters() if p.grad is None}
     assert without == {
-        n for n, _ in model.named_parameters() if n.startswith(("aggregate.", "upsample.router."))
+        n for n, _ in model.named_parameters() if n.startswith(("aggregate.", "upsample.routed.router."))
     }
 
 

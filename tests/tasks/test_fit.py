@@ -144,8 +144,8 @@ def test_balance_rests_after_its_share_of_the_run(folder, tmp_path):
     moved = {}
     for until in (0.0, 0.5, 1.0):
         train(folder, tmp_path / str(until), "--model.balance=bias", f"--model.balance_until={until}")
-        router = load(str(tmp_path / str(until) / "last.safetensors")).model.upsample.router
-        moved[until] = router.group_bias.abs().max().item() / 0.01  # the default rate
+        router = load(str(tmp_path / str(until) / "last.safetensors")).model.upsample.routed.router
+        moved[until] = router.prefer[0].bias.abs().max().item() / 0.01  # the default rate
     assert moved[0.0] == 0
     assert moved[0.5] <= 6
     assert moved[0.5] <= moved[1.0] <= 12

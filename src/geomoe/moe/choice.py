@@ -128,7 +128,7 @@ class TopP(Choice):
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         p = softmax(logits)
-        experts = preference.detach().argsort(dim=-1, descending=True, stable=True)[:, : self.most]
+        experts = top(preference, min(self.most or preference.shape[1], preference.shape[1]))
         weights = p.gather(1, experts)
         before = weights.detach().cumsum(-1) - weights.detach()  # probability gathered by better experts
         kept = (before < self.p) if self.p < 1 else torch.ones_like(before, dtype=torch.bool)
@@ -163,7 +163,7 @@ class Sparsemax(Choice):
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         p = sparsemax(preference)
-        best_first = p.detach().argsort(dim=-1, descending=True, stable=True)
+        best_first = top(p, p.shape[1])
         weights = p.gather(1, best_first)
         return Selection(best_first, weights, p, weights > 0)
 

@@ -43,15 +43,21 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend={backend!r}: expected one of {', '.join(get_args(Backend))}")
-    if plan.num_experts != bank.num_experts or plan.num_rows != len(rows):
+    if plan.num_experts != bank.num_experts or plan.num_rows != rows.shape[0]:
         raise ValueError(
             f"the plan is for {plan.num_rows} rows and {plan.num_experts} experts, "
-            f"there are {len(rows)} and {bank.num_experts}"
+            f"there are {rows.shape[0]} and {bank.num_experts}"
         )
     if backend == "auto":
         backend = "dense" if torch.compiler.is_exporting() else "grouped"
     if backend == "dense":
         return _dense(bank, rows, plan)
+    return _sparse(bank, rows, plan, backend)
+
+
+# How many rows each expert gets is known only once a plan is there: a graph ends here, and the next begins after it.
+@torch.compiler.disable
+def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend) -> Tensor:
     choices = sort_choices(plan)
     run = bank.loop if backend == "loop" else bank.run
     return _combine(run(rows, choices.rows, choices.counts), choices, plan)
@@ -75,11 +81,10 @@ def _beside(weights: Tensor, results: Tensor) -> Tensor:
 
 
 def _dense(bank: ExpertBank, rows: Rows, plan: RoutingPlan) -> Tensor:
-    every = torch.arange(plan.num_rows, device=plan.experts.device)
     gates = plan.gates
     total = None
     for e in range(bank.num_experts):
-        result = bank.expert(e, bank.take(rows, every, e))
+        result = bank.everywhere(e, rows)
         weighted = result * _beside(gates[:, e].to(result.dtype), result)
         total = weighted if total is None else total + weighted
     assert total is not None

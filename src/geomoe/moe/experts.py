@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.moe.grouped import grouped_linear, routed_convolution, spans
-from geomoe.moe.units import Neighbourhoods
+from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 
 __all__ = [
     "ConvExperts",
@@ -68,6 +68,10 @@ class ExpertBank(nn.Module):
         """The rows ``index`` as ``expert`` wants them."""
         assert isinstance(rows, Tensor)
         return rows[index]
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        """Expert ``index`` on all rows, ``[N, ...]``."""
+        return self.expert(index, self.take(rows, torch.arange(rows.shape[0], device=device_of(rows)), index))
 
     def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Results ``[m, ...]`` of rows ``index`` ``[m]``, sorted by expert; one expert after the other."""
@@ -202,6 +206,11 @@ class ConvExperts(ExpertBank):
         if rows.dim() == 2:
             return linear(rows, self.weight[index], self.bias[index])
         return F.conv2d(rows, self.kernels()[index].to(rows.dtype), self.bias[index].to(rows.dtype))
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        if not isinstance(rows, Neighbourhoods):
+            return self.expert(index, rows)
+        return pixels_to_rows(self.expert(index, rows.image(self.reach)))
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         if not isinstance(rows, Neighbourhoods):
@@ -392,14 +401,22 @@ class HeterogeneousBank(ExpertBank):
     def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
         group, member = self._member(expert)
         taken = group.take(rows, index, member)
-        if isinstance(rows, Neighbourhoods) or group.reach == self.reach:
-            return taken
-        spare = self.reach - group.reach  # a window's halo is as wide as the widest kernel wants it
-        return taken[..., spare:-spare, spare:-spare]
+        return taken if isinstance(rows, Neighbourhoods) else self._trimmed(taken, group)
+
+    def _trimmed(self, windows: Tensor, group: ExpertBank) -> Tensor:
+        # A window's halo is as wide as the widest kernel wants it.
+        spare = self.reach - group.reach
+        return windows[..., spare:-spare, spare:-spare] if spare else windows
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
         group, member = self._member(index)
         return group.expert(member, rows)
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        group, member = self._member(index)
+        if isinstance(rows, Neighbourhoods):
+            return group.everywhere(member, rows)
+        return group.expert(member, self._trimmed(rows, group))
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         if not isinstance(rows, Neighbourhoods):

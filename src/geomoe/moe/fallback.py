@@ -31,8 +31,8 @@ class Fallback(AnyRouter):
     Args:
         router: the router.
         quantile: q; about ``1 - q`` of rows like those of :meth:`fit` fall back.
-        answer: ``shared`` carries out none of the row's choices, so that a layer's shared expert (or residual)
-            alone answers; ``mean`` gives it every expert in equal parts.
+        answer: ``shared`` carries out none of the row's choices, so that a layer's shared expert (or
+            residual) alone answers; ``mean`` gives it every expert in equal parts.
         score: what is compared, high where the row is strange.
     """
 

@@ -127,7 +127,7 @@ class Router(AnyRouter):
             probabilities,
             logits,
             self.group_sizes,
-            (len(rows),) if grid is None else grid,
+            (rows.shape[0],) if grid is None else grid,
             kept,
             None if std is None else clean,
             std,

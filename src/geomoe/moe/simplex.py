@@ -38,6 +38,8 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 def top(preference: Tensor, k: int) -> Tensor:
     """``[N, k]`` int64, the k largest of each row, best first; of equals the first."""
+    if torch.compiler.is_exporting():
+        return preference.topk(k, -1).indices  # ONNX has no stable sort; its TopK takes the first of equals
     columns = preference.detach().T
     if k == 1:
         return columns.max(0).indices[:, None]

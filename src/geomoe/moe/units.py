@@ -225,9 +225,19 @@ class Neighbourhoods:
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return Neighbourhoods(x, reach)
 
-    def __len__(self) -> int:
+    @property
+    def shape(self) -> tuple[int]:
+        """``(N,)``, as a tensor of N rows would say; ``len()`` would fix the size of an exported graph."""
         batch, height, width = self.grid
-        return batch * height * width
+        return (batch * height * width,)
+
+    def image(self, reach: int) -> Tensor:
+        """``[B, C, H + 2r, W + 2r]``, the image with ``reach`` pixels around it."""
+        batch, height, width = self.grid
+        high = height + 2 * self.reach
+        padded = self.flat.view(batch, high, self.row, -1).permute(0, 3, 1, 2)
+        spare = self.reach - reach
+        return padded[..., spare : high - spare, spare : self.row - spare]
 
     def centres(self, rows: Tensor) -> Tensor:
         """Index into ``flat`` of pixels ``rows`` ``[n]``."""

@@ -1,0 +1,91 @@
+"""Two processes give the numbers of one."""
+
+import copy
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from geomoe import moe
+
+C, E, N, WORLD = 6, 4, 20, 2
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo")
+
+
+def whole():
+    torch.manual_seed(0)
+    layer = moe.MoE(moe.Router(moe.LinearScore(C, E), moe.TopK(2, "normalised")), moe.FeedForwardExperts(C, 8, E))
+    return layer, torch.randn(WORLD * N, C)
+
+
+def answer(layer, x):
+    """Result, and gradients by name, of one process."""
+    out = layer(x)
+    out.square().sum().backward()
+    return out.detach(), {n: p.grad for n, p in layer.named_parameters()}
+
+
+def experts_apart(rank, mesh):
+    from geomoe.moe.parallel import ParallelExperts
+
+    layer, x = whole()
+    expected, grads = answer(copy.deepcopy(layer), x)
+    here = moe.FeedForwardExperts(C, 8, E // WORLD)
+    mine = slice(rank * E // WORLD, (rank + 1) * E // WORLD)
+    with torch.no_grad():
+        for name, parameter in here.named_parameters():
+            parameter.copy_(getattr(layer.bank, name)[mine])
+    layer.bank = ParallelExperts(here, mesh)
+    rows = x[rank * N : (rank + 1) * N]
+    out = layer(rows)
+    out.square().sum().backward()
+    torch.testing.assert_close(out, expected[rank * N : (rank + 1) * N], atol=1e-5, rtol=1e-5)
+    for name, parameter in here.named_parameters():
+        torch.testing.assert_close(parameter.grad, grads[f"bank.{name}"][mine], atol=1e-4, rtol=1e-4)
+    gate = layer.router.score.gate.weight.grad
+    dist.all_reduce(gate)
+    torch.testing.assert_close(gate, grads["router.score.gate.weight"], atol=1e-4, rtol=1e-4)
+    # One process without rows, and experts that nobody wants.
+    few = layer(rows[: 3 * rank])
+    assert few.shape == (3 * rank, C)
+    with pytest.raises(ValueError, match="grouped"):
+        moe.dispatch(layer.bank, rows, layer.router(rows), "dense")
+
+
+def data_parallel(rank, mesh):
+    layer, x = whole()
+    _, grads = answer(copy.deepcopy(layer), x)
+    model = nn.parallel.DistributedDataParallel(layer)
+    model(x[rank * N : (rank + 1) * N]).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        torch.testing.assert_close(parameter.grad * WORLD, grads[name], atol=1e-4, rtol=1e-4)
+
+
+def fully_sharded(rank, mesh):
+    from torch.distributed.fsdp import fully_shard
+
+    layer, x = whole()
+    _, grads = answer(copy.deepcopy(layer), x)
+    model = fully_shard(layer, mesh=mesh)
+    model(x[rank * N : (rank + 1) * N]).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        torch.testing.assert_close(parameter.grad.full_tensor() * WORLD, grads[name], atol=1e-4, rtol=1e-4)
+
+
+def process(rank, check, store):
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
+    try:
+        check(rank, dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("check", [experts_apart, data_parallel, fully_sharded])
+def test_two_processes(check, tmp_path):
+    mp.spawn(process, (check, tmp_path / "store"), nprocs=WORLD)
