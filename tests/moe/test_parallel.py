@@ -18,7 +18,9 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch
 
 def whole():
     torch.manual_seed(0)
-    layer = moe.MoE(moe.Router(moe.LinearScore(C, E), moe.TopK(2, "normalised")), moe.FeedForwardExperts(C, 8, E))
+    layer = moe.MoE(
+        moe.Router(moe.LinearScore(C, E), moe.TopK(2, "normalised")), moe.FeedForwardExperts(C, 8, E)
+    )
     return layer, torch.randn(WORLD * N, C)
 
 

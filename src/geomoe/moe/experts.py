@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.grouped import grouped_linear, routed_convolution, spans
+from geomoe.moe.grouped import grouped_linear, routed_product, spans
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 
 __all__ = [
@@ -141,7 +141,7 @@ class FeedForwardExperts(ExpertBank):
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         assert isinstance(rows, Tensor)
-        hidden = grouped_linear(rows[index], self.up, self.up_bias, counts)
+        hidden = routed_product(rows, self.up, self.up_bias, index, (0,), counts)
         return grouped_linear(self.act(hidden), self.down, self.down_bias, counts)
 
 
@@ -216,7 +216,7 @@ class ConvExperts(ExpertBank):
         if not isinstance(rows, Neighbourhoods):
             return self.loop(rows, index, counts)
         offsets = tuple(rows.offsets(self.kernel_size))
-        return routed_convolution(rows.flat, self.weight, self.bias, rows.centres(index), offsets, counts)
+        return routed_product(rows.flat, self.weight, self.bias, rows.centres(index), offsets, counts)
 
 
 class DepthwiseExperts(ExpertBank):

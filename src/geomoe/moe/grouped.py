@@ -1,8 +1,9 @@
 """Products of many small matrices at once: the arithmetic of a bank, expert by expert, without waste.
 
-Rows come sorted by expert. Writing results where they belong (``out=``) saves the copies that a loop over
-autograd's operations makes, and gradients of stacked weights are written slice by slice: indexing a stack
-in a loop would make each expert's backward fill a whole stack.
+Rows come sorted by expert. On a CPU their inputs are gathered a cache-full at a time, multiplied while they
+are there, and the results written where they belong; gradients of stacked weights are written slice by
+slice (indexing a stack in a loop would make each expert's backward fill a whole stack). On CUDA one kernel
+does all experts (:mod:`geomoe.moe.kernels`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["grouped_linear", "routed_convolution"]
+from geomoe.moe import kernels
+
+__all__ = ["grouped_linear", "routed_product", "spans"]
 
 _CACHE = 1 << 18
-"""Elements of gathered neighbourhoods at a time (1 MB of float32): they are read again from the cache."""
+"""Elements of gathered inputs at a time (1 MB of float32): they are read again from the cache."""
 
 
 def spans(counts: tuple[int, ...]) -> list[tuple[int, int, int]]:
@@ -27,41 +30,6 @@ def spans(counts: tuple[int, ...]) -> list[tuple[int, int, int]]:
             found.append((expert, start, start + count))
         start += count
     return found
-
-
-class _GroupedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, counts: tuple[int, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(rows, weight)
-        ctx.counts, ctx.biased = counts, bias is not None
-        out = rows.new_empty(len(rows), weight.shape[2])
-        for e, start, end in spans(counts):
-            if bias is None:
-                torch.mm(rows[start:end], weight[e], out=out[start:end])
-            else:
-                torch.addmm(bias[e], rows[start:end], weight[e], out=out[start:end])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        need_rows, need_weight, need_bias, _ = ctx.needs_input_grad
-        grad_rows = torch.empty_like(rows) if need_rows else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        grad_bias = weight.new_zeros(weight.shape[0], weight.shape[2]) if need_bias else None
-        for e, start, end in spans(ctx.counts):
-            g = grad[start:end]
-            if grad_rows is not None:
-                torch.mm(g, weight[e].T, out=grad_rows[start:end])
-            if grad_weight is not None:
-                torch.mm(rows[start:end].T, g, out=grad_weight[e])
-            if grad_bias is not None:
-                torch.sum(g, 0, out=grad_bias[e])
-        return grad_rows, grad_weight, grad_bias, None
 
 
 def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, counts: tuple[int, ...]) -> Tensor:
@@ -75,111 +43,134 @@ def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, counts: tu
 
     Returns:
         ``[m, O]``.
+    """
+    return routed_product(rows, weight, bias, None, (0,), counts)
+
+
+def routed_product(
+    flat: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    centres: Tensor | None,
+    offsets: tuple[int, ...],
+    counts: tuple[int, ...],
+) -> Tensor:
+    """Each row's input, or its k * k surroundings in an image, times the weight of the expert that it was
+    given.
+
+    ``out[r] = concat_t(flat[centres[r] + offsets[t]]) @ weight[e(r)] + bias[e(r)]``.
+
+    Args:
+        flat: ``[P, C]`` rows, or the padded image of :class:`geomoe.moe.units.Neighbourhoods`.
+        weight: ``[E, T * C, O]``, kernel position first.
+        bias: ``[E, O]`` or None.
+        centres: ``[m]`` where in ``flat`` each row's input lies, sorted by expert; None where ``flat`` is
+        sorted itself.
+        offsets: T steps from there to its surroundings; ``(0,)`` for none.
+        counts: rows of each expert; sums to m.
+
+    Returns:
+        ``[m, O]``.
 
     Raises:
         ValueError: counts that are not those of the rows.
     """
-    if sum(counts) != len(rows) or len(counts) != len(weight):
-        raise ValueError(
-            f"counts: {len(counts)} experts and {sum(counts)} rows, expected {len(weight)} and {len(rows)}"
-        )
-    weight = weight.to(rows.dtype)
-    bias = None if bias is None else bias.to(rows.dtype)
-    out: Tensor = _GroupedLinear.apply(rows, weight, bias, counts)  # type: ignore[no-untyped-call]
-    return out
+    rows = flat.shape[0] if centres is None else centres.shape[0]
+    if sum(counts) != rows or len(counts) != len(weight):
+        raise ValueError(f"counts: {len(counts)} experts and {sum(counts)} rows, expected {len(weight)} and {rows}")
+    weight = weight.to(flat.dtype)
+    bias = None if bias is None else bias.to(flat.dtype)
+    out: Tensor = _Products.apply(flat, weight, bias, centres, offsets, counts)  # type:
+    ignore[no-untyped-call] return out
 
 
-class _RoutedConvolution(torch.autograd.Function):
+class _Products(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         flat: Tensor,
         weight: Tensor,
-        bias: Tensor,
-        centres: Tensor,
+        bias: Tensor | None,
+        centres: Tensor | None,
         offsets: tuple[int, ...],
         counts: tuple[int, ...],
     ) -> Tensor:
         ctx.save_for_backward(flat, weight, centres)
         ctx.offsets, ctx.counts = offsets, counts
-        out = flat.new_empty(len(centres), weight.shape[2])
-        taps = _Taps(flat, offsets, len(centres))
+        if kernels.available_for(flat):
+            return kernels.routed_product(flat, weight, bias, centres, offsets, counts)
+        inputs = _Inputs(flat, centres, offsets)
+        out = flat.new_empty(inputs.rows, weight.shape[2])
         for e, start, end in spans(counts):
-            for a, b in taps.chunks(start, end):
-                torch.addmm(bias[e], taps.gather(centres[a:b]), weight[e], out=out[a:b])
+            for a, b in inputs.chunks(start, end):
+                if bias is None:
+                    torch.mm(inputs.gather(a, b), weight[e], out=out[a:b])
+                else:
+                    torch.addmm(bias[e], inputs.gather(a, b), weight[e], out=out[a:b])
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight, centres = ctx.saved_tensors
-        grad = grad.contiguous()
+        grad, counts = grad.contiguous(), ctx.counts
         need_flat, need_weight, need_bias = ctx.needs_input_grad[:3]
+        inputs = _Inputs(flat, centres, ctx.offsets)
+        fast = kernels.available_for(flat)
         grad_flat = torch.zeros_like(flat) if need_flat else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
+        grad_weight = torch.zeros_like(weight) if need_weight and not fast else None
         grad_bias = weight.new_zeros(weight.shape[0], weight.shape[2]) if need_bias else None
-        taps = _Taps(flat, ctx.offsets, len(centres))
-        for e, start, end in spans(ctx.counts):
-            for a, b in taps.chunks(start, end):
-                g = grad[a:b]
-                if grad_weight is not None:
-                    torch.addmm(grad_weight[e], taps.gather(centres[a:b]).T, g, out=grad_weight[e])
-                if grad_flat is not None:
-                    taps.scatter(grad_flat, centres[a:b], g @ weight[e].T)
+        if fast and need_weight:
+            grad_weight = kernels.weight_gradient(flat, grad, centres, ctx.offsets, counts)
+        if fast and grad_flat is not None:
+            columns = kernels.routed_product(grad, weight.transpose(1, 2), None, None, (0,), counts)
+            inputs.scatter(grad_flat, 0, inputs.rows, columns)
+        for e, start, end in spans(counts):
             if grad_bias is not None:
                 torch.sum(grad[start:end], 0, out=grad_bias[e])
+            if fast:
+                continue
+            for a, b in inputs.chunks(start, end):
+                if grad_weight is not None:
+                    torch.addmm(grad_weight[e], inputs.gather(a, b).T, grad[a:b], out=grad_weight[e])
+                if grad_flat is not None:
+                    inputs.scatter(grad_flat, a, b, grad[a:b] @ weight[e].T)
         return grad_flat, grad_weight, grad_bias, None, None, None
 
 
-class _Taps:
-    """Neighbourhoods gathered into one buffer that is used again and again, and scattered back."""
+class _Inputs:
+    """The rows' inputs, gathered into one buffer that is used again and again, and gradients scattered back."""
 
-    def __init__(self, flat: Tensor, offsets: tuple[int, ...], most: int) -> None:
-        self.flat, self.width = flat, flat.shape[1]
+    def __init__(self, flat: Tensor, centres: Tensor | None, offsets: tuple[int, ...]) -> None:
+        self.flat, self.centres, self.width = flat, centres, flat.shape[1]
+        self.rows = flat.shape[0] if centres is None else centres.shape[0]
         self.offsets = torch.tensor(offsets, device=flat.device)
-        self.rows = max(min(_CACHE // (len(offsets) * self.width), most), 1)
-        self.buffer = flat.new_empty(self.rows * len(offsets), self.width)
+        self.most = max(_CACHE // (len(offsets) * self.width), 1)
+        self.buffer: Tensor | None = None
 
     def chunks(self, start: int, end: int) -> list[tuple[int, int]]:
-        return [(a, min(a + self.rows, end)) for a in range(start, end, self.rows)]
+        if self.centres is None:
+            return [(start, end)]
+        return [(a, min(a + self.most, end)) for a in range(start, end, self.most)]
 
-    def index(self, centres: Tensor) -> Tensor:
-        return (centres[:, None] + self.offsets).flatten()
+    def index(self, a: int, b: int) -> Tensor:
+        assert self.centres is not None
+        return (self.centres[a:b, None] + self.offsets).flatten()
 
-    def gather(self, centres: Tensor) -> Tensor:
-        """``[n, k * k * C]``; valid until the next call."""
-        out = self.buffer[: len(centres) * len(self.offsets)]
-        torch.index_select(self.flat, 0, self.index(centres), out=out)
-        return out.view(len(centres), -1)
+    def gather(self, a: int, b: int) -> Tensor:
+        """Inputs ``[b - a, T * C]`` of sorted rows a to b; valid until the next call."""
+        if self.centres is None:
+            return self.flat[a:b]
+        if self.buffer is None:
+            self.buffer = self.flat.new_empty(min(self.most, self.rows) * len(self.offsets), self.width)
+        out = self.buffer[: (b - a) * len(self.offsets)]
+        torch.index_select(self.flat, 0, self.index(a, b), out=out)
+        return out.view(b - a, -1)
 
-    def scatter(self, target: Tensor, centres: Tensor, columns: Tensor) -> None:
-        """Add ``columns`` ``[n, k * k * C]`` to the pixels that they were gathered from."""
-        index = self.index(centres)[:, None].expand(-1, self.width)
+    def scatter(self, target: Tensor, a: int, b: int, columns: Tensor) -> None:
+        """Add ``columns`` ``[b - a, T * C]`` to where the inputs of rows a to b came from."""
+        if self.centres is None:
+            target[a:b] = columns
+            return
+        index = self.index(a, b)[:, None].expand(-1, self.width)
         target.scatter_add_(0, index, columns.view(-1, self.width))
-
-
-def routed_convolution(
-    flat: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    centres: Tensor,
-    offsets: tuple[int, ...],
-    counts: tuple[int, ...],
-) -> Tensor:
-    """One convolution for each chosen pixel, by the expert that it was given.
-
-    Args:
-        flat: ``[P, C]`` the padded image (:class:`geomoe.moe.units.Neighbourhoods`).
-        weight: ``[E, k * k * C, O]``, kernel position first.
-        bias: ``[E, O]``.
-        centres: ``[m]`` where in ``flat`` each chosen pixel lies; sorted by expert.
-        offsets: steps from a pixel to its k * k surroundings.
-        counts: pixels of each expert; sums to m.
-
-    Returns:
-        ``[m, O]``.
-    """
-    out: Tensor = _RoutedConvolution.apply(  # type: ignore[no-untyped-call]
-        flat, weight.to(flat.dtype), bias.to(flat.dtype), centres, offsets, counts
-    )
-    return out

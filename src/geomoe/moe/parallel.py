@@ -39,10 +39,10 @@ class _Exchange(torch.autograd.Function):
 class ParallelExperts(ExpertBank):
     """A bank of which every process holds a part: E experts a process, ``E * processes`` in all.
 
-    It takes the place of a bank: routers, plans and dispatch know nothing of it. The experts of the first process come first.
-    Every process of the group has to call it, each with rows of its own. Experts learn from the rows of all processes; what is
-    held by every process alike (the router) is averaged by data parallelism as ever. There is no dense back end: no process can
-    run every expert.
+    It takes the place of a bank: routers, plans and dispatch know nothing of it. The experts of the first
+    process come first. Every process of the group has to call it, each with rows of its own. Experts learn
+    from the rows of all processes; what is held by every process alike (the router) is averaged by data
+    parallelism as ever. There is no dense back end: no process can run every expert.
 
     Args:
         bank: the experts that live here; as many on every process.
