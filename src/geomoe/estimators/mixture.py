@@ -26,6 +26,9 @@ __all__ = ["MixtureOfExpertsClassifier", "MixtureOfExpertsRegressor"]
 class _Mixture(BaseEstimator):  # type: ignore[misc]
     """What both mixtures share: expectation-maximisation, and the gate."""
 
+    _gate: Gate
+    _experts: Any
+
     def __init__(
         self,
         n_experts: int | Sequence[int] = 4,
@@ -52,6 +55,7 @@ class _Mixture(BaseEstimator):  # type: ignore[misc]
         self._spread = np.where(spread > 0, spread, 1.0)
         inputs = self._inputs(x)
         best = -np.inf
+        kept: tuple[Gate, Any, list[float]]
         for _ in range(self.n_init):
             history = self._climb(inputs, y, sizes, random)
             if history[-1] > best:
@@ -95,7 +99,8 @@ class _Mixture(BaseEstimator):  # type: ignore[misc]
         """``p(expert | x)``, ``[n, E]``, for inputs ``[n, d]``; groups one after the other."""
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=np.float64)
-        return np.exp(self._gate.log_probabilities(self._inputs(x)))
+        gates: Array = np.exp(self._gate.log_probabilities(self._inputs(x)))
+        return gates
 
 
 class MixtureOfExpertsRegressor(RegressorMixin, _Mixture):  # type: ignore[misc]
@@ -202,7 +207,8 @@ class MixtureOfExpertsClassifier(ClassifierMixin, _Mixture):  # type: ignore[mis
         gates = self.gate_proba(X)
         x = self._inputs(validate_data(self, X, reset=False, dtype=np.float64))
         each = np.stack([np.exp(log_softmax(x @ c, axis=1)) for c in self._experts], 1)  # [n, E, classes]
-        return np.einsum("ne,nec->nc", gates, each)
+        mixed: Array = np.einsum("ne,nec->nc", gates, each)
+        return mixed
 
     def predict(self, X: ArrayLike) -> Any:  # noqa: N803
         """The likeliest class of each input."""

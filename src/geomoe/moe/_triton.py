@@ -75,7 +75,7 @@ def weight_gradient_kernel(
     DEPTH: tl.constexpr,  # noqa: N803
     PRECISION: tl.constexpr,  # noqa: N803
 ):
-    """One block of one expert's weight: the sum over that expert's rows, in their order, so that bits repeat."""
+    """One block of one expert's weight: a sum over its rows in their order, so that bits repeat."""
     expert = tl.program_id(0)
     tap = tl.program_id(1) // blocks
     channel = (tl.program_id(1) % blocks) * ROWS + tl.arange(0, ROWS)

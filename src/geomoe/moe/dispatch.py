@@ -52,11 +52,13 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
         backend = "dense" if torch.compiler.is_exporting() else "grouped"
     if backend == "dense":
         return _dense(bank, rows, plan)
-    return _sparse(bank, rows, plan, backend)
+    done: Tensor = _sparse(bank, rows, plan, backend)
+    return done
 
-    # How many rows each expert gets is known only once a plan is there: a graph ends here, and the next begins
-    # after it. @torch.compiler.disable def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend:
-    # Backend) -> Tensor:
+
+# How many rows each expert gets is known only once a plan is there: a compiled graph ends here.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend) -> Tensor:
     choices = sort_choices(plan)
     run = bank.loop if backend == "loop" else bank.run
     return _combine(run(rows, choices.rows, choices.counts), choices, plan)

@@ -77,11 +77,13 @@ def routed_product(
     """
     rows = flat.shape[0] if centres is None else centres.shape[0]
     if sum(counts) != rows or len(counts) != len(weight):
-        raise ValueError(f"counts: {len(counts)} experts and {sum(counts)} rows, expected {len(weight)} and {rows}")
+        raise ValueError(
+            f"counts: {len(counts)} experts and {sum(counts)} rows, expected {len(weight)} and {rows}"
+        )
     weight = weight.to(flat.dtype)
     bias = None if bias is None else bias.to(flat.dtype)
-    out: Tensor = _Products.apply(flat, weight, bias, centres, offsets, counts)  # type:
-    ignore[no-untyped-call] return out
+    out: Tensor = _Products.apply(flat, weight, bias, centres, offsets, counts)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Products(torch.autograd.Function):
@@ -139,7 +141,7 @@ class _Products(torch.autograd.Function):
 
 
 class _Inputs:
-    """The rows' inputs, gathered into one buffer that is used again and again, and gradients scattered back."""
+    """The rows' inputs, gathered into one buffer that is used again, and gradients scattered back."""
 
     def __init__(self, flat: Tensor, centres: Tensor | None, offsets: tuple[int, ...]) -> None:
         self.flat, self.centres, self.width = flat, centres, flat.shape[1]

@@ -36,6 +36,11 @@ class _Exchange(torch.autograd.Function):
         return out, None, None, None
 
 
+def _exchange(rows: Tensor, send: list[int], receive: list[int], group: ProcessGroup) -> Tensor:
+    out: Tensor = _Exchange.apply(rows, send, receive, group)  # type: ignore[no-untyped-call]
+    return out
+
+
 class ParallelExperts(ExpertBank):
     """A bank of which every process holds a part: E experts a process, ``E * processes`` in all.
 
@@ -74,12 +79,11 @@ class ParallelExperts(ExpertBank):
         offered = torch.empty_like(wanted)  # [source, expert of this process]
         dist.all_to_all_single(offered, wanted, group=self.group)
         send, receive = wanted.sum(1).tolist(), offered.sum(1).tolist()
-        arrived: Tensor = _Exchange.apply(rows[index], send, receive, self.group)
+        arrived = _exchange(rows[index], send, receive, self.group)
         # What arrives is sorted by source, then expert; experts want it the other way round.
         expert = torch.arange(here, device=rows.device).repeat(self.processes)
         order = expert.repeat_interleave(offered.flatten()).argsort(stable=True)
         done = self.bank.run(arrived, order, tuple(offered.sum(0).tolist()))
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
-        back: Tensor = _Exchange.apply(done[inverse], receive, send, self.group)
-        return back
+        return _exchange(done[inverse], receive, send, self.group)

@@ -233,7 +233,7 @@ class Neighbourhoods:
 
     def image(self, reach: int) -> Tensor:
         """``[B, C, H + 2r, W + 2r]``, the image with ``reach`` pixels around it."""
-        batch, height, width = self.grid
+        batch, height, _ = self.grid
         high = height + 2 * self.reach
         padded = self.flat.view(batch, high, self.row, -1).permute(0, 3, 1, 2)
         spare = self.reach - reach
