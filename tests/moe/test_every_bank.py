@@ -234,8 +234,10 @@ def test_a_plan_for_another_bank_is_refused():
         moe.MoE(moe.switch_router(4, 3), bank)
 
 
-def test_chunks_of_the_gathered_rows_change_nothing(monkeypatch):
-    bank, x, plan = setup("convolutions")
+@pytest.mark.parametrize("name", ["convolutions", "feed_forward", "gated"])
+def test_chunks_change_nothing(name, monkeypatch):
+    bank, x, plan = setup(name)
     whole = moe.dispatch(bank, rows_of(bank, x), plan)
     monkeypatch.setattr("geomoe.moe.grouped._CACHE", 200)
+    monkeypatch.setattr("geomoe.moe.blocks._CACHE", 20)
     torch.testing.assert_close(moe.dispatch(bank, rows_of(bank, x), plan), whole)

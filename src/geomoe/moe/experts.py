@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.grouped import grouped_linear, routed_product, spans
+from geomoe.moe import kernels
+from geomoe.moe.blocks import ACTIVATIONS, feed_forward, spans
+from geomoe.moe.grouped import grouped_linear, routed_product
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 
 __all__ = [
@@ -92,7 +94,6 @@ def device_of(rows: Rows) -> torch.device:
 
 
 Activation = Literal["gelu", "relu", "silu"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 class FeedForwardExperts(ExpertBank):
@@ -130,9 +131,9 @@ class FeedForwardExperts(ExpertBank):
 
     def act(self, hidden: Tensor) -> Tensor:
         if not self.gated:
-            return ACTIVATIONS[self.activation](hidden)
+            return ACTIVATIONS[self.activation].forward(hidden)
         gate, value = hidden.chunk(2, -1)
-        return ACTIVATIONS[self.activation](gate) * value
+        return ACTIVATIONS[self.activation].forward(gate) * value
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
         hidden = linear(rows, self.up[index], None if self.up_bias is None else self.up_bias[index])
@@ -141,6 +142,18 @@ class FeedForwardExperts(ExpertBank):
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         assert isinstance(rows, Tensor)
+        if not kernels.available_for(rows):
+            return feed_forward(
+                rows,
+                self.up,
+                self.up_bias,
+                self.down,
+                self.down_bias,
+                index,
+                counts,
+                ACTIVATIONS[self.activation],
+                self.gated,
+            )
         hidden = routed_product(rows, self.up, self.up_bias, index, (0,), counts)
         return grouped_linear(self.act(hidden), self.down, self.down_bias, counts)
 

@@ -15,21 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geomoe.moe import kernels
+from geomoe.moe.blocks import spans
 
-__all__ = ["grouped_linear", "routed_product", "spans"]
+__all__ = ["grouped_linear", "routed_product"]
 
 _CACHE = 1 << 18
 """Elements of gathered inputs at a time (1 MB of float32): they are read again from the cache."""
-
-
-def spans(counts: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Expert, first and last row for every expert that has rows."""
-    found, start = [], 0
-    for expert, count in enumerate(counts):
-        if count:
-            found.append((expert, start, start + count))
-        start += count
-    return found
 
 
 def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, counts: tuple[int, ...]) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.experts import ACTIVATIONS, Activation, ExpertBank, FeedForwardExperts, linear
+from geomoe.moe.blocks import ACTIVATIONS
+from geomoe.moe.experts import Activation, ExpertBank, FeedForwardExperts, linear
 
 __all__ = ["MaskedExperts"]
 
@@ -54,7 +55,7 @@ class MaskedExperts(ExpertBank):
         return (soft > 0.5).to(soft.dtype).detach() + soft - soft.detach()
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
-        hidden = ACTIVATIONS[self.activation](linear(rows, self.up.weight.T, self.up.bias))
+        hidden = ACTIVATIONS[self.activation].forward(linear(rows, self.up.weight.T, self.up.bias))
         return linear(hidden * self.mask(index).to(rows.dtype), self.down.weight.T, self.down.bias)
 
     def size_loss(self, share: float) -> Tensor:
