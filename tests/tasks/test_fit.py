@@ -79,6 +79,7 @@ def test_routing_health_is_logged(folder, tmp_path):
     } <= names  # fmt: skip
     assert all(event.value > 0 for event in log.Scalars("routing/router_gradient_norm"))
     assert sum(log.Scalars(f"routing/0/load_{e}")[0].value for e in range(4)) == pytest.approx(1)
+    assert {"routing/0/experts", "routing/0/usage"} <= set(log.Tags()["images"])
 
 
 @pytest.mark.filterwarnings("ignore")

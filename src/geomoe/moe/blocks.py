@@ -159,7 +159,7 @@ def _chunks(counts: tuple[int, ...], width: int) -> list[tuple[int, int, int]]:
 
 
 class _Sums:
-    """Gradients of a stack, expert by expert; the first term is written and not added, so that nothing is cleared before."""
+    """Gradients of a stack, expert by expert. First terms are written and not added: nothing is cleared."""
 
     def __init__(self, like: Tensor) -> None:
         self.total = torch.empty(like.shape, dtype=like.dtype, device=like.device)

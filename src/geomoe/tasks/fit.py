@@ -17,6 +17,7 @@ from geomoe.errors import GeomoeError
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.progress import ValidationLines
+from geomoe.tasks.routing import RoutingMonitor
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
 
@@ -90,7 +91,11 @@ def fit(args: Sequence[str]) -> None:
             **defaults,
             "enable_progress_bar": terminal,
             "enable_model_summary": terminal,
-            "callbacks": [LearningRateMonitor("step"), *([] if terminal else [ValidationLines()])],
+            "callbacks": [
+                LearningRateMonitor("step"),
+                RoutingMonitor(),
+                *([] if terminal else [ValidationLines()]),
+            ],
         },
         seed_everything_default=0,
         args=["fit", *args],

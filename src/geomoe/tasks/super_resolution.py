@@ -18,7 +18,6 @@ from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.router import Router
-from geomoe.moe.telemetry import routing_health
 
 __all__ = ["SuperResolution", "learning_rate_factor"]
 
@@ -37,7 +36,9 @@ def learning_rate_factor(
 
 
 class SuperResolution(pl.LightningModule):
-    """L1 training of a registered model, with routing health in the log.
+    """L1 training of a registered model.
+
+    ``trace`` holds the plans of the last step, for :class:`geomoe.tasks.routing.RoutingMonitor`.
 
     The defaults are the recipe of MFG-HMoE: Adam 2e-4, betas (0.9, 0.99), halved at 30, 50, 65, 70
     and 75 % of the run.
@@ -85,6 +86,7 @@ class SuperResolution(pl.LightningModule):
         self.seed = seed
         torch.manual_seed(seed)
         configuration = {"scale": scale, "bands": bands, **(options or {})}
+        self.trace = RoutingTrace()
         self.start: Card | None = None
         if start is None:
             built = build(model, configuration)
@@ -117,15 +119,13 @@ class SuperResolution(pl.LightningModule):
         if self.balance in BALANCE and self._balances():
             for plan in trace:
                 loss = loss + self.balance_weight * BALANCE[self.balance](plan)
-        if self._logs_now():
-            self._log_routing(trace)
-        self._trace = trace
+        self.trace = trace
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
         if self.balance == "bias" and self._balances():
             routers = [m for m in self.model.modules() if isinstance(m, Router)]
-            for router, plan in zip(routers, self._trace, strict=True):
+            for router, plan in zip(routers, self.trace, strict=True):
                 router.rebalance(plan, self.balance_weight)
 
     def _balances(self) -> bool:
@@ -134,19 +134,6 @@ class SuperResolution(pl.LightningModule):
     def _logs_now(self) -> bool:
         # Lightning logs after a step, so that the last of every n is shown.
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined,no-any-return]
-
-    def _log_routing(self, trace: RoutingTrace) -> None:
-        for i, plan in enumerate(trace):
-            health = routing_health(plan)
-            self.log_dict(
-                {
-                    f"routing/{i}/load_entropy": health.load_entropy,
-                    f"routing/{i}/row_entropy": health.row_entropy,
-                    f"routing/{i}/dead_experts": float(health.dead),
-                    f"routing/{i}/confidence": health.confidence,
-                    **{f"routing/{i}/load_{e}": share for e, share in enumerate(health.load)},
-                }
-            )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self._logs_now():
@@ -161,7 +148,8 @@ class SuperResolution(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         low, high = batch
         with torch.autocast(self.device.type, enabled=False):
-            result = self.model(low)
+            self.trace = RoutingTrace()
+            result = self.model(low, trace=self.trace)
         psnr, ssim = self.protocol.score(result[0].float(), high[0], self.scale)
         base, _ = self.protocol.score(upsample_bicubic(low, self.scale)[0], high[0], self.scale)
         self.log_dict(
