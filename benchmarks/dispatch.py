@@ -8,7 +8,7 @@ turns, one round after the other, so that what else the machine does falls on al
 medians (and quartiles) over rounds, and a ratio is that of the medians. Routing is balanced (experts as the
 rows happen to fall) or skewed (one expert gets most).
 
-Peers are measured where they are installed: ``pip install transformers st-moe-pytorch soft-moe-pytorch``.
+Peers are measured where they are installed: ``pip install 'geomoe[bench]'``.
 Hugging Face's experts are gated and without bias, so that they stand beside ours of that kind;
 st-moe-pytorch drops rows above a capacity; a soft mixture computes as many slots as there are choices.
 """
@@ -43,6 +43,7 @@ class RoutedConvolution(nn.Module):
         self.layer = moe.MoE(moe.Router(moe.LinearScore(channels, 16)), bank)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, width, H, W]``."""
         pixels = moe.Pixels.of(x)
         around = moe.Neighbourhoods.of(x, self.layer.bank.reach)
         return pixels.from_rows(self.layer(around, pixels.to_rows(x), grid=pixels.grid))
@@ -77,6 +78,7 @@ class Sequences(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
+        """Rows ``[N, C]`` as one sequence."""
         out = self.layer(x[None])
         return (out if isinstance(out, Tensor) else out[0])[0]
 
