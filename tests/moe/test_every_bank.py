@@ -222,6 +222,27 @@ def test_frozen_modules_pass_gradients_and_take_none():
     assert all(p.grad is None for p in bank.parameters())
 
 
+@pytest.mark.parametrize("name", ["convolutions", "convolution_5", "mixed"])
+@pytest.mark.parametrize("top_k", [1, 2])
+@pytest.mark.parametrize("window", [2, 4, 8])
+def test_whole_windows_give_the_same_numbers(name, top_k, window, monkeypatch):
+    monkeypatch.setattr("geomoe.moe.convolution._WINDOW", window)
+    results = []
+    for backend in ("dense", "window"):
+        bank, x, plan = setup(name, top_k)
+        out = moe.dispatch(bank, rows_of(bank, x), plan, backend)
+        out.square().sum().backward()
+        results.append([out, x.grad, plan.weights.grad, *(p.grad for p in bank.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_windows_are_for_convolutions():
+    bank, x, plan = setup("feed_forward")
+    with pytest.raises(ValueError, match="convolutions on pixels"):
+        moe.dispatch(bank, rows_of(bank, x), plan, "window")
+
+
 def test_a_plan_for_another_bank_is_refused():
     bank, x, plan = setup("feed_forward")
     with pytest.raises(ValueError, match=r"plan is for 30 rows and 4 experts.*29 and 4"):

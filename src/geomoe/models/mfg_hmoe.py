@@ -21,7 +21,7 @@ from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import register
 from geomoe.moe.choice import RoutingMode
-from geomoe.moe.experts import ConvExperts, HeterogeneousBank
+from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.published import dual_router

@@ -33,6 +33,7 @@ from geomoe.moe.balance import (
     weight_diversity_loss,
     z_loss,
 )
+from geomoe.moe.bank import ExpertBank
 from geomoe.moe.capacity import Capacity
 from geomoe.moe.choice import (
     AllExperts,
@@ -46,17 +47,9 @@ from geomoe.moe.choice import (
     TopK,
     TopP,
 )
+from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
 from geomoe.moe.dispatch import Backend, dispatch
-from geomoe.moe.experts import (
-    ConvExperts,
-    DepthwiseExperts,
-    ExpertBank,
-    FeedForwardExperts,
-    HeterogeneousBank,
-    LowRankExperts,
-    ModuleExperts,
-    OpaqueExperts,
-)
+from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts, OpaqueExperts
 from geomoe.moe.fallback import Fallback
 from geomoe.moe.flops import active_flops, count_flops
 from geomoe.moe.layer import CustomisedGates, MoE, MultiGate, PreGated

@@ -7,19 +7,22 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geomoe.moe.experts import ExpertBank, Rows
+from geomoe.moe.bank import ExpertBank, Rows
+from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import SortedChoices, sort_choices
+from geomoe.moe.units import Neighbourhoods
 
 __all__ = ["Backend", "dispatch"]
 
-Backend = Literal["auto", "dense", "loop", "grouped"]
+Backend = Literal["auto", "dense", "loop", "grouped", "window"]
 """How a plan is carried out; the numbers are the same.
 
 ``dense``: every expert on every row. The reference for tests, and what is exported to ONNX.
 ``loop``: rows sorted by expert, one expert after the other, by plain operations.
 ``grouped``: sorted rows through the bank's own kernels.
-``auto``: ``dense`` under export, else ``grouped``.
+``window``: convolutions of the windows in which an expert has pixels, for pixels whose routing is of one
+piece. ``auto``: ``dense`` under export, else ``grouped``.
 """
 
 
@@ -60,8 +63,14 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend) -> Tensor:
     choices = sort_choices(plan)
-    run = bank.loop if backend == "loop" else bank.run
-    return _combine(run(rows, choices.rows, choices.counts), choices, plan)
+    if backend == "window":
+        if not (isinstance(bank, ConvExperts | HeterogeneousBank) and isinstance(rows, Neighbourhoods)):
+            raise ValueError("backend='window': expected convolutions on pixels with their surroundings")
+        results = bank.windowed(rows, choices.rows, choices.counts)
+    else:
+        run = bank.loop if backend == "loop" else bank.run
+        results = run(rows, choices.rows, choices.counts)
+    return _combine(results, choices, plan)
 
 
 def _combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tensor:

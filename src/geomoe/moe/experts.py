@@ -1,97 +1,20 @@
-"""Banks of experts: experts that share a shape are held as stacked parameters, others side by side.
-
-A bank says how many experts it has, what a row costs each of them, and how far it looks; and it runs sorted
-rows through the experts that they were given (:meth:`ExpertBank.run`). What "rows" are, the units say.
-"""
+"""Banks of experts on rows. Those that share a shape are held as stacked parameters, others side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.moe import kernels
-from geomoe.moe.blocks import ACTIVATIONS, feed_forward, spans
+from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
+from geomoe.moe.blocks import ACTIVATIONS, feed_forward
 from geomoe.moe.grouped import grouped_linear, routed_product
-from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 
-__all__ = [
-    "ConvExperts",
-    "DepthwiseExperts",
-    "ExpertBank",
-    "FeedForwardExperts",
-    "HeterogeneousBank",
-    "LowRankExperts",
-    "ModuleExperts",
-    "OpaqueExperts",
-    "Rows",
-]
-
-Rows = Tensor | Neighbourhoods
-"""``[N, ...]`` rows, or pixels with their surroundings."""
-
-
-class ExpertBank(nn.Module):
-    """Base of all banks.
-
-    Attributes:
-        group_sizes: experts in each group; ``(E,)`` where there are no groups.
-        reach: pixels to each side of a row that an expert looks at.
-    """
-
-    group_sizes: tuple[int, ...]
-    reach: int = 0
-
-    @property
-    def num_experts(self) -> int:
-        return sum(self.group_sizes)
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(p.numel() for p in self.parameters())
-
-    def row_flops(self) -> tuple[int, ...]:
-        """Floating-point operations of each expert on one row, a multiply and an add counted as two.
-
-        Matrix products and convolutions are counted, as is usual; biases and activations are not.
-        """
-        raise NotImplementedError
-
-    def expert(self, index: int, rows: Tensor) -> Tensor:
-        """Expert ``index`` on its rows ``[n, ...]``, by differentiable operations alone."""
-        raise NotImplementedError
-
-    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
-        """The rows ``index`` as ``expert`` wants them."""
-        assert isinstance(rows, Tensor)
-        return rows[index]
-
-    def everywhere(self, index: int, rows: Rows) -> Tensor:
-        """Expert ``index`` on all rows, ``[N, ...]``."""
-        return self.expert(index, self.take(rows, torch.arange(rows.shape[0], device=device_of(rows)), index))
-
-    def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
-        """Results ``[m, ...]`` of rows ``index`` ``[m]``, sorted by expert; one expert after the other."""
-        done = [self.expert(e, self.take(rows, index[a:b], e)) for e, a, b in spans(counts)]
-        return torch.cat(done) if done else self.nothing(rows)
-
-    def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
-        """As :meth:`loop`, in the fastest way that the bank has."""
-        return self.loop(rows, index, counts)
-
-    def nothing(self, rows: Rows) -> Tensor:
-        """Results of no row at all."""
-        return self.expert(0, self.take(rows, torch.zeros(0, dtype=torch.long, device=device_of(rows)), 0))
-
-
-def device_of(rows: Rows) -> torch.device:
-    return rows.flat.device if isinstance(rows, Neighbourhoods) else rows.device
-
+__all__ = ["Activation", "FeedForwardExperts", "LowRankExperts", "ModuleExperts", "OpaqueExperts"]
 
 Activation = Literal["gelu", "relu", "silu"]
 
@@ -156,111 +79,6 @@ class FeedForwardExperts(ExpertBank):
             )
         hidden = routed_product(rows, self.up, self.up_bias, index, (0,), counts)
         return grouped_linear(self.act(hidden), self.down, self.down_bias, counts)
-
-
-def stacked_linear(
-    num: int, inputs: int, outputs: int, bias: bool = True
-) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Weights ``[num, inputs, outputs]`` and biases ``[num, outputs]``, each drawn as nn.Linear's."""
-    bound = 1 / math.sqrt(inputs)
-    weight = nn.Parameter(torch.empty(num, inputs, outputs).uniform_(-bound, bound))
-    return weight, nn.Parameter(torch.empty(num, outputs).uniform_(-bound, bound)) if bias else None
-
-
-def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``rows @ weight + bias`` in the precision of the rows."""
-    if bias is None:
-        return rows @ weight.to(rows.dtype)
-    return torch.addmm(bias.to(rows.dtype), rows, weight.to(rows.dtype))
-
-
-class ConvExperts(ExpertBank):
-    """M convolutions of one kernel size, on single pixels with their surroundings or on windows with a halo.
-
-    ``weight`` is ``[M, k * k * C_in, C_out]``, kernel position first, so that an expert is one matrix
-    product with rows of :meth:`geomoe.moe.units.Neighbourhoods.gather`.
-
-    Args:
-        in_channels, out_channels: widths.
-        kernel_size: odd side of the kernel.
-        num_experts: M.
-
-    Raises:
-        ValueError: an even kernel size.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int) -> None:
-        super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
-        self.group_sizes = (num_experts,)
-        self.kernel_size = kernel_size
-        self.reach = kernel_size // 2
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.weight, bias = stacked_linear(num_experts, in_channels * kernel_size**2, out_channels)
-        assert bias is not None
-        self.bias = bias
-
-    def row_flops(self) -> tuple[int, ...]:
-        """For a pixel; a window costs as much for each of its pixels."""
-        return (2 * self.weight[0].numel(),) * self.num_experts
-
-    def kernels(self) -> Tensor:
-        """``[M, C_out, C_in, k, k]``, as ``conv2d`` takes them."""
-        k = self.kernel_size
-        shape = (self.num_experts, k, k, self.in_channels, self.out_channels)
-        return self.weight.view(shape).permute(0, 4, 3, 1, 2)
-
-    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
-        return rows.gather(index, self.kernel_size) if isinstance(rows, Neighbourhoods) else rows[index]
-
-    def expert(self, index: int, rows: Tensor) -> Tensor:
-        """Expert ``index`` on neighbourhoods ``[n, k * k * C]`` or windows ``[n, C, s + 2r, s + 2r]``."""
-        if rows.dim() == 2:
-            return linear(rows, self.weight[index], self.bias[index])
-        return F.conv2d(rows, self.kernels()[index].to(rows.dtype), self.bias[index].to(rows.dtype))
-
-    def everywhere(self, index: int, rows: Rows) -> Tensor:
-        if not isinstance(rows, Neighbourhoods):
-            return self.expert(index, rows)
-        return pixels_to_rows(self.expert(index, rows.image(self.reach)))
-
-    def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
-        if not isinstance(rows, Neighbourhoods):
-            return self.loop(rows, index, counts)
-        offsets = tuple(rows.offsets(self.kernel_size))
-        return routed_product(rows.flat, self.weight, self.bias, rows.centres(index), offsets, counts)
-
-
-class DepthwiseExperts(ExpertBank):
-    """E depth-wise convolutions on single pixels with their surroundings: ``y_c = sum_t w_tc x_tc``.
-
-    Args:
-        channels: C, in and out.
-        kernel_size: odd side of the kernel.
-        num_experts: E.
-    """
-
-    def __init__(self, channels: int, kernel_size: int, num_experts: int) -> None:
-        super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
-        self.group_sizes = (num_experts,)
-        self.kernel_size, self.reach, self.out_channels = kernel_size, kernel_size // 2, channels
-        bound = 1 / kernel_size
-        self.weight = nn.Parameter(torch.empty(num_experts, kernel_size**2, channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(num_experts, channels).uniform_(-bound, bound))
-
-    def row_flops(self) -> tuple[int, ...]:
-        return (2 * self.weight[0].numel(),) * self.num_experts
-
-    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
-        assert isinstance(rows, Neighbourhoods)
-        return rows.gather(index, self.kernel_size)
-
-    def expert(self, index: int, rows: Tensor) -> Tensor:
-        taps = rows.view(len(rows), *self.weight.shape[1:])  # [n, k * k, C]
-        return (taps * self.weight[index].to(rows.dtype)).sum(1) + self.bias[index].to(rows.dtype)
 
 
 class LowRankExperts(ExpertBank):
@@ -378,66 +196,3 @@ class OpaqueExperts(ExpertBank):
 
     def nothing(self, rows: Rows) -> Tensor:
         raise ValueError("opaque experts cannot be asked about no rows at all")
-
-
-class HeterogeneousBank(ExpertBank):
-    """Groups of experts; alike inside a group, different between groups (MFG-HMoE, equation 4).
-
-    Raises:
-        ValueError: groups that differ in their number of output channels.
-    """
-
-    def __init__(self, groups: Sequence[ConvExperts | DepthwiseExperts]) -> None:
-        super().__init__()
-        if len({group.out_channels for group in groups}) != 1:
-            raise ValueError("groups of one bank must have the same number of output channels")
-        self.groups = nn.ModuleList(groups)
-        self.out_channels = groups[0].out_channels
-        self.group_sizes = tuple(group.num_experts for group in groups)
-        self.reach = max(group.reach for group in groups)
-
-    def __iter__(self) -> Iterator[ExpertBank]:
-        for group in self.groups:
-            assert isinstance(group, ExpertBank)
-            yield group
-
-    def row_flops(self) -> tuple[int, ...]:
-        return tuple(flops for group in self for flops in group.row_flops())
-
-    def _member(self, index: int) -> tuple[ExpertBank, int]:
-        starts = [0, *accumulate(self.group_sizes)]
-        group = next(i for i in range(len(self.group_sizes)) if index < starts[i + 1])
-        bank = self.groups[group]
-        assert isinstance(bank, ExpertBank)
-        return bank, index - starts[group]
-
-    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
-        group, member = self._member(expert)
-        taken = group.take(rows, index, member)
-        return taken if isinstance(rows, Neighbourhoods) else self._trimmed(taken, group)
-
-    def _trimmed(self, windows: Tensor, group: ExpertBank) -> Tensor:
-        # A window's halo is as wide as the widest kernel wants it.
-        spare = self.reach - group.reach
-        return windows[..., spare:-spare, spare:-spare] if spare else windows
-
-    def expert(self, index: int, rows: Tensor) -> Tensor:
-        group, member = self._member(index)
-        return group.expert(member, rows)
-
-    def everywhere(self, index: int, rows: Rows) -> Tensor:
-        group, member = self._member(index)
-        if isinstance(rows, Neighbourhoods):
-            return group.everywhere(member, rows)
-        return group.expert(member, self._trimmed(rows, group))
-
-    def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
-        if not isinstance(rows, Neighbourhoods):
-            return self.loop(rows, index, counts)
-        done, expert, start = [], 0, 0
-        for group in self:
-            mine = counts[expert : expert + group.num_experts]
-            end = start + sum(mine)
-            done.append(group.run(rows, index[start:end], mine))
-            expert, start = expert + group.num_experts, end
-        return torch.cat(done)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from geomoe.moe.experts import ExpertBank
+from geomoe.moe.bank import ExpertBank
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import count_choices
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from geomoe.moe.bank import ExpertBank, Rows
 from geomoe.moe.dispatch import Backend, dispatch
-from geomoe.moe.experts import ExpertBank, Rows
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
 from geomoe.moe.units import Neighbourhoods

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import ProcessGroup
 
-from geomoe.moe.experts import ExpertBank, Rows
+from geomoe.moe.bank import ExpertBank, Rows
 
 __all__ = ["ParallelExperts"]
 

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.moe.bank import ExpertBank
 from geomoe.moe.choice import every
-from geomoe.moe.experts import ConvExperts, ExpertBank, FeedForwardExperts
+from geomoe.moe.convolution import ConvExperts
+from geomoe.moe.experts import FeedForwardExperts
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
 

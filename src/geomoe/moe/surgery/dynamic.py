@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.moe.bank import ExpertBank
 from geomoe.moe.choice import Choice, Selection
-from geomoe.moe.experts import ExpertBank
 from geomoe.moe.score import Score
 
 __all__ = ["NormScore", "NormThreshold", "expert_norms", "norm_loss"]

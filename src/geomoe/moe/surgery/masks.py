@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from geomoe.moe.bank import ExpertBank, linear
 from geomoe.moe.blocks import ACTIVATIONS
-from geomoe.moe.experts import Activation, ExpertBank, FeedForwardExperts, linear
+from geomoe.moe.experts import Activation, FeedForwardExperts
 
 __all__ = ["MaskedExperts"]
 

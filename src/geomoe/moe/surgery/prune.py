@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.experts import ExpertBank, FeedForwardExperts
+from geomoe.moe.bank import ExpertBank
+from geomoe.moe.experts import FeedForwardExperts
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
 from geomoe.moe.sort import count_choices

@@ -1,0 +1,89 @@
+"""What every bank is: a number of experts, what each costs, and a way to run sorted rows through them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from geomoe.moe.blocks import spans
+from geomoe.moe.units import Neighbourhoods
+
+__all__ = ["ExpertBank", "Rows", "linear", "stacked_linear"]
+
+Rows = Tensor | Neighbourhoods
+"""``[N, ...]`` rows, or pixels with their surroundings."""
+
+
+class ExpertBank(nn.Module):
+    """Base of all banks.
+
+    Attributes:
+        group_sizes: experts in each group; ``(E,)`` where there are no groups.
+        reach: pixels to each side of a row that an expert looks at.
+    """
+
+    group_sizes: tuple[int, ...]
+    reach: int = 0
+
+    @property
+    def num_experts(self) -> int:
+        return sum(self.group_sizes)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def row_flops(self) -> tuple[int, ...]:
+        """Floating-point operations of each expert on one row, a multiply and an add counted as two.
+
+        Matrix products and convolutions are counted, as is usual; biases and activations are not.
+        """
+        raise NotImplementedError
+
+    def expert(self, index: int, rows: Tensor) -> Tensor:
+        """Expert ``index`` on its rows ``[n, ...]``, by differentiable operations alone."""
+        raise NotImplementedError
+
+    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
+        """The rows ``index`` as ``expert`` wants them."""
+        assert isinstance(rows, Tensor)
+        return rows[index]
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        """Expert ``index`` on all rows, ``[N, ...]``."""
+        return self.expert(index, self.take(rows, torch.arange(rows.shape[0], device=device_of(rows)), index))
+
+    def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """Results ``[m, ...]`` of rows ``index`` ``[m]``, sorted by expert; one expert after the other."""
+        done = [self.expert(e, self.take(rows, index[a:b], e)) for e, a, b in spans(counts)]
+        return torch.cat(done) if done else self.nothing(rows)
+
+    def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """As :meth:`loop`, in the fastest way that the bank has."""
+        return self.loop(rows, index, counts)
+
+    def nothing(self, rows: Rows) -> Tensor:
+        """Results of no row at all."""
+        return self.expert(0, self.take(rows, torch.zeros(0, dtype=torch.long, device=device_of(rows)), 0))
+
+
+def device_of(rows: Rows) -> torch.device:
+    return rows.flat.device if isinstance(rows, Neighbourhoods) else rows.device
+
+
+def stacked_linear(
+    num: int, inputs: int, outputs: int, bias: bool = True
+) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """Weights ``[num, inputs, outputs]`` and biases ``[num, outputs]``, each drawn as nn.Linear's."""
+    bound = 1 / math.sqrt(inputs)
+    weight = nn.Parameter(torch.empty(num, inputs, outputs).uniform_(-bound, bound))
+    return weight, nn.Parameter(torch.empty(num, outputs).uniform_(-bound, bound)) if bias else None
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``rows @ weight + bias`` in the precision of the rows."""
+    if bias is None:
+        return rows @ weight.to(rows.dtype)
+    return torch.addmm(bias.to(rows.dtype), rows, weight.to(rows.dtype))

@@ -1,0 +1,202 @@
+"""Banks of convolutions, routed pixel by pixel or window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
+from geomoe.moe.blocks import spans
+from geomoe.moe.grouped import routed_product
+from geomoe.moe.units import Neighbourhoods, pixels_to_rows
+
+__all__ = ["ConvExperts", "DepthwiseExperts", "HeterogeneousBank"]
+
+_WINDOW = 8
+"""Side of the windows that are convolved whole: small ones waste less on other experts' pixels."""
+
+
+class ConvExperts(ExpertBank):
+    """M convolutions of one kernel size, on single pixels with their surroundings or on windows with a halo.
+
+    ``weight`` is ``[M, k * k * C_in, C_out]``, kernel position first, so that an expert is one matrix
+    product with rows of :meth:`geomoe.moe.units.Neighbourhoods.gather`.
+
+    Args:
+        in_channels, out_channels: widths.
+        kernel_size: odd side of the kernel.
+        num_experts: M.
+
+    Raises:
+        ValueError: an even kernel size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
+        self.group_sizes = (num_experts,)
+        self.kernel_size = kernel_size
+        self.reach = kernel_size // 2
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.weight, bias = stacked_linear(num_experts, in_channels * kernel_size**2, out_channels)
+        assert bias is not None
+        self.bias = bias
+
+    def row_flops(self) -> tuple[int, ...]:
+        """For a pixel; a window costs as much for each of its pixels."""
+        return (2 * self.weight[0].numel(),) * self.num_experts
+
+    def kernels(self) -> Tensor:
+        """``[M, C_out, C_in, k, k]``, as ``conv2d`` takes them."""
+        k = self.kernel_size
+        shape = (self.num_experts, k, k, self.in_channels, self.out_channels)
+        return self.weight.view(shape).permute(0, 4, 3, 1, 2)
+
+    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
+        return rows.gather(index, self.kernel_size) if isinstance(rows, Neighbourhoods) else rows[index]
+
+    def expert(self, index: int, rows: Tensor) -> Tensor:
+        """Expert ``index`` on neighbourhoods ``[n, k * k * C]`` or windows ``[n, C, s + 2r, s + 2r]``."""
+        if rows.dim() == 2:
+            return linear(rows, self.weight[index], self.bias[index])
+        return F.conv2d(rows, self.kernels()[index].to(rows.dtype), self.bias[index].to(rows.dtype))
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        if not isinstance(rows, Neighbourhoods):
+            return self.expert(index, rows)
+        return pixels_to_rows(self.expert(index, rows.image(self.reach)))
+
+    def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        if not isinstance(rows, Neighbourhoods):
+            return self.loop(rows, index, counts)
+        offsets = tuple(rows.offsets(self.kernel_size))
+        return routed_product(rows.flat, self.weight, self.bias, rows.centres(index), offsets, counts)
+
+    def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """As :meth:`run`, by convolving whole windows in which an expert has pixels."""
+        _, height, width = rows.grid
+        side = _WINDOW + 2 * self.reach
+        image = F.pad(rows.image(self.reach), (0, -width % _WINDOW, 0, -height % _WINDOW))
+        windows = image.unfold(2, side, _WINDOW).unfold(3, side, _WINDOW).permute(0, 2, 3, 1, 4, 5)
+        down, across = windows.shape[1:3]
+        number, pixel = index // (height * width), index % (height * width)
+        line, column = pixel // width, pixel % width
+        window = (number * down + line // _WINDOW) * across + column // _WINDOW  # [m]
+        done = []
+        for e, a, b in spans(counts):
+            used, slot = window[a:b].unique(return_inverse=True)
+            taken = windows[used // (down * across), used // across % down, used % across]
+            result = self.expert(e, taken).permute(0, 2, 3, 1)  # [windows, s, s, C_out]
+            done.append(result[slot, line[a:b] % _WINDOW, column[a:b] % _WINDOW])
+        return torch.cat(done) if done else self.nothing(rows)
+
+
+class DepthwiseExperts(ExpertBank):
+    """E depth-wise convolutions on single pixels with their surroundings: ``y_c = sum_t w_tc x_tc``.
+
+    Args:
+        channels: C, in and out.
+        kernel_size: odd side of the kernel.
+        num_experts: E.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, num_experts: int) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
+        self.group_sizes = (num_experts,)
+        self.kernel_size, self.reach, self.out_channels = kernel_size, kernel_size // 2, channels
+        bound = 1 / kernel_size
+        self.weight = nn.Parameter(torch.empty(num_experts, kernel_size**2, channels).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_experts, channels).uniform_(-bound, bound))
+
+    def row_flops(self) -> tuple[int, ...]:
+        return (2 * self.weight[0].numel(),) * self.num_experts
+
+    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
+        assert isinstance(rows, Neighbourhoods)
+        return rows.gather(index, self.kernel_size)
+
+    def expert(self, index: int, rows: Tensor) -> Tensor:
+        taps = rows.view(len(rows), *self.weight.shape[1:])  # [n, k * k, C]
+        return (taps * self.weight[index].to(rows.dtype)).sum(1) + self.bias[index].to(rows.dtype)
+
+
+class HeterogeneousBank(ExpertBank):
+    """Groups of experts; alike inside a group, different between groups (MFG-HMoE, equation 4).
+
+    Raises:
+        ValueError: groups that differ in their number of output channels.
+    """
+
+    def __init__(self, groups: Sequence[ConvExperts | DepthwiseExperts]) -> None:
+        super().__init__()
+        if len({group.out_channels for group in groups}) != 1:
+            raise ValueError("groups of one bank must have the same number of output channels")
+        self.groups = nn.ModuleList(groups)
+        self.out_channels = groups[0].out_channels
+        self.group_sizes = tuple(group.num_experts for group in groups)
+        self.reach = max(group.reach for group in groups)
+
+    def __iter__(self) -> Iterator[ExpertBank]:
+        for group in self.groups:
+            assert isinstance(group, ExpertBank)
+            yield group
+
+    def row_flops(self) -> tuple[int, ...]:
+        return tuple(flops for group in self for flops in group.row_flops())
+
+    def _member(self, index: int) -> tuple[ExpertBank, int]:
+        starts = [0, *accumulate(self.group_sizes)]
+        group = next(i for i in range(len(self.group_sizes)) if index < starts[i + 1])
+        bank = self.groups[group]
+        assert isinstance(bank, ExpertBank)
+        return bank, index - starts[group]
+
+    def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
+        group, member = self._member(expert)
+        taken = group.take(rows, index, member)
+        return taken if isinstance(rows, Neighbourhoods) else self._trimmed(taken, group)
+
+    def _trimmed(self, windows: Tensor, group: ExpertBank) -> Tensor:
+        # A window's halo is as wide as the widest kernel wants it.
+        spare = self.reach - group.reach
+        return windows[..., spare:-spare, spare:-spare] if spare else windows
+
+    def expert(self, index: int, rows: Tensor) -> Tensor:
+        group, member = self._member(index)
+        return group.expert(member, rows)
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        group, member = self._member(index)
+        if isinstance(rows, Neighbourhoods):
+            return group.everywhere(member, rows)
+        return group.expert(member, self._trimmed(rows, group))
+
+    def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        if not isinstance(rows, Neighbourhoods):
+            return self.loop(rows, index, counts)
+        return self._by_group(rows, index, counts, windowed=False)
+
+    def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """As :meth:`run`; kernels that see more than a pixel by :meth:`ConvExperts.windowed`."""
+        return self._by_group(rows, index, counts, windowed=True)
+
+    def _by_group(
+        self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...], windowed: bool
+    ) -> Tensor:
+        done, expert, start = [], 0, 0
+        for group in self:
+            mine = counts[expert : expert + group.num_experts]
+            end = start + sum(mine)
+            if windowed and group.reach and isinstance(group, ConvExperts):
+                done.append(group.windowed(rows, index[start:end], mine))
+            else:
+                done.append(group.run(rows, index[start:end], mine))
+            expert, start = expert + group.num_experts, end
+        return torch.cat(done)
