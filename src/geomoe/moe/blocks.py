@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["ACTIVATIONS", "ActivationFunction", "feed_forward", "spans"]
+__all__ = ["ACTIVATIONS", "ActivationFunction", "StackGradient", "feed_forward", "spans"]
 
 _CACHE = 1 << 18
 """Elements of hidden rows at a time (1 MB of float32)."""
@@ -131,10 +131,10 @@ class _FeedForward(torch.autograd.Function):
         need_rows, need_up, need_up_bias, need_down, need_down_bias = ctx.needs_input_grad[:5]
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(rows) if need_rows else None
-        grad_up = _Sums(up) if need_up else None
-        grad_down = _Sums(down) if need_down else None
-        grad_up_bias = _Sums(up[:, 0]) if need_up_bias else None
-        grad_down_bias = _Sums(down[:, 0]) if need_down_bias else None
+        grad_up = StackGradient(up) if need_up else None
+        grad_down = StackGradient(down) if need_down else None
+        grad_up_bias = StackGradient(up[:, 0]) if need_up_bias else None
+        grad_down_bias = StackGradient(down[:, 0]) if need_down_bias else None
         for e, a, b in _chunks(ctx.counts, up.shape[2]):
             h, g = hidden[a:b], grad[a:b]
             if grad_down is not None:
@@ -158,7 +158,7 @@ def _chunks(counts: tuple[int, ...], width: int) -> list[tuple[int, int, int]]:
     return [(e, a, min(a + most, end)) for e, start, end in spans(counts) for a in range(start, end, most)]
 
 
-class _Sums:
+class StackGradient:
     """Gradients of a stack, expert by expert. First terms are written and not added: nothing is cleared."""
 
     def __init__(self, like: Tensor) -> None:
@@ -166,6 +166,7 @@ class _Sums:
         self.begun = [False] * len(like)
 
     def add_product(self, expert: int, a: Tensor, b: Tensor) -> None:
+        """Add ``a @ b`` to the gradient of ``expert``."""
         if self.begun[expert]:
             self.total[expert].addmm_(a, b)
         else:
@@ -173,6 +174,7 @@ class _Sums:
             self.begun[expert] = True
 
     def add(self, expert: int, term: Tensor) -> None:
+        """Add ``term`` to the gradient of ``expert``."""
         if self.begun[expert]:
             self.total[expert] += term
         else:

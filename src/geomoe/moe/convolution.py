@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
 from geomoe.moe.blocks import spans
-from geomoe.moe.grouped import routed_product
+from geomoe.moe.grouped import Group, routed_products
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 
 __all__ = ["ConvExperts", "DepthwiseExperts", "HeterogeneousBank"]
@@ -74,8 +74,11 @@ class ConvExperts(ExpertBank):
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         if not isinstance(rows, Neighbourhoods):
             return self.loop(rows, index, counts)
-        offsets = tuple(rows.offsets(self.kernel_size))
-        return routed_product(rows.flat, self.weight, self.bias, rows.centres(index), offsets, counts)
+        return routed_products(rows.flat, rows.centres(index), [self.group(rows, counts)])
+
+    def group(self, rows: Neighbourhoods, counts: tuple[int, ...]) -> Group:
+        """What :func:`geomoe.moe.grouped.routed_products` needs to know of these experts."""
+        return Group(self.weight, self.bias, tuple(rows.offsets(self.kernel_size)), counts)
 
     def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`run`, by convolving whole windows in which an expert has pixels."""
@@ -181,7 +184,12 @@ class HeterogeneousBank(ExpertBank):
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         if not isinstance(rows, Neighbourhoods):
             return self.loop(rows, index, counts)
-        return self._by_group(rows, index, counts, windowed=False)
+        alike = [group for group in self if isinstance(group, ConvExperts)]
+        if len(alike) < len(self.groups):
+            return self._by_group(rows, index, counts, windowed=False)
+        shares = torch.tensor(counts).split(self.group_sizes)
+        groups = [g.group(rows, tuple(share.tolist())) for g, share in zip(alike, shares, strict=True)]
+        return routed_products(rows.flat, rows.centres(index), groups)
 
     def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`run`; kernels that see more than a pixel by :meth:`ConvExperts.windowed`."""

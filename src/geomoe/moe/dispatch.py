@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from geomoe.moe.bank import ExpertBank, Rows
+from geomoe.moe.combine import combine
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.sort import SortedChoices, sort_choices
+from geomoe.moe.sort import sort_choices
 from geomoe.moe.units import Neighbourhoods
 
 __all__ = ["Backend", "dispatch"]
@@ -70,20 +71,7 @@ def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend) -
     else:
         run = bank.loop if backend == "loop" else bank.run
         results = run(rows, choices.rows, choices.counts)
-    return _combine(results, choices, plan)
-
-
-def _combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tensor:
-    # Undoing the sort by a gather keeps the combine free of atomic adds.
-    weighted = results * _beside(choices.weights.to(results.dtype), results)
-    if plan.kept is not None:
-        weighted = torch.cat(
-            [weighted, weighted.new_zeros(1, *weighted.shape[1:])]
-        )  # for the choices that are not
-    where = torch.full_like(plan.experts.flatten(), len(weighted) - 1)
-    where[choices.places] = torch.arange(len(choices.places), device=where.device)
-    slots = weighted.index_select(0, where)
-    return slots if plan.top_k == 1 else slots.unflatten(0, (plan.num_rows, plan.top_k)).sum(1)
+    return combine(results, choices, plan)
 
 
 def _beside(weights: Tensor, results: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geomoe.moe import kernels
 from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
 from geomoe.moe.blocks import ACTIVATIONS, feed_forward
-from geomoe.moe.grouped import grouped_linear, routed_product
+from geomoe.moe.grouped import Group, grouped_linear, routed_products
 
 __all__ = ["Activation", "FeedForwardExperts", "LowRankExperts", "ModuleExperts", "OpaqueExperts"]
 
@@ -77,7 +77,7 @@ class FeedForwardExperts(ExpertBank):
                 ACTIVATIONS[self.activation],
                 self.gated,
             )
-        hidden = routed_product(rows, self.up, self.up_bias, index, (0,), counts)
+        hidden = routed_products(rows, index, [Group(self.up, self.up_bias, (0,), counts)])
         return grouped_linear(self.act(hidden), self.down, self.down_bias, counts)
 
 

@@ -64,6 +64,7 @@ def routed_product(
     centres: Tensor | None,
     offsets: tuple[int, ...],
     counts: tuple[int, ...],
+    out: Tensor | None = None,
 ) -> Tensor:
     """``out[r] = sum_t flat[centres[r] + offsets[t]] @ weight[e(r), t] + bias[e(r)]``.
 
@@ -74,13 +75,14 @@ def routed_product(
         centres: ``[m]`` int64, sorted by expert; None for the rows of ``flat`` in their order.
         offsets: T steps from a centre.
         counts: rows of each expert; sums to m.
+        out: where to write, contiguous; a new tensor by default.
 
     Returns:
         ``[m, O]``.
     """
     channels, width = flat.shape[1], weight.shape[2]
     centres = _in_order(flat) if centres is None else centres
-    out = flat.new_empty(len(centres), width)
+    out = flat.new_empty(len(centres), width) if out is None else out
     tiles = _tiles(counts, flat.device)
     if not len(tiles):
         return out

@@ -8,6 +8,7 @@ convolution near a window's edge), the rows hold true neighbours as a halo, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -215,7 +216,10 @@ class Neighbourhoods:
         self.grid = (batch, height, width)
         self.reach = reach
         self.row = width + 2 * reach  # pixels from one padded line to the next
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, reach, reach, reach, reach))
+        if torch.compiler.is_exporting():
+            padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, reach, reach, reach, reach))
+        else:
+            padded = _Padded.apply(x, reach)  # type: ignore[no-untyped-call]
         self.flat = padded.reshape(-1, channels)  # [B * (H + 2r) * (W + 2r), C]
 
     @staticmethod
@@ -255,3 +259,35 @@ class Neighbourhoods:
         """Neighbourhoods of pixels ``rows`` ``[n]`` as ``[n, k * k * C]``, kernel position first."""
         around = self.centres(rows)[:, None] + rows.new_tensor(self.offsets(kernel_size))  # [n, k * k]
         return self.flat[around].flatten(1)
+
+
+class _Padded(torch.autograd.Function):
+    """``[B, C, H, W]`` to ``[B, H + 2r, W + 2r, C]`` with zeros around; no value is written twice.
+
+    The gradient has the layout of ``x``, as others that will be added to it most often have.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, reach: int) -> Tensor:
+        batch, channels, height, width = x.shape
+        out = x.new_empty(batch, height + 2 * reach, width + 2 * reach, channels)
+        if reach:
+            for border in (out[:, :reach], out[:, -reach:], out[:, :, :reach], out[:, :, -reach:]):
+                border.zero_()
+        out[:, reach : reach + height, reach : reach + width].copy_(x.permute(0, 2, 3, 1))
+        ctx.reach, last = reach, torch.channels_last
+        ctx.format = last if x.is_contiguous(memory_format=last) else torch.contiguous_format
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        r = ctx.reach
+        inside = grad[:, r : grad.shape[1] - r, r : grad.shape[2] - r].permute(0, 3, 1, 2)
+        if ctx.format is torch.channels_last:
+            return inside.contiguous(memory_format=ctx.format), None
+        # A copy that also turns the layout is fast for matrices alone; at sides that are powers of two by
+        # five times.
+        out = torch.empty(inside.shape, dtype=grad.dtype, device=grad.device)
+        for image, pixels in zip(out.flatten(2), inside.permute(0, 2, 3, 1).flatten(1, 2), strict=True):
+            image.copy_(pixels.t())
+        return out, None
