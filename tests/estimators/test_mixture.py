@@ -5,6 +5,7 @@ pytest.importorskip("sklearn")
 
 from sklearn.base import clone
 from sklearn.datasets import make_moons
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -59,10 +60,15 @@ def test_a_seed_is_an_answer_and_clones_are_unfitted():
     model = MixtureOfExpertsRegressor(3, **quick)
     first = model.fit(x, y).predict(x)
     assert np.array_equal(first, clone(model).fit(x, y).predict(x))
-    with pytest.raises(ValueError, match="n_experts"):
-        MixtureOfExpertsRegressor(0).fit(x, y)
+    for wrong in (0, 2.0, (2, 0), ()):
+        with pytest.raises(ValueError, match="n_experts"):
+            MixtureOfExpertsRegressor(wrong).fit(x, y)
+    MixtureOfExpertsRegressor(np.int64(2), **quick).fit(x, y)
+    with pytest.warns(ConvergenceWarning):
+        MixtureOfExpertsRegressor(2, max_iter=2, n_init=1).fit(x, y)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks([MixtureOfExpertsRegressor(2, **quick), MixtureOfExpertsClassifier(2, **quick)])
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)

@@ -26,19 +26,29 @@ def conditioned(c: int, e: int) -> moe.Router:
     return moe.Router(moe.ConditionedScore(moe.LinearScore(c, e), 3))
 
 
+def fitted(router: moe.Fallback) -> moe.Fallback:
+    router.fit(torch.randn(500, CHANNELS))
+    return router
+
+
+def biased(router: moe.Router) -> moe.Router:
+    torch.nn.init.normal_(router.prefer[0].bias)
+    return router
+
+
 ROUTERS = {
     "softmax": Case(moe.softmax_router, dense=True),
     "dual": Case(lambda c, e: moe.dual_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
-    "noisy_top_k": Case(lambda c, e: moe.noisy_top_k_router(c, e) if e > 1 else moe.switch_router(c, e)),
+    "noisy_top_k": Case(moe.noisy_top_k_router),
     "switch": Case(moe.switch_router),
-    "gshard": Case(lambda c, e: moe.gshard_router(c, e) if e > 1 else moe.switch_router(c, e)),
+    "gshard": Case(moe.gshard_router),
     "batch_priority": Case(moe.batch_priority_router, alone=False),
     "expert_choice": Case(moe.expert_choice_router, alone=False),
     "top_p": Case(lambda c, e: moe.top_p_router(c, e, 0.7)),
     "hash": Case(lambda c, e: moe.hash_router(e), learns=False, ids=True),
     "hyperplane": Case(moe.hyperplane_router, learns=False),
-    "base": Case(moe.base_router, alone=False),
-    "dselect": Case(lambda c, e: moe.dselect_router(c, e) if e > 1 else moe.softmax_router(c, e), dense=True),
+    "base": Case(moe.base_router),
+    "dselect": Case(moe.dselect_router, dense=True),
     "cosine": Case(lambda c, e: moe.cosine_router(c, e, projection=16)),
     "frozen": Case(moe.frozen_router, learns=False),
     "stochastic": Case(moe.stochastic_router, learns=False, dense=True),
@@ -47,7 +57,9 @@ ROUTERS = {
     "dual_ascent": Case(
         lambda c, e: moe.Router(moe.LinearScore(c, e), moe.Sparsemax(), prefer=[moe.DualAscent((e,))])
     ),
-    "loss_free": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), prefer=[moe.LossFreeBias((e,))])),
+    "loss_free": Case(
+        lambda c, e: biased(moe.Router(moe.LinearScore(c, e), prefer=[moe.LossFreeBias((e,))]))
+    ),
     "straight_through": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), moe.TopK(1, "straight_through"))),
     "expert_dropout": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), adjust=[moe.ExpertDropout(0.5)])),
     "elastic": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), moe.ElasticTopK(1, range(1, e + 1)))),
@@ -57,8 +69,12 @@ ROUTERS = {
         dense=True,
     ),
     "dynamic_k": Case(lambda c, e: moe.Router(NormScore(c, e, 16), NormThreshold(0.5)), learns=False),
-    "fallback": Case(lambda c, e: moe.Fallback(moe.switch_router(c, e))),
+    "fallback": Case(lambda c, e: fitted(moe.Fallback(moe.switch_router(c, e), c, 0.5))),
 }
+
+
+HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "gshard", "dselect"}
+"""Two choices, or a code of bits: they begin with two experts."""
 
 
 def rows_for(case: Case, number: int, channels: int = CHANNELS) -> torch.Tensor:

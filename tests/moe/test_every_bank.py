@@ -20,7 +20,7 @@ def convolutions(kernels=(1, 3), members=2):
 BANKS = {
     "feed_forward": lambda: moe.FeedForwardExperts(C, 7, E),
     "gated": lambda: moe.FeedForwardExperts(C, 7, E, "silu", gated=True, bias=False),
-    "low_rank": lambda: warmed(moe.LowRankExperts(nn.Linear(C, 5), 2, E)),
+    "low_rank": lambda: warmed(moe.LowRankExperts(C, 5, 2, E)),
     "modules": lambda: moe.ModuleExperts(
         [
             nn.Linear(C, 6),
@@ -96,6 +96,18 @@ def test_same_plan_same_bits(name):
     assert torch.equal(first, again)
 
 
+def gradients_of(bank, expert):
+    """Gradients of one expert's own parameters."""
+    if isinstance(bank, moe.HeterogeneousBank):
+        for group in bank:
+            if expert < group.num_experts:
+                return gradients_of(group, expert)
+            expert -= group.num_experts
+    if isinstance(bank, moe.ModuleExperts):
+        return [p.grad for p in bank.experts[expert].parameters()]
+    return [None if p.grad is None else p.grad[expert] for p in bank.parameters()]
+
+
 @every_bank
 @pytest.mark.parametrize("backend", ["loop", "grouped"])
 def test_an_expert_without_rows_is_safe_and_gets_no_gradient(name, backend):
@@ -149,8 +161,12 @@ def test_hand_counts_of_flops_parameters_and_reach():
     assert mixed.row_flops() == (120, 120, 2 * 25 * 60)
     assert mixed.reach == 2
     assert moe.DepthwiseExperts(10, 3, 2).row_flops() == (180, 180)
-    low = moe.LowRankExperts(nn.Linear(10, 6), 2, 3)
-    assert low.row_flops() == (2 * (60 + 20 + 12),) * 3
+    assert moe.LowRankExperts(10, 6, 2, 3).row_flops() == (2 * (20 + 12),) * 3
+    windows = moe.Windows.of(torch.randn(1, 10, 16, 16), 8, 2)
+    rows = windows.to_rows(torch.randn(1, 10, 16, 16))
+    plan = moe.Router(moe.LinearScore(4, 3))(torch.randn(4, 4), windows.grid)
+    executed = moe.count_flops(lambda: moe.dispatch(moe.ConvExperts(10, 6, 5, 3), rows, plan))
+    assert executed == moe.active_flops(moe.ConvExperts(10, 6, 5, 3), plan, pixels=64)
 
 
 def test_pixels_see_what_a_convolution_sees():
@@ -189,29 +205,82 @@ def test_windows_with_a_halo_see_what_a_convolution_sees(shape):
     torch.testing.assert_close(done, (every * gates[:, :, None]).sum(1), atol=1e-5, rtol=1e-5)
 
 
-def test_adapters_start_as_the_layer_and_can_be_merged_into_it():
-    base = nn.Linear(6, 5)
-    bank, x = moe.LowRankExperts(base, 3, 2, alpha=6), torch.randn(7, 6)
-    assert torch.equal(bank.expert(1, x), base(x))
+def test_adapters_leave_the_layer_alone_until_they_learn_and_can_be_merged_into_it():
+    base = nn.Linear(6, 5).requires_grad_(False)
+    bank, x = moe.LowRankExperts(6, 5, 3, 2, alpha=6), torch.randn(7, 6)
+    layer = moe.MoE(moe.switch_router(6, 2), bank, shared=base)
+    assert torch.equal(layer(x), base(x))
     nn.init.normal_(bank.b)
-    torch.testing.assert_close(bank.expert(1, x), F.linear(x, bank.merged(1), base.bias))
-    assert not any(p.requires_grad for p in base.parameters())
+    plan = layer.router(x)
+    each = torch.stack([F.linear(x, bank.merged(e, base), base.bias) - base(x) for e in range(2)], 1)
+    torch.testing.assert_close(layer(x), base(x) + (each * plan.gates[:, :, None]).sum(1))
 
 
-def test_opaque_experts_are_functions_or_estimators():
-    class Doubles:
-        def predict(self, rows):
-            assert type(rows).__module__ == "numpy"
-            return rows.sum(1) * 2
+class Doubles:
+    """Stands for a fitted estimator."""
 
-    bank = moe.OpaqueExperts([Doubles(), lambda rows: rows.sum(1, keepdim=True)])
-    x = torch.randn(9, 3)
+    def __init__(self, classes=(0, 1)):
+        self.classes_ = classes
+
+    def predict(self, rows):
+        assert type(rows).__module__ == "numpy"
+        return rows.sum(1) * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opaque_experts_are_functions_or_estimators(dtype):
+    bank = moe.ModuleExperts([Doubles(), lambda rows: rows.sum(axis=1)])
+    x = torch.ones(9, 3, dtype=dtype)
     plan = moe.hash_router(2)(torch.arange(9))
     out = moe.dispatch(bank, x, plan)
-    expected = x.sum(1, keepdim=True) * torch.where(plan.experts == 0, 2, 1)
-    torch.testing.assert_close(out, expected)
+    assert torch.equal(out, x.sum(1, keepdim=True) * torch.where(plan.experts == 0, 2, 1))
+    nothing = replace(plan, kept=torch.zeros(9, 1, dtype=torch.bool))
+    assert not moe.dispatch(bank, x, nothing).any()
+
+
+def test_what_cannot_be_asked_and_what_would_not_be_trained_is_refused():
     with pytest.raises(ValueError, match="no method"):
-        moe.OpaqueExperts(["a word"])
+        moe.ModuleExperts(["a word"])
+    with pytest.raises(ValueError, match="would not be trained"):
+        moe.Opaque(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="unlike classes"):
+        moe.ModuleExperts([Doubles((0, 1)), Doubles((1, 0))])
+
+
+def test_an_estimator_beside_a_module_that_learns():
+    net = nn.Linear(3, 1)
+    layer = moe.MoE(moe.softmax_router(3, 2), moe.ModuleExperts([Doubles(), net]))
+    layer(torch.randn(5, 3)).sum().backward()
+    assert net.weight.grad.abs().sum() > 0
+    assert layer.router.score.gate.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["feed_forward", "gated", "low_rank", "convolutions"])
+def test_autocast_is_the_same_for_every_back_end(name):
+    results = []
+    for backend in ("dense", "loop", "grouped"):
+        bank, x, plan = setup(name, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = moe.dispatch(bank, rows_of(bank, x), plan, backend)
+            out.float().square().sum().backward()
+        assert out.dtype == torch.bfloat16
+        assert x.grad.dtype == torch.float32
+        results.append(out.float())
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], atol=0.05, rtol=0.05)
+
+
+def test_a_kernel_that_sees_too_far_is_refused():
+    bank, x, plan = setup("convolution_5")
+    with pytest.raises(ValueError, match="needs reach=2, not 1"):
+        moe.dispatch(bank, moe.Neighbourhoods.of(x, 1), plan)
+
+
+def test_an_expert_that_is_not_there_is_refused():
+    bank, x, plan = setup("feed_forward")
+    for backend in ("loop", "grouped"):
+        with pytest.raises(ValueError, match="chooses expert 4, there are 4"):
+            moe.dispatch(bank, rows_of(bank, x), replace(plan, experts=plan.experts * 0 + 4), backend)
 
 
 def test_frozen_modules_pass_gradients_and_take_none():
@@ -257,8 +326,14 @@ def test_a_plan_for_another_bank_is_refused():
 
 @pytest.mark.parametrize("name", ["convolutions", "feed_forward", "gated"])
 def test_chunks_change_nothing(name, monkeypatch):
-    bank, x, plan = setup(name)
-    whole = moe.dispatch(bank, rows_of(bank, x), plan)
-    monkeypatch.setattr("geomoe.moe.grouped._CACHE", 200)
-    monkeypatch.setattr("geomoe.moe.blocks._CACHE", 20)
-    torch.testing.assert_close(moe.dispatch(bank, rows_of(bank, x), plan), whole)
+    results = []
+    for size in (None, 20):
+        if size:
+            for room in ("grouped", "blocks", "combine"):
+                monkeypatch.setattr(f"geomoe.moe.{room}._CACHE", size)
+        bank, x, plan = setup(name, 2)
+        out = moe.dispatch(bank, rows_of(bank, x), plan)
+        out.square().sum().backward()
+        results.append([out, x.grad, plan.weights.grad, *(p.grad for p in bank.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geomoe import moe
-from tests.moe.routers import CHANNELS, EXPERTS, ROUTERS, router, rows_for
+from tests.moe.routers import CHANNELS, EXPERTS, HAS_NO_SINGLE_EXPERT, ROUTERS, router, rows_for
 
 ROWS = 40
 every_router = pytest.mark.parametrize("name", ROUTERS)
@@ -15,7 +15,8 @@ every_router = pytest.mark.parametrize("name", ROUTERS)
 @every_router
 def test_the_plan_is_well_formed(name):
     case, made = ROUTERS[name], router(name)
-    plan = made.train()(rows_for(case, ROWS), (5, 8))
+    context = torch.randn(ROWS, 3) if name == "conditioned" else None
+    plan = made.train()(rows_for(case, ROWS), (5, 8), context)
     k = plan.top_k
     assert plan.experts.shape == plan.weights.shape == (ROWS, k)
     assert plan.experts.dtype == torch.int64
@@ -25,6 +26,10 @@ def test_the_plan_is_well_formed(name):
     assert plan.grid == (5, 8)
     assert all(len(set(row)) == k for row in plan.experts.tolist())  # no expert twice
     assert torch.isfinite(plan.weights).all()
+    kept = torch.ones_like(plan.weights, dtype=torch.bool) if plan.kept is None else plan.kept
+    if name not in ("hash", "frozen", "stochastic", "loss_free"):  # which do not choose by their belief
+        chosen = plan.weights.masked_fill(~kept, -1.0).sort(1, descending=True).values
+        assert torch.equal(chosen, plan.weights.masked_fill(~kept, -1.0)) or name == "fallback"
 
 
 @every_router
@@ -56,7 +61,7 @@ def test_a_gradient_reaches_every_parameter(name):
     for seed in range(5):  # of several calls: stochastic parts may leave a parameter out of one
         torch.manual_seed(seed)
         rows = rows_for(case, 200)
-        plan = made(rows, context=torch.randn(200, 3))
+        plan = made(rows, context=torch.randn(200, 3) if name == "conditioned" else None)
         (plan.gates * torch.randn(200, EXPERTS)).sum().backward()
     without = [n for n, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
@@ -76,9 +81,15 @@ def test_state_survives_save_and_load(name):
 
 @every_router
 def test_one_expert_is_the_dense_block(name):
+    if name in HAS_NO_SINGLE_EXPERT:
+        with pytest.raises(ValueError, match=r"top_k=2: there are 1 experts|power of two"):
+            router(name, 1)
+        return
     case, made = ROUTERS[name], router(name, 1).eval()
     if name == "base":
         pytest.skip("BASE weighs by a sigmoid, also a single expert")
+    if name == "fallback":
+        made.threshold.fill_(torch.inf)  # a row that falls back is not answered by an expert
     rows = torch.randn(ROWS, CHANNELS)
     bank = moe.FeedForwardExperts(CHANNELS, 16, 1)
     out = moe.MoE(made, bank)(rows, rows_for(case, ROWS))
@@ -122,6 +133,39 @@ def test_executed_flops_are_those_declared(name):
     assert executed == moe.active_flops(bank, plan)
     if case.dense and name != "dselect":
         assert executed == ROWS * EXPERTS * 2 * (8 * 16 + 16 * 8)
+
+
+@every_router
+@pytest.mark.parametrize("backend", ["loop", "grouped"])
+def test_gradients_of_a_layer_agree_with_the_dense_one(name, backend):
+    case, made = ROUTERS[name], router(name).eval()
+    signals, start = rows_for(case, ROWS), torch.randn(ROWS, CHANNELS)
+    grads = []
+    for way in ("dense", backend):
+        torch.manual_seed(0)
+        layer = moe.MoE(made, moe.FeedForwardExperts(CHANNELS, 16, EXPERTS), backend=way)
+        layer.zero_grad()
+        rows = start.clone().requires_grad_()
+        layer(rows, signals).square().sum().backward()
+        grads.append([rows.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
+        grads[-1] = [g.clone() for g in grads[-1]]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@every_router
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_another_precision_route(name, dtype):
+    case = ROUTERS[name]
+    layer = moe.MoE(router(name).eval(), moe.FeedForwardExperts(CHANNELS, 16, EXPERTS))
+    signals, rows = rows_for(case, ROWS), torch.randn(ROWS, CHANNELS).to(dtype)
+    plan = layer.router(signals)
+    layer.to(dtype)
+    signals = signals if case.ids else signals.to(dtype)
+    assert layer(rows, signals).dtype == dtype
+    if dtype == torch.float64:
+        again = layer.router(signals)
+        assert moe.agreement(plan, again) > 0.99  # and the gates of a half model stay in single precision
 
 
 def test_permuting_experts_with_their_gates_changes_nothing():

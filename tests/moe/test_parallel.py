@@ -47,13 +47,14 @@ def experts_apart(rank, mesh):
     out.square().sum().backward()
     torch.testing.assert_close(out, expected[rank * N : (rank + 1) * N], atol=1e-5, rtol=1e-5)
     for name, parameter in here.named_parameters():
-        torch.testing.assert_close(parameter.grad, grads[f"bank.{name}"][mine], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(parameter.grad * WORLD, grads[f"bank.{name}"][mine], atol=1e-4, rtol=1e-4)
     gate = layer.router.score.gate.weight.grad
     dist.all_reduce(gate)
     torch.testing.assert_close(gate, grads["router.score.gate.weight"], atol=1e-4, rtol=1e-4)
     # One process without rows, and experts that nobody wants.
     few = layer(rows[: 3 * rank])
     assert few.shape == (3 * rank, C)
+    few.sum().backward()
     with pytest.raises(ValueError, match="grouped"):
         moe.dispatch(layer.bank, rows, layer.router(rows), "dense")
 

@@ -67,6 +67,8 @@ def test_a_split_with_shared_neurons_gives_them_to_all():
         torch.testing.assert_close(bank.up[e, :, :3].T, up.weight[[11, 10, 9]])
     with pytest.raises(ValueError, match="cannot share equally"):
         split_feed_forward(up, down, 5, importance)
+    with pytest.raises(ValueError, match="bias, or neither"):
+        split_feed_forward(nn.Linear(C, H, bias=False), down, 3, importance)
     with pytest.raises(ValueError, match="run backward"):
         neuron_importance(*block())
 
@@ -81,12 +83,12 @@ def test_dynamic_k_is_dense_at_zero_and_falls_with_tau():
     torch.testing.assert_close(layer(x), dense(up, down, x))
     norms = expert_norms(bank, x)
     optimiser = torch.optim.Adam(score.parameters(), 1e-2)
-    first = float(norm_loss(score(x), norms))
+    first = float(norm_loss(score(x), norms).detach())
     for _ in range(200):
         optimiser.zero_grad()
         norm_loss(score(x), norms).backward()
         optimiser.step()
-    assert float(norm_loss(score(x), norms)) < 0.3 * first
+    assert float(norm_loss(score(x), norms).detach()) < 0.3 * first
     used = []
     for tau in (0.0, 0.5, 0.9, 1.0):
         choice.tau = tau
@@ -121,14 +123,32 @@ def test_pruned_equals_full_on_kept_routes():
     keep = used_experts([plan], 3)
     assert list(keep) == sorted(torch.bincount(plan.experts[:, 0], minlength=5).topk(3).indices.tolist())
     full = moe.MoE(router, bank)(x)
-    small = moe.MoE(PrunedRouter(router, keep), prune(bank, keep))
+    small = prune(moe.MoE(router, bank), keep)
     kept = torch.isin(plan.experts[:, 0], torch.tensor(keep))
     assert 0 < kept.sum() < N
     torch.testing.assert_close(small(x)[kept], full[kept])
     assert not small(x)[~kept].any()
     torch.testing.assert_close(small.router(x).probabilities.sum(1), torch.ones(N))
-    with pytest.raises(ValueError, match="keep"):
-        PrunedRouter(router, (2, 1))
+    for wrong in ((2, 1), (1, 1), (1, 9), ()):
+        with pytest.raises(ValueError, match="keep"):
+            PrunedRouter(router, wrong)
+        with pytest.raises(ValueError, match="keep"):
+            prune(moe.MoE(router, bank), wrong)
+    with pytest.raises(ValueError, match="keep=9"):
+        used_experts([plan], 9)
+
+
+def test_other_banks_are_pruned_too():
+    x = torch.randn(N, C)
+    for bank in (
+        moe.LowRankExperts(C, C, 2, 5),
+        moe.ModuleExperts([nn.Linear(C, C) for _ in range(5)]),
+    ):
+        if isinstance(bank, moe.LowRankExperts):
+            nn.init.normal_(bank.b)
+        layer = moe.MoE(moe.switch_router(C, 5).eval(), bank)
+        kept = torch.isin(layer.router(x).experts[:, 0], torch.tensor([0, 2, 4]))
+        torch.testing.assert_close(prune(layer, (0, 2, 4))(x)[kept], layer(x)[kept])
 
 
 def test_an_ensembles_gate_is_the_posterior():

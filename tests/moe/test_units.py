@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from geomoe import moe
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 1, 1), (3, 2, 8, 8)])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 1, 1), (3, 2, 8, 8), (0, 3, 4, 4)])
 def test_pixels_samples_tokens_and_series_are_invertible(shape):
     x = torch.randn(shape)
     for kind in (moe.Pixels, moe.Tokens, moe.Samples, moe.TimeSteps, moe.Modalities):
@@ -32,7 +32,7 @@ def test_windows_are_invertible_and_hold_true_neighbours(shape, size, halo):
 
 
 def test_time_steps_and_modalities_know_which_a_row_is():
-    assert moe.Modalities.of(torch.zeros(2, 3, 4)).ids.tolist() == [0, 1, 2, 0, 1, 2]
+    assert moe.Modalities.of(torch.zeros(2, 3, 4)).ids().tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_regions_pool_and_spread_a_plan():

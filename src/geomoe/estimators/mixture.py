@@ -7,13 +7,16 @@ as targets.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -47,9 +50,14 @@ class _Mixture(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def _fit(self, x: Array, y: Array) -> None:
-        sizes = (self.n_experts,) if isinstance(self.n_experts, int) else tuple(self.n_experts)
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"n_experts={self.n_experts!r}: expected at least one expert in every group")
+        given = self.n_experts if isinstance(self.n_experts, Sequence) else (self.n_experts,)
+        if not given or not all(isinstance(size, Integral) and size >= 1 for size in given):
+            raise ValueError(
+                f"n_experts={self.n_experts!r}: expected whole numbers from 1, one for each group"
+            )
+        sizes = tuple(int(size) for size in given)
+        if self.n_init < 1:
+            raise ValueError(f"n_init={self.n_init}: expected at least 1")
         random = check_random_state(self.random_state)
         self._mean, spread = x.mean(0), x.std(0)
         self._spread = np.where(spread > 0, spread, 1.0)
@@ -62,6 +70,10 @@ class _Mixture(BaseEstimator):  # type: ignore[misc]
                 best, kept = history[-1], (self._gate, self._experts, history)
         self._gate, self._experts, self.log_likelihood_ = kept
         self.n_iter_ = len(self.log_likelihood_) - 1
+        if self.n_iter_ >= self.max_iter > 1 and self.tol >= 0:
+            warnings.warn(
+                f"no convergence after {self.n_iter_} steps; raise max_iter or tol", ConvergenceWarning, 2
+            )
 
     def _inputs(self, x: Array) -> Array:
         return with_intercept((x - self._mean) / self._spread)

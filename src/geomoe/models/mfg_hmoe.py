@@ -20,12 +20,12 @@ from geomoe.layers.hybrid import ChannelPool, Conv3x3, HybridConfig, ResidualHyb
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import register
-from geomoe.moe.choice import RoutingMode
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.published import dual_router
 from geomoe.moe.units import Neighbourhoods, Pixels
+from geomoe.moe.weights import RoutingMode
 
 __all__ = ["MfgHmoe", "MfgHmoeConfig"]
 

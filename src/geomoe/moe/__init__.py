@@ -41,7 +41,6 @@ from geomoe.moe.choice import (
     Choice,
     ExpertChoice,
     RandomExperts,
-    RoutingMode,
     Selection,
     Sparsemax,
     TopK,
@@ -49,11 +48,11 @@ from geomoe.moe.choice import (
 )
 from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
 from geomoe.moe.dispatch import Backend, dispatch
-from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts, OpaqueExperts
+from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts, Opaque
 from geomoe.moe.fallback import Fallback
 from geomoe.moe.flops import active_flops, count_flops
 from geomoe.moe.layer import CustomisedGates, MoE, MultiGate, PreGated
-from geomoe.moe.plan import Replay, RoutingPlan, RoutingTrace
+from geomoe.moe.plan import NoisyLogits, Replay, RoutingPlan, RoutingTrace
 from geomoe.moe.published import (
     base_router,
     batch_priority_router,
@@ -88,6 +87,7 @@ from geomoe.moe.signals import DepthSignals, MetadataEncoder, cyclic, frequency_
 from geomoe.moe.soft import MergedMoE, SoftMoE, merge
 from geomoe.moe.telemetry import RoutingHealth, agreement, gini, importance, load, routing_health
 from geomoe.moe.units import Modalities, Neighbourhoods, Pixels, Regions, Samples, TimeSteps, Tokens, Windows
+from geomoe.moe.weights import RoutingMode
 
 __all__ = [
     "AllExperts",
@@ -127,7 +127,8 @@ __all__ = [
     "MultiGate",
     "Neighbourhoods",
     "Noise",
-    "OpaqueExperts",
+    "NoisyLogits",
+    "Opaque",
     "Pixels",
     "PreGated",
     "Preference",

@@ -54,7 +54,7 @@ class Temperature(nn.Module):
 class ExpertDropout(nn.Module):
     """Experts that are out of reach for a row while training; the softmax makes up for them.
 
-    The row's best expert is spared when all would be masked.
+    One expert, drawn at random, is always spared; a row that would be left without any is left alone.
 
     Args:
         rate: probability for each row and expert.
@@ -68,17 +68,21 @@ class ExpertDropout(nn.Module):
             raise ValueError(f"rate={rate}: expected 0 to 1, below 1")
         self.rate, self.clusters = rate, clusters
 
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
     def forward(self, logits: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return logits
         draw = torch.rand_like(logits)  # an expert survives where its draw is above the rate
         clusters = self.clusters if self.clusters is not None else (0,) * logits.shape[1]
-        member = F.one_hot(torch.tensor(clusters, device=logits.device)).T.bool()  # [clusters, E]
+        of = torch.tensor(clusters, device=logits.device)
         spared = torch.zeros_like(draw, dtype=torch.bool)
-        for cluster in member:
-            chance = draw.masked_fill(~cluster, -1)
+        for cluster in set(clusters):
+            chance = draw.masked_fill(of != cluster, -1)
             spared |= F.one_hot(chance.argmax(-1), logits.shape[1]).bool()
-        return logits.masked_fill((draw < self.rate) & ~spared, float("-inf"))
+        masked = logits.masked_fill((draw < self.rate) & ~spared, float("-inf"))
+        return torch.where(torch.isneginf(masked).all(-1, keepdim=True), logits, masked)
 
 
 class Preference(nn.Module):
@@ -93,10 +97,11 @@ class Preference(nn.Module):
 
 
 class LossFreeBias(Preference):
-    """A bias on each expert that moves by a step towards even load (Wang et al. 2024). Usual rate 1e-3.
+    """A bias on each expert's logit that moves by a step towards even load (after Wang et al. 2024).
 
-    ``b += rate * sign(mean load - load)``. :meth:`update` is called by the training loop and not by the
-    forward pass, so that a layer that is run twice (activation checkpointing) counts once.
+    ``b += rate * sign(mean load - load)``, load before any capacity, over all processes. The paper adds b
+    to a sigmoid's value, we to the logit. Usual rate 1e-3. :meth:`update` is called by the training loop
+    and not by the forward pass, so that a layer that is run twice (activation checkpointing) counts once.
 
     Args:
         group_sizes: experts in each group; loads are evened inside each, among the rows that came there.
@@ -106,6 +111,10 @@ class LossFreeBias(Preference):
 
     def __init__(self, group_sizes: tuple[int, ...]) -> None:
         super().__init__()
+        if not isinstance(group_sizes, tuple):
+            raise ValueError(
+                f"group_sizes={group_sizes!r}: expected a tuple, ({group_sizes},) without groups"
+            )
         self.group_sizes = group_sizes
         self.register_buffer("bias", torch.zeros(sum(group_sizes)))
 
@@ -158,5 +167,13 @@ class BestGroup(Preference):
 
     @torch.no_grad()
     def update(self, plan: RoutingPlan, rate: float) -> None:
-        load = torch.stack([part.sum() for part in count_choices(plan).split(self.group_sizes)]).float()
+        load = torch.stack([part.sum() for part in _everywhere(plan).split(self.group_sizes)])
         self.bias += rate * torch.sign(load.mean() - load)
+
+
+def _everywhere(plan: RoutingPlan) -> Tensor:
+    """``[E]`` choices that were asked for, on all processes: each must move its bias alike."""
+    counts = count_choices(plan, asked=True).float()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(counts)
+    return counts

@@ -21,13 +21,23 @@ def balanced_assignment(scores: Tensor) -> Tensor:
     second by more.
 
     Args:
-        scores: ``[N, E]``.
+        scores: ``[N, E]``; minus infinity where an expert is out of reach.
 
     Returns:
         ``[N]`` int64.
+
+    Raises:
+        ValueError: scores that are not numbers.
     """
+    if scores.isnan().any():
+        raise ValueError("balanced assignment: scores hold NaN")
     rows, experts = scores.shape
     places = -(-rows // experts)
+    finite = scores.isfinite()
+    if not finite.all():
+        # Experts out of reach: so far below all others that one is taken only where nothing else is left.
+        low, high = (float(x) for x in scores[finite].aminmax()) if finite.any() else (0.0, 0.0)
+        scores = scores.double().nan_to_num(posinf=high, neginf=low - rows * max(high - low, 1.0))
     # Rows that like everything equally fill the places that are left over, so that each place is taken.
     value = torch.zeros(places * experts, experts, dtype=torch.float64, device=scores.device)
     value[:rows] = scores

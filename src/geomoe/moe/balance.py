@@ -38,7 +38,7 @@ def importance_loss(plan: RoutingPlan) -> Tensor:
     """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, equation 7).
     Usual weight 1e-2.
 
-    The gates are the full distribution. 0 when all experts are equally likely, E - 1 when one takes
+    0 when all experts are equally likely, E - 1 when one takes
     everything.
     """
     return squared_variation(importance(plan))
@@ -54,17 +54,17 @@ def load_loss(plan: RoutingPlan) -> Tensor:
     Raises:
         ValueError: a plan without noise, or with k = E.
     """
-    if plan.noise_std is None or plan.clean_logits is None:
+    if plan.noise is None:
         raise ValueError("load_loss: the plan was made without noise; give the router noise, and train mode")
-    if plan.top_k == plan.num_experts:
-        raise ValueError("load_loss: every expert is chosen, there is no load to even")
-    k = plan.top_k
-    best = plan.logits.topk(k + 1, -1).values  # [N, k + 1]
-    inside = plan.logits >= best[:, k - 1 : k]
+    if plan.top_k >= plan.num_experts:
+        raise ValueError("load_loss: expected a router of the k best experts, with k below E")
+    k, noisy = plan.top_k, plan.noise.noisy
+    best = noisy.topk(k + 1, -1).values  # [N, k + 1]
+    inside = noisy >= best[:, k - 1 : k]
     # The k-th best among the others: an expert inside has to stay above the (k+1)-th, one outside to
     # reach the k-th.
     hurdle = torch.where(inside, best[:, k : k + 1], best[:, k - 1 : k])
-    chance = torch.special.ndtr((plan.clean_logits - hurdle) / plan.noise_std.clamp_min(1e-6))
+    chance = torch.special.ndtr((plan.noise.clean - hurdle) / plan.noise.std.clamp_min(1e-6))
     return squared_variation(chance.sum(0))
 
 
@@ -74,7 +74,7 @@ def switch_loss(plan: RoutingPlan) -> Tensor:
     1 at uniform routing for every k, E when one expert takes everything with certainty. The gradient flows
     through P alone.
     """
-    return plan.num_experts * (load(plan) * plan.probabilities.mean(0)).sum()
+    return plan.num_experts * (load(plan, asked=True) * plan.probabilities.mean(0)).sum()
 
 
 def z_loss(plan: RoutingPlan) -> Tensor:
@@ -99,8 +99,8 @@ def cka(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a - a.mean(0), b - b.mean(0)
     cross = (a.T @ b).square().sum()
-    size = (a.T @ a).square().sum().sqrt() * (b.T @ b).square().sum().sqrt()
-    return cross / size.clamp_min(torch.finfo(a.dtype).tiny)
+    size = (a.T @ a).square().sum() * (b.T @ b).square().sum()
+    return cross / (size + 1e-12).sqrt()  # inside the root: its slope at 0 has no end
 
 
 def simsmoe_loss(results: Tensor, threshold: float = 0.0) -> Tensor:
@@ -148,7 +148,8 @@ def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | N
     member = F.one_hot(tasks, num_tasks if num_tasks is not None else -1).to(plan.probabilities.dtype)
     joint = member.T @ plan.probabilities / len(tasks)  # [T, E]
     parts = (joint, joint.sum(0), joint.sum(1))
-    both, experts, task = (torch.special.entr(part).sum() for part in parts)
+    tiny = torch.finfo(joint.dtype).tiny  # the slope of the entropy at 0 has no end
+    both, experts, task = (torch.special.entr(part.clamp_min(tiny)).sum() for part in parts)
     information: Tensor = experts + task - both
     return -information
 

@@ -9,17 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["ACTIVATIONS", "ActivationFunction", "StackGradient", "feed_forward", "spans"]
+__all__ = [
+    "ACTIVATIONS",
+    "ActivationFunction",
+    "StackGradient",
+    "feed_forward",
+    "in_autocast",
+    "spans",
+    "without_autocast",
+]
 
 _CACHE = 1 << 18
 """Elements of hidden rows at a time (1 MB of float32)."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def without_autocast(method: Method) -> Method:
+    """An autograd function's forward or backward that computes in the precision of what it is given."""
+
+    @wraps(method)
+    def plain(ctx: Any, first: Tensor, *args: Any) -> Any:
+        with torch.autocast(first.device.type, enabled=False):
+            return method(ctx, first, *args)
+
+    return cast(Method, plain)
 
 
 def spans(counts: tuple[int, ...]) -> list[tuple[int, int, int]]:
@@ -74,9 +97,18 @@ def feed_forward(
     Returns:
         ``[m, C']``.
     """
+    rows = in_autocast(rows)
     weights = [None if w is None else w.to(rows.dtype) for w in (up, up_bias, down, down_bias)]
     out: Tensor = _FeedForward.apply(rows, *weights, index, counts, activation, gated)  # type: ignore[no-untyped-call]
     return out
+
+
+def in_autocast(rows: Tensor) -> Tensor:
+    """Rows in the precision that autocast computes in, where it is on."""
+    kind = rows.device.type
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and rows.dtype == torch.float32:
+        return rows.to(torch.get_autocast_dtype(kind))
+    return rows
 
 
 def _activate(hidden: Tensor, activation: ActivationFunction, gated: bool) -> Tensor:
@@ -103,6 +135,7 @@ def _affine(bias: Tensor | None, expert: int, rows: Tensor, weight: Tensor, out:
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         rows: Tensor,
@@ -126,6 +159,7 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, up, down, index, hidden = ctx.saved_tensors
         need_rows, need_up, need_up_bias, need_down, need_down_bias = ctx.needs_input_grad[:5]

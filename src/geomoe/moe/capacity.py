@@ -38,29 +38,50 @@ class Capacity:
             raise ValueError(f"priority={priority!r}: expected one of {', '.join(get_args(Priority))}")
         self.factor, self.priority, self.evaluation_factor = factor, priority, evaluation_factor
 
-    def limit(self, experts: Tensor, num_experts: int, training: bool) -> int | None:
-        """Places of each expert for the choices ``[N, k]``; None for no limit."""
+    def limit(self, asked: int, num_experts: int, training: bool) -> int | None:
+        """Places of each expert where ``asked`` choices ask for one; None for no limit."""
         factor = self.factor if training else self.evaluation_factor
-        return None if factor is None else math.ceil(factor * experts.numel() / num_experts)
+        # A little less, since 1.1 * 100 / 10 is 11.000000000000002.
+        return None if factor is None else math.ceil(factor * asked / num_experts - 1e-9)
 
     def keep(
-        self, experts: Tensor, weights: Tensor, kept: Tensor | None, num_experts: int, training: bool
+        self,
+        experts: Tensor,
+        probabilities: Tensor,
+        kept: Tensor | None,
+        num_experts: int,
+        training: bool,
+        k: int | None = None,
     ) -> Tensor | None:
-        """``[N, k]`` bool, the choices that have a place, out of those ``kept`` so far."""
-        places = self.limit(experts, num_experts, training)
+        """``[N, k]`` bool, the choices that have a place, out of those ``kept`` so far.
+
+        Args:
+            experts: ``[N, k]``, best first.
+            probabilities: ``[N, E]``; a row's largest is its priority where that is the gate.
+            kept: ``[N, k]`` bool, the choices that ask for a place; None for all.
+            num_experts: E.
+            training: which factor counts.
+            k: choices of a row that places are made for; None for as many as ask.
+        """
+        if k is not None:
+            asked = k * len(experts)
+        else:
+            asked = experts.numel() if kept is None else int(kept.sum())
+        places = self.limit(asked, num_experts, training)
         if places is None:
             return kept
-        by_slot = weights.detach().T if self.priority == "gate" else None
+        slots, rows = experts.shape[1], experts.shape[0]
         flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
         asks = torch.ones_like(flat, dtype=torch.bool) if kept is None else kept.T.reshape(-1)
-        order = torch.arange(len(flat), device=flat.device)
-        if by_slot is not None:
-            order = by_slot.reshape(-1).argsort(descending=True, stable=True)
+        turn = torch.arange(rows, device=flat.device)
+        if self.priority == "gate":
+            turn = probabilities.detach().amax(1).argsort(descending=True, stable=True)
+        order = (torch.arange(slots, device=flat.device)[:, None] * rows + turn).flatten()
         # Those that do not ask stand in a queue of their own, behind all experts.
         queue = torch.where(asks, flat, num_experts)[order]
         granted = torch.empty_like(asks)
         granted[order] = place_in_queue(queue, num_experts + 1) < places
-        return (granted & asks).view(experts.shape[1], -1).T
+        return (granted & asks).view(slots, rows).T
 
 
 def place_in_queue(queue: Tensor, queues: int) -> Tensor:

@@ -8,13 +8,14 @@ balances), and gives a :class:`Selection`.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from geomoe.moe.assignment import balanced_assignment
-from geomoe.moe.simplex import softmax, sparsemax, top
+from geomoe.moe.simplex import reachable, softmax, sparsemax, top
+from geomoe.moe.weights import RoutingMode, check_mode, weigh
 
 __all__ = [
     "AllExperts",
@@ -22,22 +23,11 @@ __all__ = [
     "Choice",
     "ExpertChoice",
     "RandomExperts",
-    "RoutingMode",
     "Selection",
     "Sparsemax",
     "TopK",
     "TopP",
 ]
-
-RoutingMode = Literal["soft", "normalised", "straight_through", "hard"]
-"""How the weight of a chosen expert is made from the router's probability p.
-
-``soft``: p itself (Switch; equation 7 of MFG-HMoE). The gradient reaches the router, and the result starts
-near 1/E of the scale of a plain layer. ``normalised``: p over the sum of the chosen, the softmax over the
-top k (Shazeer et al. 2017). For k of 2 or more: with one choice it is the constant 1, and the router would
-never learn. ``straight_through``: the value of ``normalised``, the gradient of p. ``hard``: the value of
-``normalised`` and no gradient: the router never learns. For parity and ablation.
-"""
 
 
 class Selection(NamedTuple):
@@ -53,8 +43,8 @@ class Choice(nn.Module):
     """Base of all choices.
 
     Attributes:
-        row_independent: whether a row's experts depend on that row alone. Where they do not, the result of a
-            scene depends on how it is cut into tiles.
+        row_independent: whether, in evaluation, a row's experts depend on that row alone. Where they do not,
+            the result of a scene depends on how it is cut into tiles.
     """
 
     row_independent = True
@@ -75,41 +65,26 @@ class TopK(Choice):
 
     def __init__(self, k: int = 1, mode: RoutingMode = "soft", second_at_random: bool = False) -> None:
         super().__init__()
-        if mode not in get_args(RoutingMode):
-            raise ValueError(f"routing={mode!r}: expected one of {', '.join(get_args(RoutingMode))}")
-        if k < 1:
-            raise ValueError(f"top_k={k}: expected at least 1")
-        if mode == "normalised" and k == 1:
-            raise ValueError(
-                "routing='normalised': with top_k=1 every weight is 1 and the router never learns"
-            )
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"top_k={k}: expected a whole number from 1")
+        check_mode(mode, k)
         self.k, self.mode, self.second_at_random = k, mode, second_at_random
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, mode={self.mode}"
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         p = softmax(logits)
         experts = top(preference, self.k)
         chosen = p.gather(1, experts)
         weights = weigh(chosen, self.mode)
-        if not (self.second_at_random and self.training and self.k > 1):
-            return Selection(experts, weights, p)
-        chance = 2 * (chosen / chosen.sum(-1, keepdim=True)).detach()
-        kept = torch.rand_like(chance) < chance
-        kept[:, 0] = True
+        kept = reachable(preference, experts)
+        if self.second_at_random and self.training and self.k > 1:
+            chance = 2 * (chosen / chosen.sum(-1, keepdim=True)).detach()
+            drawn = torch.rand_like(chance) < chance
+            drawn[:, 0] = True
+            kept = drawn if kept is None else drawn & kept
         return Selection(experts, weights, p, kept)
-
-
-def weigh(chosen: Tensor, mode: RoutingMode) -> Tensor:
-    """Weights ``[N, k]`` from the probabilities ``[N, k]`` of the chosen experts."""
-    if mode == "soft":
-        return chosen
-    share = chosen / chosen.sum(-1, keepdim=True).clamp_min(torch.finfo(chosen.dtype).tiny)
-    if mode == "normalised":
-        return share
-    if mode == "hard":
-        return share.detach()
-    # p / p.detach() has the same value, but its gradient is 1 / p times too steep where p is
-    # small, and training diverges; the difference has the gradient of p as it is.
-    return share.detach() + chosen - chosen.detach()
 
 
 class TopP(Choice):
@@ -131,7 +106,7 @@ class TopP(Choice):
         experts = top(preference, min(self.most or preference.shape[1], preference.shape[1]))
         weights = p.gather(1, experts)
         before = weights.detach().cumsum(-1) - weights.detach()  # probability gathered by better experts
-        kept = (before < self.p) if self.p < 1 else torch.ones_like(before, dtype=torch.bool)
+        kept = (before < self.p) if self.p < 1 else weights.detach() > 0
         kept[:, 0] = True
         return Selection(experts, weights, p, kept)
 
@@ -153,9 +128,16 @@ class AllExperts(Choice):
 
 
 def every(p: Tensor, threshold: float = 0.0) -> Selection:
-    """All experts in their order, weighed by ``p`` ``[N, E]``; those not above the threshold are not run."""
-    experts = torch.arange(p.shape[1], device=p.device).expand(p.shape)
-    return Selection(experts, p, p, p > threshold if threshold > 0 else None)
+    """All experts, best first, weighed by ``p`` ``[N, E]``; those not above the threshold are not run.
+
+    Experts of probability 0 (out of reach) never are.
+    """
+    experts = top(p, p.shape[1])
+    weights = p.gather(1, experts)
+    if torch.compiler.is_exporting() and threshold == 0:
+        return Selection(experts, weights, p)
+    kept = weights.detach() > threshold
+    return Selection(experts, weights, p, None if bool(kept.all()) else kept)
 
 
 class Sparsemax(Choice):
@@ -171,7 +153,8 @@ class Sparsemax(Choice):
 class ExpertChoice(Choice):
     """Every expert takes the rows that want it most, C each (Zhou et al. 2022): its load is even by design.
 
-    A row may be taken by several experts or by none, and who takes it depends on the other rows of the call.
+    A row may be taken by several experts or by none, and who takes it depends on the other rows of the
+    call. Those that take it come first among its ``experts``.
 
     Args:
         rows_per_expert: c; each expert takes ``C = ceil(c N / E)`` rows.
@@ -184,11 +167,13 @@ class ExpertChoice(Choice):
         self.rows_per_expert = rows_per_expert
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
-        rows, experts = logits.shape
-        capacity = min(math.ceil(self.rows_per_expert * rows / experts), rows)
+        rows, number = logits.shape
+        capacity = min(math.ceil(self.rows_per_expert * rows / number), rows)
         taken = softmax(preference.detach()).topk(capacity, 0).indices  # [C, E]
         kept = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(0, taken, True)
-        return every(softmax(logits))._replace(kept=kept)
+        p = softmax(logits)
+        experts = top(p.detach() + kept, number)  # those that take the row first, then by probability
+        return Selection(experts, p.gather(1, experts), p, kept.gather(1, experts))
 
 
 class BalancedAssignment(Choice):
@@ -198,11 +183,9 @@ class BalancedAssignment(Choice):
     greatest; a row's expert then depends on the other rows. The weight is the sigmoid of the score.
     """
 
-    row_independent = False
-
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
-        expert = balanced_assignment(preference.detach()) if self.training else preference.detach().argmax(-1)
-        experts = expert[:, None]
+        wanted = preference.detach()
+        experts = balanced_assignment(wanted)[:, None] if self.training else top(wanted, 1)
         return Selection(experts, logits.gather(1, experts).sigmoid(), softmax(logits))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from geomoe.moe.blocks import without_autocast
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import SortedChoices
 
@@ -37,6 +38,7 @@ def combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tenso
 
 class _Combine(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(ctx: Any, results: Tensor, weights: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(results, weights, rows, places)
         out = results.new_empty(len(weights), results.shape[1])
@@ -60,6 +62,7 @@ class _Combine(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         results, weights, rows, places = ctx.saved_tensors
         need_results, need_weights = ctx.needs_input_grad[:2]

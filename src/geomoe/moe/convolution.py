@@ -66,6 +66,13 @@ class ConvExperts(ExpertBank):
             return linear(rows, self.weight[index], self.bias[index])
         return F.conv2d(rows, self.kernels()[index].to(rows.dtype), self.bias[index].to(rows.dtype))
 
+    def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        if isinstance(rows, Neighbourhoods) or not len(index):
+            return super().loop(rows, index, counts)
+        # Taken apart once: indexing a stack for each expert would make each backward fill a whole stack.
+        kernels, biases = (t.to(rows.dtype).unbind(0) for t in (self.kernels(), self.bias))
+        return torch.cat([F.conv2d(rows[index[a:b]], kernels[e], biases[e]) for e, a, b in spans(counts)])
+
     def everywhere(self, index: int, rows: Rows) -> Tensor:
         if not isinstance(rows, Neighbourhoods):
             return self.expert(index, rows)
@@ -91,10 +98,11 @@ class ConvExperts(ExpertBank):
         line, column = pixel // width, pixel % width
         window = (number * down + line // _WINDOW) * across + column // _WINDOW  # [m]
         done = []
+        kernels, biases = (t.to(windows.dtype).unbind(0) for t in (self.kernels(), self.bias))
         for e, a, b in spans(counts):
             used, slot = window[a:b].unique(return_inverse=True)
             taken = windows[used // (down * across), used // across % down, used % across]
-            result = self.expert(e, taken).permute(0, 2, 3, 1)  # [windows, s, s, C_out]
+            result = F.conv2d(taken, kernels[e], biases[e]).permute(0, 2, 3, 1)  # [windows, s, s, C_out]
             done.append(result[slot, line[a:b] % _WINDOW, column[a:b] % _WINDOW])
         return torch.cat(done) if done else self.nothing(rows)
 
@@ -122,8 +130,20 @@ class DepthwiseExperts(ExpertBank):
         return (2 * self.weight[0].numel(),) * self.num_experts
 
     def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
-        assert isinstance(rows, Neighbourhoods)
+        if not isinstance(rows, Neighbourhoods):
+            raise ValueError("depth-wise experts work on pixels with their surroundings, not on windows")
         return rows.gather(index, self.kernel_size)
+
+    def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        if not len(index):
+            return super().loop(rows, index, counts)
+        done = []
+        weights, biases = (t.unbind(0) for t in (self.weight, self.bias))
+        for e, a, b in spans(counts):
+            taps = self.take(rows, index[a:b], e)
+            taps = taps.view(len(taps), *weights[e].shape)
+            done.append((taps * weights[e].to(taps.dtype)).sum(1) + biases[e].to(taps.dtype))
+        return torch.cat(done)
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
         taps = rows.view(len(rows), *self.weight.shape[1:])  # [n, k * k, C]
@@ -139,6 +159,8 @@ class HeterogeneousBank(ExpertBank):
 
     def __init__(self, groups: Sequence[ConvExperts | DepthwiseExperts]) -> None:
         super().__init__()
+        if not all(isinstance(group, ConvExperts | DepthwiseExperts) for group in groups):
+            raise ValueError("groups: expected ConvExperts or DepthwiseExperts; ModuleExperts holds anything")
         if len({group.out_channels for group in groups}) != 1:
             raise ValueError("groups of one bank must have the same number of output channels")
         self.groups = nn.ModuleList(groups)

@@ -14,7 +14,7 @@ from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import sort_choices
 from geomoe.moe.units import Neighbourhoods
 
-__all__ = ["Backend", "dispatch"]
+__all__ = ["Backend", "check_backend", "dispatch"]
 
 Backend = Literal["auto", "dense", "loop", "grouped", "window"]
 """How a plan is carried out; the numbers are the same.
@@ -45,19 +45,27 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
     Raises:
         ValueError: an unknown back end, or a plan for other rows or another number of experts.
     """
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend={backend!r}: expected one of {', '.join(get_args(Backend))}")
+    check_backend(backend)
     if plan.num_experts != bank.num_experts or plan.num_rows != rows.shape[0]:
         raise ValueError(
             f"the plan is for {plan.num_rows} rows and {plan.num_experts} experts, "
             f"there are {rows.shape[0]} and {bank.num_experts}"
         )
     if backend == "auto":
-        backend = "dense" if torch.compiler.is_exporting() else "grouped"
+        # A traced graph must not hold how many rows each expert got for one input.
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        traced = torch.compiler.is_exporting() or tracing
+        backend = "dense" if traced else "grouped"
     if backend == "dense":
         return _dense(bank, rows, plan)
     done: Tensor = _sparse(bank, rows, plan, backend)
     return done
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError for the name of no back end."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend={backend!r}: expected one of {', '.join(get_args(Backend))}")
 
 
 # How many rows each expert gets is known only once a plan is there: a compiled graph ends here.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,7 +13,7 @@ from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
 from geomoe.moe.blocks import ACTIVATIONS, feed_forward
 from geomoe.moe.grouped import Group, grouped_linear, routed_products
 
-__all__ = ["Activation", "FeedForwardExperts", "LowRankExperts", "ModuleExperts", "OpaqueExperts"]
+__all__ = ["Activation", "FeedForwardExperts", "LowRankExperts", "ModuleExperts", "Opaque"]
 
 Activation = Literal["gelu", "relu", "silu"]
 
@@ -65,6 +64,10 @@ class FeedForwardExperts(ExpertBank):
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         assert isinstance(rows, Tensor)
+        if rows.dim() != 2 or rows.shape[1] != self.up.shape[1]:
+            raise ValueError(
+                f"feed-forward experts take rows [N, {self.up.shape[1]}], not {list(rows.shape)}"
+            )
         if not kernels.available_for(rows):
             return feed_forward(
                 rows,
@@ -82,67 +85,108 @@ class FeedForwardExperts(ExpertBank):
 
 
 class LowRankExperts(ExpertBank):
-    """Low-rank adapters on one frozen layer: ``W0 x + (a / r) B_e A_e x`` (LoRA, Hu et al. 2022; MoLE,
-    TT-LoRA MoE).
+    """Low-rank adapters, ``(a / r) B_e A_e x``, for what stands beside a frozen layer (LoRA, Hu et al.
+    2022; MoLE).
 
-    B starts at 0, so that every expert starts as the layer itself. Where weights of a row's experts sum to
-    one, the base counts once.
+    B starts at 0, so that a layer with its adapters starts as the layer itself, whatever the router says:
+    ``MoE(router, LowRankExperts(...), shared=layer)`` is ``W0 x + sum_e g_e (a / r) B_e A_e x``.
 
     Args:
-        base: the layer, frozen.
+        inputs: width of the layer's input.
+        outputs: width of its output.
         rank: r, 4 to 16 is usual.
         num_experts: E.
         alpha: a; ``rank`` by default.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, num_experts: int, alpha: float | None = None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, rank: int, num_experts: int, alpha: float | None = None
+    ) -> None:
         super().__init__()
         self.group_sizes = (num_experts,)
-        self.base = base.requires_grad_(False)
         self.factor = (rank if alpha is None else alpha) / rank
-        bound = 1 / math.sqrt(base.in_features)
-        self.a = nn.Parameter(torch.empty(num_experts, base.in_features, rank).uniform_(-bound, bound))
-        self.b = nn.Parameter(torch.zeros(num_experts, rank, base.out_features))
+        self.a, _ = stacked_linear(num_experts, inputs, rank, bias=False)
+        self.b = nn.Parameter(torch.zeros(num_experts, rank, outputs))
 
     def row_flops(self) -> tuple[int, ...]:
-        return (2 * (self.base.weight.numel() + self.a[0].numel() + self.b[0].numel()),) * self.num_experts
+        return (2 * (self.a[0].numel() + self.b[0].numel()),) * self.num_experts
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
-        low = rows @ self.a[index].to(rows.dtype) @ self.b[index].to(rows.dtype)
-        out: Tensor = self.base(rows) + self.factor * low
-        return out
+        return self.factor * (rows @ self.a[index].to(rows.dtype) @ self.b[index].to(rows.dtype))
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         assert isinstance(rows, Tensor)
-        taken = rows[index]
-        low = grouped_linear(grouped_linear(taken, self.a, None, counts), self.b, None, counts)
-        out: Tensor = self.base(taken) + self.factor * low
-        return out
+        low = routed_products(rows, index, [Group(self.a, None, (0,), counts)])
+        return self.factor * grouped_linear(low, self.b, None, counts)
 
-    def merged(self, index: int) -> Tensor:
-        """Weight ``[out, in]`` of a plain layer that is expert ``index``."""
-        return self.base.weight + self.factor * (self.a[index] @ self.b[index]).T
+    def merged(self, index: int, layer: nn.Linear) -> Tensor:
+        """Weight ``[out, in]`` of a plain layer that is ``layer`` with the adapter ``index``."""
+        return layer.weight + self.factor * (self.a[index] @ self.b[index]).T
+
+
+class Opaque(nn.Module):
+    """Something of which nothing is known but how to ask it: a function, a program, a fitted estimator.
+
+    It gets rows as a float32 array on the CPU and gives one result a row. No gradient passes. Of an
+    estimator (scikit-learn's) ``predict_proba`` is asked, or ``predict`` where it has none; anything else
+    is called.
+
+    Args:
+        expert: the estimator or callable.
+        method: ask an estimator for this instead.
+
+    Raises:
+        ValueError: it cannot be asked; or it is a module, which would not be trained here.
+    """
+
+    def __init__(self, expert: object, method: str | None = None) -> None:
+        super().__init__()
+        if isinstance(expert, nn.Module):
+            raise ValueError(
+                "a module would not be trained as an opaque expert; give it to ModuleExperts as it is"
+            )
+        names = (method,) if method is not None else ("predict_proba", "predict", "__call__")
+        calls = [getattr(expert, name) for name in names if callable(getattr(expert, name, None))]
+        if not calls:
+            raise ValueError(f"{expert!r} has no method {method or 'predict'} and cannot be called")
+        self.call: Callable[..., object] = calls[0]
+        self.classes = getattr(expert, "classes_", None)
+
+    @torch.no_grad()
+    def forward(self, rows: Tensor) -> Tensor:
+        array = rows.detach().float().cpu().numpy()
+        result = torch.as_tensor(self.call(array)).to(rows.device, rows.dtype)
+        return result[:, None] if result.dim() == 1 else result
 
 
 class ModuleExperts(ExpertBank):
-    """Modules of any kind, one an expert; they take rows alike and give results of one shape.
+    """Experts of any kind, one by one; they take rows alike and give results of one shape.
 
     Args:
-        experts: the modules. Modules of unlike width, branches of a network, whole models.
+        experts: modules of unlike width, branches of a network, whole models; what is no module (functions,
+            fitted estimators) becomes an :class:`Opaque`.
         flops: operations of each on a row, where they are known.
         reach: pixels to each side that any of them looks at.
         frozen: keep their parameters from training.
+
+    Raises:
+        ValueError: estimators that were fitted to other classes than each other, or in another order.
     """
 
     def __init__(
         self,
-        experts: Sequence[nn.Module],
+        experts: Sequence[object],
         flops: Sequence[int] | None = None,
         reach: int = 0,
         frozen: bool = False,
     ) -> None:
         super().__init__()
-        self.experts = nn.ModuleList(experts)
+        self.experts = nn.ModuleList(e if isinstance(e, nn.Module) else Opaque(e) for e in experts)
+        known = [e.classes for e in self.experts if isinstance(e, Opaque) and e.classes is not None]
+        if any(list(classes) != list(known[0]) for classes in known):
+            raise ValueError(
+                f"experts were fitted to unlike classes: {', '.join(str(list(c)) for c in known)}"
+            )
         self.group_sizes = (len(experts),)
         self.reach, self.flops = reach, None if flops is None else tuple(flops)
         if frozen:
@@ -157,42 +201,7 @@ class ModuleExperts(ExpertBank):
         out: Tensor = self.experts[index](rows)
         return out
 
-
-class OpaqueExperts(ExpertBank):
-    """Experts that nothing is known of but how to call them: functions, programs, fitted estimators.
-
-    An expert gets rows ``[n, ...]`` as an array on the CPU and gives one result a row. No gradient passes.
-    What has ``predict_proba`` or ``predict`` (scikit-learn's estimators) is asked for that; anything else
-    is called.
-
-    Args:
-        experts: the callables or estimators.
-        method: ask estimators for this method; None for ``predict_proba`` where there is one.
-    """
-
-    def __init__(self, experts: Sequence[object], method: str | None = None) -> None:
-        super().__init__()
-        self.group_sizes = (len(experts),)
-        self.calls = [self._call_of(expert, method) for expert in experts]
-
-    @staticmethod
-    def _call_of(expert: object, method: str | None) -> Callable[..., object]:
-        for name in (method,) if method is not None else ("predict_proba", "predict", "__call__"):
-            call = getattr(expert, name, None)
-            if callable(call):
-                return call  # type: ignore[no-any-return]
-        raise ValueError(f"{expert!r} has no method {method or 'predict'} and cannot be called")
-
-    def row_flops(self) -> tuple[int, ...]:
-        raise ValueError("row_flops: nothing is known of opaque experts")
-
-    @torch.no_grad()
-    def expert(self, index: int, rows: Tensor) -> Tensor:
-        call = self.calls[index]
-        is_method = getattr(call, "__name__", "") in ("predict_proba", "predict")
-        result = torch.as_tensor(call(rows.detach().cpu().numpy() if is_method else rows.detach()))
-        result = result.to(rows.device, rows.dtype)
-        return result[:, None] if result.dim() == 1 else result
-
     def nothing(self, rows: Rows) -> Tensor:
-        raise ValueError("opaque experts cannot be asked about no rows at all")
+        # An opaque expert may not be asked about no rows at all; one row says what the shape would be.
+        assert isinstance(rows, Tensor)
+        return self.expert(0, rows.new_zeros(1, *rows.shape[1:]))[:0]

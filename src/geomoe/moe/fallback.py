@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,43 +11,41 @@ from torch import Tensor
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
 
-__all__ = ["Fallback", "energy", "uncertainty"]
+__all__ = ["Fallback"]
 
-
-def energy(plan: RoutingPlan) -> Tensor:
-    """``[N]`` ``-logsumexp`` of the logits: high where no expert wants the row."""
-    return -plan.logits.logsumexp(-1)
-
-
-def uncertainty(plan: RoutingPlan) -> Tensor:
-    """``[N]`` one minus the largest probability."""
-    return 1 - plan.probabilities.amax(-1)
+Answer = Literal["shared", "mean"]
 
 
 class Fallback(AnyRouter):
-    """A router whose rows fall back where its score lies beyond a quantile of what it saw in training.
+    """A router whose rows fall back where they lie farther out than nearly all that it saw in training.
+
+    What is compared is the Mahalanobis distance of a row to the mean of the training rows (after Lee et al.
+    2018). A router's own
+    probabilities would not do: far from its training a router is most often certain.
 
     Args:
         router: the router.
+        channels: width of its rows.
         quantile: q; about ``1 - q`` of rows like those of :meth:`fit` fall back.
         answer: ``shared`` carries out none of the row's choices, so that a layer's shared expert (or
             residual) alone answers; ``mean`` gives it every expert in equal parts.
-        score: what is compared, high where the row is strange.
     """
 
+    mean: Tensor
+    precision: Tensor
     threshold: Tensor
 
     def __init__(
-        self,
-        router: AnyRouter,
-        quantile: float = 0.99,
-        answer: Literal["shared", "mean"] = "shared",
-        score: Callable[[RoutingPlan], Tensor] = energy,
+        self, router: AnyRouter, channels: int, quantile: float = 0.99, answer: Answer = "shared"
     ) -> None:
         super().__init__()
         if not 0 < quantile < 1:
             raise ValueError(f"quantile={quantile}: expected above 0 and below 1")
-        self.router, self.quantile, self.answer, self.score = router, quantile, answer, score
+        if answer not in get_args(Answer):
+            raise ValueError(f"answer={answer!r}: expected one of {', '.join(get_args(Answer))}")
+        self.router, self.quantile, self.answer = router, quantile, answer
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("precision", torch.eye(channels))
         self.register_buffer("threshold", torch.tensor(float("inf")))
 
     @property
@@ -59,27 +56,42 @@ class Fallback(AnyRouter):
     def row_independent(self) -> bool:
         return self.router.row_independent
 
+    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
+        self.router.rebalance(plan, rate)
+
+    def distance(self, rows: Tensor) -> Tensor:
+        """``[N]``, squared Mahalanobis distance of rows ``[N, C]``."""
+        apart = rows.float() - self.mean
+        return ((apart @ self.precision) * apart).sum(-1)
+
     @torch.no_grad()
-    def fit(self, plan: RoutingPlan) -> None:
-        """Set the threshold by a plan for rows like those of training, but not those that were fitted."""
-        scores = self.score(plan)
-        place = min(int(self.quantile * len(scores)), len(scores) - 1)
-        self.threshold.fill_(scores.sort().values[place])
+    def fit(self, rows: Tensor) -> None:
+        """Learn what is usual from rows ``[N, C]`` like those of training; nothing falls back before."""
+        rows = rows.float()
+        self.mean.copy_(rows.mean(0))
+        covariance = torch.cov(rows.T, correction=0).view(rows.shape[1], -1)
+        spread = covariance.diagonal().mean().clamp_min(1e-12)
+        shrunk = covariance + 1e-3 * spread * torch.eye(rows.shape[1], device=rows.device)
+        self.precision.copy_(torch.linalg.inv(shrunk))
+        place = min(int(self.quantile * len(rows)), len(rows) - 1)
+        self.threshold.fill_(self.distance(rows).sort().values[place])
 
     def forward(
         self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
     ) -> RoutingPlan:
         """The router's plan, with strange rows sent the safe way."""
         plan: RoutingPlan = self.router(rows, grid, context)
-        strange = (self.score(plan) > self.threshold)[:, None]  # [N, 1]
+        strange = (self.distance(rows) > self.threshold)[:, None]  # [N, 1]
         kept = torch.ones_like(plan.experts, dtype=torch.bool) if plan.kept is None else plan.kept
         if self.answer == "shared":
             return replace(plan, kept=kept & ~strange, weights=plan.weights.masked_fill(strange, 0))
         experts = torch.arange(plan.num_experts, device=rows.device).expand(plan.num_rows, -1)
         even = plan.weights.new_full(experts.shape, 1 / plan.num_experts)
+        none = torch.zeros_like(experts, dtype=torch.bool)
         return replace(
             plan,
             experts=torch.cat([plan.experts, experts], 1),
             weights=torch.cat([plan.weights, even], 1),
             kept=torch.cat([kept & ~strange, strange.expand(experts.shape)], 1),
+            dropped=None if plan.dropped is None else torch.cat([plan.dropped, none], 1),
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
+from geomoe.moe import kernels
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import count_choices
@@ -14,14 +15,20 @@ from geomoe.moe.sort import count_choices
 __all__ = ["active_flops", "count_flops"]
 
 
-def active_flops(bank: ExpertBank, plan: RoutingPlan) -> int:
+def active_flops(bank: ExpertBank, plan: RoutingPlan, pixels: int = 1) -> int:
     """Floating-point operations that ``plan`` asks of ``bank``: each choice that is carried out, times its
     expert's cost.
 
     A multiply and an add count as two. The router is not counted.
+
+    Args:
+        bank: the experts.
+        plan: for its rows.
+        pixels: of a row, where convolutions work on windows: ``size * size``.
     """
     counts = count_choices(plan).tolist()
-    return sum(count * flops for count, flops in zip(counts, bank.row_flops(), strict=True))
+    work = sum(count * flops for count, flops in zip(counts, bank.row_flops(), strict=True))
+    return int(pixels * work)
 
 
 def count_flops(run: Callable[[], Any]) -> int:
@@ -35,6 +42,6 @@ def count_flops(run: Callable[[], Any]) -> int:
         >>> count_flops(lambda: torch.randn(3, 4) @ torch.randn(4, 5))
         120
     """
-    with FlopCounterMode(display=False) as counter:
+    with kernels.switched_off(), FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())

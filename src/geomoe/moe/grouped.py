@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geomoe.moe import kernels
-from geomoe.moe.blocks import StackGradient, spans
+from geomoe.moe.blocks import StackGradient, in_autocast, spans, without_autocast
 
 __all__ = ["Group", "grouped_linear", "routed_products"]
 
@@ -80,6 +80,7 @@ def routed_products(flat: Tensor, centres: Tensor | None, groups: Sequence[Group
     given = sum(sum(group.counts) for group in groups)
     if given != rows or any(len(group.counts) != len(group.weight) for group in groups):
         raise ValueError(f"counts: {given} rows, expected {rows}, and one for each expert")
+    flat = in_autocast(flat)
     tensors = [
         None if t is None else t.to(flat.dtype) for group in groups for t in (group.weight, group.bias)
     ]
@@ -93,6 +94,7 @@ Layout = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
 class _Products(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any, flat: Tensor, centres: Tensor | None, layout: Layout, *tensors: Tensor | None
     ) -> Tensor:
@@ -112,6 +114,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         flat, centres, *weights = ctx.saved_tensors
         grad = grad.contiguous()

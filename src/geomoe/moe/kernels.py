@@ -1,13 +1,15 @@
 """Triton kernels for routed matrix products: one launch for all experts of a bank.
 
 A row's input is gathered as it is multiplied, from one place (feed-forward experts) or from a pixel's k x k
-surroundings (convolution experts), so that neighbourhoods are never written to memory. Used for CUDA
+surroundings (convolution experts), so that neighbourhoods are not written to memory. Used for CUDA
 tensors where Triton is installed; with ``TRITON_INTERPRET=1`` they run on a CPU, slowly, for tests.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -15,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["available_for", "routed_product", "weight_gradient"]
+__all__ = ["available_for", "routed_product", "switched_off", "weight_gradient"]
 
+_off = False
 _ROWS, _COLUMNS, _DEPTH = 32, 32, 32
 """Sides of the blocks that one program multiplies."""
 
@@ -25,11 +28,21 @@ def available_for(x: Tensor) -> bool:
     """Whether these kernels can work on ``x``."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     wanted = x.is_cuda or (interpreted and x.device.type == "cpu")
-    return (
-        wanted
-        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and find_spec("triton") is not None
-    )
+    if not wanted or _off or find_spec("triton") is None:
+        return False
+    # The interpreter's bfloat16 is wrong.
+    return x.dtype in (torch.float32, torch.float16) or (x.dtype == torch.bfloat16 and not interpreted)
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Plain products instead, whose work PyTorch can count."""
+    global _off
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
 
 
 @cache
@@ -53,8 +66,10 @@ def _in_order(flat: Tensor) -> Tensor:
 
 
 def _precision(dtype: torch.dtype) -> str:
-    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
-    return "tf32" if tf32 else "ieee"
+    matmul = torch.backends.cuda.matmul
+    # The older switch may not be read once the newer one was set.
+    tf32 = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    return "tf32" if dtype == torch.float32 and tf32 else "ieee"
 
 
 def routed_product(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.moe.bank import ExpertBank, Rows
-from geomoe.moe.dispatch import Backend, dispatch
+from geomoe.moe.dispatch import Backend, check_backend, dispatch
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
 from geomoe.moe.units import Neighbourhoods
@@ -42,6 +42,7 @@ class MoE(nn.Module):
             raise ValueError(
                 f"the router knows {router.num_experts} experts, the bank has {bank.num_experts}"
             )
+        check_backend(backend)
         self.router, self.bank, self.shared, self.backend = router, bank, shared, backend
 
     def forward(
@@ -58,10 +59,12 @@ class MoE(nn.Module):
         Args:
             rows: what the experts work on, ``[N, ...]``.
             signals: ``[N, C]`` what the router looks at; the rows themselves if not given.
-            grid: the shape that the rows came from.
+            grid: the shape that the rows came from; known of pixels with their surroundings, else ``(N,)``.
             context: ``[N, D]`` for a router that is conditioned.
             trace: the plan is recorded there.
         """
+        if grid is None and isinstance(rows, Neighbourhoods):
+            grid = rows.grid
         plan = self.router(_signals(rows, signals), grid, context)
         return self.carry_out(rows, plan, trace)
 
@@ -70,14 +73,20 @@ class MoE(nn.Module):
         if trace is not None:
             plan = trace.record(plan)
         out = dispatch(self.bank, rows, plan, self.backend)
-        return out if self.shared is None else torch.add(out, self.shared(rows))
+        if self.shared is None:
+            return out
+        if isinstance(rows, Neighbourhoods):
+            raise ValueError("shared: pixels with their surroundings are no rows; add such a module outside")
+        return torch.add(out, self.shared(rows))
 
 
 def _signals(rows: Rows, signals: Tensor | None) -> Tensor:
     if signals is not None:
         return signals
     if isinstance(rows, Neighbourhoods):
-        raise ValueError("signals: pixels with their surroundings are no signal, give [N, C]")
+        raise ValueError(
+            "signals: pixels with their surroundings are no signal; give [N, C], say Pixels.of(x).to_rows(x)"
+        )
     return rows
 
 
@@ -87,23 +96,36 @@ class MultiGate(nn.Module):
     Args:
         routers: a router for each task.
         bank: the experts that tasks share.
+        backend: see :data:`geomoe.moe.dispatch.Backend`; where every row wants every expert, each is run
+            once for all tasks.
+
+    Raises:
+        ValueError: routers that know another number of experts.
     """
 
     def __init__(self, routers: Sequence[AnyRouter], bank: ExpertBank, backend: Backend = "auto") -> None:
         super().__init__()
+        check_backend(backend)
+        for task, router in enumerate(routers):
+            _check_experts(f"task {task}", router, bank.num_experts)
         self.routers = nn.ModuleList(routers)
         self.bank, self.backend = bank, backend
 
     def forward(
-        self, rows: Rows, signals: Tensor | None = None, *, trace: RoutingTrace | None = None
+        self,
+        rows: Rows,
+        signals: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+        trace: RoutingTrace | None = None,
     ) -> list[Tensor]:
         """A result ``[N, ...]`` for every task; plans are recorded in the order of the tasks."""
-        done = []
-        for router in self.routers:
-            plan = router(_signals(rows, signals))
-            plan = plan if trace is None else trace.record(plan)
-            done.append(dispatch(self.bank, rows, plan, self.backend))
-        return done
+        plans = [router(_signals(rows, signals), None, context) for router in self.routers]
+        plans = plans if trace is None else [trace.record(plan) for plan in plans]
+        if all(plan.top_k == plan.num_experts and plan.kept is None for plan in plans):
+            every = torch.stack([self.bank.everywhere(e, rows) for e in range(self.bank.num_experts)])
+            return [_mixed(plan, every) for plan in plans]
+        return [dispatch(self.bank, rows, plan, self.backend) for plan in plans]
 
 
 class CustomisedGates(nn.Module):
@@ -128,12 +150,13 @@ class CustomisedGates(nn.Module):
         shared_router: AnyRouter | None = None,
     ) -> None:
         super().__init__()
+        if len(own) != len(routers):
+            raise ValueError(f"{len(own)} tasks have experts and {len(routers)} have routers")
         for task, (bank, router) in enumerate(zip(own, routers, strict=True)):
-            if router.num_experts != bank.num_experts + shared.num_experts:
-                raise ValueError(
-                    f"task {task}: the router knows {router.num_experts} experts, there are "
-                    f"{bank.num_experts} of its own and {shared.num_experts} shared"
-                )
+            _check_experts(f"task {task}", router, bank.num_experts + shared.num_experts)
+        if shared_router is not None:
+            every = sum(bank.num_experts for bank in own) + shared.num_experts
+            _check_experts("shared_router", shared_router, every)
         self.own, self.shared = nn.ModuleList(own), shared
         self.routers, self.shared_router = nn.ModuleList(routers), shared_router
 
@@ -144,6 +167,10 @@ class CustomisedGates(nn.Module):
             rows: one entry a task and the shared path last; the same tensor in each at the first level.
             trace: plans are recorded there, in that order.
         """
+        if len(rows) != len(self.own) + 1:
+            raise ValueError(
+                f"{len(rows)} entries, expected one for each of {len(self.own)} tasks and the shared"
+            )
         mine = [_every(bank, x) for bank, x in zip(self.own, rows[:-1], strict=True)]  # [E_t, N, ...] each
         ours = _every(self.shared, rows[-1])
         done = []
@@ -160,8 +187,16 @@ def _every(bank: nn.Module, rows: Tensor) -> Tensor:
 
 
 def _mix(plan: RoutingPlan, results: Tensor, trace: RoutingTrace | None) -> Tensor:
-    plan = plan if trace is None else trace.record(plan)
+    return _mixed(plan if trace is None else trace.record(plan), results)
+
+
+def _mixed(plan: RoutingPlan, results: Tensor) -> Tensor:
     return torch.einsum("ne,en...->n...", plan.gates.to(results.dtype), results)
+
+
+def _check_experts(name: str, router: AnyRouter, experts: int) -> None:
+    if router.num_experts != experts:
+        raise ValueError(f"{name}: the router knows {router.num_experts} experts, there are {experts}")
 
 
 class PreGated(nn.Module):
@@ -173,7 +208,7 @@ class PreGated(nn.Module):
 
     Args:
         first: plans the first layer.
-        layers: layer l's router plans layer l + 1; the last one's has nothing to plan and must be None there.
+        ahead: layer l's router, which plans layer l + 1; one fewer than layers.
         banks: the experts of each layer.
     """
 

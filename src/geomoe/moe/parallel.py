@@ -52,13 +52,19 @@ class ParallelExperts(ExpertBank):
     Args:
         bank: the experts that live here; as many on every process.
         group: a one-dimensional device mesh, or a process group.
+        average: divide the experts' gradients, which are sums over all processes' rows, by the number of
+            processes: as data parallelism does with all others, where each process's loss is a mean.
     """
 
-    def __init__(self, bank: ExpertBank, group: DeviceMesh | ProcessGroup) -> None:
+    def __init__(self, bank: ExpertBank, group: DeviceMesh | ProcessGroup, average: bool = True) -> None:
         super().__init__()
         self.bank = bank
         self.group = group.get_group() if isinstance(group, DeviceMesh) else group
         self.processes = dist.get_world_size(self.group)
+        if average:
+            for parameter in bank.parameters():
+                if parameter.requires_grad:
+                    parameter.register_hook(lambda grad: grad / self.processes)
         self.group_sizes = bank.group_sizes * self.processes
         self.reach = bank.reach
 

@@ -35,8 +35,9 @@ def expert_colours(group_sizes: Sequence[int]) -> Tensor:
 
 
 def expert_map_picture(plan: RoutingPlan, image: int = 0) -> Tensor:
-    """``[3, H, W]`` uint8, the first choice of every pixel of one image in its expert's colour; black where
-    none was kept.
+    """``[3, H, W]`` uint8: the expert that counts most for every pixel of one image, in its colour.
+
+    Black where none does.
 
     Raises:
         ValueError: a plan whose rows are not the pixels of images.
@@ -44,9 +45,8 @@ def expert_map_picture(plan: RoutingPlan, image: int = 0) -> Tensor:
     if len(plan.grid) != 3:
         raise ValueError(f"an expert map needs a plan for pixels (B, H, W), not for {plan.grid}")
     colours = expert_colours(plan.group_sizes).to(plan.experts.device)
-    picture = colours[plan.experts[:, 0]]
-    if plan.kept is not None:
-        picture = picture * plan.kept[:, :1]
+    main = plan.main
+    picture = colours[main.clamp_min(0)] * (main >= 0)[:, None]
     return picture.view(*plan.grid, 3)[image].permute(2, 0, 1)
 
 

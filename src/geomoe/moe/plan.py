@@ -5,16 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Replay", "RoutingPlan", "RoutingTrace"]
+from geomoe.moe.weights import RoutingMode, weigh
+
+__all__ = ["NoisyLogits", "Replay", "RoutingPlan", "RoutingTrace"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class NoisyLogits:
+    """Logits as noise left them, before any other adjustment.
+
+    Attributes:
+        clean: ``[N, E]`` the score's.
+        std: ``[N, E]`` standard deviation of the noise.
+        noisy: ``[N, E]`` their sum with the noise that was drawn.
+    """
+
+    clean: Tensor
+    std: Tensor
+    noisy: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class RoutingPlan:
     """Which experts every row was given, and how much each counts.
 
@@ -31,9 +47,9 @@ class RoutingPlan:
         grid: the shape that the rows came from, ``(B, H, W)`` for pixels, ``(B, T)`` for tokens, in
             row-major order.
         kept: ``[N, k]`` bool, choices that are carried out. A choice that is not (an expert was full, or the
-            row needed fewer than k) costs nothing and adds nothing. None: all are.
-        clean_logits: ``[N, E]`` the logits before noise; None where there was none.
-        noise_std: ``[N, E]`` standard deviation of that noise.
+            row needs fewer than k) costs nothing and adds nothing. None: all are.
+        dropped: ``[N, k]`` bool, choices that were asked for and found their expert full. None: none was.
+        noise: what was added to the logits while training; None where nothing was.
     """
 
     experts: Tensor
@@ -43,8 +59,13 @@ class RoutingPlan:
     group_sizes: tuple[int, ...]
     grid: tuple[int, ...]
     kept: Tensor | None = None
-    clean_logits: Tensor | None = None
-    noise_std: Tensor | None = None
+    dropped: Tensor | None = None
+    noise: NoisyLogits | None = None
+
+    def __repr__(self) -> str:
+        kept = "" if self.kept is None else f", {int(self.kept.sum())} choices kept"
+        rows = f"{self.num_rows} rows to {self.top_k} of {self.num_experts} experts"
+        return f"RoutingPlan({rows}, grid {self.grid}{kept})"
 
     @property
     def num_rows(self) -> int:
@@ -58,24 +79,30 @@ class RoutingPlan:
     def top_k(self) -> int:
         return self.experts.shape[1]
 
-    @cached_property
+    @property
     def groups(self) -> Tensor:
         """``[N, k]`` int64, the group (0-based) of each chosen expert."""
         ends = torch.tensor(self.group_sizes, device=self.experts.device).cumsum(0)
         return torch.bucketize(self.experts.contiguous(), ends, right=True)
 
-    @cached_property
+    @property
     def members(self) -> Tensor:
         """``[N, k]`` int64, the place (0-based) of each chosen expert inside its group."""
         sizes = torch.tensor(self.group_sizes, device=self.experts.device)
         return self.experts - (sizes.cumsum(0) - sizes)[self.groups]
 
-    @cached_property
+    @property
     def confidence(self) -> Tensor:
-        """``[N]`` float32, probability of the first choice, in [0, 1]."""
+        """``[N]`` probability of the first choice, in [0, 1]."""
         return self.probabilities.gather(1, self.experts[:, :1]).squeeze(1)
 
-    @cached_property
+    @property
+    def main(self) -> Tensor:
+        """``[N]`` int64, the expert that counts most in each row's result; -1 where none does."""
+        most, expert = self.gates.detach().max(1)
+        return expert.masked_fill(most <= 0, -1)
+
+    @property
     def gates(self) -> Tensor:
         """``[N, E]`` weight of every expert in the row's result, 0 where it was not chosen."""
         weights = self.weights if self.kept is None else self.weights * self.kept
@@ -85,7 +112,12 @@ class RoutingPlan:
     def spread(self, index: Tensor, grid: tuple[int, ...]) -> RoutingPlan:
         """The plan for rows that share the plans of coarser units: row i takes the plan of ``index[i]``.
 
-        Regions are planned once each and carried out on their pixels; samples on their tokens.
+        Regions are planned once each and carried out on their pixels; samples on their tokens. With a
+        permutation it shuffles rows, to ask whether their routing mattered.
+
+        Args:
+            index: ``[n]`` int64.
+            grid: the shape that the n rows come from.
         """
         return self._each(lambda value: value[index], grid)
 
@@ -96,6 +128,9 @@ class RoutingPlan:
     def _each(self, change: Callable[[Tensor], Tensor], grid: tuple[int, ...]) -> RoutingPlan:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {n: change(v) for n, v in values.items() if isinstance(v, Tensor)}
+        if self.noise is not None:
+            n = self.noise
+            changed["noise"] = NoisyLogits(change(n.clean), change(n.std), change(n.noisy))
         return replace(self, **changed, grid=grid)
 
     def digest(self) -> str:
@@ -140,27 +175,39 @@ class RoutingTrace:
 
 
 class Replay(RoutingTrace):
-    """A trace that makes every layer carry out a recorded plan again (routing replay, Ma et al. 2025).
+    """A trace that makes every layer carry out a recorded plan again.
 
     Args:
         recorded: a trace of an earlier pass over the same rows through the same layers.
+        mode: None carries out recorded choices with recorded weights: the same plans, bit for bit. With a
+            :data:`geomoe.moe.weights.RoutingMode` the choices are the recorded ones and the weights are
+            made anew from this pass's probabilities, so that its router learns (routing replay, Ma et al.
+            2025).
 
     Raises:
         ValueError: more layers or other rows than were recorded.
     """
 
-    def __init__(self, recorded: Iterable[RoutingPlan]) -> None:
+    def __init__(self, recorded: Iterable[RoutingPlan], mode: RoutingMode | None = None) -> None:
         super().__init__()
         self.recorded = list(recorded)
+        self.mode = mode
 
     def record(self, plan: RoutingPlan) -> RoutingPlan:
         if len(self.plans) == len(self.recorded):
             raise ValueError(f"replay: {len(self.recorded)} plans were recorded, and one more layer asks")
-        old = self.recorded[len(self.plans)]
+        old = self.recorded[len(self.plans)].detach()
         if old.probabilities.shape != plan.probabilities.shape:
             raise ValueError(
                 f"replay: a plan for {tuple(old.probabilities.shape)} rows and experts was recorded, "
                 f"this layer routes {tuple(plan.probabilities.shape)}"
             )
+        if self.mode is not None:
+            chosen = plan.probabilities.gather(1, old.experts)
+            old = replace(plan, experts=old.experts, weights=weigh(chosen, self.mode), kept=old.kept)
         self.plans.append(old)
         return old
+
+
+# Plans may be stored by torch.save and read with weights_only.
+torch.serialization.add_safe_globals([RoutingPlan, NoisyLogits])

@@ -9,7 +9,6 @@ from geomoe.moe.choice import (
     BalancedAssignment,
     ExpertChoice,
     RandomExperts,
-    RoutingMode,
     TopK,
     TopP,
 )
@@ -23,6 +22,7 @@ from geomoe.moe.score import (
     HyperplaneScore,
     LinearScore,
 )
+from geomoe.moe.weights import RoutingMode
 
 __all__ = [
     "base_router",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from geomoe.moe.adjust import Noise, Preference
 from geomoe.moe.capacity import Capacity
 from geomoe.moe.choice import Choice, TopK
-from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.plan import NoisyLogits, RoutingPlan
 from geomoe.moe.score import Score
 
 __all__ = ["AnyRouter", "Router"]
@@ -22,7 +24,7 @@ class AnyRouter(nn.Module):
     @property
     def group_sizes(self) -> tuple[int, ...]:
         """Experts in each group; ``(E,)`` where there are no groups."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define group_sizes")
 
     @property
     def num_experts(self) -> int:
@@ -40,7 +42,19 @@ class AnyRouter(nn.Module):
         self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
     ) -> RoutingPlan:
         """The plan for ``rows``, as :meth:`Router.forward`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward and group_sizes")
+
+    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
+        """Learn even use from a plan that was carried out, if there is something that does."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Gates stay in single precision when a model is made half: a choice must not turn on rounding.
+        def at_least_single(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            half = (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if moved.dtype in half and tensor.dtype not in half else moved
+
+        return super()._apply(at_least_single, recurse)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class Router(AnyRouter):
@@ -83,6 +97,12 @@ class Router(AnyRouter):
         self.adjust = nn.ModuleList(adjust)
         self.prefer = nn.ModuleList(prefer)
         self.capacity = capacity
+        for part in prefer:
+            if not isinstance(part, Preference):
+                raise ValueError(f"prefer: {type(part).__name__} changes the belief, and belongs to adjust")
+        for module in adjust:
+            if isinstance(module, Preference):
+                raise ValueError(f"adjust: {type(module).__name__} moves the choice, and belongs to prefer")
         wanted = getattr(self.choice, "k", 1)
         if wanted > score.num_experts:
             raise ValueError(f"top_k={wanted}: there are {score.num_experts} experts")
@@ -102,36 +122,61 @@ class Router(AnyRouter):
         """The plan for ``rows``.
 
         Args:
-            rows: ``[N, C]`` signals, or whatever the score takes.
+            rows: ``[N, C]`` signals; ids ``[N]`` for a hash.
             grid: the shape that the rows came from; ``(N,)`` if not given.
             context: ``[N, D]`` for a score that is conditioned.
+
+        Raises:
+            ValueError: rows, grid or context of another shape; a context that the score makes no use of.
         """
+        grid = (rows.shape[0],) if grid is None else grid
+        self._check(rows, grid, context)
         with torch.autocast(rows.device.type, enabled=False):
-            rows = rows.float() if rows.is_floating_point() else rows
-            clean = logits = self.score(rows, context)  # [N, E]
-            std = None
+            if rows.dtype in (torch.float16, torch.bfloat16):
+                rows = rows.float()
+            logits = self.score(rows, context)  # [N, E]
+            if logits.shape != (rows.shape[0], self.num_experts):
+                raise ValueError(
+                    f"{type(self.score).__name__} gave logits {list(logits.shape)} "
+                    f"for {rows.shape[0]} rows and {self.num_experts} experts"
+                )
+            noise = None
             if self.noise is not None and self.training:
-                std = self.noise(rows)
-                logits = logits + torch.randn_like(std) * std
+                clean, std = logits, self.noise(rows)
+                logits = clean + torch.randn_like(std) * std
+                noise = NoisyLogits(clean, std, logits)
             for adjust in self.adjust:
                 logits = adjust(logits)
             preference = logits
             for prefer in self.prefer:
                 preference = prefer(preference)
             experts, weights, probabilities, kept = self.choice(logits, preference)
+            dropped = None
             if self.capacity is not None:
-                kept = self.capacity.keep(experts, weights, kept, self.num_experts, self.training)
+                asked, training = kept, self.training
+                k = getattr(self.choice, "k", None)
+                kept = self.capacity.keep(experts, probabilities, asked, self.num_experts, training, k)
+                if kept is not None and kept is not asked:
+                    dropped = ~kept if asked is None else asked & ~kept
         return RoutingPlan(
-            experts,
-            weights,
-            probabilities,
-            logits,
-            self.group_sizes,
-            (rows.shape[0],) if grid is None else grid,
-            kept,
-            None if std is None else clean,
-            std,
+            experts, weights, probabilities, logits, self.group_sizes, grid, kept, dropped, noise
         )
+
+    def _check(self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None) -> None:
+        if not self.score.takes_ids and (rows.dim() != 2 or not rows.is_floating_point()):
+            raise ValueError(
+                f"a router takes rows [N, C] of floating point, not {list(rows.shape)} of {rows.dtype}; "
+                "units such as Tokens and Pixels make rows of tensors"
+            )
+        if math.prod(grid) != rows.shape[0]:
+            raise ValueError(f"grid {tuple(grid)} does not hold {rows.shape[0]} rows")
+        if context is not None and not self.score.takes_context:
+            raise ValueError(f"{type(self.score).__name__} makes no use of a context; see ConditionedScore")
+        if context is not None and (context.dim() != 2 or context.shape[0] != rows.shape[0]):
+            raise ValueError(
+                f"context {list(context.shape)} for {rows.shape[0]} rows: expected [N, D]; "
+                "a unit's repeat() gives a sample's to each of its rows"
+            )
 
     def rebalance(self, plan: RoutingPlan, rate: float) -> None:
         """Move the biases of ``prefer`` towards even load, once a plan, after the optimiser's step."""

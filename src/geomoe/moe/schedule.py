@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.adjust import ExpertDropout, Temperature
-from geomoe.moe.choice import Choice, RoutingMode, Selection, TopK
+from geomoe.moe.adjust import BestGroup, ExpertDropout, Temperature
+from geomoe.moe.choice import Choice, Selection, TopK
 from geomoe.moe.router import Router
+from geomoe.moe.weights import RoutingMode, check_mode
 
 __all__ = ["ElasticTopK", "Ramp", "RoutingSchedule"]
 
@@ -69,13 +70,20 @@ class RoutingSchedule:
     ) -> None:
         self.router, self.top_k, self.temperature, self.dropout = router, top_k, temperature, dropout
         self.frozen = tuple(frozen)
+        self._learns = [p for p in router.parameters() if p.requires_grad]
+        most = (
+            min(router.group_sizes)
+            if any(isinstance(p, BestGroup) for p in router.prefer)
+            else router.num_experts
+        )
         if top_k is not None and not isinstance(router.choice, TopK):
             raise ValueError("top_k: the router does not choose by TopK")
-        if (
-            top_k is not None
-            and not 1 <= min(top_k.start, top_k.end) <= max(top_k.start, top_k.end) <= router.num_experts
-        ):
-            raise ValueError(f"top_k={top_k}: expected 1 to {router.num_experts}")
+        if top_k is not None and not 1 <= min(top_k.start, top_k.end) <= max(top_k.start, top_k.end) <= most:
+            raise ValueError(f"top_k={top_k}: expected 1 to {most}")
+        if top_k is not None and isinstance(router.choice, TopK):
+            check_mode(router.choice.mode, round(min(top_k.start, top_k.end)))
+        if temperature is not None and min(temperature.start, temperature.end) <= 0:
+            raise ValueError(f"temperature={temperature}: expected above 0")
         for name, wanted, kind in (
             ("temperature", temperature, Temperature),
             ("dropout", dropout, ExpertDropout),
@@ -99,7 +107,8 @@ class RoutingSchedule:
                 part.rate = self.dropout(share)  # type: ignore[assignment]
         resting = any(begin <= share < until for begin, until in self.frozen)
         if self.frozen:
-            self.router.requires_grad_(not resting)
+            for parameter in self._learns:  # and not those that rest for good
+                parameter.requires_grad_(not resting)
 
 
 class ElasticTopK(Choice):
@@ -115,6 +124,7 @@ class ElasticTopK(Choice):
 
     def __init__(self, k: int, ks: Sequence[int], mode: RoutingMode = "soft") -> None:
         super().__init__()
+        check_mode(mode, min(k, *ks))
         if not ks or min(ks) < 1:
             raise ValueError(f"ks={ks}: expected whole numbers from 1, at least one of them")
         self.k, self.ks = k, tuple(ks)

@@ -31,9 +31,16 @@ __all__ = [
 class Score(nn.Module):
     """Base of all scores.
 
-    Attributes:
+    Args:
         group_sizes: experts in each group; ``(E,)`` where there are no groups.
+
+    Attributes:
+        takes_ids: whether rows are ids ``[N]`` and not ``[N, C]``.
+        takes_context: whether :meth:`forward` makes use of a context.
     """
+
+    takes_ids = False
+    takes_context = False
 
     def __init__(self, group_sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -69,7 +76,7 @@ class LinearScore(Score):
 
 
 class HierarchicalScore(Score):
-    """A group, then an expert of that group: ``log(p_group * p_expert)`` (MFG-HMoE, equations 5 and 6).
+    """A group, then an expert of that group: ``softmax = p_group * p_expert`` (MFG-HMoE, equations 5 and 6).
 
     ``p_i = softmax_i(W x)`` over groups; inside group i, ``p_j = softmax_j(W_i (x + PE_i))``, PE an
     embedding of the group. Every group's gate is evaluated, so that the softmax of the logits is the full
@@ -98,15 +105,15 @@ class HierarchicalScore(Score):
         # W_i (x + PE_i) is W_i x plus a constant, so that all gates are one product.
         joined = score(rows, torch.cat(gates), torch.cat([none, *shifts]))
         groups, *members = joined.split((len(self.group_sizes), *self.group_sizes), -1)
-        log_p = log_softmax(groups)  # [N, G]
-        joint = [log_p[:, i : i + 1] + log_softmax(member) for i, member in enumerate(members)]
+        # Not log p_i but the logit of group i: the same softmax, and z-loss can see how large logits grow.
+        joint = [groups[:, i : i + 1] + log_softmax(member) for i, member in enumerate(members)]
         return torch.cat([part.T for part in joint]).T
 
 
 class CosineScore(Score):
     """``cos(P x, e_i) / temperature``: blind to the scale of a row (Chi et al. 2022).
 
-    The paper calls tau what divides the cosine, and learns it; so do we, bounded below by 0.01.
+    The temperature is learned, as its logarithm.
 
     Args:
         channels: width of the rows.
@@ -121,11 +128,11 @@ class CosineScore(Score):
         super().__init__((num_experts,))
         self.project = nn.Linear(channels, projection, bias=False)
         self.embedding = nn.Parameter(torch.randn(num_experts, projection))
-        self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         cosine = score(F.normalize(self.project(rows), dim=-1), F.normalize(self.embedding, dim=-1))
-        return cosine / self.temperature.clamp_min(0.01)
+        return cosine * torch.exp(-self.log_temperature)
 
 
 class DSelectScore(Score):
@@ -194,6 +201,8 @@ class ConditionedScore(Score):
         context_channels: width of phi; see :class:`geomoe.moe.signals.MetadataEncoder`.
     """
 
+    takes_context = True
+
     def __init__(self, content: Score, context_channels: int) -> None:
         super().__init__(content.group_sizes)
         self.content = content
@@ -201,7 +210,7 @@ class ConditionedScore(Score):
         nn.init.zeros_(self.condition.weight)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.content(rows)
+        logits: Tensor = self.content(rows, context) if self.content.takes_context else self.content(rows)
         return logits if context is None else logits + self.condition(context.to(logits.dtype))
 
 
@@ -229,6 +238,8 @@ class HashScore(Score):
         seed: another table.
     """
 
+    takes_ids = True
+
     def __init__(self, num_experts: int, seed: int = 0) -> None:
         super().__init__((num_experts,))
         self.seed = seed
@@ -236,7 +247,7 @@ class HashScore(Score):
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         if rows.is_floating_point() or rows.dim() != 1:
             raise ValueError(f"hash routing takes whole ids [N], not {rows.dtype} {list(rows.shape)}")
-        mixed = rows.long() + self.seed * 0x9E3779B9
+        mixed = (rows.long() ^ (rows.long() >> 32)) + self.seed * 0x9E3779B9  # high bits count too
         for factor in (0x45D9F3B, 0x45D9F3B):
             mixed = ((mixed >> 16) ^ mixed) * factor & 0xFFFFFFFF
         return only((mixed >> 16 ^ mixed) % self.num_experts, self.num_experts)

@@ -22,7 +22,8 @@ class MetadataEncoder(nn.Module):
     """Time, place and sensor as features phi ``[N, D]`` for :class:`geomoe.moe.score.ConditionedScore`.
 
     A value that is missing (NaN, or -1 for a category) is a null token of zeros, which moves no logit:
-    without metadata the router is the unconditioned one.
+    without metadata the router is the unconditioned one. A measure has a second
+    feature, 1 where it is known, so that 0 is a value like others.
 
     Args:
         cycles: quantities that come round and their periods, such as ``{"day_of_year": 365.25, "longitude":
@@ -46,7 +47,7 @@ class MetadataEncoder(nn.Module):
         super().__init__()
         self.cycles, self.measures = dict(cycles or {}), dict(measures or {})
         self.categories = dict(categories or {})
-        self.channels = 2 * len(self.cycles) + len(self.measures) + sum(self.categories.values())
+        self.channels = 2 * len(self.cycles) + 2 * len(self.measures) + sum(self.categories.values())
 
     def forward(self, metadata: Mapping[str, Tensor]) -> Tensor:
         """``[N, D]`` from values ``[N]`` by name; a name that is absent is missing for all rows.
@@ -58,13 +59,18 @@ class MetadataEncoder(nn.Module):
         if not metadata or set(metadata) - known:
             raise ValueError(f"metadata {sorted(metadata)}: expected some of {', '.join(sorted(known))}")
         like = next(iter(metadata.values()))
+        for name, value in metadata.items():
+            if not isinstance(value, Tensor) or value.shape != (len(like),):
+                raise ValueError(f"{name}: expected a tensor of one value a row, [{len(like)}]")
         none = torch.full((len(like),), float("nan"), device=like.device)
         parts = [cyclic(metadata.get(name, none).float(), period) for name, period in self.cycles.items()]
-        parts += [(metadata.get(name, none).float() / by)[:, None] for name, by in self.measures.items()]
+        for name, by in self.measures.items():
+            value = metadata.get(name, none).float()
+            parts.append(torch.stack([value / by, torch.where(value.isnan(), value, 1.0)], -1))
         parts = [torch.nan_to_num(part, nan=0.0) for part in parts]
         for name, number in self.categories.items():
             value = metadata[name].long() if name in metadata else torch.full_like(none, -1).long()
-            if int(value.max()) >= number or int(value.min()) < -1:
+            if ((value >= number) | (value < -1)).any():
                 raise ValueError(f"{name}: expected 0 to {number - 1}, or -1 where it is not known")
             parts.append(F.one_hot(value + 1, number + 1)[:, 1:].float())
         return torch.cat(parts, -1)

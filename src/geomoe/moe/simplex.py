@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["log_softmax", "logsumexp", "score", "softmax", "sparsemax", "top"]
+__all__ = ["log_softmax", "logsumexp", "reachable", "score", "softmax", "sparsemax", "top"]
 
 
 def score(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -37,13 +37,13 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def top(preference: Tensor, k: int) -> Tensor:
-    """``[N, k]`` int64, the k largest of each row, best first; of equals the first."""
+    """``[N, k]`` int64, the k largest of each row, best first, none of them twice; of equals the first."""
     if torch.compiler.is_exporting():
         return preference.topk(k, -1).indices  # ONNX has no stable sort; its TopK takes the first of equals
     columns = preference.detach().T
     if k == 1:
         return columns.max(0).indices[:, None]
-    if 4 * k > len(columns):
+    if 4 * k > len(columns) or bool(torch.isneginf(columns).any()):
         return preference.detach().argsort(dim=-1, descending=True, stable=True)[:, :k]
     left, found = columns.clone(), []
     for _ in range(k):
@@ -53,6 +53,13 @@ def top(preference: Tensor, k: int) -> Tensor:
     return torch.stack(found, 1)
 
 
+def reachable(preference: Tensor, experts: Tensor) -> Tensor | None:
+    """``[N, k]`` bool, which chosen experts are within reach, not at minus infinity; None where all are."""
+    chosen = preference.detach().gather(1, experts)
+    there = ~torch.isneginf(chosen)
+    return None if torch.compiler.is_exporting() or bool(there.all()) else there
+
+
 def sparsemax(logits: Tensor) -> Tensor:
     """The point of the simplex nearest to the logits: exact zeros (Martins and Astudillo 2016).
     Differentiable.
@@ -60,6 +67,7 @@ def sparsemax(logits: Tensor) -> Tensor:
     >>> sparsemax(torch.tensor([[0.5, 0.3, -1.0]]))
     tensor([[0.6000, 0.4000, 0.0000]])
     """
+    logits = logits - logits.detach().amax(-1, keepdim=True)  # the same point; sums stay small
     ordered = logits.sort(dim=-1, descending=True).values
     count = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
     total = ordered.cumsum(-1)

@@ -39,15 +39,22 @@ class SoftMoE(nn.Module):
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Dispatch and combine weights, ``[B, T, S]`` each, for tokens ``[B, T, C]``."""
         with torch.autocast(x.device.type, enabled=False):
-            slots = self.scale * F.normalize(self.slots, dim=-1)
+            slots = self.scale.float() * F.normalize(self.slots.float(), dim=-1)
             logits = F.normalize(x.float(), dim=-1) @ slots.T
             return logits.softmax(1), logits.softmax(2)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Tokens ``[B, T, C]`` to ``[B, T, C']``.
 
+        Raises:
+            ValueError: anything but ``[B, T, C]``; a trace that wants another plan carried out.
+
         What is traced is each token's combine weight by expert; there is no choice that could be replaced.
         """
+        if x.dim() != 3:
+            raise ValueError(
+                f"soft slots mix the tokens of a sample: expected [B, T, C], not {list(x.shape)}"
+            )
         dispatched, combined = self.gates(x)
         batch, tokens, _ = x.shape
         slots = torch.einsum("btc,bts->sbc", x, dispatched.to(x.dtype))  # [S, B, C]: sorted by expert
@@ -58,7 +65,9 @@ class SoftMoE(nn.Module):
         if trace is not None:
             p = combined.unflatten(2, (self.bank.num_experts, -1)).sum(-1).flatten(0, 1)  # [B * T, E]
             grid = (batch, tokens)
-            trace.record(RoutingPlan(*every(p)[:3], p.log(), self.bank.group_sizes, grid))
+            plan = RoutingPlan(*every(p)[:3], p.log(), self.bank.group_sizes, grid)
+            if trace.record(plan) is not plan:
+                raise ValueError("a soft mixture chooses nothing, so that no other plan can be carried out")
         return out
 
 
@@ -82,7 +91,7 @@ def merge(bank: FeedForwardExperts | ConvExperts, x: Tensor, gates: Tensor) -> T
         image = x.flatten(0, 1)[None]  # a group for each sample
         bias = mixed(bank.bias).flatten()
         out = F.conv2d(image, kernels, bias, padding=bank.reach, groups=len(x))
-        return out.view(len(x), -1, *out.shape[2:])
+        return out.view(len(x), bank.out_channels, *out.shape[2:])
 
     def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out = torch.bmm(rows, mixed(weight))
@@ -101,10 +110,21 @@ class MergedMoE(nn.Module):
 
     def __init__(self, router: AnyRouter, bank: FeedForwardExperts | ConvExperts) -> None:
         super().__init__()
+        if router.num_experts != bank.num_experts:
+            raise ValueError(
+                f"the router knows {router.num_experts} experts, the bank has {bank.num_experts}"
+            )
         self.router, self.bank = router, bank
 
-    def forward(self, x: Tensor, signals: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        signals: Tensor,
+        trace: RoutingTrace | None = None,
+        *,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """``x`` as :func:`merge` takes it, signals ``[N, C]``."""
-        plan = self.router(signals)
+        plan = self.router(signals, None, context)
         plan = plan if trace is None else trace.record(plan)
         return merge(self.bank, x, plan.gates)

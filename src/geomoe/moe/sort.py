@@ -12,9 +12,17 @@ from geomoe.moe.plan import RoutingPlan
 __all__ = ["SortedChoices", "count_choices", "sort_choices"]
 
 
-def count_choices(plan: RoutingPlan) -> Tensor:
-    """``[E]`` int64, choices that fell on each expert and are carried out."""
-    chosen = plan.experts.flatten() if plan.kept is None else plan.experts[plan.kept]
+def count_choices(plan: RoutingPlan, asked: bool = False) -> Tensor:
+    """``[E]`` int64, choices that fell on each expert and are carried out.
+
+    Args:
+        plan: the plan.
+        asked: count those too that found their expert full: what the router wanted, before any capacity.
+    """
+    kept = plan.kept
+    if asked and kept is not None and plan.dropped is not None:
+        kept = kept | plan.dropped
+    chosen = plan.experts.flatten() if kept is None else plan.experts[kept]
     return torch.bincount(chosen, minlength=plan.num_experts)
 
 
@@ -43,7 +51,10 @@ def sort_choices(plan: RoutingPlan) -> SortedChoices:
         experts = torch.where(plan.kept.flatten(), experts, plan.num_experts)
     # A sort of 16 bit is a counting sort, several times faster than one of 64.
     places = experts.short().argsort(stable=True)
-    counts = torch.bincount(experts, minlength=plan.num_experts)[: plan.num_experts].tolist()
+    counts = torch.bincount(experts, minlength=plan.num_experts + 1).tolist()
+    if len(counts) > plan.num_experts + 1 or (plan.kept is None and counts[-1]):
+        raise ValueError(f"the plan chooses expert {len(counts) - 1}, there are {plan.num_experts}")
+    counts.pop()
     if plan.kept is not None:
         places = places[: sum(counts)]
     return SortedChoices(places // plan.top_k, tuple(counts), plan.weights.flatten()[places], places)

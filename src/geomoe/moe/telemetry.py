@@ -13,21 +13,26 @@ from geomoe.moe.sort import count_choices
 __all__ = ["RoutingHealth", "agreement", "gini", "importance", "load", "routing_health"]
 
 
-def load(plan: RoutingPlan) -> Tensor:
-    """``[E]`` share of all choices that fell on each expert; sums to 1."""
-    counts = count_choices(plan)
+def load(plan: RoutingPlan, asked: bool = False) -> Tensor:
+    """``[E]`` share of all choices that fell on each expert; sums to 1.
+
+    Args:
+        plan: the plan.
+        asked: count choices before any capacity, too.
+    """
+    counts = count_choices(plan, asked)
     return counts / counts.sum().clamp_min(1)
 
 
 def importance(plan: RoutingPlan) -> Tensor:
-    """``[E]`` sum over rows of each expert's probability (Shazeer et al. 2017, equation 6)."""
-    return plan.probabilities.sum(0)
+    """``[E]`` sum over rows of each expert's gate (Shazeer et al. 2017, equation 6)."""
+    return plan.gates.sum(0)
 
 
 def gini(share: Tensor) -> Tensor:
     """Gini coefficient of ``[E]`` shares: 0 at even use, ``1 - 1/E`` when one expert takes all."""
     ordered = share.sort().values
-    total = ordered.sum()
+    total = ordered.sum().clamp_min(torch.finfo(share.dtype).tiny)
     place = torch.arange(1, len(share) + 1, device=share.device, dtype=share.dtype)
     return (2 * (place * ordered).sum() / (len(share) * total)) - (len(share) + 1) / len(share)
 
@@ -61,16 +66,16 @@ class RoutingHealth:
     Attributes:
         rows: choices that fell on each expert and were carried out.
         load: the same as shares; sums to 1.
-        importance: mean probability of each expert; sums to 1.
+        importance: sum of each expert's gates, as shares; sums to 1.
         load_entropy: entropy of ``load`` over ``ln E``, in [0, 1]; 1 is even use.
-        marginal_entropy: entropy of ``importance`` over ``ln E``; the difference to ``row_entropy`` is what
-            rows and experts know of each other.
+        marginal_entropy: entropy of the mean probabilities over ``ln E``; the difference to ``row_entropy``
+            is what rows and experts know of each other.
         row_entropy: mean entropy of a row's probabilities over ``ln E``; 0 is certainty.
         gini: of ``load``; 0 is even use.
         dead: experts that no row chose.
-        dropped: share of choices that were not carried out.
+        dropped: share of the choices asked for that found their expert full.
         experts_per_row: choices carried out for a row, on average.
-        confidence: mean probability of the first choice.
+        confidence: mean over rows of the largest probability.
     """
 
     rows: tuple[int, ...]
@@ -91,24 +96,26 @@ def routing_health(plan: RoutingPlan) -> RoutingHealth:
     counts = count_choices(plan)
     share = load(plan)
     p = plan.probabilities.detach()
-    wanted = importance(plan).detach() / max(plan.num_rows, 1)
+    gates = importance(plan).detach()
+    marginal = p.sum(0) / max(plan.num_rows, 1)
+    dropped = 0 if plan.dropped is None else int(plan.dropped.sum())
     most = torch.log(torch.tensor(float(plan.num_experts), device=p.device))
 
     def entropy(distribution: Tensor, alone: float) -> float:
-        if plan.num_experts == 1:
+        if plan.num_experts == 1 or not plan.num_rows:
             return alone
         return float(torch.special.entr(distribution).sum(-1).mean() / most)
 
     return RoutingHealth(
         rows=tuple(counts.tolist()),
         load=tuple(share.tolist()),
-        importance=tuple(wanted.tolist()),
+        importance=tuple((gates / gates.sum().clamp_min(1e-12)).tolist()),
         load_entropy=entropy(share, 1.0),
-        marginal_entropy=entropy(wanted, 1.0),
+        marginal_entropy=entropy(marginal, 1.0),
         row_entropy=entropy(p, 0.0),
         gini=float(gini(share)),
         dead=int((counts == 0).sum()),
-        dropped=1 - float(counts.sum()) / max(plan.experts.numel(), 1),
+        dropped=dropped / max(dropped + int(counts.sum()), 1),
         experts_per_row=float(counts.sum()) / max(plan.num_rows, 1),
-        confidence=float(plan.confidence.detach().mean()),
+        confidence=float(p.amax(1).mean()) if plan.num_rows else 0.0,
     )

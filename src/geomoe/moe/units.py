@@ -7,6 +7,7 @@ convolution near a window's edge), the rows hold true neighbours as a halo, whic
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,17 +37,41 @@ def pixels_to_rows(x: Tensor) -> Tensor:
 def rows_to_pixels(rows: Tensor, grid: tuple[int, ...]) -> Tensor:
     """The inverse of :func:`pixels_to_rows`: ``[B*H*W, C]`` to ``[B, C, H, W]``."""
     batch, height, width = grid
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def check_image(x: Tensor) -> None:
+    """Raise ValueError for anything but ``[B, C, H, W]``."""
+    if x.dim() != 4:
+        raise ValueError(f"expected an image [B, C, H, W], not {list(x.shape)}")
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Unit:
+    """Base of the units that a grid describes.
+
+    Attributes:
+        grid: the shape that rows come from, samples first.
+    """
+
+    grid: tuple[int, ...]
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """``[B, D]``, say metadata of each image, to ``[N, D]``, the same for each of its rows."""
+        if x.shape[0] != self.grid[0]:
+            raise ValueError(f"{x.shape[0]} samples, expected {self.grid[0]}")
+        return x.repeat_interleave(math.prod(self.grid[1:]), 0)
+
+
+@dataclass(frozen=True)
+class Pixels(Unit):
     """Pixels of ``[B, C, H, W]``: rows ``[B*H*W, C]``, grid ``(B, H, W)``."""
 
     grid: tuple[int, int, int]
 
     @staticmethod
     def of(x: Tensor) -> Pixels:
+        check_image(x)
         batch, _, height, width = x.shape
         return Pixels((batch, height, width))
 
@@ -58,7 +83,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Unit):
     """Tokens of ``[B, ..., C]``, channels last: rows ``[B*..., C]``, grid ``(B, ...)``."""
 
     grid: tuple[int, ...]
@@ -71,11 +96,11 @@ class Tokens:
         return x.reshape(-1, x.shape[-1])
 
     def from_rows(self, rows: Tensor) -> Tensor:
-        return rows.view(*self.grid, -1)
+        return rows.view(*self.grid, *rows.shape[1:])
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Unit):
     """Whole samples of ``[B, ...]``: a row is what it was, grid ``(B,)``."""
 
     grid: tuple[int]
@@ -92,7 +117,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class TimeSteps:
+class TimeSteps(Unit):
     """Dates of a series ``[B, T, ...]``: rows ``[B*T, ...]``, grid ``(B, T)``."""
 
     grid: tuple[int, int]
@@ -107,21 +132,20 @@ class TimeSteps:
     def from_rows(self, rows: Tensor) -> Tensor:
         return rows.reshape(*self.grid, *rows.shape[1:])
 
-    @property
-    def ids(self) -> Tensor:
+    def ids(self, device: torch.device | str | None = None) -> Tensor:
         """``[N]`` int64, the time step of each row."""
-        return torch.arange(self.grid[1]).repeat(self.grid[0])
+        return torch.arange(self.grid[1], device=device).repeat(self.grid[0])
 
 
 class Modalities(TimeSteps):
     """Sensors of one place, ``[B, M, ...]``: rows ``[B*M, ...]``, grid ``(B, M)``.
 
-    ``ids`` says which sensor a row is.
+    ``ids()`` says which sensor a row is.
     """
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Unit):
     """Windows of ``[B, C, H, W]``, each with a halo of its true neighbours.
 
     Rows are ``[B*h*w, C, size + 2*halo, size + 2*halo]`` and the grid is ``(B, h, w)``, h and w the windows
@@ -143,6 +167,7 @@ class Windows:
 
     @staticmethod
     def of(x: Tensor, size: int, halo: int = 0) -> Windows:
+        check_image(x)
         batch, _, height, width = x.shape
         return Windows((batch, -(-height // size), -(-width // size)), (height, width), size, halo)
 
@@ -151,12 +176,12 @@ class Windows:
         x = F.pad(x, (halo, halo + across * self.size - width, halo, halo + down * self.size - height))
         side = self.size + 2 * halo
         windows = x.unfold(2, side, self.size).unfold(3, side, self.size)  # [B, C, h, w, side, side]
-        return windows.permute(0, 2, 3, 1, 4, 5).reshape(batch * down * across, -1, side, side)
+        return windows.permute(0, 2, 3, 1, 4, 5).reshape(batch * down * across, x.shape[1], side, side)
 
     def from_rows(self, rows: Tensor) -> Tensor:
         (batch, down, across), size = self.grid, self.size
-        whole = rows.view(batch, down, across, -1, size, size).permute(0, 3, 1, 4, 2, 5)
-        image = whole.reshape(batch, -1, down * size, across * size)
+        whole = rows.view(batch, down, across, rows.shape[1], size, size).permute(0, 3, 1, 4, 2, 5)
+        image = whole.reshape(batch, rows.shape[1], down * size, across * size)
         return image[..., : self.shape[0], : self.shape[1]]
 
     def core(self, rows: Tensor) -> Tensor:
@@ -224,7 +249,8 @@ class Neighbourhoods:
 
     @staticmethod
     def of(x: Tensor, reach: int) -> Neighbourhoods:
-        """Of ``x``, in the precision that autocast computes in."""
+        """Of ``x`` ``[B, C, H, W]``, in the precision that autocast computes in."""
+        check_image(x)
         if x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return Neighbourhoods(x, reach)
@@ -237,6 +263,7 @@ class Neighbourhoods:
 
     def image(self, reach: int) -> Tensor:
         """``[B, C, H + 2r, W + 2r]``, the image with ``reach`` pixels around it."""
+        self.check(2 * reach + 1)
         batch, height, _ = self.grid
         high = height + 2 * self.reach
         padded = self.flat.view(batch, high, self.row, -1).permute(0, 3, 1, 2)
@@ -250,13 +277,20 @@ class Neighbourhoods:
         line, column = pixel // width, pixel % width
         return (image * (height + 2 * self.reach) + line + self.reach) * self.row + column + self.reach
 
+    def check(self, kernel_size: int) -> None:
+        """Raise ValueError for a kernel that sees farther than the border that was put around the image."""
+        if kernel_size // 2 > self.reach:
+            raise ValueError(f"a kernel of {kernel_size} needs reach={kernel_size // 2}, not {self.reach}")
+
     def offsets(self, kernel_size: int) -> list[int]:
         """Steps in ``flat`` from a pixel to its surroundings, row-major."""
+        self.check(kernel_size)
         steps = range(-(kernel_size // 2), kernel_size // 2 + 1)
         return [dy * self.row + dx for dy in steps for dx in steps]
 
     def gather(self, rows: Tensor, kernel_size: int) -> Tensor:
         """Neighbourhoods of pixels ``rows`` ``[n]`` as ``[n, k * k * C]``, kernel position first."""
+        self.check(kernel_size)
         around = self.centres(rows)[:, None] + rows.new_tensor(self.offsets(kernel_size))  # [n, k * k]
         return self.flat[around].flatten(1)
 

@@ -24,12 +24,15 @@ class RoutingMonitor(pl.Callback):
     def __init__(self) -> None:
         self._loads: dict[int, list[Tensor]] = {}
         self._sizes: dict[int, tuple[int, ...]] = {}
+        self._logged = 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or trainer.global_step % every or trainer.global_step == self._logged:
             return
+        self._logged = trainer.global_step
         for i, plan in enumerate(self._trace(pl_module)):
             share = load(plan)
             self._loads.setdefault(i, []).append(share.cpu())

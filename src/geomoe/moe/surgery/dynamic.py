@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.choice import Choice, Selection
 from geomoe.moe.score import Score
+from geomoe.moe.simplex import top
 
 __all__ = ["NormScore", "NormThreshold", "expert_norms", "norm_loss"]
 
@@ -49,8 +50,8 @@ class NormThreshold(Choice):
         self.tau = tau
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
-        experts = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape)
-        norms = preference.detach().exp()
+        experts = top(preference, logits.shape[1])
+        norms = preference.detach().exp().gather(1, experts)
         kept = norms >= self.tau * norms.amax(1, keepdim=True)
         return Selection(experts, torch.ones_like(logits), logits.softmax(-1), kept)
 

@@ -11,6 +11,9 @@ from geomoe.moe.score import Score
 
 __all__ = ["PosteriorScore"]
 
+_EXACT = "donot_use_mm_for_euclid_dist"
+"""Products cancel far from the origin, and torch takes them from a number of rows on."""
+
 
 class PosteriorScore(Score):
     """``log p(x | cluster) + log p(cluster)``: its softmax is the posterior of the cluster that an expert
@@ -30,7 +33,7 @@ class PosteriorScore(Score):
 
     def __init__(self, centres: Tensor, variances: Tensor, priors: Tensor | None = None) -> None:
         super().__init__((len(centres),))
-        even = torch.full((len(centres),), 1 / len(centres))
+        even = torch.full((len(centres),), 1 / len(centres), device=centres.device)
         self.register_buffer("centres", centres.float())
         self.register_buffer("variances", variances.float())
         self.register_buffer("log_priors", (even if priors is None else priors.float() / priors.sum()).log())
@@ -41,9 +44,9 @@ class PosteriorScore(Score):
         members = [rows[clusters == c] for c in range(int(clusters.max()) + 1)]
         centres = torch.stack([m.mean(0) for m in members])
         variances = torch.stack([(m - m.mean(0)).square().mean().clamp_min(1e-12) for m in members])
-        return cls(centres, variances, torch.tensor([len(m) for m in members]))
+        return cls(centres, variances, torch.tensor([len(m) for m in members], device=rows.device))
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        distance = torch.cdist(rows, self.centres).square()  # [N, E]
+        distance = torch.cdist(rows, self.centres, compute_mode=_EXACT).square()  # [N, E]
         width = rows.shape[1] * (2 * math.pi * self.variances).log()
         return self.log_priors - 0.5 * (distance / self.variances + width)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from geomoe.moe.bank import ExpertBank, linear
 from geomoe.moe.blocks import ACTIVATIONS
 from geomoe.moe.experts import Activation, FeedForwardExperts
+from geomoe.moe.surgery.upcycle import check_biases
 
 __all__ = ["MaskedExperts"]
 
@@ -37,6 +38,7 @@ class MaskedExperts(ExpertBank):
         temperature: float = 0.4,
     ) -> None:
         super().__init__()
+        check_biases(up, down)
         self.up, self.down = up.requires_grad_(False), down.requires_grad_(False)
         self.group_sizes, self.activation, self.temperature = (num_experts,), activation, temperature
         self.logits = nn.Parameter(torch.full((num_experts, up.out_features), start))
@@ -47,15 +49,19 @@ class MaskedExperts(ExpertBank):
         return tuple(per_neuron * on for on in (self.logits > 0).sum(1).tolist())
 
     def mask(self, index: int) -> Tensor:
-        """``[H]`` of 0 and 1."""
+        """``[H]`` of 0 and 1, drawn."""
         logits = self.logits[index]
-        if not self.training:
-            return (logits > 0).to(logits.dtype)
         uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
         soft = torch.sigmoid((logits + uniform.logit()) / self.temperature)
         return (soft > 0.5).to(soft.dtype).detach() + soft - soft.detach()
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
+        if not self.training:
+            on = self.logits[index] > 0
+            hidden = ACTIVATIONS[self.activation].forward(
+                linear(rows, self.up.weight[on].T, _of(self.up.bias, on))
+            )
+            return linear(hidden, self.down.weight[:, on].T, self.down.bias)
         hidden = ACTIVATIONS[self.activation].forward(linear(rows, self.up.weight.T, self.up.bias))
         return linear(hidden * self.mask(index).to(rows.dtype), self.down.weight.T, self.down.bias)
 
@@ -81,3 +87,7 @@ class MaskedExperts(ExpertBank):
                 bank.down_bias[0] = self.down.bias
             done.append(bank)
         return done
+
+
+def _of(bias: Tensor | None, on: Tensor) -> Tensor | None:
+    return None if bias is None else bias[on]

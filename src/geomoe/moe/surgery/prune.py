@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.experts import FeedForwardExperts
+from geomoe.moe.convolution import ConvExperts
+from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts
+from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
 from geomoe.moe.sort import count_choices
@@ -20,6 +22,8 @@ __all__ = ["PrunedRouter", "prune", "used_experts"]
 def used_experts(plans: Iterable[RoutingPlan], keep: int) -> tuple[int, ...]:
     """The ``keep`` experts that most choices of one modality's plans fell on, ascending."""
     total = torch.stack([count_choices(plan) for plan in plans]).sum(0)
+    if not 1 <= keep <= len(total):
+        raise ValueError(f"keep={keep}: expected 1 to {len(total)} experts")
     return tuple(sorted(total.argsort(descending=True, stable=True)[:keep].tolist()))
 
 
@@ -38,8 +42,7 @@ class PrunedRouter(AnyRouter):
 
     def __init__(self, router: AnyRouter, keep: Sequence[int]) -> None:
         super().__init__()
-        if not keep or sorted(set(keep)) != list(keep) or keep[0] < 0 or keep[-1] >= router.num_experts:
-            raise ValueError(f"keep={tuple(keep)}: expected ascending experts below {router.num_experts}")
+        _check(keep, router.num_experts)
         self.router, self.keep = router, tuple(keep)
         renumber = torch.full((router.num_experts,), -1)
         renumber[list(keep)] = torch.arange(len(keep))
@@ -60,32 +63,47 @@ class PrunedRouter(AnyRouter):
         plan: RoutingPlan = self.router(rows, grid, context)
         experts = self.renumber[plan.experts]
         there = experts >= 0
-        logits = plan.logits[:, list(self.keep)]
+        left = plan.probabilities[:, list(self.keep)]
+        total = left.sum(1, keepdim=True)
+        even = torch.full_like(left, 1 / len(self.keep))  # of a row all of whose experts are gone
         return replace(
             plan,
             experts=experts.clamp_min(0),
             weights=plan.weights * there,
-            probabilities=logits.softmax(-1),
-            logits=logits,
+            probabilities=torch.where(total > 0, left / total.clamp_min(1e-30), even),
+            logits=plan.logits[:, list(self.keep)],
             group_sizes=self.group_sizes,
             kept=there if plan.kept is None else there & plan.kept,
-            clean_logits=None,
-            noise_std=None,
+            dropped=None if plan.dropped is None else there & plan.dropped,
+            noise=None,
         )
 
 
 @torch.no_grad()
-def prune(bank: FeedForwardExperts, keep: Sequence[int]) -> ExpertBank:
-    """A bank of the experts ``keep`` alone."""
-    smaller = FeedForwardExperts(
-        bank.up.shape[1],
-        bank.down.shape[1],
-        len(keep),
-        bank.activation,
-        bank.gated,
-        bank.up_bias is not None,
-    ).to(bank.up)
-    for name, parameter in bank.named_parameters():
-        owner: nn.Parameter = getattr(smaller, name)
-        owner.copy_(parameter[list(keep)])
-    return smaller
+def prune(layer: MoE, keep: Sequence[int]) -> MoE:
+    """A layer of the experts ``keep`` alone, behind a :class:`PrunedRouter`.
+
+    Rows all of whose experts are gone get 0, or what the shared expert says.
+
+    Args:
+        layer: with a bank whose parameters are stacks of experts (feed-forward, low-rank, one kernel size),
+        or modules.
+        keep: experts that remain, ascending.
+    """
+    _check(keep, layer.router.num_experts)
+    bank = deepcopy(layer.bank)
+    if isinstance(bank, ModuleExperts):
+        bank.experts = nn.ModuleList(bank.experts[e] for e in keep)
+        bank.flops = None if bank.flops is None else tuple(bank.flops[e] for e in keep)
+    elif isinstance(bank, FeedForwardExperts | LowRankExperts | ConvExperts):
+        for name, parameter in list(bank.named_parameters()):
+            setattr(bank, name, nn.Parameter(parameter[list(keep)], parameter.requires_grad))
+    else:
+        raise ValueError(f"prune: experts of a {type(bank).__name__} cannot be told apart")
+    bank.group_sizes = (len(keep),)
+    return MoE(PrunedRouter(layer.router, keep), bank, layer.shared, layer.backend)
+
+
+def _check(keep: Sequence[int], experts: int) -> None:
+    if not keep or sorted(set(keep)) != list(keep) or keep[0] < 0 or keep[-1] >= experts:
+        raise ValueError(f"keep={tuple(keep)}: expected ascending experts below {experts}")

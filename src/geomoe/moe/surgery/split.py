@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.moe.experts import Activation, FeedForwardExperts
+from geomoe.moe.surgery.upcycle import check_biases
 
 __all__ = ["neuron_importance", "split_feed_forward"]
 
@@ -58,7 +59,7 @@ def split_feed_forward(
     order = importance.argsort(descending=True, stable=True)
     own = order[shared:].view(-1, num_experts).T  # [E, (H - shared) / E], dealt out in turn
     held = torch.cat([order[:shared].expand(num_experts, -1), own], 1)
-    biased = up.bias is not None
+    biased = check_biases(up, down)
     bank = FeedForwardExperts(up.in_features, held.shape[1], num_experts, activation, bias=biased)
     bank.to(up.weight)
     bank.up.copy_(up.weight[held].transpose(1, 2))  # [E, C, H']

@@ -7,7 +7,7 @@ from torch import nn
 
 from geomoe.moe.experts import Activation, FeedForwardExperts
 
-__all__ = ["upcycle"]
+__all__ = ["check_biases", "upcycle"]
 
 
 @torch.no_grad()
@@ -27,9 +27,7 @@ def upcycle(
         activation: of the block.
         jitter: standard deviation of noise on each expert's weights, over that of the weights.
     """
-    biased = up.bias is not None
-    if (down.bias is not None) != biased:
-        raise ValueError("upcycle: both matrices of the block must have a bias, or neither")
+    biased = check_biases(up, down)
     bank = FeedForwardExperts(up.in_features, up.out_features, num_experts, activation, bias=biased)
     bank.to(up.weight)
     for stack, layer in ((bank.up, up), (bank.down, down)):
@@ -39,3 +37,10 @@ def upcycle(
         bank.up_bias.copy_(up.bias)
         bank.down_bias.copy_(down.bias)
     return bank
+
+
+def check_biases(up: nn.Linear, down: nn.Linear) -> bool:
+    """Whether the block's matrices have a bias; ValueError where one has and the other has not."""
+    if (down.bias is None) != (up.bias is None):
+        raise ValueError("both matrices of the block must have a bias, or neither")
+    return up.bias is not None
