@@ -63,10 +63,8 @@ class Capacity:
             training: which factor counts.
             k: choices of a row that places are made for; None for as many as ask.
         """
-        if k is not None:
-            asked = k * len(experts)
-        else:
-            asked = experts.numel() if kept is None else int(kept.sum())
+        asked = experts.numel() if kept is None else int(kept.sum())
+        asked = asked if k is None else k * len(experts)
         places = self.limit(asked, num_experts, training)
         if places is None:
             return kept
