@@ -37,7 +37,7 @@ class Nearest(nn.Module):
             probabilities = logits.softmax(1)
             chosen = probabilities.topk(2, 1).indices  # [N, k]
             weights = probabilities.gather(1, chosen)
-            trace.append(RoutingPlan(chosen, weights, probabilities, logits, (2, 3), (batch, height, width)))
+            trace.record(RoutingPlan(chosen, weights, probabilities, logits, (2, 3), (batch, height, width)))
         return x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
 
 
