@@ -628,6 +628,12 @@ def test_distillation_from_an_equal_teacher_is_the_share_of_the_own_loss():
     assert float(moe.distillation_loss(logits, -logits, own, share=1.0)) > 0
 
 
+def test_layer_distillation_is_the_mean_error_of_layers():
+    teacher = [torch.zeros(3, 2), torch.zeros(3, 4)]
+    assert float(moe.layer_distillation_loss(teacher, teacher)) == 0
+    assert float(moe.layer_distillation_loss([torch.ones(3, 2), torch.zeros(3, 4)], teacher)) == 0.5
+
+
 # Schedules
 
 

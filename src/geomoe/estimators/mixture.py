@@ -8,6 +8,7 @@ as targets.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -26,7 +27,7 @@ from geomoe.estimators.gate import Array, Gate, fit_softmax, with_intercept
 __all__ = ["MixtureOfExpertsClassifier", "MixtureOfExpertsRegressor"]
 
 
-class _Mixture(BaseEstimator):  # type: ignore[misc]
+class _Mixture(BaseEstimator, ABC):  # type: ignore[misc]
     """What both mixtures share: expectation-maximisation, and the gate."""
 
     _gate: Gate
@@ -95,17 +96,17 @@ class _Mixture(BaseEstimator):  # type: ignore[misc]
             self._fit_experts(x, y, responsibilities)
         return history
 
-    def _start(self, x: Array, y: Array, experts: int, random: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self, x: Array, y: Array, experts: int, random: Any) -> Any: ...
 
-    def _log_density(self, x: Array, y: Array) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def _log_density(self, x: Array, y: Array) -> Array: ...
 
-    def _fit_experts(self, x: Array, y: Array, responsibilities: Array) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _fit_experts(self, x: Array, y: Array, responsibilities: Array) -> None: ...
 
-    def _penalty(self) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _penalty(self) -> float: ...
 
     def gate_proba(self, X: ArrayLike) -> Array:  # noqa: N803
         """``p(expert | x)``, ``[n, E]``, for inputs ``[n, d]``; groups one after the other."""

@@ -6,6 +6,8 @@ plans, and both count. Biases that balance without a term in the loss are in :mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,7 @@ __all__ = [
     "consistency_loss",
     "distillation_loss",
     "importance_loss",
+    "layer_distillation_loss",
     "load_loss",
     "mutual_information_loss",
     "router_similarity_loss",
@@ -192,3 +195,14 @@ def distillation_loss(
         (student / temperature).log_softmax(-1), target, reduction="batchmean", log_target=True
     )
     return share * temperature**2 * divergence + (1 - share) * loss
+
+
+def layer_distillation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean squared error between results of layers, averaged over layers (MoEBERT, Zuo et al. 2022).
+
+    Args:
+        student: results of the sparse network's layers.
+        teacher: results of the dense network's, in the same order; no gradient reaches them.
+    """
+    errors = [F.mse_loss(s, t.detach()) for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(errors).mean()

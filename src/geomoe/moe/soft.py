@@ -17,7 +17,7 @@ __all__ = ["MergedMoE", "SoftMoE", "merge"]
 
 
 class SoftMoE(nn.Module):
-    """Every expert works on slots that are mixtures of all tokens (Puigcerver et al. 2024, equations 1 to 3).
+    """Every expert works on slots that are mixtures of all tokens (Puigcerver et al. 2024, section 2.1).
 
     ``D = softmax over tokens``, ``C = softmax over slots``, ``y = C f(Dᵀ x)``. Tokens and slot parameters
     are normalised, with a learned scale, as the paper's section 2.3 asks. A token's result depends on the

@@ -15,7 +15,7 @@ def neuron_importance(up: nn.Linear, down: nn.Linear) -> Tensor:
     """``[H]`` first-order estimate of what the loss changes when a neuron goes: ``|w·dL/dw|`` of both its
     weights.
 
-    Call it after ``backward`` on data that matter (MoEBERT, equation 5); sum it over batches.
+    Call it after ``backward`` on data that matter; sum it over batches.
 
     Raises:
         ValueError: no gradient has been computed.
