@@ -22,8 +22,7 @@ def with_intercept(x: Array) -> Array:
 def fit_softmax(
     x: Array, targets: Array, weights: Array, start: Array, ridge: float, steps: int = 25
 ) -> Array:
-    """Coefficients ``[d, classes]`` of the softmax that is likeliest for soft targets; never worse than
-    ``start``.
+    """Coefficients ``[d, classes]`` of the softmax likeliest for soft targets; never worse than ``start``.
 
     Args:
         x: ``[n, d]``, intercept included.

@@ -107,8 +107,7 @@ def cka(a: Tensor, b: Tensor) -> Tensor:
 
 
 def simsmoe_loss(results: Tensor, threshold: float = 0.0) -> Tensor:
-    """Mean CKA between experts on shared rows, of the pairs that are more alike than ``threshold``
-    (SimSMoE, Do et al. 2024).
+    """Mean CKA of pairs of experts on shared rows, of those above ``threshold`` (SimSMoE, Do et al. 2024).
 
     Args:
         results: ``[E, n, C]``, every expert on the same rows.
@@ -170,7 +169,7 @@ def weight_diversity_loss(weights: Tensor) -> Tensor:
 
 
 def consistency_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Symmetric KL divergence between two predictions' logits ``[N, classes]`` (THOR, Zuo et al.
+    """Symmetric KL divergence between predictions' logits ``[N, classes]`` (THOR, Zuo et al. 2022); equal, 0.
 
     2022); 0 where equal.
     """

@@ -190,8 +190,7 @@ class BalancedAssignment(Choice):
 
 
 class RandomExperts(Choice):
-    """k random experts while training, the mean of all in evaluation (stochastic experts, THOR, Zuo et al.
-    2022).
+    """k random experts while training, the mean of all in evaluation (THOR, Zuo et al. 2022).
 
     There is nothing to learn in such a router; :func:`geomoe.moe.balance.consistency_loss` makes the
     experts agree.

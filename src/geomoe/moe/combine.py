@@ -20,8 +20,7 @@ _CACHE = 1 << 18
 
 
 def combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tensor:
-    """``[N, ...]``: for each row, the sum over its kept choices of weight times result, in the order of the
-    choices.
+    """``[N, ...]``: for each row the sum of weight times result over its kept choices, in their order.
 
     Rows fetch their results, so that nothing is added to one place by two hands: the same plan gives the
         same bits.

@@ -85,8 +85,7 @@ class FeedForwardExperts(ExpertBank):
 
 
 class LowRankExperts(ExpertBank):
-    """Low-rank adapters, ``(a / r) B_e A_e x``, for what stands beside a frozen layer (LoRA, Hu et al.
-    2022; MoLE).
+    """Low-rank adapters, ``(a / r) B_e A_e x``, beside a frozen layer (LoRA, Hu et al. 2022; MoLE).
 
     B starts at 0, so that a layer with its adapters starts as the layer itself, whatever the router says:
     ``MoE(router, LowRankExperts(...), shared=layer)`` is ``W0 x + sum_e g_e (a / r) B_e A_e x``.

@@ -16,8 +16,7 @@ __all__ = ["active_flops", "count_flops"]
 
 
 def active_flops(bank: ExpertBank, plan: RoutingPlan, pixels: int = 1) -> int:
-    """Floating-point operations that ``plan`` asks of ``bank``: each choice that is carried out, times its
-    expert's cost.
+    """Operations that ``plan`` asks of ``bank``: each choice that is carried out, times its expert's cost.
 
     A multiply and an add count as two. The router is not counted.
 

@@ -59,8 +59,7 @@ def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, counts: tu
 
 
 def routed_products(flat: Tensor, centres: Tensor | None, groups: Sequence[Group]) -> Tensor:
-    """Each row's input, or its k * k surroundings in an image, times the weight of the expert that it was
-    given.
+    """Each row's input, or its k * k surroundings in an image, times the weight of the row's expert.
 
     ``out[r] = concat_t(flat[centres[r] + offsets[t]]) @ weight[e(r)] + bias[e(r)]``.
 

@@ -53,8 +53,7 @@ def expert_map_picture(plan: RoutingPlan, image: int = 0) -> Tensor:
 def usage_picture(
     loads: Sequence[Tensor], group_sizes: Sequence[int], height: int = 120, width: int = 480
 ) -> Tensor:
-    """``[3, height, width]`` uint8, the share of choices of every expert over time, stacked from top to
-    bottom.
+    """``[3, height, width]`` uint8: every expert's share of choices over time, stacked.
 
     Even use is bands of one height; a dead expert's band vanishes.
 

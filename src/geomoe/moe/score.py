@@ -182,10 +182,7 @@ class DSelectScore(Score):
 
 
 def smooth_step(z: Tensor, gamma: float) -> Tensor:
-    """0 below ``-gamma / 2``, 1 above ``gamma / 2``, the cubic between them (Hazimeh et al.
-
-    2021, equation 3).
-    """
+    """0 below ``-gamma / 2``, 1 above ``gamma / 2``, a cubic between them (Hazimeh et al. 2021)."""
     t = (z / gamma).clamp(-0.5, 0.5)
     return -2 * t**3 + 1.5 * t + 0.5
 
@@ -228,8 +225,7 @@ class FrozenScore(Score):
 
 
 class HashScore(Score):
-    """``hash(id) mod E``: a fixed expert for every id (Roller et al. 2021). Rows are ids ``[N]``, whole
-    numbers.
+    """``hash(id) mod E``, a fixed expert for every id (Roller et al. 2021); rows are whole ids ``[N]``.
 
     The hash is arithmetic alone, so it is the same on every run and machine.
 

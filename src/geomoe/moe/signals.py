@@ -117,8 +117,7 @@ class DepthSignals(nn.Module):
 
 
 def with_presence(x: Tensor, present: Tensor) -> Tensor:
-    """Signals of modalities and which of them are there: ``[N, M, C]`` and ``[N, M]`` bool to ``[N, M * (C
-    + 1)]``.
+    """Signals ``[N, M, C]`` of modalities and which are there, ``[N, M]`` bool: ``[N, M * (C + 1)]``.
 
     What is missing is 0, whatever stood there.
     """

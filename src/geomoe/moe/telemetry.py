@@ -38,8 +38,7 @@ def gini(share: Tensor) -> Tensor:
 
 
 def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
-    """Share of two plans' choices that are the same: mean over rows of the Jaccard index of their sets of
-    experts.
+    """How far two plans choose alike: mean over rows of the Jaccard index of their sets of experts.
 
     Raises:
         ValueError: plans for other rows or another number of experts.

@@ -16,8 +16,7 @@ _EXACT = "donot_use_mm_for_euclid_dist"
 
 
 class PosteriorScore(Score):
-    """``log p(x | cluster) + log p(cluster)``: its softmax is the posterior of the cluster that an expert
-    was trained on.
+    """``log p(x | cluster) + log p(cluster)``: its softmax is the posterior of each expert's cluster.
 
     Clusters are spherical normal distributions. Nothing is learned by gradient.
 

@@ -12,8 +12,7 @@ __all__ = ["neuron_importance", "split_feed_forward"]
 
 
 def neuron_importance(up: nn.Linear, down: nn.Linear) -> Tensor:
-    """``[H]`` first-order estimate of what the loss changes when a neuron goes: ``|w·dL/dw|`` of both its
-    weights.
+    """``[H]`` what the loss changes, to first order, when a neuron goes: ``|w·dL/dw|`` of both weights.
 
     Call it after ``backward`` on data that matter; sum it over batches.
 
