@@ -176,6 +176,9 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_
 def test_a_job_that_is_ended_leaves_nothing(scene, weights, tmp_path, number, status, said):
     code = (
         "import os, signal, sys\n"
+        # A job in the background is born deaf to these, and so would its children be.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from geomoe.pipeline import progress\n"
         "progress.Silent.advance = lambda self: os.kill(os.getpid(), signal.SIGNUMBER)\n"
         "import geomoe.cli.scene as commands\n"
