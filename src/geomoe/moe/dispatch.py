@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -58,7 +61,8 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
         backend = "dense" if traced else "grouped"
     if backend == "dense":
         return _dense(bank, rows, plan)
-    done: Tensor = _sparse(bank, rows, plan, backend)
+    run = _outside_graphs() if "torch._dynamo" in sys.modules else _sparse
+    done: Tensor = run(bank, rows, plan, backend)
     return done
 
 
@@ -68,8 +72,14 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend={backend!r}: expected one of {', '.join(get_args(Backend))}")
 
 
-# How many rows each expert gets is known only once a plan is there: a compiled graph ends here.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@cache
+def _outside_graphs() -> Callable[..., Tensor]:
+    # How many rows each expert gets is known only once a plan is there: a compiled graph ends here. To say so
+    # imports the compiler, 0.15 GB of it, and so is said only where the compiler is in use.
+    outside: Callable[..., Tensor] = torch.compiler.disable(_sparse)
+    return outside
+
+
 def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend) -> Tensor:
     choices = sort_choices(plan)
     if backend == "window":
