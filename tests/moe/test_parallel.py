@@ -85,6 +85,7 @@ def process(rank, check, store):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
     try:
         check(rank, dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
+        dist.barrier()  # a process that leaves while the other still listens makes that one abort
     finally:
         dist.destroy_process_group()
 
