@@ -329,7 +329,7 @@ def test_chunks_change_nothing(name, monkeypatch):
     results = []
     for size in (None, 20):
         if size:
-            for room in ("grouped", "blocks", "combine"):
+            for room in ("batches", "combine"):
                 monkeypatch.setattr(f"geomoe.moe.{room}._CACHE", size)
         bank, x, plan = setup(name, 2)
         out = moe.dispatch(bank, rows_of(bank, x), plan)

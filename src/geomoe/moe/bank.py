@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.blocks import spans
+from geomoe.moe.batches import spans
 from geomoe.moe.units import Neighbourhoods
 
 __all__ = ["ExpertBank", "Rows", "linear", "stacked_linear"]

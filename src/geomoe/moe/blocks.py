@@ -17,19 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from geomoe.moe.batches import StackGradient, batches
+
 __all__ = [
     "ACTIVATIONS",
     "ActivationFunction",
-    "StackGradient",
     "feed_forward",
     "in_autocast",
-    "spans",
     "without_autocast",
 ]
-
-_CACHE = 1 << 18
-"""Elements of hidden rows at a time (1 MB of float32)."""
-
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -43,16 +39,6 @@ def without_autocast(method: Method) -> Method:
             return method(ctx, first, *args)
 
     return cast(Method, plain)
-
-
-def spans(counts: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Expert, first and last row for every expert that has rows."""
-    found, start = [], 0
-    for expert, count in enumerate(counts):
-        if count:
-            found.append((expert, start, start + count))
-        start += count
-    return found
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,8 @@ def feed_forward(
     """
     rows = in_autocast(rows)
     weights = [None if w is None else w.to(rows.dtype) for w in (up, up_bias, down, down_bias)]
-    out: Tensor = _FeedForward.apply(rows, *weights, index, counts, activation, gated)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled()
+    out: Tensor = _FeedForward.apply(rows, *weights, index, counts, activation, gated, keep)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -126,13 +113,6 @@ def _deactivate(grad: Tensor, hidden: Tensor, activation: ActivationFunction, ga
     return torch.cat([activation.backward(grad * value, gate), grad * activation.forward(gate)], -1)
 
 
-def _affine(bias: Tensor | None, expert: int, rows: Tensor, weight: Tensor, out: Tensor) -> None:
-    if bias is None:
-        torch.mm(rows, weight[expert], out=out)
-    else:
-        torch.addmm(bias[expert], rows, weight[expert], out=out)
-
-
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     @without_autocast
@@ -147,77 +127,46 @@ class _FeedForward(torch.autograd.Function):
         counts: tuple[int, ...],
         activation: ActivationFunction,
         gated: bool,
+        keep: bool,
     ) -> Tensor:
-        hidden = rows.new_empty(len(index), up.shape[2])
+        work = batches(counts, up.shape[2], 2 * (up[0].numel() + down[0].numel()))
+        hidden = [rows.new_empty(*batch.shape, up.shape[2]) for batch in work] if keep else None
         out = rows.new_empty(len(index), down.shape[2])
-        for e, a, b in _chunks(counts, up.shape[2]):
-            _affine(up_bias, e, rows.index_select(0, index[a:b]), up, hidden[a:b])
-            _affine(down_bias, e, _activate(hidden[a:b], activation, gated), down, out[a:b])
-        ctx.save_for_backward(rows, up, down, index, hidden)
-        ctx.counts, ctx.activation, ctx.gated = counts, activation, gated
+        for i, batch in enumerate(work):
+            x = rows.index_select(0, batch.take(index).flatten()).view(*batch.shape, -1)
+            h = batch.product(x, up, up_bias, None if hidden is None else hidden[i])
+            batch.unpad(batch.product(_activate(h, activation, gated), down, down_bias, batch.place(out)), out)
+        ctx.save_for_backward(rows, up, down, index, *(hidden or ()))
+        ctx.work, ctx.activation, ctx.gated = work, activation, gated
         return out
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, up, down, index, hidden = ctx.saved_tensors
-        need_rows, need_up, need_up_bias, need_down, need_down_bias = ctx.needs_input_grad[:5]
+        rows, up, down, index, *hidden = ctx.saved_tensors
+        need_rows, *needed = ctx.needs_input_grad[:5]
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(rows) if need_rows else None
-        grad_up = StackGradient(up) if need_up else None
-        grad_down = StackGradient(down) if need_down else None
-        grad_up_bias = StackGradient(up[:, 0]) if need_up_bias else None
-        grad_down_bias = StackGradient(down[:, 0]) if need_down_bias else None
-        for e, a, b in _chunks(ctx.counts, up.shape[2]):
-            h, g = hidden[a:b], grad[a:b]
+        grad_up, grad_up_bias, grad_down, grad_down_bias = (
+            StackGradient(stack) if need else None
+            for stack, need in zip((up, up[:, 0], down, down[:, 0]), needed, strict=True)
+        )
+        for batch, h in zip(ctx.work, hidden, strict=True):
+            g = batch.pad(grad)
             if grad_down is not None:
-                grad_down.add_product(e, _activate(h, ctx.activation, ctx.gated).T, g)
+                grad_down.add_product(batch, _activate(h, ctx.activation, ctx.gated).mT, g)
             if grad_down_bias is not None:
-                grad_down_bias.add(e, g.sum(0))
-            gh = _deactivate(g @ down[e].T, h, ctx.activation, ctx.gated)
+                grad_down_bias.add(batch, g.sum(1))
+            gh = _deactivate(torch.bmm(g, down[batch.experts].mT), h, ctx.activation, ctx.gated)
+            places = batch.take(index).flatten()
             if grad_up is not None:
-                grad_up.add_product(e, rows.index_select(0, index[a:b]).T, gh)
+                x = rows.index_select(0, places).view(*batch.shape, -1)
+                grad_up.add_product(batch, x.mT, gh)
             if grad_up_bias is not None:
-                grad_up_bias.add(e, gh.sum(0))
+                grad_up_bias.add(batch, gh.sum(1))
             if grad_rows is not None:
-                gx = gh @ up[e].T
-                grad_rows.scatter_add_(0, index[a:b, None].expand_as(gx), gx)
-        sums = (grad_up, grad_up_bias, grad_down, grad_down_bias)
-        return grad_rows, *(None if s is None else s.done() for s in sums), None, None, None, None
-
-
-def _chunks(counts: tuple[int, ...], width: int) -> list[tuple[int, int, int]]:
-    most = max(_CACHE // width, 1)
-    return [(e, a, min(a + most, end)) for e, start, end in spans(counts) for a in range(start, end, most)]
-
-
-class StackGradient:
-    """Gradients of a stack, expert by expert. First terms are written and not added: nothing is cleared."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.total = torch.empty(like.shape, dtype=like.dtype, device=like.device)
-        self.begun = [False] * len(like)
-
-    def add_product(self, expert: int, a: Tensor, b: Tensor) -> None:
-        """Add ``a @ b`` to the gradient of ``expert``."""
-        if self.begun[expert]:
-            self.total[expert].addmm_(a, b)
-        else:
-            torch.mm(a, b, out=self.total[expert])
-            self.begun[expert] = True
-
-    def add(self, expert: int, term: Tensor) -> None:
-        """Add ``term`` to the gradient of ``expert``."""
-        if self.begun[expert]:
-            self.total[expert] += term
-        else:
-            self.total[expert] = term
-            self.begun[expert] = True
-
-    def done(self) -> Tensor:
-        """The gradient; 0 for experts without rows."""
-        for expert, begun in enumerate(self.begun):
-            if not begun:
-                self.total[expert] = 0
-        return self.total
+                gx = torch.bmm(gh, up[batch.experts].mT)
+                grad_rows.index_add_(0, places, gx.flatten(0, 1))
+        stacks = (grad_up, grad_up_bias, grad_down, grad_down_bias)
+        return grad_rows, *(None if s is None else s.done() for s in stacks), None, None, None, None, None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -40,24 +40,20 @@ class _Combine(torch.autograd.Function):
     @without_autocast
     def forward(ctx: Any, results: Tensor, weights: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(results, weights, rows, places)
-        out = results.new_empty(len(weights), results.shape[1])
         if not len(places):
-            return out.zero_()
+            return results.new_zeros(len(weights), results.shape[1])
+        number = torch.arange(len(places), device=places.device)
         where = places.new_full((weights.numel(),), -1)
-        where[places] = torch.arange(len(places), device=places.device)
-        where = where.view(weights.shape)
-        dropped = where < 0 if len(places) < weights.numel() else None
-        where.clamp_(min=0)
-        for a, b in _chunks(out):
-            for k in range(weights.shape[1]):
-                term = results.index_select(0, where[a:b, k]).mul_(weights[a:b, k, None])
-                if dropped is not None:
-                    term.masked_fill_(dropped[a:b, k, None], 0)
-                if k == 0:
-                    out[a:b] = term
-                else:
-                    out[a:b] += term
-        return out
+        where[places] = number
+        each = weights.shape[1]
+        if len(places) == weights.numel():
+            bags = torch.arange(0, len(where), each, device=places.device)
+            factors = weights.flatten()
+        else:
+            kept = where >= 0
+            bags = (kept.cumsum(0) - kept.long())[::each]
+            where, factors = where[kept], weights.flatten()[kept]
+        return F.embedding_bag(where, results, bags, mode="sum", per_sample_weights=factors)
 
     @staticmethod
     @once_differentiable
@@ -66,22 +62,16 @@ class _Combine(torch.autograd.Function):
         results, weights, rows, places = ctx.saved_tensors
         need_results, need_weights = ctx.needs_input_grad[:2]
         grad = grad.contiguous()
-        sorted_weights = weights.flatten()[places]
-        grad_results = torch.empty_like(results) if need_results else None
-        products = results.new_empty(len(results)) if need_weights else None
-        for a, b in _chunks(results):
-            fetched = grad.index_select(0, rows[a:b])
-            if products is not None:
-                torch.linalg.vecdot(fetched, results[a:b], out=products[a:b])
-            if grad_results is not None:
-                torch.mul(fetched, sorted_weights[a:b, None], out=grad_results[a:b])
-        grad_weights = None
-        if products is not None:
-            grad_weights = weights.new_zeros(weights.shape)
-            grad_weights.view(-1)[places] = products
+        grad_results = grad_weights = None
+        if need_results:
+            factors, number = weights.flatten()[places], torch.arange(len(rows), device=rows.device)
+            grad_results = F.embedding_bag(rows, grad, number, mode="sum", per_sample_weights=factors)
+        if need_weights:
+            products = results.new_empty(len(results), 1, 1)
+            most = max(_CACHE // max(results.shape[1], 1), 1)
+            for a in range(0, len(results), most):
+                mine, fetched = results[a : a + most], grad.index_select(0, rows[a : a + most])
+                torch.bmm(fetched[:, None], mine[:, :, None], out=products[a : a + most])
+            grad_weights = torch.zeros_like(weights)
+            grad_weights.view(-1)[places] = products.flatten()
         return grad_results, grad_weights, None, None
-
-
-def _chunks(like: Tensor) -> Iterator[tuple[int, int]]:
-    most = max(_CACHE // max(like.shape[1], 1), 1)
-    return ((a, min(a + most, len(like))) for a in range(0, len(like), most))

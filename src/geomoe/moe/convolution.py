@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
-from geomoe.moe.blocks import spans
+from geomoe.moe.batches import spans
 from geomoe.moe.grouped import Group, routed_products
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 

@@ -18,13 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geomoe.moe import kernels
-from geomoe.moe.blocks import StackGradient, in_autocast, spans, without_autocast
+from geomoe.moe.batches import Batch, StackGradient, batches
+from geomoe.moe.blocks import in_autocast, without_autocast
 
 __all__ = ["Group", "grouped_linear", "routed_products"]
-
-_CACHE = 1 << 18
-"""Elements of gathered inputs at a time (1 MB of float32): they are read again from the cache."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -104,9 +101,8 @@ class _Products(torch.autograd.Function):
         assert first is not None
         rows = flat.shape[0] if centres is None else centres.shape[0]
         out = flat.new_empty(rows, first.shape[2])
-        for part, inputs, weight, bias in zip(
-            _parts(layout), _inputs(flat, centres, layout), weights, biases, strict=True
-        ):
+        parts, groups = _parts(layout), _inputs(flat, centres, layout, weights)
+        for part, inputs, weight, bias in zip(parts, groups, weights, biases, strict=True):
             assert weight is not None
             _forward(out[part], inputs, weight, bias)
         return out
@@ -119,7 +115,7 @@ class _Products(torch.autograd.Function):
         grad = grad.contiguous()
         grad_flat = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         grads: list[Tensor | None] = []
-        parts, inputs = _parts(ctx.layout), _inputs(flat, centres, ctx.layout)
+        parts, inputs = _parts(ctx.layout), _inputs(flat, centres, ctx.layout, weights)
         for i, weight in enumerate(weights):
             need_weight, need_bias = ctx.needs_input_grad[3 + 2 * i : 5 + 2 * i]
             grads += _backward(grad[parts[i]], grad_flat, inputs[i], weight, need_weight, need_bias)
@@ -131,12 +127,12 @@ def _parts(layout: Layout) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(ends)]
 
 
-def _inputs(flat: Tensor, centres: Tensor | None, layout: Layout) -> list[_Inputs]:
-    if centres is None:
-        return [_Inputs(flat, None, offsets, counts) for offsets, counts in layout]
+def _inputs(
+    flat: Tensor, centres: Tensor | None, layout: Layout, weights: Sequence[Tensor]
+) -> list[_Inputs]:
     return [
-        _Inputs(flat, centres[part], offsets, counts)
-        for part, (offsets, counts) in zip(_parts(layout), layout, strict=True)
+        _Inputs(flat, part, None if centres is None else centres[part], offsets, counts, weight)
+        for part, (offsets, counts), weight in zip(_parts(layout), layout, weights, strict=True)
     ]
 
 
@@ -146,11 +142,9 @@ def _forward(out: Tensor, inputs: _Inputs, weight: Tensor, bias: Tensor | None) 
             inputs.flat, weight, bias, inputs.centres, inputs.offsets, inputs.counts, out=out
         )
         return
-    for e, a, b in inputs.chunks():
-        if bias is None:
-            torch.mm(inputs.gather(a, b), weight[e], out=out[a:b])
-        else:
-            torch.addmm(bias[e], inputs.gather(a, b), weight[e], out=out[a:b])
+    for batch in inputs.work:
+        x = inputs.gather(batch, inputs.index(batch))
+        batch.unpad(batch.product(x, weight, bias, batch.place(out)), out)
 
 
 def _backward(
@@ -162,72 +156,75 @@ def _backward(
     need_bias: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of weight and bias; adds to ``grad_flat``."""
-    grad_bias = None
-    if need_bias:
-        grad_bias = weight.new_zeros(weight.shape[0], weight.shape[2])
-        for e, start, end in spans(inputs.counts):
-            torch.sum(grad[start:end], 0, out=grad_bias[e])
     if kernels.available_for(grad):
-        grad_weight = None
+        grad_weight = grad_bias = None
         if need_weight:
             grad_weight = kernels.weight_gradient(
                 inputs.flat, grad, inputs.centres, inputs.offsets, inputs.counts
             )
+        if need_bias:
+            grad_bias = torch.stack([mine.sum(0) for mine in grad.split(inputs.counts)])
         if grad_flat is not None:
-            columns = kernels.routed_product(grad, weight.transpose(1, 2), None, None, (0,), inputs.counts)
-            inputs.scatter(grad_flat, 0, inputs.rows, columns)
+            columns = kernels.routed_product(grad, weight.mT, None, None, (0,), inputs.counts)
+            inputs.scatter(grad_flat, inputs.every_index(), columns)
         return grad_weight, grad_bias
-    sums = StackGradient(weight) if need_weight else None
-    for e, a, b in inputs.chunks():
-        if sums is not None:
-            sums.add_product(e, inputs.gather(a, b).T, grad[a:b])
+    weights = StackGradient(weight) if need_weight else None
+    biases = StackGradient(weight[:, 0]) if need_bias else None
+    for batch in inputs.work:
+        g, index = batch.pad(grad), inputs.index(batch)
+        if weights is not None:
+            weights.add_product(batch, inputs.gather(batch, index).mT, g)
+        if biases is not None:
+            biases.add(batch, g.sum(1))
         if grad_flat is not None:
-            inputs.scatter(grad_flat, a, b, grad[a:b] @ weight[e].T)
-    return None if sums is None else sums.done(), grad_bias
+            columns = batch.product(g, weight.mT, None, inputs.room(batch))
+            inputs.scatter(grad_flat, index, columns)
+    return None if weights is None else weights.done(), None if biases is None else biases.done()
 
 
 class _Inputs:
     """The inputs of a group's rows, gathered into one buffer, and gradients scattered back."""
 
     def __init__(
-        self, flat: Tensor, centres: Tensor | None, offsets: tuple[int, ...], counts: tuple[int, ...]
+        self,
+        flat: Tensor,
+        part: slice,
+        centres: Tensor | None,
+        offsets: tuple[int, ...],
+        counts: tuple[int, ...],
+        weight: Tensor,
     ) -> None:
-        self.flat, self.centres, self.width = flat, centres, flat.shape[1]
-        self.offsets, self.counts, self.rows = offsets, counts, sum(counts)
+        self.flat, self.offsets, self.counts = flat, offsets, counts
+        self.centres = torch.arange(part.start, part.stop, device=flat.device) if centres is None else centres
         self.steps = torch.tensor(offsets, device=flat.device)
-        self.most = max(_CACHE // (len(offsets) * self.width), 1)
+        self.width = len(offsets) * flat.shape[1]
+        self.work = batches(counts, self.width, 2 * weight[0].numel())
         self.buffer: Tensor | None = None
 
-    def chunks(self) -> list[tuple[int, int, int]]:
-        """Expert, first and last row of every piece of work."""
-        if self.centres is None:
-            return spans(self.counts)
-        return [
-            (e, a, min(a + self.most, end))
-            for e, start, end in spans(self.counts)
-            for a in range(start, end, self.most)
-        ]
+    def every_index(self) -> Tensor:
+        """``[m * T]``, the places in ``flat`` that inputs are taken from."""
+        return (self.centres[:, None] + self.steps).flatten()
 
-    def index(self, a: int, b: int) -> Tensor:
-        assert self.centres is not None
-        if self.offsets == (0,):
-            return self.centres[a:b]
-        return (self.centres[a:b, None] + self.steps).flatten()
+    def index(self, batch: Batch) -> Tensor:
+        """``[runs * places * T]``, those of a batch."""
+        centres = batch.take(self.centres)
+        return (centres if self.offsets == (0,) else centres[:, :, None] + self.steps).flatten()
 
-    def gather(self, a: int, b: int) -> Tensor:
-        """Inputs ``[b - a, T * C]`` of sorted rows a to b; valid until the next call."""
-        if self.centres is None:
-            return self.flat[a:b]
-        if self.buffer is None:
-            self.buffer = self.flat.new_empty(min(self.most, self.rows) * len(self.offsets), self.width)
-        out = self.buffer[: (b - a) * len(self.offsets)]
-        torch.index_select(self.flat, 0, self.index(a, b), out=out)
-        return out.view(b - a, -1)
+    def room(self, batch: Batch) -> Tensor:
+        """``[runs, places, T * C]``, the buffer; what it held is lost."""
+        runs, places = batch.shape
+        size = runs * places * self.width
+        if self.buffer is None or len(self.buffer) < size:
+            largest = max(batch.shape[0] * batch.shape[1] for batch in self.work)
+            self.buffer = self.flat.new_empty(largest * self.width)
+        return self.buffer[:size].view(runs, places, self.width)
 
-    def scatter(self, target: Tensor, a: int, b: int, columns: Tensor) -> None:
-        """Add ``columns`` ``[b - a, T * C]`` to where the inputs of rows a to b came from."""
-        if self.centres is None:
-            target[a:b] = columns
-            return
-        index = self.index(a, b)[:, None].expand(-1, self.width)
-        target.scatter_add_(0, index, columns.view(-1, self.width))
+    def gather(self, batch: Batch, index: Tensor) -> Tensor:
+        """Inputs ``[runs, places, T * C]``, in the buffer."""
+        out = self.room(batch)
+        torch.index_select(self.flat, 0, index, out=out.view(-1, self.flat.shape[1]))
+        return out
+
+    def scatter(self, target: Tensor, index: Tensor, columns: Tensor) -> None:
+        """Add ``columns``, whose rows are T * C wide, to where those inputs came from."""
+        target.index_add_(0, index, columns.view(-1, self.flat.shape[1]))
