@@ -129,7 +129,7 @@ def test_executed_flops_are_those_declared(name):
     rows = torch.randn(ROWS, CHANNELS)
     plan = made(rows_for(case, ROWS))
     bank = moe.FeedForwardExperts(CHANNELS, 16, EXPERTS)
-    executed = moe.count_flops(lambda: moe.dispatch(bank, rows, plan))
+    executed = moe.count_flops(lambda: moe.dispatch(bank, rows, plan, "loop"))
     assert executed == moe.active_flops(bank, plan)
     if case.dense and name != "dselect":
         assert executed == ROWS * EXPERTS * 2 * (8 * 16 + 16 * 8)

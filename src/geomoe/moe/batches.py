@@ -89,6 +89,14 @@ class Batch:
             run[:length] = rows[start : start + length]
         return out
 
+    def write(self, results: Tensor, rows: Tensor) -> None:
+        """Write ``[runs, places, ...]`` to where its rows stand in ``rows``."""
+        place = self.place(rows)
+        if place is None:
+            self.unpad(results, rows)
+        else:
+            place.copy_(results)
+
     def unpad(self, results: Tensor, rows: Tensor) -> None:
         """Write ``[runs, places, ...]`` to where its rows stand in ``rows``, if it is not there already."""
         if self.padded:

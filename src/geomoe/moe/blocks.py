@@ -135,7 +135,8 @@ class _FeedForward(torch.autograd.Function):
         for i, batch in enumerate(work):
             x = rows.index_select(0, batch.take(index).flatten()).view(*batch.shape, -1)
             h = batch.product(x, up, up_bias, None if hidden is None else hidden[i])
-            batch.unpad(batch.product(_activate(h, activation, gated), down, down_bias, batch.place(out)), out)
+            active = _activate(h, activation, gated)
+            batch.unpad(batch.product(active, down, down_bias, batch.place(out)), out)
         ctx.save_for_backward(rows, up, down, index, *(hidden or ()))
         ctx.work, ctx.activation, ctx.gated = work, activation, gated
         return out

@@ -1,16 +1,16 @@
-"""Products of many small matrices at once: the arithmetic of a bank, expert by expert, without waste.
+"""Products of many small matrices at once: the arithmetic of a bank, batch by batch, without waste.
 
-Rows come sorted by expert. On a CPU their inputs are gathered a cache-full at a time, multiplied while they
-are there, and the results written where they belong; gradients of stacked weights are written slice by
-slice (indexing a stack in a loop would make each expert's backward fill a whole stack). On CUDA one kernel
-does all experts (:mod:`geomoe.moe.kernels`).
+Rows come sorted by expert. On a CPU their inputs are gathered a cache-full at a time (:mod:`.batches`),
+multiplied while they are there, and the results written where they belong; so are the gradients of stacked
+weights (indexing a stack in a loop would make each expert's backward fill a whole stack). On CUDA one kernel
+does all experts (:mod:`.kernels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from geomoe.moe.batches import Batch, StackGradient, batches
 from geomoe.moe.blocks import in_autocast, without_autocast
 
 __all__ = ["Group", "grouped_linear", "routed_products"]
+
 
 @dataclass(frozen=True)
 class Group:
@@ -97,14 +98,11 @@ class _Products(torch.autograd.Function):
         weights, biases = tensors[::2], tensors[1::2]
         ctx.save_for_backward(flat, centres, *weights)
         ctx.layout = layout
-        first = weights[0]
-        assert first is not None
+        groups = _groups(flat, centres, layout, weights)
         rows = flat.shape[0] if centres is None else centres.shape[0]
-        out = flat.new_empty(rows, first.shape[2])
-        parts, groups = _parts(layout), _inputs(flat, centres, layout, weights)
-        for part, inputs, weight, bias in zip(parts, groups, weights, biases, strict=True):
-            assert weight is not None
-            _forward(out[part], inputs, weight, bias)
+        out = flat.new_empty(rows, groups[0].weight.shape[2])
+        for group, bias in zip(groups, biases, strict=True):
+            group.multiply(bias, out[group.part])
         return out
 
     @staticmethod
@@ -115,116 +113,115 @@ class _Products(torch.autograd.Function):
         grad = grad.contiguous()
         grad_flat = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         grads: list[Tensor | None] = []
-        parts, inputs = _parts(ctx.layout), _inputs(flat, centres, ctx.layout, weights)
-        for i, weight in enumerate(weights):
+        for i, group in enumerate(_groups(flat, centres, ctx.layout, weights)):
             need_weight, need_bias = ctx.needs_input_grad[3 + 2 * i : 5 + 2 * i]
-            grads += _backward(grad[parts[i]], grad_flat, inputs[i], weight, need_weight, need_bias)
+            grads += group.gradients(grad[group.part], grad_flat, need_weight, need_bias)
         return grad_flat, None, None, *grads
 
 
-def _parts(layout: Layout) -> list[slice]:
-    ends = [0, *accumulate(sum(counts) for _, counts in layout)]
-    return [slice(a, b) for a, b in pairwise(ends)]
+def _groups(
+    flat: Tensor, centres: Tensor | None, layout: Layout, weights: Sequence[Tensor | None]
+) -> list[_Work]:
+    found, start = [], 0
+    for (offsets, counts), weight in zip(layout, weights, strict=True):
+        assert weight is not None
+        part = slice(start, start + sum(counts))
+        found.append(_Work(flat, centres, part, offsets, counts, weight))
+        start = part.stop
+    return found
 
 
-def _inputs(
-    flat: Tensor, centres: Tensor | None, layout: Layout, weights: Sequence[Tensor]
-) -> list[_Inputs]:
-    return [
-        _Inputs(flat, part, None if centres is None else centres[part], offsets, counts, weight)
-        for part, (offsets, counts), weight in zip(_parts(layout), layout, weights, strict=True)
-    ]
-
-
-def _forward(out: Tensor, inputs: _Inputs, weight: Tensor, bias: Tensor | None) -> None:
-    if kernels.available_for(out):
-        kernels.routed_product(
-            inputs.flat, weight, bias, inputs.centres, inputs.offsets, inputs.counts, out=out
-        )
-        return
-    for batch in inputs.work:
-        x = inputs.gather(batch, inputs.index(batch))
-        batch.unpad(batch.product(x, weight, bias, batch.place(out)), out)
-
-
-def _backward(
-    grad: Tensor,
-    grad_flat: Tensor | None,
-    inputs: _Inputs,
-    weight: Tensor,
-    need_weight: bool,
-    need_bias: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of weight and bias; adds to ``grad_flat``."""
-    if kernels.available_for(grad):
-        grad_weight = grad_bias = None
-        if need_weight:
-            grad_weight = kernels.weight_gradient(
-                inputs.flat, grad, inputs.centres, inputs.offsets, inputs.counts
-            )
-        if need_bias:
-            grad_bias = torch.stack([mine.sum(0) for mine in grad.split(inputs.counts)])
-        if grad_flat is not None:
-            columns = kernels.routed_product(grad, weight.mT, None, None, (0,), inputs.counts)
-            inputs.scatter(grad_flat, inputs.every_index(), columns)
-        return grad_weight, grad_bias
-    weights = StackGradient(weight) if need_weight else None
-    biases = StackGradient(weight[:, 0]) if need_bias else None
-    for batch in inputs.work:
-        g, index = batch.pad(grad), inputs.index(batch)
-        if weights is not None:
-            weights.add_product(batch, inputs.gather(batch, index).mT, g)
-        if biases is not None:
-            biases.add(batch, g.sum(1))
-        if grad_flat is not None:
-            columns = batch.product(g, weight.mT, None, inputs.room(batch))
-            inputs.scatter(grad_flat, index, columns)
-    return None if weights is None else weights.done(), None if biases is None else biases.done()
-
-
-class _Inputs:
-    """The inputs of a group's rows, gathered into one buffer, and gradients scattered back."""
+class _Work:
+    """What there is to do for a group: rows ``part`` of all, and where in ``flat`` their inputs lie."""
 
     def __init__(
         self,
         flat: Tensor,
-        part: slice,
         centres: Tensor | None,
+        part: slice,
         offsets: tuple[int, ...],
         counts: tuple[int, ...],
         weight: Tensor,
     ) -> None:
-        self.flat, self.offsets, self.counts = flat, offsets, counts
-        self.centres = torch.arange(part.start, part.stop, device=flat.device) if centres is None else centres
+        self.flat, self.part, self.offsets, self.counts, self.weight = flat, part, offsets, counts, weight
+        self.centres = None if centres is None else centres[part]
         self.steps = torch.tensor(offsets, device=flat.device)
-        self.width = len(offsets) * flat.shape[1]
-        self.work = batches(counts, self.width, 2 * weight[0].numel())
         self.buffer: Tensor | None = None
 
-    def every_index(self) -> Tensor:
-        """``[m * T]``, the places in ``flat`` that inputs are taken from."""
-        return (self.centres[:, None] + self.steps).flatten()
+    @cached_property
+    def batches(self) -> list[Batch]:
+        return batches(self.counts, self.weight.shape[1], 2 * self.weight[0].numel())
 
-    def index(self, batch: Batch) -> Tensor:
-        """``[runs * places * T]``, those of a batch."""
+    def multiply(self, bias: Tensor | None, out: Tensor) -> None:
+        """Write the results of the group's rows to ``out``."""
+        if kernels.available_for(out):
+            flat = self.flat[self.part] if self.centres is None else self.flat
+            kernels.routed_product(flat, self.weight, bias, self.centres, self.offsets, self.counts, out=out)
+            return
+        for batch in self.batches:
+            x = self.gather(batch, self.index(batch))
+            batch.unpad(batch.product(x, self.weight, bias, batch.place(out)), out)
+
+    def gradients(
+        self, grad: Tensor, grad_flat: Tensor | None, need_weight: bool, need_bias: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of weight and bias, from the one of the results; adds to ``grad_flat``."""
+        if kernels.available_for(grad):
+            return self._kernel_gradients(grad, grad_flat, need_weight, need_bias)
+        weights = StackGradient(self.weight) if need_weight else None
+        biases = StackGradient(self.weight[:, 0]) if need_bias else None
+        for batch in self.batches:
+            g, index = batch.pad(grad), self.index(batch)
+            if weights is not None:
+                weights.add_product(batch, self.gather(batch, index).mT, g)
+            if biases is not None:
+                biases.add(batch, g.sum(1))
+            if grad_flat is None:
+                continue
+            if index is None:
+                batch.write(batch.product(g, self.weight.mT, None), grad_flat[self.part])
+            else:
+                columns = batch.product(g, self.weight.mT, None, self.room(batch))
+                grad_flat.index_add_(0, index, columns.view(-1, grad_flat.shape[1]))
+        return None if weights is None else weights.done(), None if biases is None else biases.done()
+
+    def _kernel_gradients(
+        self, grad: Tensor, grad_flat: Tensor | None, need_weight: bool, need_bias: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_weight = grad_bias = None
+        if need_weight:
+            flat = self.flat[self.part] if self.centres is None else self.flat
+            grad_weight = kernels.weight_gradient(flat, grad, self.centres, self.offsets, self.counts)
+        if need_bias:
+            grad_bias = torch.stack([mine.sum(0) for mine in grad.split(self.counts)])
+        if grad_flat is not None:
+            columns = kernels.routed_product(grad, self.weight.mT, None, None, (0,), self.counts)
+            if self.centres is None:
+                grad_flat[self.part] = columns
+            else:
+                index = (self.centres[:, None] + self.steps).flatten()
+                grad_flat.index_add_(0, index, columns.view(-1, grad_flat.shape[1]))
+        return grad_weight, grad_bias
+
+    def index(self, batch: Batch) -> Tensor | None:
+        """``[runs * places * T]``, where in ``flat`` a batch's inputs lie; None where ``flat`` is sorted."""
+        if self.centres is None:
+            return None
         centres = batch.take(self.centres)
         return (centres if self.offsets == (0,) else centres[:, :, None] + self.steps).flatten()
 
-    def room(self, batch: Batch) -> Tensor:
-        """``[runs, places, T * C]``, the buffer; what it held is lost."""
-        runs, places = batch.shape
-        size = runs * places * self.width
-        if self.buffer is None or len(self.buffer) < size:
-            largest = max(batch.shape[0] * batch.shape[1] for batch in self.work)
-            self.buffer = self.flat.new_empty(largest * self.width)
-        return self.buffer[:size].view(runs, places, self.width)
-
-    def gather(self, batch: Batch, index: Tensor) -> Tensor:
-        """Inputs ``[runs, places, T * C]``, in the buffer."""
+    def gather(self, batch: Batch, index: Tensor | None) -> Tensor:
+        """Inputs ``[runs, places, T * C]``, valid until the next call."""
+        if index is None:
+            return batch.pad(self.flat[self.part])
         out = self.room(batch)
         torch.index_select(self.flat, 0, index, out=out.view(-1, self.flat.shape[1]))
         return out
 
-    def scatter(self, target: Tensor, index: Tensor, columns: Tensor) -> None:
-        """Add ``columns``, whose rows are T * C wide, to where those inputs came from."""
-        target.index_add_(0, index, columns.view(-1, self.flat.shape[1]))
+    def room(self, batch: Batch) -> Tensor:
+        """``[runs, places, T * C]``, one buffer for all batches; what it held is lost."""
+        (runs, places), width = batch.shape, self.weight.shape[1]
+        if self.buffer is None:
+            largest = max(batch.shape[0] * batch.shape[1] for batch in self.batches)
+            self.buffer = self.flat.new_empty(largest * width)
+        return self.buffer[: runs * places * width].view(runs, places, width)
