@@ -308,6 +308,19 @@ def test_whole_windows_give_the_same_numbers(name, top_k, window, monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+def test_all_experts_of_an_image_are_run_densely_when_most_are_wanted():
+    def chosen(name, top_k, kept=None):
+        bank, x, plan = setup(name, top_k)
+        return moe.choose_backend(bank, rows_of(bank, x), replace(plan, kept=kept))
+
+    few = torch.zeros(N, E, dtype=torch.bool)
+    few[:, 0] = True
+    assert chosen("convolutions", E) == "dense"
+    assert chosen("convolutions", E, kept=few) == "grouped"
+    assert chosen("convolutions", 2) == "grouped"
+    assert chosen("feed_forward", E) == "grouped"
+
+
 def test_windows_are_for_convolutions():
     bank, x, plan = setup("feed_forward")
     with pytest.raises(ValueError, match="convolutions on pixels"):

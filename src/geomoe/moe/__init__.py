@@ -48,7 +48,7 @@ from geomoe.moe.choice import (
     TopP,
 )
 from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
-from geomoe.moe.dispatch import Backend, dispatch
+from geomoe.moe.dispatch import Backend, choose_backend, dispatch
 from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts, Opaque
 from geomoe.moe.fallback import Fallback
 from geomoe.moe.flops import active_flops, count_flops
@@ -158,6 +158,7 @@ __all__ = [
     "agreement",
     "base_router",
     "batch_priority_router",
+    "choose_backend",
     "cka",
     "cluster_variance_loss",
     "consistency_loss",

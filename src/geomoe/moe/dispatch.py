@@ -10,14 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geomoe.moe.bank import ExpertBank, Rows
+from geomoe.moe.bank import ExpertBank, Rows, device_of
 from geomoe.moe.combine import combine
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import sort_choices
 from geomoe.moe.units import Neighbourhoods
 
-__all__ = ["Backend", "check_backend", "dispatch"]
+__all__ = ["Backend", "check_backend", "choose_backend", "dispatch"]
 
 Backend = Literal["auto", "dense", "loop", "grouped", "window"]
 """How a plan is carried out; the numbers are the same.
@@ -26,8 +26,12 @@ Backend = Literal["auto", "dense", "loop", "grouped", "window"]
 ``loop``: rows sorted by expert, one expert after the other, by plain operations.
 ``grouped``: sorted rows through the bank's own kernels.
 ``window``: convolutions of the windows in which an expert has pixels, for pixels whose routing is of one
-piece. ``auto``: ``dense`` under export, else ``grouped``.
+piece. ``auto``: see :func:`choose_backend`.
 """
+
+_DENSE_FROM = {("cpu", "convolutions"): 0.6}
+"""Share of all pairs of row and expert from which it is fastest to compute them all, by device and bank;
+never for what is not listed. Measured by ``benchmarks/backends.py`` (its table: docs/core/dispatch.md)."""
 
 
 def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend = "auto") -> Tensor:
@@ -55,15 +59,28 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
             f"there are {rows.shape[0]} and {bank.num_experts}"
         )
     if backend == "auto":
-        # A traced graph must not hold how many rows each expert got for one input.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        traced = torch.compiler.is_exporting() or tracing
-        backend = "dense" if traced else "grouped"
+        backend = choose_backend(bank, rows, plan)
     if backend == "dense":
         return _dense(bank, rows, plan)
     run = _outside_graphs() if "torch._dynamo" in sys.modules else _sparse
     done: Tensor = run(bank, rows, plan, backend)
     return done
+
+
+def choose_backend(bank: ExpertBank, rows: Rows, plan: RoutingPlan) -> Backend:
+    """What ``auto`` is for this work: ``dense`` under export and where nearly all experts are wanted, else
+    ``grouped``.
+    """
+    # A traced graph must not hold how many rows each expert got for one input.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    if torch.compiler.is_exporting() or tracing:
+        return "dense"
+    kind = "convolutions" if isinstance(rows, Neighbourhoods) else "rows"
+    least = _DENSE_FROM.get((device_of(rows).type, kind))
+    if least is None or plan.top_k < least * plan.num_experts:
+        return "grouped"
+    chosen = plan.experts.numel() if plan.kept is None else int(plan.kept.sum())
+    return "dense" if chosen >= least * plan.num_rows * plan.num_experts else "grouped"
 
 
 def check_backend(backend: str) -> None:
