@@ -132,42 +132,18 @@ class MultiLevelAggregation(nn.Module):
         return F.leaky_relu(self.conv(self.norm(total)))
 
 
-_FORMER_NAMES = {
-    "router.group_bias": "routed.router.prefer.0.bias",
-    "router.expert_bias": "routed.router.prefer.1.bias",
-    "router.": "routed.router.score.",
-    "experts.": "routed.bank.",
-}
-"""Beginnings of parameter names in weights of version 0.1, and what they are called now."""
-
-
-def _rename(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    for name in [name for name in state if name.startswith(prefix)]:
-        for former, now in _FORMER_NAMES.items():
-            if name.startswith(prefix + former):
-                state[prefix + now + name.removeprefix(prefix + former)] = state.pop(name)
-                break
-
-
 class RoutedUpsampler(nn.Module):
     """DR-HMoE, equations 4 to 7: every pixel upsampled by the experts that its routers chose."""
 
     def __init__(self, c: MfgHmoeConfig) -> None:
         super().__init__()
         self.scale = c.scale
-        sizes = (c.experts_per_group,) * len(c.kernel_sizes)
         self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
-        self.routed = MoE(
-            dual_router(c.router_width, sizes, c.top_k, c.routing),
-            HeterogeneousBank(
-                [
-                    ConvExperts(c.width, c.expert_width * c.scale**2, k, c.experts_per_group)
-                    for k in c.kernel_sizes
-                ]
-            ),
-        )
+        members, outputs = c.experts_per_group, c.expert_width * c.scale**2
+        router = dual_router(c.router_width, (members,) * len(c.kernel_sizes), c.top_k, c.routing)
+        bank = HeterogeneousBank([ConvExperts(c.width, outputs, k, members) for k in c.kernel_sizes])
+        self.routed = MoE(router, bank)
         self.last = nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
-        self.register_load_state_dict_pre_hook(_rename)  # type: ignore[no-untyped-call]
         if c.base == "bicubic":
             # From a noisy start, training first shrinks all of the head's factors towards zero, where
             # their product has no gradient, and rests there for hundreds of steps. Start near the base.
