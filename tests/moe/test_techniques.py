@@ -13,7 +13,7 @@ from torch import nn
 from geomoe import moe
 from geomoe.moe.assignment import balanced_assignment
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.simplex import sparsemax
+from geomoe.moe.simplex import sparsemax, top
 
 N, C, E = 60, 8, 4
 
@@ -778,3 +778,16 @@ def test_signals():
     assert not signals[:, 5:10].any()
     deep = moe.DepthSignals([4, 6], 5)([torch.ones(7, 4), torch.ones(7, 6)])
     assert deep.shape == (7, 5)
+
+
+@pytest.mark.parametrize("experts", [1, 2, 16, 200])
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_best_come_first_and_of_equals_the_first(experts, k):
+    preference = torch.randint(-3, 4, (500, experts)).float()  # many are equal
+    preference[:50, 0] = float("-inf")
+    preference[50:60] = float("-inf")
+    best = top(preference, min(k, experts))
+    wanted = preference.argsort(dim=1, descending=True, stable=True)[:, : min(k, experts)]
+    assert torch.equal(best, wanted)
+    lost = torch.full((2, experts), torch.nan)
+    assert 0 <= int(top(lost, 1).min()) <= int(top(lost, 1).max()) < experts  # of nothing, some expert

@@ -78,7 +78,8 @@ class TopK(Choice):
         experts = top(preference, self.k)
         chosen = p.gather(1, experts)
         weights = weigh(chosen, self.mode)
-        kept = reachable(preference, experts)
+        # The first choice by what a row believes has a belief of 1 / E or more.
+        kept = None if self.k == 1 and preference is logits else reachable(preference, experts)
         if self.second_at_random and self.training and self.k > 1:
             chance = 2 * (chosen / chosen.sum(-1, keepdim=True)).detach()
             drawn = torch.rand_like(chance) < chance

@@ -42,15 +42,27 @@ def top(preference: Tensor, k: int) -> Tensor:
         return preference.topk(k, -1).indices  # ONNX has no stable sort; its TopK takes the first of equals
     columns = preference.detach().T
     if k == 1:
-        return columns.max(0).indices[:, None]
+        return largest(columns)[:, None]
     if 4 * k > len(columns) or bool(torch.isneginf(columns).any()):
         return preference.detach().argsort(dim=-1, descending=True, stable=True)[:, :k]
     left, found = columns.clone(), []
     for _ in range(k):
-        best = left.max(0).indices
+        best = largest(left)
         found.append(best)
         left.scatter_(0, best[None], float("-inf"))
     return torch.stack(found, 1)
+
+
+def largest(columns: Tensor) -> Tensor:
+    """``[N]`` int64, the first of the largest in each column of ``[E, N]``."""
+    number = len(columns)
+    if number > 128:
+        return columns.max(0).indices
+    # A maximum with its place goes column by column; two maxima without go row by row, three times faster.
+    found = torch.ge(columns, columns.amax(0), out=torch.empty_like(columns))
+    back = torch.arange(number, 0, -1, device=columns.device, dtype=columns.dtype)
+    place = number - found.mul_(back[:, None]).amax(0)
+    return place.clamp_(max=number - 1).long()  # a column of NaN has no largest; any expert will do
 
 
 def reachable(preference: Tensor, experts: Tensor) -> Tensor | None:
