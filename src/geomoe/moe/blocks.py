@@ -105,12 +105,18 @@ def _activate(hidden: Tensor, activation: ActivationFunction, gated: bool) -> Te
     return activation.forward(gate).mul_(value)
 
 
-def _deactivate(grad: Tensor, hidden: Tensor, activation: ActivationFunction, gated: bool) -> Tensor:
-    """Gradient for ``hidden`` of ``grad`` for what :func:`_activate` made of it."""
+def _derive(
+    grad: Tensor, hidden: Tensor, activation: ActivationFunction, gated: bool
+) -> tuple[Tensor, Tensor]:
+    """What :func:`_activate` made of ``hidden``, and the gradient for ``hidden`` of its ``grad``."""
     if not gated:
-        return activation.backward(grad, hidden)
-    gate, value = hidden.chunk(2, -1)
-    return torch.cat([activation.backward(grad * value, gate), grad * activation.forward(gate)], -1)
+        return activation.forward(hidden), activation.backward(grad, hidden)
+    (gate, value), out = hidden.chunk(2, -1), torch.empty_like(hidden)
+    grad_gate, grad_value = out.chunk(2, -1)
+    active = activation.forward(gate)
+    torch.mul(grad, active, out=grad_value)
+    grad_gate.copy_(activation.backward(grad.mul_(value), gate))
+    return active.mul_(value), out
 
 
 class _FeedForward(torch.autograd.Function):
@@ -155,11 +161,11 @@ class _FeedForward(torch.autograd.Function):
         )
         for batch, h in zip(ctx.work, hidden, strict=True):
             g = batch.pad(grad)
+            active, gh = _derive(batch.product(g, down.mT, None), h, ctx.activation, ctx.gated)
             if grad_down is not None:
-                grad_down.add_product(batch, _activate(h, ctx.activation, ctx.gated).mT, g)
+                grad_down.add_product(batch, active.mT, g)
             if grad_down_bias is not None:
                 grad_down_bias.add(batch, g.sum(1))
-            gh = _deactivate(torch.bmm(g, down[batch.experts].mT), h, ctx.activation, ctx.gated)
             places = batch.take(index).flatten()
             if grad_up is not None:
                 x = rows.index_select(0, places).view(*batch.shape, -1)
@@ -167,7 +173,7 @@ class _FeedForward(torch.autograd.Function):
             if grad_up_bias is not None:
                 grad_up_bias.add(batch, gh.sum(1))
             if grad_rows is not None:
-                gx = torch.bmm(gh, up[batch.experts].mT)
+                gx = batch.product(gh, up.mT, None)
                 grad_rows.index_add_(0, places, gx.flatten(0, 1))
         stacks = (grad_up, grad_up_bias, grad_down, grad_down_bias)
         return grad_rows, *(None if s is None else s.done() for s in stacks), None, None, None, None, None
