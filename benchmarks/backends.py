@@ -119,7 +119,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(about | {"results": found}, indent=2))
     else:
-        print(f"\n{about['hardware']}, {args.threads} threads, torch {about['torch']}, {about['date']}")
+        print(f"\n{about['hardware']}, torch {about['torch']}, {about['date']}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geomoe.moe import batches as room
-from geomoe.moe.batches import StackGradient, batches
+from geomoe.moe.batches import StackGradient, batches, bias_gradient
 
 COUNTS = {
     "even": (30, 30, 30, 30),
@@ -52,21 +52,36 @@ def test_padding_costs_less_than_the_calls_it_saves(counts, flops):
     assert (places - sum(counts)) * flops <= saved * torch.get_num_threads() * room._CALL
 
 
-def test_a_batch_fits_in_the_cache(monkeypatch):
+@pytest.mark.parametrize(
+    ("threads", "flops", "runs"), [(1, 100, [5]), (1, 200_000, [2, 3]), (4, 200_000, [5])]
+)
+def test_cheap_rows_are_padded_and_more_of_them_for_more_cores(threads, flops, runs, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    made = batches((30, 41, 7, 28, 33), 64, flops)
+    assert [len(batch.lengths) for batch in made] == runs
+
+
+def test_nothing_of_an_expert_without_rows_enters_a_product():
+    assert [batch.experts for batch in batches((3, 0, 4, 5, 0), 64, 1)] == [slice(0, 1), slice(2, 4)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 128])
+def test_a_batch_fits_in_the_cache(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(room, "_CACHE", 640)
-    threads = torch.get_num_threads()
+    monkeypatch.setattr(room, "_CORES", 2)
     made = batches((3, 4, 5, 200, 6), 64, 1)
-    assert all(runs * length <= 10 * threads for runs, length in (batch.shape for batch in made))
+    assert all(runs * length <= 10 * min(threads, 2) for runs, length in (batch.shape for batch in made))
     assert [batch.begun for batch in made if batch.first == 3].count(False) == 1
 
 
 @every_load
 def test_the_gradient_of_a_stack(counts):
     a, b = torch.randn(sum(counts), 3), torch.randn(sum(counts), 2)
-    products, sums = StackGradient(torch.empty(len(counts), 3, 2)), StackGradient(torch.empty(len(counts), 2))
+    products, sums = StackGradient(torch.empty(len(counts), 3, 2)), bias_gradient(torch.empty(len(counts), 2))
     for batch in batches(counts, 1 << 17, 1000):
         products.add_product(batch, batch.pad(a).mT, batch.pad(b))
-        sums.add(batch, batch.pad(b).sum(1))
+        sums.add_rows(batch, batch.pad(b))
     for e, (mine, yours) in enumerate(zip(a.split(counts), b.split(counts), strict=True)):
         torch.testing.assert_close(products.done()[e], mine.T @ yours, atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(sums.done()[e], yours.sum(0), atol=1e-3, rtol=1e-4)

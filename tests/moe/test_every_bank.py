@@ -1,6 +1,7 @@
 """What holds for every bank of experts, and every way of running it."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -308,17 +309,32 @@ def test_whole_windows_give_the_same_numbers(name, top_k, window, monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_all_experts_of_an_image_are_run_densely_when_most_are_wanted():
+def test_convolutions_are_run_densely_where_every_pixel_of_a_large_image_wants_every_expert(monkeypatch):
     def chosen(name, top_k, kept=None):
         bank, x, plan = setup(name, top_k)
         return moe.choose_backend(bank, rows_of(bank, x), replace(plan, kept=kept))
 
-    few = torch.zeros(N, E, dtype=torch.bool)
-    few[:, 0] = True
+    assert chosen("convolutions", E) == "grouped"
+    monkeypatch.setitem(import_module("geomoe.moe.dispatch")._DENSE_PIXELS, "cpu", N)
     assert chosen("convolutions", E) == "dense"
-    assert chosen("convolutions", E, kept=few) == "grouped"
+    assert chosen("convolutions", E, kept=torch.ones(N, E, dtype=torch.bool)) == "grouped"
     assert chosen("convolutions", 2) == "grouped"
     assert chosen("feed_forward", E) == "grouped"
+    assert chosen("depthwise", E) == "grouped"
+
+
+@every_bank
+def test_what_is_not_finite_stays_where_it_is(name):
+    bank, x, plan = setup(name, 1)
+    plan = replace(plan, experts=plan.experts.clamp(max=1) * 2)  # experts 1 and 3 have no rows
+    with torch.no_grad():
+        for parameter in bank.parameters():
+            if len(parameter) == E and parameter.dim() > 1:
+                parameter[1] = torch.nan
+    out = moe.dispatch(bank, rows_of(bank, x), plan)
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert torch.isfinite(x.grad).all()
 
 
 def test_windows_are_for_convolutions():

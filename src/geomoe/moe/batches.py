@@ -12,10 +12,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "StackGradient", "batches", "spans"]
+__all__ = ["Batch", "StackGradient", "batches", "bias_gradient", "spans"]
 
 _CACHE = 1 << 19
 """Elements that a core works on at a time (2 MB of float32)."""
+
+_CORES = 16
+"""Cores, at most, that a batch is made large for: it takes memory for each."""
 
 _CALL = 6e6
 """Operations that a core does in the time that one more batch costs: padding may cost as much."""
@@ -63,9 +66,9 @@ class Batch:
     def positions(self, device: torch.device) -> Tensor:
         """Int64 ``[runs, places]``, the row at each place; padding repeats a run's last row."""
         place = torch.arange(self.shape[1], device=device)
-        last = torch.tensor([max(length - 1, 0) for length in self.lengths], device=device)
+        lengths = torch.tensor(self.lengths, device=device)
         starts = torch.tensor(self.starts, device=device)
-        return torch.minimum(place, last[:, None]) + starts[:, None]
+        return torch.minimum(place, lengths[:, None] - 1) + starts[:, None]
 
     def take(self, rows: Tensor) -> Tensor:
         """``[runs, places, ...]`` from sorted ``rows``, in padding one of them."""
@@ -115,19 +118,21 @@ def batches(counts: tuple[int, ...], width: int, flops: int) -> list[Batch]:
 
     Args:
         counts: rows of each expert.
-        width: elements of a row that should lie in the cache.
+        width: elements of a row where it is widest, for what fits in the cache.
         flops: operations on a row.
     """
-    threads = torch.get_num_threads()
+    threads = min(torch.get_num_threads(), _CORES)
     most, spare = max(threads * _CACHE // width, 1), threads * _CALL / flops
     found: list[Batch] = []
     open_: list[tuple[int, int]] = []  # start and length of the runs of the batch that is being filled
     first = 0
     for expert, start, end in spans(counts):
         count = end - start
-        idle = [(start, 0)] * (expert - first - len(open_))
-        wider = [*open_, *idle, (start, count)]
-        if open_ and (_places(wider) > most or _padding(wider) - _padding(open_) > spare):
+        wider = [*open_, (start, count)]
+        apart = expert > first + len(
+            open_
+        )  # nothing of an expert without rows may enter a product, 0 times NaN
+        if open_ and (apart or _places(wider) > most or _padding(wider) - _padding(open_) > spare):
             found.append(_batch(first, open_))
             open_ = []
         if count > most:
@@ -153,11 +158,23 @@ def _batch(first: int, runs: list[tuple[int, int]]) -> Batch:
     return Batch(first, tuple(start for start, _ in runs), tuple(length for _, length in runs))
 
 
-class StackGradient:
-    """The gradient of a stack, batch by batch. First terms are written and not added: nothing is cleared."""
+def bias_gradient(like: Tensor) -> StackGradient:
+    """Of a stack of biases ``[E, O]``, whose terms are sums over many rows: added in single precision."""
+    half = like.dtype in (torch.float16, torch.bfloat16)
+    return StackGradient(like, torch.float32 if half else None)
 
-    def __init__(self, like: Tensor) -> None:
-        self.total = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+
+class StackGradient:
+    """The gradient of a stack, batch by batch. First terms are written and not added: nothing is cleared.
+
+    Args:
+        like: the stack.
+        dtype: in which terms are added.
+    """
+
+    def __init__(self, like: Tensor, dtype: torch.dtype | None = None) -> None:
+        self.kind = like.dtype
+        self.total = torch.empty(like.shape, dtype=dtype or like.dtype, device=like.device)
         self.left = set(range(len(like)))
 
     def add_product(self, batch: Batch, a: Tensor, b: Tensor) -> None:
@@ -168,9 +185,9 @@ class StackGradient:
         else:
             torch.bmm(a, b, out=place)
 
-    def add(self, batch: Batch, terms: Tensor) -> None:
-        """Add ``terms`` to the gradients of the batch's experts."""
-        place = self._place(batch)
+    def add_rows(self, batch: Batch, rows: Tensor) -> None:
+        """Add the sums of ``[runs, places, O]`` over places to the gradients of the batch's experts."""
+        place, terms = self._place(batch), rows.sum(1, dtype=self.total.dtype)
         if batch.begun:
             place += terms
         else:
@@ -184,4 +201,4 @@ class StackGradient:
         """The gradient; 0 for experts without rows."""
         for expert in self.left:
             self.total[expert] = 0
-        return self.total
+        return self.total.to(self.kind)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from geomoe.moe.batches import StackGradient, batches
+from geomoe.moe.batches import StackGradient, batches, bias_gradient
 
 __all__ = [
     "ACTIVATIONS",
@@ -135,7 +135,7 @@ class _FeedForward(torch.autograd.Function):
         gated: bool,
         keep: bool,
     ) -> Tensor:
-        work = batches(counts, up.shape[2], 2 * (up[0].numel() + down[0].numel()))
+        work = batches(counts, max(up.shape[1:]), 2 * (up[0].numel() + down[0].numel()))
         hidden = [rows.new_empty(*batch.shape, up.shape[2]) for batch in work] if keep else None
         out = rows.new_empty(len(index), down.shape[2])
         for i, batch in enumerate(work):
@@ -155,25 +155,26 @@ class _FeedForward(torch.autograd.Function):
         need_rows, *needed = ctx.needs_input_grad[:5]
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(rows) if need_rows else None
-        grad_up, grad_up_bias, grad_down, grad_down_bias = (
-            StackGradient(stack) if need else None
-            for stack, need in zip((up, up[:, 0], down, down[:, 0]), needed, strict=True)
-        )
+        likes = (up, up[:, 0], down, down[:, 0])
+        stacks = [
+            begin(like) if need else None
+            for begin, like, need in zip((StackGradient, bias_gradient) * 2, likes, needed, strict=True)
+        ]
+        grad_up, grad_up_bias, grad_down, grad_down_bias = stacks
         for batch, h in zip(ctx.work, hidden, strict=True):
             g = batch.pad(grad)
             active, gh = _derive(batch.product(g, down.mT, None), h, ctx.activation, ctx.gated)
             if grad_down is not None:
                 grad_down.add_product(batch, active.mT, g)
             if grad_down_bias is not None:
-                grad_down_bias.add(batch, g.sum(1))
+                grad_down_bias.add_rows(batch, g)
             places = batch.take(index).flatten()
             if grad_up is not None:
                 x = rows.index_select(0, places).view(*batch.shape, -1)
                 grad_up.add_product(batch, x.mT, gh)
             if grad_up_bias is not None:
-                grad_up_bias.add(batch, gh.sum(1))
+                grad_up_bias.add_rows(batch, gh)
             if grad_rows is not None:
                 gx = batch.product(gh, up.mT, None)
                 grad_rows.index_add_(0, places, gx.flatten(0, 1))
-        stacks = (grad_up, grad_up_bias, grad_down, grad_down_bias)
         return grad_rows, *(None if s is None else s.done() for s in stacks), None, None, None, None, None

@@ -67,11 +67,11 @@ class _Combine(torch.autograd.Function):
             factors, number = weights.flatten()[places], torch.arange(len(rows), device=rows.device)
             grad_results = F.embedding_bag(rows, grad, number, mode="sum", per_sample_weights=factors)
         if need_weights:
-            products = results.new_empty(len(results), 1, 1)
+            products = results.new_empty(len(results))
             most = max(_CACHE // max(results.shape[1], 1), 1)
             for a in range(0, len(results), most):
-                mine, fetched = results[a : a + most], grad.index_select(0, rows[a : a + most])
-                torch.bmm(fetched[:, None], mine[:, :, None], out=products[a : a + most])
+                fetched = grad.index_select(0, rows[a : a + most])
+                torch.sum(fetched.mul_(results[a : a + most]), 1, out=products[a : a + most])
             grad_weights = torch.zeros_like(weights)
-            grad_weights.view(-1)[places] = products.flatten()
+            grad_weights.view(-1)[places] = products
         return grad_results, grad_weights, None, None

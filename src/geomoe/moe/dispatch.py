@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geomoe.moe.bank import ExpertBank, Rows, device_of
+from geomoe.moe.bank import ExpertBank, Rows
 from geomoe.moe.combine import combine
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.plan import RoutingPlan
@@ -29,9 +29,9 @@ Backend = Literal["auto", "dense", "loop", "grouped", "window"]
 piece. ``auto``: see :func:`choose_backend`.
 """
 
-_DENSE_FROM = {("cpu", "convolutions"): 0.6}
-"""Share of all pairs of row and expert from which it is fastest to compute them all, by device and bank;
-never for what is not listed. Measured by ``benchmarks/backends.py`` (its table: docs/core/dispatch.md)."""
+_DENSE_PIXELS = {"cpu": 4096}
+"""Pixels from which convolutions are fastest run densely where every pixel wants every expert, by device;
+never on one that is not listed. Measured by ``benchmarks/backends.py``; see docs/core/dispatch.md."""
 
 
 def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend = "auto") -> Tensor:
@@ -47,7 +47,7 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
         backend: see :data:`Backend`.
 
     Returns:
-        ``[N, ...]`` results. A row's does not depend on how other rows were routed.
+        ``[N, ...]`` results. A row's does not depend, but for rounding, on how other rows were routed.
 
     Raises:
         ValueError: an unknown back end, or a plan for other rows or another number of experts.
@@ -68,19 +68,25 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
 
 
 def choose_backend(bank: ExpertBank, rows: Rows, plan: RoutingPlan) -> Backend:
-    """What ``auto`` is for this work: ``dense`` under export and where nearly all experts are wanted, else
-    ``grouped``.
+    """What ``auto`` is for this work: ``dense`` under export, and for convolutions of a large image where
+    every pixel wants every expert; else ``grouped``.
     """
     # A traced graph must not hold how many rows each expert got for one input.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     if torch.compiler.is_exporting() or tracing:
         return "dense"
-    kind = "convolutions" if isinstance(rows, Neighbourhoods) else "rows"
-    least = _DENSE_FROM.get((device_of(rows).type, kind))
-    if least is None or plan.top_k < least * plan.num_experts:
-        return "grouped"
-    chosen = plan.experts.numel() if plan.kept is None else int(plan.kept.sum())
-    return "dense" if chosen >= least * plan.num_rows * plan.num_experts else "grouped"
+    every = plan.kept is None and plan.top_k == plan.num_experts
+    if every and _convolutions(bank) and isinstance(rows, Neighbourhoods):
+        least = _DENSE_PIXELS.get(rows.flat.device.type)
+        if least is not None and plan.num_rows >= least:
+            return "dense"
+    return "grouped"
+
+
+def _convolutions(bank: ExpertBank) -> bool:
+    if isinstance(bank, HeterogeneousBank):
+        return all(isinstance(group, ConvExperts) for group in bank)
+    return isinstance(bank, ConvExperts)
 
 
 def check_backend(backend: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geomoe.moe import kernels
-from geomoe.moe.batches import Batch, StackGradient, batches
+from geomoe.moe.batches import Batch, StackGradient, batches, bias_gradient
 from geomoe.moe.blocks import in_autocast, without_autocast
 
 __all__ = ["Group", "grouped_linear", "routed_products"]
@@ -150,7 +150,7 @@ class _Work:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        return batches(self.counts, self.weight.shape[1], 2 * self.weight[0].numel())
+        return batches(self.counts, max(self.weight.shape[1:]), 2 * self.weight[0].numel())
 
     def multiply(self, bias: Tensor | None, out: Tensor) -> None:
         """Write the results of the group's rows to ``out``."""
@@ -169,13 +169,13 @@ class _Work:
         if kernels.available_for(grad):
             return self._kernel_gradients(grad, grad_flat, need_weight, need_bias)
         weights = StackGradient(self.weight) if need_weight else None
-        biases = StackGradient(self.weight[:, 0]) if need_bias else None
+        biases = bias_gradient(self.weight[:, 0]) if need_bias else None
         for batch in self.batches:
             g, index = batch.pad(grad), self.index(batch)
             if weights is not None:
                 weights.add_product(batch, self.gather(batch, index).mT, g)
             if biases is not None:
-                biases.add(batch, g.sum(1))
+                biases.add_rows(batch, g)
             if grad_flat is None:
                 continue
             if index is None:
