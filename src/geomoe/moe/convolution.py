@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -209,8 +209,8 @@ class HeterogeneousBank(ExpertBank):
         alike = [group for group in self if isinstance(group, ConvExperts)]
         if len(alike) < len(self.groups):
             return self._by_group(rows, index, counts, windowed=False)
-        shares = torch.tensor(counts).split(self.group_sizes)
-        groups = [g.group(rows, tuple(share.tolist())) for g, share in zip(alike, shares, strict=True)]
+        ends = pairwise([0, *accumulate(self.group_sizes)])
+        groups = [group.group(rows, counts[a:b]) for group, (a, b) in zip(alike, ends, strict=True)]
         return routed_products(rows.flat, rows.centres(index), groups)
 
     def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
