@@ -129,9 +129,8 @@ def batches(counts: tuple[int, ...], width: int, flops: int) -> list[Batch]:
     for expert, start, end in spans(counts):
         count = end - start
         wider = [*open_, (start, count)]
-        apart = expert > first + len(
-            open_
-        )  # nothing of an expert without rows may enter a product, 0 times NaN
+        # An expert without rows stays out of every product: 0 times NaN is NaN.
+        apart = expert > first + len(open_)
         if open_ and (apart or _places(wider) > most or _padding(wider) - _padding(open_) > spare):
             found.append(_batch(first, open_))
             open_ = []
