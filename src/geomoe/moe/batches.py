@@ -20,7 +20,7 @@ _CACHE = 1 << 19
 _CORES = 16
 """Cores, at most, that a batch is made large for: it takes memory for each."""
 
-_CALL = 6e6
+_CALL = 12e6
 """Operations that a core does in the time that one more batch costs: padding may cost as much."""
 
 
