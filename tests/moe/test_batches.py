@@ -53,7 +53,7 @@ def test_padding_costs_less_than_the_calls_it_saves(counts, flops):
 
 
 @pytest.mark.parametrize(
-    ("threads", "flops", "runs"), [(1, 100, [5]), (1, 200_000, [2, 3]), (4, 200_000, [5])]
+    ("threads", "flops", "runs"), [(1, 100, [5]), (1, 400_000, [2, 3]), (4, 400_000, [5])]
 )
 def test_cheap_rows_are_padded_and_more_of_them_for_more_cores(threads, flops, runs, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
