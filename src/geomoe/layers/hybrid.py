@@ -1,10 +1,12 @@
-"""Hybrid attention (HAT, Chen et al., "Activating More Pixels in Image Super-Resolution", CVPR 2023).
+"""Window-attention trunks: SwinIR's (Liang et al., ICCV Workshops 2021), and HAT's (Chen et al., CVPR 2023),
+which adds a branch to each block and overlapping attention to each group.
 
 All blocks take and give ``[B, H, W, C]`` with H and W multiples of the window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.attention import OverlappingCrossAttention, WindowAttention
+from geomoe.layers.convolution import ChannelGate
 
-__all__ = ["ChannelPool", "Conv3x3", "HybridConfig", "ResidualHybridGroup"]
+__all__ = [
+    "ChannelAttentionBlock",
+    "ChannelPool",
+    "Conv3x3",
+    "DropPath",
+    "HybridConfig",
+    "HybridTrunk",
+    "drop_paths",
+    "mlp",
+]
 
 ChannelPool = Literal["image", "window"]
 """What channel attention averages over: the whole image, as published, or each window. With
@@ -23,17 +35,23 @@ ChannelPool = Literal["image", "window"]
 
 @dataclass(frozen=True)
 class HybridConfig:
-    """What the blocks of one network share; see :class:`geomoe.models.mfg_hmoe.MfgHmoeConfig`."""
+    """What the blocks of one trunk share.
+
+    Attributes:
+        dim: channels.
+        heads: of attention.
+        window: side of an attention window.
+        mlp_ratio: hidden width of the MLPs over ``dim``.
+        branch: makes what runs beside attention in each block; None for nothing, as in SwinIR.
+        overlap: how much larger the key windows of overlapping attention are; None for none of it.
+    """
 
     dim: int
     heads: int
     window: int
     mlp_ratio: float
-    compress: int
-    squeeze: int
-    conv_scale: float
-    overlap: float
-    channel_pool: ChannelPool
+    branch: Callable[[], nn.Module] | None = None
+    overlap: float | None = None
 
 
 class Conv3x3(nn.Module):
@@ -62,65 +80,82 @@ class DropPath(nn.Module):
         return x * keep.to(x.dtype) / (1 - self.p)
 
 
+def drop_paths(last: float, depths: tuple[int, ...]) -> list[list[float]]:
+    """Probabilities that rise linearly from 0 to ``last`` over the blocks of all groups, by group."""
+    total = sum(depths)
+    rising = iter([last * i / max(total - 1, 1) for i in range(total)])
+    return [[next(rising) for _ in range(depth)] for depth in depths]
+
+
 class ChannelAttention(nn.Module):
     """A gate for every channel, made from the channels' means."""
 
     def __init__(self, dim: int, squeeze: int, window: int, pool: ChannelPool) -> None:
         super().__init__()
         self.pool, self.window = pool, window
-        self.down = nn.Linear(dim, max(dim // squeeze, 1))
-        self.up = nn.Linear(max(dim // squeeze, 1), dim)
+        self.gate = ChannelGate(dim, max(dim // squeeze, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Factors in (0, 1) that broadcast over ``x`` ``[B, H, W, C]``."""
         if self.pool == "image":
-            return self._gate(x.mean((1, 2), keepdim=True))
+            gate: Tensor = self.gate(x.mean((1, 2), keepdim=True))
+            return gate
         batch, height, width, dim = x.shape
         size = self.window
         cells = x.view(batch, height // size, size, width // size, size, dim)
-        return self._gate(cells.mean((2, 4), keepdim=True)).expand(cells.shape).reshape(x.shape)
-
-    def _gate(self, mean: Tensor) -> Tensor:
-        return torch.sigmoid(self.up(F.relu(self.down(mean))))
+        return self.gate(cells.mean((2, 4), keepdim=True)).expand(cells.shape).reshape(x.shape)  # type: ignore[no-any-return]
 
 
 class ChannelAttentionBlock(nn.Module):
-    """CAB: conv, GELU, conv, and the channel attention's gate, which the caller multiplies in."""
+    """HAT's branch, CAB: conv, GELU, conv, channel attention, added with a small weight.
 
-    def __init__(self, c: HybridConfig) -> None:
+    Args:
+        dim: channels.
+        compress: how far the convolutions narrow.
+        squeeze: how far channel attention narrows.
+        window: side of an attention window.
+        pool: what channel attention averages over.
+        weight: of the branch.
+    """
+
+    def __init__(
+        self, dim: int, compress: int, squeeze: int, window: int, pool: ChannelPool, weight: float
+    ) -> None:
         super().__init__()
-        self.conv_in = Conv3x3(c.dim, c.dim // c.compress)
-        self.conv_out = Conv3x3(c.dim // c.compress, c.dim)
-        self.attention = ChannelAttention(c.dim, c.squeeze, c.window, c.channel_pool)
+        self.conv_in = Conv3x3(dim, dim // compress)
+        self.conv_out = Conv3x3(dim // compress, dim)
+        self.attention = ChannelAttention(dim, squeeze, window, pool)
+        self.weight = weight
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        out: Tensor = self.conv_out(F.gelu(self.conv_in(x)))
-        return out, self.attention(out)
-
-
-def _mlp(c: HybridConfig) -> nn.Module:
-    hidden = int(c.dim * c.mlp_ratio)
-    return nn.Sequential(nn.Linear(c.dim, hidden), nn.GELU(), nn.Linear(hidden, c.dim))
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        """``x`` and the branch of ``n``, added."""
+        out: Tensor = self.conv_out(F.gelu(self.conv_in(n)))
+        # One pass over memory where three products and sums would take three.
+        return torch.addcmul(x, out, self.attention(out), value=self.weight)
 
 
-class HybridAttentionBlock(nn.Module):
-    """HAB: ``x + W-MSA(LN(x)) + conv_scale * CAB(LN(x))``, then ``x + MLP(LN(x))``."""
+def mlp(dim: int, ratio: float) -> nn.Module:
+    """Two linear layers with GELU between, ``ratio`` times as wide as their ends."""
+    hidden = int(dim * ratio)
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+class AttentionBlock(nn.Module):
+    """``x + W-MSA(LN(x)) + branch(LN(x))``, then ``x + MLP(LN(x))``: HAB, and STL without the branch."""
 
     def __init__(self, c: HybridConfig, shift: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(c.dim)
         self.attention = WindowAttention(c.dim, c.heads, c.window, shift)
-        self.conv = ChannelAttentionBlock(c)
-        self.conv_scale = c.conv_scale
+        self.branch = c.branch() if c.branch else None
         self.norm2 = nn.LayerNorm(c.dim)
-        self.mlp = _mlp(c)
+        self.mlp = mlp(c.dim, c.mlp_ratio)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm1(x)
-        conv, gate = self.conv(n)
-        # One pass over memory where three products and sums would take three.
-        x = torch.addcmul(x, conv, gate, value=self.conv_scale) + self.drop_path(self.attention(n))
+        beside = x if self.branch is None else self.branch(x, n)
+        x = beside + self.drop_path(self.attention(n))
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return out
 
@@ -128,12 +163,12 @@ class HybridAttentionBlock(nn.Module):
 class OverlappingAttentionBlock(nn.Module):
     """OCAB: overlapping cross-attention, then an MLP, each with a skip."""
 
-    def __init__(self, c: HybridConfig) -> None:
+    def __init__(self, c: HybridConfig, overlap: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(c.dim)
-        self.attention = OverlappingCrossAttention(c.dim, c.heads, c.window, c.overlap)
+        self.attention = OverlappingCrossAttention(c.dim, c.heads, c.window, overlap)
         self.norm2 = nn.LayerNorm(c.dim)
-        self.mlp = _mlp(c)
+        self.mlp = mlp(c.dim, c.mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -141,22 +176,58 @@ class OverlappingAttentionBlock(nn.Module):
         return out
 
 
-class ResidualHybridGroup(nn.Module):
-    """RHAG: hybrid attention blocks with shifts 0 and half a window in turn, an OCAB, a conv, a skip.
+class ResidualGroup(nn.Module):
+    """RHAG, or SwinIR's RSTB: blocks with shifts 0 and half a window in turn, an OCAB if any, a conv, a skip.
 
     Args:
-        c: what the network's blocks share.
-        drop_paths: one probability for each hybrid attention block.
+        c: what the trunk's blocks share.
+        drops: one probability for each block.
     """
 
-    def __init__(self, c: HybridConfig, drop_paths: list[float]) -> None:
+    def __init__(self, c: HybridConfig, drops: list[float]) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(HybridAttentionBlock(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drop_paths)),
-            OverlappingAttentionBlock(c),
-        )
+        blocks: list[nn.Module] = [
+            AttentionBlock(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drops)
+        ]
+        if c.overlap is not None:
+            blocks.append(OverlappingAttentionBlock(c, c.overlap))
+        self.blocks = nn.Sequential(*blocks)
         self.conv = Conv3x3(c.dim, c.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.conv(self.blocks(x))
         return out
+
+
+class HybridTrunk(nn.Module):
+    """Convolution, residual groups, convolution, and a skip over all: features of an image.
+
+    Args:
+        bands: channels of the image.
+        c: what the blocks share.
+        depths: blocks in each group.
+        drop_path: stochastic depth of the last block; rises linearly from 0.
+    """
+
+    def __init__(self, bands: int, c: HybridConfig, depths: tuple[int, ...], drop_path: float) -> None:
+        super().__init__()
+        self.shallow = nn.Conv2d(bands, c.dim, 3, padding=1)
+        self.norm_in = nn.LayerNorm(c.dim)
+        self.groups = nn.ModuleList(ResidualGroup(c, drops) for drops in drop_paths(drop_path, depths))
+        self.norm_out = nn.LayerNorm(c.dim)
+        self.deep = nn.Conv2d(c.dim, c.dim, 3, padding=1)
+        for module in self.groups.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """``[B, bands, H, W]``, H and W multiples of the window, to features ``[B, C, H, W]`` and the output
+        ``[B, H, W, C]`` of every group."""
+        shallow = self.shallow(x)
+        tokens = self.norm_in(shallow.permute(0, 2, 3, 1))
+        levels = []
+        for group in self.groups:
+            tokens = group(tokens)
+            levels.append(tokens)
+        return self.deep(self.norm_out(tokens).permute(0, 3, 1, 2)) + shallow, levels

@@ -18,6 +18,8 @@ class ModelContract:
             same window grid as the whole scene does.
         tile: side of a tile's core in input pixels, a multiple of ``multiple``.
         margin: input pixels of context around the core, a multiple of ``multiple``.
+        reach: how many input pixels away an output pixel sees at most, if tiles start on multiples; None
+            if it sees the whole image. Where it is at most the margin, tiles are equal to the untiled image.
     """
 
     scale: int
@@ -25,3 +27,4 @@ class ModelContract:
     multiple: int
     tile: int
     margin: int
+    reach: int | None = None

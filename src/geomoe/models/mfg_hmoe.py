@@ -10,13 +10,14 @@ Where the paper is silent, we chose: signals for the routers are 64 wide (``rout
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.hybrid import ChannelPool, Conv3x3, HybridConfig, ResidualHybridGroup
+from geomoe.layers.hybrid import ChannelAttentionBlock, ChannelPool, Conv3x3, HybridConfig, HybridTrunk
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import register
@@ -173,29 +174,13 @@ class MfgHmoe(nn.Module):
     def __init__(self, config: MfgHmoeConfig) -> None:
         super().__init__()
         c = self.config = config
-        shared = HybridConfig(
-            c.embed_dim, c.heads, c.window, c.mlp_ratio, c.compress, c.squeeze, c.conv_scale, c.overlap,
-            c.channel_pool,
-        )  # fmt: skip
-        total = sum(c.depths)
-        drops = [c.drop_path * i / max(total - 1, 1) for i in range(total)]
-        starts = [sum(c.depths[:i]) for i in range(len(c.depths))]
-        self.shallow = nn.Conv2d(c.bands, c.embed_dim, 3, padding=1)
-        self.norm_in = nn.LayerNorm(c.embed_dim)
-        self.groups = nn.ModuleList(
-            ResidualHybridGroup(shared, drops[s : s + d]) for s, d in zip(starts, c.depths, strict=True)
+        branch = partial(
+            ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
         )
-        self.norm_out = nn.LayerNorm(c.embed_dim)
-        self.deep = nn.Conv2d(c.embed_dim, c.embed_dim, 3, padding=1)
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, c.mlp_ratio, branch, c.overlap)
+        self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.aggregate = MultiLevelAggregation(c.embed_dim, c.router_width, len(c.depths))
         self.upsample = RoutedUpsampler(c)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.groups.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
 
     @property
     def contract(self) -> ModelContract:
@@ -214,13 +199,7 @@ class MfgHmoe(nn.Module):
             ``[B, bands, scale * H, scale * W]`` in the units of ``x``, not clipped.
         """
         height, width = x.shape[-2:]
-        shallow = self.shallow(pad_to_multiple(x, self.config.window) - 0.5)
-        tokens = self.norm_in(shallow.permute(0, 2, 3, 1))
-        levels = []
-        for group in self.groups:
-            tokens = group(tokens)
-            levels.append(tokens)
-        deep = self.deep(self.norm_out(tokens).permute(0, 3, 1, 2)) + shallow
+        deep, levels = self.trunk(pad_to_multiple(x, self.config.window) - 0.5)
         signals = self.aggregate(levels).permute(0, 3, 1, 2)
         # The padding has done its work: only true pixels are routed and upsampled.
         out: Tensor = self.upsample(deep[..., :height, :width], signals[..., :height, :width], trace)

@@ -83,19 +83,25 @@ def feed_forward(
     Returns:
         ``[m, C']``.
     """
-    rows = in_autocast(rows)
+    rows, kind = in_autocast(rows)
     weights = [None if w is None else w.to(rows.dtype) for w in (up, up_bias, down, down_bias)]
     keep = torch.is_grad_enabled()
     out: Tensor = _FeedForward.apply(rows, *weights, index, counts, activation, gated, keep)  # type: ignore[no-untyped-call]
-    return out
+    return out.to(kind)
 
 
-def in_autocast(rows: Tensor) -> Tensor:
-    """Rows in the precision that autocast computes in, where it is on."""
+def in_autocast(rows: Tensor) -> tuple[Tensor, torch.dtype]:
+    """Rows in the precision that is computed in, and the precision of the result, where autocast is on.
+
+    On a CPU that is single precision whatever autocast asks for: its library makes a program for every new
+    shape of a product in half precision, and the shapes of routed work are new in every step. A layer of 8
+    experts took four times as long with them.
+    """
     kind = rows.device.type
-    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and rows.dtype == torch.float32:
-        return rows.to(torch.get_autocast_dtype(kind))
-    return rows
+    if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind) or rows.dtype == torch.float64:
+        return rows, rows.dtype
+    half = torch.get_autocast_dtype(kind)
+    return rows.to(torch.float32 if kind == "cpu" else half), half
 
 
 def _activate(hidden: Tensor, activation: ActivationFunction, gated: bool) -> Tensor:

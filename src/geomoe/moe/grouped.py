@@ -77,13 +77,13 @@ def routed_products(flat: Tensor, centres: Tensor | None, groups: Sequence[Group
     given = sum(sum(group.counts) for group in groups)
     if given != rows or any(len(group.counts) != len(group.weight) for group in groups):
         raise ValueError(f"counts: {given} rows, expected {rows}, and one for each expert")
-    flat = in_autocast(flat)
+    flat, kind = in_autocast(flat)
     tensors = [
         None if t is None else t.to(flat.dtype) for group in groups for t in (group.weight, group.bias)
     ]
     layout = tuple((group.offsets, group.counts) for group in groups)
     out: Tensor = _Products.apply(flat, centres, layout, *tensors)  # type: ignore[no-untyped-call]
-    return out
+    return out.to(kind)
 
 
 Layout = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]

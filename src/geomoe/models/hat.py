@@ -1,0 +1,146 @@
+"""HAT: Hybrid Attention Transformer.
+
+Chen et al., "Activating More Pixels in Image Super-Resolution Transformer", CVPR 2023. Residual hybrid
+attention groups: blocks of window attention with a branch of convolutions and channel attention beside it,
+closed by overlapping cross-attention (figure 2, equations 2 to 5). ``hat_light`` is ours: the trunk of
+``mfg_hmoe_light`` with a head of one convolution, the network that the routed head is compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
+from geomoe.layers.hybrid import ChannelAttentionBlock, ChannelPool, HybridConfig, HybridTrunk
+from geomoe.layers.windows import pad_to_multiple
+from geomoe.models.contract import ModelContract
+from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.registry import register
+from geomoe.moe.plan import RoutingTrace
+
+__all__ = ["Hat", "HatConfig"]
+
+
+@dataclass(frozen=True)
+class HatConfig(SuperResolutionConfig):
+    """Everything that makes a :class:`Hat`. The defaults are the paper's HAT.
+
+    Attributes:
+        embed_dim: width.
+        depths: hybrid attention blocks in each group.
+        heads: attention heads; divides ``embed_dim``.
+        window: side of an attention window, even.
+        mlp_ratio: hidden width of the MLPs over ``embed_dim``.
+        compress, squeeze: how far CAB narrows its convolutions and its channel attention.
+        conv_scale: weight of the CAB branch.
+        channel_pool: what channel attention averages over, ``image`` (the paper's) or ``window``.
+        overlap: how much larger the key windows of the OCAB are.
+        drop_path: stochastic depth of the last block; rises linearly from 0.
+        width: channels of the upsampler.
+        base: what the network's result is added to: the ``mean`` that was subtracted (the paper's), or the
+            input upsampled by ``bicubic`` interpolation; then one convolution upsamples at once.
+    """
+
+    embed_dim: int = 180
+    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
+    heads: int = 6
+    window: int = 16
+    mlp_ratio: float = 2.0
+    compress: int = 3
+    squeeze: int = 30
+    conv_scale: float = 0.01
+    channel_pool: ChannelPool = "image"
+    overlap: float = 0.5
+    drop_path: float = 0.1
+    width: int = 64
+    base: Literal["mean", "bicubic"] = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
+        if self.window % 2:
+            raise ValueError(f"window={self.window}: expected an even number")
+        if self.compress > self.embed_dim:
+            raise ValueError(f"compress={self.compress}: expected at most embed_dim={self.embed_dim}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
+        if self.overlap < 0 or self.mlp_ratio <= 0:
+            raise ValueError(
+                f"overlap={self.overlap}, mlp_ratio={self.mlp_ratio}: expected 0 or more, and above 0"
+            )
+        if self.channel_pool not in ("image", "window"):
+            raise ValueError(f"channel_pool={self.channel_pool!r}: expected image or window")
+        if self.base not in ("mean", "bicubic"):
+            raise ValueError(f"base={self.base!r}: expected mean or bicubic")
+
+
+class Hat(nn.Module):
+    """Super-resolution by hybrid attention.
+
+    Example:
+        >>> import torch
+        >>> from geomoe.models.hat import Hat, HatConfig
+        >>> model = Hat(HatConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4, squeeze=4))
+        >>> model(torch.rand(1, 3, 5, 7)).shape
+        torch.Size([1, 3, 10, 14])
+    """
+
+    def __init__(self, config: HatConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        branch = partial(
+            ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
+        )
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, c.mlp_ratio, branch, c.overlap)
+        self.mean = BandMean(c.bands)
+        self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
+        self.head: nn.Module
+        if c.base == "mean":
+            self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)
+        else:
+            last = conv3x3(c.embed_dim, c.bands * c.scale**2)
+            last.weight.data *= 0.01  # starts near the base
+            last.bias.data *= 0.01  # type: ignore[union-attr]
+            self.head = nn.Sequential(last, nn.PixelShuffle(c.scale))
+
+    @property
+    def contract(self) -> ModelContract:
+        c = self.config
+        tile = max(16384 // c.embed_dim // c.window, 4) * c.window
+        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 2 * c.window)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""
+        height, width = x.shape[-2:]
+        features, _ = self.trunk(self.mean.subtract(pad_to_multiple(x, self.config.window)))
+        out: Tensor = self.head(features[..., :height, :width])
+        if self.config.base == "bicubic":
+            return out + F.interpolate(x, scale_factor=self.config.scale, mode="bicubic")
+        return self.mean.add(out)
+
+
+register("hat", Hat, HatConfig)
+register("hat_s", Hat, HatConfig, {"embed_dim": 144, "compress": 24, "squeeze": 24})
+register("hat_l", Hat, HatConfig, {"depths": (6,) * 12})
+register(
+    "hat_light",
+    Hat,
+    HatConfig,
+    {
+        "embed_dim": 64,
+        "depths": (2, 2, 2),
+        "heads": 2,
+        "window": 8,
+        "compress": 1,
+        "squeeze": 16,
+        "conv_scale": 1.0,
+        "channel_pool": "window",
+        "drop_path": 0.0,
+        "base": "bicubic",
+    },
+)

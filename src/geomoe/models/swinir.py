@@ -1,0 +1,110 @@
+"""SwinIR: Image Restoration Using Swin Transformer.
+
+Liang et al., ICCV Workshops 2021. Residual Swin transformer blocks, each a row of window attention and a
+convolution (figure 2, equations 1 to 6). ``swinir_light`` is the paper's light network, whose head is
+one convolution and a pixel shuffle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
+from geomoe.layers.hybrid import HybridConfig, HybridTrunk
+from geomoe.layers.windows import pad_to_multiple
+from geomoe.models.contract import ModelContract
+from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.registry import register
+from geomoe.moe.plan import RoutingTrace
+
+__all__ = ["SwinIr", "SwinIrConfig"]
+
+
+@dataclass(frozen=True)
+class SwinIrConfig(SuperResolutionConfig):
+    """Everything that makes a :class:`SwinIr`. The defaults are the paper's classical network.
+
+    Attributes:
+        embed_dim: width.
+        depths: attention blocks in each group.
+        heads: attention heads; divides ``embed_dim``.
+        window: side of an attention window, even.
+        mlp_ratio: hidden width of the MLPs over ``embed_dim``.
+        drop_path: stochastic depth of the last block; rises linearly from 0.
+        head: ``classical``, or ``direct``: one convolution and a pixel shuffle.
+        width: channels of the classical upsampler.
+    """
+
+    embed_dim: int = 180
+    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
+    heads: int = 6
+    window: int = 8
+    mlp_ratio: float = 2.0
+    drop_path: float = 0.1
+    head: Literal["classical", "direct"] = "classical"
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
+        if self.window % 2:
+            raise ValueError(f"window={self.window}: expected an even number")
+        if not 0 <= self.drop_path < 1 or self.mlp_ratio <= 0:
+            raise ValueError(
+                f"drop_path={self.drop_path}, mlp_ratio={self.mlp_ratio}: expected 0 to below 1, and above 0"
+            )
+        if self.head not in ("classical", "direct"):
+            raise ValueError(f"head={self.head!r}: expected classical or direct")
+
+
+class SwinIr(nn.Module):
+    """Super-resolution by shifted-window attention.
+
+    Example:
+        >>> import torch
+        >>> from geomoe.models.swinir import SwinIr, SwinIrConfig
+        >>> model = SwinIr(SwinIrConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4))
+        >>> model(torch.rand(1, 3, 5, 7)).shape
+        torch.Size([1, 3, 10, 14])
+    """
+
+    def __init__(self, config: SwinIrConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.mean = BandMean(c.bands)
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, c.mlp_ratio)
+        self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
+        self.head: nn.Module
+        if c.head == "classical":
+            self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)
+        else:
+            self.head = nn.Sequential(conv3x3(c.embed_dim, c.bands * c.scale**2), nn.PixelShuffle(c.scale))
+
+    @property
+    def contract(self) -> ModelContract:
+        c = self.config
+        tile = max(16384 // c.embed_dim // c.window, 4) * c.window
+        # From block to block windows are moved by half their side: what a pixel sees grows by at most a
+        # window each way with every block. Convolutions see one pixel more each.
+        reach = sum(c.depths) * c.window + len(c.depths) + 4
+        margin = min(-(-reach // c.window), 4) * c.window
+        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), margin, reach)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""
+        height, width = x.shape[-2:]
+        features, _ = self.trunk(self.mean.subtract(pad_to_multiple(x, self.config.window)))
+        out: Tensor = self.head(features[..., :height, :width])
+        return self.mean.add(out)
+
+
+register("swinir", SwinIr, SwinIrConfig)
+register(
+    "swinir_light",
+    SwinIr,
+    SwinIrConfig,
+    {"embed_dim": 60, "depths": (6, 6, 6, 6), "head": "direct"},
+)

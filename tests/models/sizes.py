@@ -1,0 +1,25 @@
+"""Every registered model in a size that a test can run."""
+
+import torch
+
+import geomoe
+
+_HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze": 4, "compress": 2,
+           "width": 6}  # fmt: skip
+
+# Small enough to run, large enough that every expert of a random router is used.
+TINY = {
+    "edsr": {"width": 8, "blocks": 2},
+    "hat": _HYBRID,
+    "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
+    "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
+    "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
+    "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
+}
+
+
+def tiny(name, **options):
+    """Model ``name``, tiny, with random weights that are the same each time."""
+    torch.manual_seed(0)
+    family = name if name in TINY else name.rpartition("_")[0]
+    return geomoe.create_model(name, **{"scale": 2, **TINY[family], **options})

@@ -1,0 +1,96 @@
+"""MFG-HMoE: its routing, its start, and what its options refuse."""
+
+import pytest
+import torch
+
+import geomoe
+from geomoe.moe import RoutingTrace
+from tests.models.sizes import TINY, tiny
+
+MFG = ("mfg_hmoe", "mfg_hmoe_light")
+
+
+@pytest.fixture(params=MFG)
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("routing", ["soft", "straight_through"])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_every_parameter_receives_a_gradient(name, routing, top_k):
+    # Stochastic depth would drop whole branches of so few images.
+    model = tiny(name, routing=routing, top_k=top_k, drop_path=0.0)
+    trace = RoutingTrace()
+    model(torch.rand(2, 3, 24, 24), trace=trace).square().sum().backward()
+    assert len(trace[-1].experts.unique()) == trace[-1].num_experts, "the test wants every expert in use"
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_hard_routing_leaves_exactly_the_router_and_mfa_without_a_gradient(name):
+    model = tiny(name, routing="hard")
+    model(torch.rand(2, 3, 24, 24)).square().sum().backward()
+    without = {n for n, p in model.named_parameters() if p.grad is None}
+    assert without == {
+        n for n, _ in model.named_parameters() if n.startswith(("aggregate.", "upsample.routed.router."))
+    }
+
+
+def test_the_trace_holds_a_plan_for_every_pixel_and_changes_nothing(name):
+    model, x, trace = tiny(name).eval(), torch.rand(2, 3, 7, 5), RoutingTrace()
+    with torch.inference_mode():
+        assert torch.equal(model(x, trace=trace), model(x))
+    assert len(trace) == 1
+    assert trace[0].grid == (2, 7, 5)
+    assert trace[0].experts.shape == (70, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"embed": 12}, "no option 'embed'"),
+        ({"scale": 5}, "scale=5"),
+        ({"bands": 0}, "bands=0"),
+        ({"routing": "sfot"}, "routing='sfot'"),
+        ({"top_k": 99}, "top_k=99"),
+        ({"heads": 7}, "heads=7"),
+        ({"base": "nearest"}, "base='nearest'"),
+        ({"heads": 0}, "heads=0"),
+        ({"compress": 0}, "compress=0"),
+        ({"compress": 500}, "compress=500"),
+        ({"embed_dim": -4}, "embed_dim=-4"),
+        ({"window": 0}, "window=0"),
+        ({"depths": ()}, "depths="),
+        ({"kernel_sizes": ()}, "kernel_sizes="),
+        ({"overlap": -1.0}, "overlap=-1"),
+        ({"drop_path": 1.0}, "drop_path=1"),
+        ({"kernel_sizes": (2,)}, "kernel_size=2"),
+    ],
+)
+def test_bad_options_are_named(name, options, said):
+    with pytest.raises(geomoe.GeomoeError, match=said):
+        geomoe.create_model(name, **options)
+
+
+def test_soft_routing_starts_at_the_scale_of_a_plain_layer():
+    """With an undecided router, equation 7 would start near 1/16 of it."""
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 16, 16)
+    options = {**TINY["mfg_hmoe"], "experts_per_group": 8}
+    soft = geomoe.create_model("mfg_hmoe", scale=2, **options)
+    plain = geomoe.create_model("mfg_hmoe", scale=2, **options, routing="hard")
+    with torch.inference_mode():
+        ratio = (soft(x) - 0.5).std() / (plain(x) - 0.5).std()
+    assert 0.2 < ratio < 1
+
+
+def test_with_window_pooling_a_distant_change_is_not_seen():
+    """Nothing in a light model looks at the whole image, so what is far away cannot show."""
+    model = tiny("mfg_hmoe_light", channel_pool="window").eval()
+    x = torch.rand(1, 3, 64, 16)
+    y = x.clone()
+    y[:, :, 48:] = 0
+    with torch.inference_mode():
+        assert torch.equal(model(x)[:, :, :32], model(y)[:, :, :32])
+        image = tiny("mfg_hmoe_light", channel_pool="image").eval()
+        assert not torch.equal(image(x)[:, :, :32], image(y)[:, :, :32])
