@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import geomoe
+import geomoe.moe
 from geomoe.models.weights import Card, load, save
 from tests.models.sizes import TINY, tiny
 
@@ -23,8 +24,10 @@ PARAMETERS = {
     ("mfg_hmoe_light", 2): 1_027_477,
     ("rcan", 4): 15_592_355,
     ("rrdbnet", 4): 16_697_987,
+    ("swin2_mose", 4): 4_864_485,
     ("swinir", 4): 11_900_199,
     ("swinir_light", 4): 929_628,
+    ("ttst", 4): 18_366_555,
 }
 
 
@@ -194,3 +197,17 @@ def test_configuration_is_frozen(name):
 def test_no_tiny_size_is_left_over():
     families = {name if name in TINY else name.rpartition("_")[0] for name in geomoe.list_models()}
     assert families == set(TINY)
+
+
+def test_the_modules_that_only_the_paper_of_ttst_has_learn_too():
+    model = tiny("ttst", feed_forward="multiscale", context=True, drop_path=0.0)
+    model(torch.rand(2, 3, 12, 12)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
+
+
+def test_an_image_of_swin2_mose_is_routed_whole():
+    model, trace = tiny("swin2_mose", num_experts=4).eval(), geomoe.moe.RoutingTrace()
+    with torch.inference_mode():
+        model(torch.rand(3, 3, 9, 5), trace=trace)
+    assert [plan.grid for plan in trace] == [(3,)] * 3  # a plan a block
+    assert trace[0].experts.shape == (3, 2)

@@ -6,7 +6,7 @@ All blocks take and give ``[B, H, W, C]`` with H and W multiples of the window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,7 @@ __all__ = [
     "DropPath",
     "HybridConfig",
     "HybridTrunk",
+    "OverlappingAttentionBlock",
     "drop_paths",
     "mlp",
 ]
@@ -41,17 +42,17 @@ class HybridConfig:
         dim: channels.
         heads: of attention.
         window: side of an attention window.
-        mlp_ratio: hidden width of the MLPs over ``dim``.
+        feed_forward: makes the second half of each block.
         branch: makes what runs beside attention in each block; None for nothing, as in SwinIR.
-        overlap: how much larger the key windows of overlapping attention are; None for none of it.
+        closing: make what follows the blocks of each group.
     """
 
     dim: int
     heads: int
     window: int
-    mlp_ratio: float
+    feed_forward: Callable[[], nn.Module]
     branch: Callable[[], nn.Module] | None = None
-    overlap: float | None = None
+    closing: Sequence[Callable[[], nn.Module]] = ()
 
 
 class Conv3x3(nn.Module):
@@ -149,7 +150,7 @@ class AttentionBlock(nn.Module):
         self.attention = WindowAttention(c.dim, c.heads, c.window, shift)
         self.branch = c.branch() if c.branch else None
         self.norm2 = nn.LayerNorm(c.dim)
-        self.mlp = mlp(c.dim, c.mlp_ratio)
+        self.mlp = c.feed_forward()
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,14 +162,22 @@ class AttentionBlock(nn.Module):
 
 
 class OverlappingAttentionBlock(nn.Module):
-    """OCAB: overlapping cross-attention, then an MLP, each with a skip."""
+    """OCAB: overlapping cross-attention, then an MLP, each with a skip.
 
-    def __init__(self, c: HybridConfig, overlap: float) -> None:
+    Args:
+        dim: channels.
+        heads: of attention.
+        window: side of the query windows.
+        overlap: how much larger the key windows are.
+        mlp_ratio: hidden width of the MLP over ``dim``.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int, overlap: float, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(c.dim)
-        self.attention = OverlappingCrossAttention(c.dim, c.heads, c.window, overlap)
-        self.norm2 = nn.LayerNorm(c.dim)
-        self.mlp = mlp(c.dim, c.mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = OverlappingCrossAttention(dim, heads, window, overlap)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = mlp(dim, mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -177,7 +186,7 @@ class OverlappingAttentionBlock(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """RHAG, or SwinIR's RSTB: blocks with shifts 0 and half a window in turn, an OCAB if any, a conv, a skip.
+    """RHAG, or RSTB: blocks with shifts 0 and half a window in turn, what closes them, a conv, a skip.
 
     Args:
         c: what the trunk's blocks share.
@@ -186,12 +195,10 @@ class ResidualGroup(nn.Module):
 
     def __init__(self, c: HybridConfig, drops: list[float]) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [
-            AttentionBlock(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drops)
-        ]
-        if c.overlap is not None:
-            blocks.append(OverlappingAttentionBlock(c, c.overlap))
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(
+            *(AttentionBlock(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drops)),
+            *(close() for close in c.closing),
+        )
         self.conv = Conv3x3(c.dim, c.dim)
 
     def forward(self, x: Tensor) -> Tensor:

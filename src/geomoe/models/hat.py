@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
-from geomoe.layers.hybrid import ChannelAttentionBlock, ChannelPool, HybridConfig, HybridTrunk
+from geomoe.layers.hybrid import (
+    ChannelAttentionBlock,
+    ChannelPool,
+    HybridConfig,
+    HybridTrunk,
+    OverlappingAttentionBlock,
+    mlp,
+)
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import SuperResolutionConfig, check_divides
@@ -96,7 +103,11 @@ class Hat(nn.Module):
         branch = partial(
             ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
         )
-        shared = HybridConfig(c.embed_dim, c.heads, c.window, c.mlp_ratio, branch, c.overlap)
+        overlapping = partial(
+            OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio
+        )
+        feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
         self.mean = BandMean(c.bands)
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.head: nn.Module

@@ -17,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.hybrid import ChannelAttentionBlock, ChannelPool, Conv3x3, HybridConfig, HybridTrunk
+from geomoe.layers.hybrid import (
+    ChannelAttentionBlock,
+    ChannelPool,
+    Conv3x3,
+    HybridConfig,
+    HybridTrunk,
+    OverlappingAttentionBlock,
+    mlp,
+)
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import register
@@ -177,7 +185,11 @@ class MfgHmoe(nn.Module):
         branch = partial(
             ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
         )
-        shared = HybridConfig(c.embed_dim, c.heads, c.window, c.mlp_ratio, branch, c.overlap)
+        overlapping = partial(
+            OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio
+        )
+        feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.aggregate = MultiLevelAggregation(c.embed_dim, c.router_width, len(c.depths))
         self.upsample = RoutedUpsampler(c)

@@ -8,12 +8,13 @@ one convolution and a pixel shuffle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
-from geomoe.layers.hybrid import HybridConfig, HybridTrunk
+from geomoe.layers.hybrid import HybridConfig, HybridTrunk, mlp
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import SuperResolutionConfig, check_divides
@@ -75,7 +76,7 @@ class SwinIr(nn.Module):
         super().__init__()
         c = self.config = config
         self.mean = BandMean(c.bands)
-        shared = HybridConfig(c.embed_dim, c.heads, c.window, c.mlp_ratio)
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, partial(mlp, c.embed_dim, c.mlp_ratio))
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.head: nn.Module
         if c.head == "classical":

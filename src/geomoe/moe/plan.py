@@ -121,6 +121,17 @@ class RoutingPlan:
         """
         return self._each(lambda value: value[index], grid)
 
+    def choice(self, number: int) -> RoutingPlan:
+        """The plan with one choice of each row alone, for layers that want the results of each apart."""
+        only = slice(number, number + 1)
+        return replace(
+            self,
+            experts=self.experts[:, only],
+            weights=self.weights[:, only],
+            kept=None if self.kept is None else self.kept[:, only],
+            dropped=None if self.dropped is None else self.dropped[:, only],
+        )
+
     def detach(self) -> RoutingPlan:
         """The same plan without its gradients."""
         return self._each(torch.Tensor.detach, self.grid)
