@@ -10,7 +10,7 @@ __all__ = ["gaussian", "laplacian"]
 
 
 def gaussian(x: Tensor, window: int, sigma: float) -> Tensor:
-    """``[..., H, W]`` to ``[..., H - window + 1, W - window + 1]``, blurred by a Gaussian of ``sigma`` pixels."""
+    """``[..., H, W]`` to ``[..., H - window + 1, W - window + 1]`` by a Gaussian of ``sigma`` pixels."""
     taps = torch.arange(window, dtype=x.dtype, device=x.device) - window // 2
     line = torch.exp(-(taps**2) / (2 * sigma**2))
     line = line / line.sum()
