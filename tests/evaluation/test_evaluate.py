@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from torch import nn
@@ -83,6 +84,13 @@ def test_consistency_uses_the_degradation_of_the_input(folder):
     # Without antialiasing, bilinear at 1/2 is the mean of two by two: the input comes back, to 8 bits.
     assert score("bilinear_aliased") == 100
     assert score("bilinear") < 60
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    values = np.random.default_rng(0).random((3, 30, 32), dtype=np.float32)
+    profile = {"driver": "GTiff", "width": 32, "height": 30, "count": 3, "dtype": "float32"}
+    with rasterio.open(folder / "a" / "float.tif", "w", **profile) as file:
+        file.write(values)
+    assert score("bilinear_aliased") == 100, "inputs made of floats are not rounded, so nothing else may be"
 
 
 def test_images_on_which_a_metric_is_undefined_are_left_out_and_counted(folder):
