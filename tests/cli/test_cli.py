@@ -121,6 +121,16 @@ def test_evaluate_prints_ours_beside_bicubic(capsys, weights, tmp_path):
     assert found["overall"]["gain"] == pytest.approx(
         found["overall"]["psnr"] - found["overall"]["bicubic_psnr"]
     )
+    assert "SAM" not in said
+    more = ("--metrics", "psnr, sam,scc", "--json", out)
+    status, said, heard = run(
+        capsys, "evaluate", "--model", weights, "--scale", 2, "--data", tmp_path / "images", *more
+    )
+    assert status == 0, heard
+    again = json.loads(out.read_text())["overall"]
+    assert f"{again['further']['sam']['value']:.3f}" in said
+    assert set(again.pop("further")) == {"sam", "scc"}
+    assert again == found["overall"]
 
 
 BAD = {

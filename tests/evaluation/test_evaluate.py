@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from torch import nn
@@ -49,6 +50,62 @@ def test_the_protocol_and_degradation_matter(folder):
     base = evaluate(Fake(), folder).overall.psnr
     assert evaluate(Fake(), folder, protocol="hsenet").overall.psnr != base
     assert evaluate(Fake(), folder, degradation="bilinear_aliased").overall.psnr != base
+
+
+def test_further_metrics_stand_beside_those_that_are_always_there(folder):
+    plain, more = evaluate(Fake(), folder), evaluate(Fake(), folder, metrics=["scc", "ergas", "sam"])
+    assert "further" not in plain.as_dict()["overall"]
+    assert more.overall.psnr == plain.overall.psnr
+    assert list(more.overall.further) == ["ergas", "sam", "scc"]
+    for found in more.overall.further.values():
+        assert found.value == found.bicubic
+        assert found.images == 3
+    assert more.as_dict()["by_class"]["a"]["further"]["sam"]["images"] == 2
+    assert 0 < more.overall.further["scc"].value < 1
+    classes = [more.by_class[name].further["ergas"].value for name in "ab"]
+    assert more.overall.further["ergas"].value == pytest.approx((2 * classes[0] + classes[1]) / 3)
+
+
+class Blocks(nn.Module):
+    """Gives its input back exactly where pixels of a block are averaged."""
+
+    def forward(self, x, trace=None):
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def test_consistency_uses_the_degradation_of_the_input(folder):
+    class Repeats(Fake):
+        model = Blocks()
+
+    def score(degradation):
+        found = evaluate(Repeats(), folder, metrics=["consistency"], degradation=degradation)
+        return found.overall.further["consistency"].value
+
+    # Without antialiasing, bilinear at 1/2 is the mean of two by two: the input comes back, to 8 bits.
+    assert score("bilinear_aliased") == 100
+    assert score("bilinear") < 60
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    values = np.random.default_rng(0).random((3, 30, 32), dtype=np.float32)
+    profile = {"driver": "GTiff", "width": 32, "height": 30, "count": 3, "dtype": "float32"}
+    with rasterio.open(folder / "a" / "float.tif", "w", **profile) as file:
+        file.write(values)
+    assert score("bilinear_aliased") == 100, "inputs made of floats are not rounded, so nothing else may be"
+
+
+def test_images_on_which_a_metric_is_undefined_are_left_out_and_counted(folder):
+    Image.new("RGB", (41, 33)).save(folder / "b" / "black.png")
+    found = evaluate(Fake(), folder, metrics=["ergas", "sam", "scc"])
+    assert found.overall.images == 4
+    assert {f.images for f in found.overall.further.values()} == {3}
+    for name in ("a/1", "a/2", "b/3"):
+        (folder / f"{name}.png").unlink()
+    assert evaluate(Fake(), folder, metrics=["sam"]).overall.further["sam"].value is None
+
+
+def test_an_unknown_metric_lists_those_there_are(folder):
+    with pytest.raises(GeomoeError, match="no metric is called 'lpips'; there are: psnr, ssim, ergas"):
+        evaluate(Fake(), folder, metrics=["psnr", "lpips"])
 
 
 def test_unusable_folders_are_refused(tmp_path):

@@ -210,3 +210,25 @@ def test_no_one_trains_on_the_test_split_unawares(tmp_path):
     with pytest.raises(GeomoeError, match="test split"):
         SuperResolutionData(str(tmp_path), layout="folder")
     assert SuperResolutionData(str(tmp_path / "Images" / "agricultural")).layout == "folder"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_losses_are_summed_logged_and_on_the_card(folder, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    hashes = {}
+    for name, losses in (
+        ("default", None),
+        ("idle", "{l1: 1.0, edge: 0.0}"),
+        ("sum", "{l1: 1.0, ssim: 0.1}"),
+    ):
+        train(folder, tmp_path / name, *([f"--model.losses={losses}"] if losses else []))
+        weights = load(str(tmp_path / name / "last.safetensors"))
+        hashes[name] = weights.hash
+        assert weights.card.recipe["losses"] == yaml.safe_load(losses or "{l1: 1.0}")
+    assert hashes["default"] == hashes["idle"] != hashes["sum"]
+    log = EventAccumulator(str(next((tmp_path / "sum").rglob("events.*")).parent))
+    log.Reload()
+    assert all(0 < log.Scalars(f"train/{name}")[0].value < 1 for name in ("l1", "ssim"))
+    with pytest.raises(GeomoeError, match="no loss is called 'l2'"):
+        train(folder, tmp_path / "none", "--model.losses={l2: 1.0}")

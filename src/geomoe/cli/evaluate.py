@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consistency"}
+
 
 @click.command()
 @click.option(
@@ -27,6 +29,12 @@ __all__ = ["evaluate"]
 @click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
 @click.option("--degradation", default="bilinear", show_default=True, help="How the inputs are made.")
+@click.option(
+    "--metrics",
+    default="psnr,ssim",
+    show_default=True,
+    help="Add any of ergas, sam, scc, consistency; psnr and ssim are always there.",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "fit", "validation", "test"]),
@@ -44,11 +52,12 @@ def evaluate(
     root: Path,
     protocol: str,
     degradation: str,
+    metrics: str,
     split: str,
     device: str,
     out: Path | None,
 ) -> None:
-    """Print PSNR and SSIM of weights beside bicubic upsampling, by class and over all images.
+    """Print PSNR, SSIM and further metrics of weights beside bicubic upsampling, by class and over all.
 
     A folder in the layout of UCMerced is scored on its test split, any other one whole.
     """
@@ -64,6 +73,7 @@ def evaluate(
             root,
             protocol=protocol,
             degradation=degradation,
+            metrics=[name.strip() for name in metrics.split(",")],
             split=split,  # type: ignore[arg-type]
             device=device,
             progress=progress,
@@ -99,3 +109,23 @@ def _print(result: Evaluation) -> None:
         add(name, scores)
     add("all", result.overall, "bold")
     Console(width=110).print(table)
+    if result.overall.further:
+        _print_further(result)
+
+
+def _print_further(result: Evaluation) -> None:
+    names = list(result.overall.further)
+    heads = [f"{word}{_HEADS[name]}" for name in names for word in ("", "bicubic ")]
+    table = Table("class", *heads, title="ERGAS and SAM: 0 is best; consistency in dB", box=None)
+
+    def add(name: str, s: Scores, style: str = "") -> None:
+        cells = [value for further in s.further.values() for value in (further.value, further.bicubic)]
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in cells), style=style)
+
+    for name, scores in result.by_class.items():
+        add(name, scores)
+    add("all", result.overall, "bold")
+    Console(width=110).print(table)
+    for name, further in result.overall.further.items():
+        if further.images < result.overall.images:
+            click.echo(f"{_HEADS[name]} is defined on {further.images} of {result.overall.images} images")

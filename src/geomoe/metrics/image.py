@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["psnr", "ssim", "to_luma"]
+from geomoe.metrics.filters import gaussian
+
+__all__ = ["psnr", "ssim", "ssim_map", "to_luma"]
 
 _LUMA = (65.481, 128.553, 24.966)
 
@@ -25,10 +25,36 @@ def psnr(x: Tensor, y: Tensor, peak: float = 255.0) -> float:
     return math.inf if mse == 0 else 10 * math.log10(peak**2 / mse)
 
 
-def ssim(x: Tensor, y: Tensor, peak: float = 255.0, window: int = 11, sigma: float = 1.5) -> float:
-    """Structural similarity (Wang et al. 2004), mean over channels.
+def ssim_map(x: Tensor, y: Tensor, peak: float = 255.0, window: int = 11, sigma: float = 1.5) -> Tensor:
+    """Structural similarity (Wang et al. 2004) in every whole Gaussian window; differentiable.
 
-    Whole Gaussian windows only, K1 = 0.01, K2 = 0.03, in float64.
+    K1 = 0.01, K2 = 0.03, variances without Bessel's correction. Computed in the type of the inputs, of which
+    anything below float32 has too few digits.
+
+    Args:
+        x: ``[..., H, W]`` in 0..peak, H and W at least ``window``.
+        y: like ``x``.
+        peak: largest value there can be.
+        window: side of the window, odd.
+        sigma: of the Gaussian, pixels.
+
+    Returns:
+        ``[..., H - window + 1, W - window + 1]`` in -1..1.
+    """
+
+    def blur(t: Tensor) -> Tensor:
+        return gaussian(t, window, sigma)
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    cov = blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    value = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
+    return value / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+
+
+def ssim(x: Tensor, y: Tensor, peak: float = 255.0, window: int = 11, sigma: float = 1.5) -> float:
+    """Mean over channels and windows of :func:`ssim_map`, in float64.
 
     Args:
         x: ``[C, H, W]`` in 0..peak, H and W at least ``window``.
@@ -37,17 +63,4 @@ def ssim(x: Tensor, y: Tensor, peak: float = 255.0, window: int = 11, sigma: flo
         window: side of the window, odd.
         sigma: of the Gaussian, pixels.
     """
-    taps = torch.arange(window, dtype=torch.float64, device=x.device) - window // 2
-    line = torch.exp(-(taps**2) / (2 * sigma**2))
-    line = line / line.sum()
-    a, b = x.double()[:, None], y.double()[:, None]
-
-    def blur(t: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(t, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    cov = blur(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    value = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
-    return float((value / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+    return float(ssim_map(x.double(), y.double(), peak, window, sigma).mean())

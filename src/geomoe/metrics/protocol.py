@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geomoe.errors import GeomoeError
 from geomoe.metrics.image import psnr, ssim, to_luma
+from geomoe.metrics.shapes import check_pair
 
 __all__ = ["PROTOCOLS", "Protocol", "get_protocol"]
 
@@ -43,23 +44,30 @@ class Protocol:
                 f"protocol {self.name} compares luma, which wants 3 bands, not {bands}; use hsenet"
             )
 
+    def compared(self, result: Tensor, truth: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """Both images as they are compared, in all bands: ``[C, H', W']`` in 0-255, rounded, border cut.
+
+        Raises:
+            GeomoeError: shapes that differ, bands that the protocol cannot use, an image that is too small.
+        """
+        check_pair(result, truth)
+        self.check_bands(truth.shape[0])
+        cut = scale if self.border == "scale" else 0
+        if min(truth.shape[1:]) < self.ssim_window + 2 * cut:
+            raise GeomoeError(f"an image of {truth.shape[2]}x{truth.shape[1]} pixels is too small to score")
+        window = slice(cut, -cut or None)
+        a, b = ((t * 255).round().clamp(0, 255)[:, window, window] for t in (result, truth))
+        return a, b
+
     def score(self, result: Tensor, truth: Tensor, scale: int) -> tuple[float, float]:
         """PSNR in dB and SSIM of one image, ``[3, H, W]`` in [0, 1]. ``rgb`` takes any bands.
 
         Raises:
             GeomoeError: shapes that differ, bands that the protocol cannot use, an image that is too small.
         """
-        if result.shape != truth.shape:
-            raise GeomoeError(f"result {tuple(result.shape)} and truth {tuple(truth.shape)} differ in shape")
-        self.check_bands(truth.shape[0])
-        a, b = ((t * 255).round().clamp(0, 255) for t in (result, truth))
+        a, b = self.compared(result, truth, scale)
         if self.channels == "luma":
             a, b = to_luma(a), to_luma(b)
-        cut = scale if self.border == "scale" else 0
-        if min(a.shape[1:]) < self.ssim_window + 2 * cut:
-            raise GeomoeError(f"an image of {a.shape[2]}x{a.shape[1]} pixels is too small to score")
-        window = slice(cut, -cut or None)
-        a, b = a[:, window, window], b[:, window, window]
         structure = ssim(a, b, window=self.ssim_window, sigma=self.ssim_sigma)
         return min(psnr(a, b), self.psnr_cap), structure
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.router import Router
+from geomoe.tasks.losses import LOSSES, check_losses
 
 __all__ = ["SuperResolution", "learning_rate_factor"]
 
@@ -36,11 +36,11 @@ def learning_rate_factor(
 
 
 class SuperResolution(pl.LightningModule):
-    """L1 training of a registered model.
+    """Training of a registered model.
 
     ``trace`` holds the plans of the last step, for :class:`geomoe.tasks.routing.RoutingMonitor`.
 
-    The defaults are the recipe of MFG-HMoE: Adam 2e-4, betas (0.9, 0.99), halved at 30, 50, 65, 70
+    The defaults are the recipe of MFG-HMoE: L1, Adam 2e-4, betas (0.9, 0.99), halved at 30, 50, 65, 70
     and 75 % of the run.
 
     Args:
@@ -50,6 +50,8 @@ class SuperResolution(pl.LightningModule):
         options: further configuration of the model.
         start: weights to start from, by name or path, instead of random ones: a model of this name and
             configuration.
+        losses: weights of a sum, by the names of :data:`geomoe.tasks.losses.LOSSES`, such as
+            ``{l1: 1.0, ssim: 0.1}``; L1 alone by default.
         learning_rate: of Adam.
         betas: of Adam.
         schedule: ``step`` or ``cosine``.
@@ -70,6 +72,7 @@ class SuperResolution(pl.LightningModule):
         bands: int = 3,
         options: dict[str, Any] | None = None,
         start: str | None = None,
+        losses: dict[str, float] | None = None,
         learning_rate: float = 2e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         schedule: Literal["step", "cosine"] = "step",
@@ -95,6 +98,7 @@ class SuperResolution(pl.LightningModule):
             built, self.start = loaded.model.train(), loaded.card
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.scale = model, scale
+        self.losses = check_losses({"l1": 1.0} if losses is None else losses)
         self.learning_rate, self.betas = learning_rate, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
         self.balance, self.balance_weight, self.balance_until = balance, balance_weight, balance_until
@@ -114,8 +118,9 @@ class SuperResolution(pl.LightningModule):
         low, high = batch
         trace = RoutingTrace()
         result = self.model(low, trace=trace)
-        loss = F.l1_loss(result.float(), high)
-        self.log("train/l1", loss, prog_bar=True)
+        terms = {name: LOSSES[name](result, high) for name in self.losses}
+        self.log_dict({f"train/{name}": term for name, term in terms.items()}, prog_bar=True)
+        loss = torch.stack([weight * terms[name] for name, weight in self.losses.items()]).sum()
         if self.balance in BALANCE and self._balances():
             for plan in trace:
                 loss = loss + self.balance_weight * BALANCE[self.balance](plan)

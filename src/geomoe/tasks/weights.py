@@ -107,7 +107,7 @@ class WeightsWriter(pl.Callback):
                 "batch_size": data.batch_size,
                 "patch_size": data.patch_size,
                 "steps_per_epoch": data.steps_per_epoch,
-                "loss": "L1",
+                "losses": task.losses,
                 "optimiser": "Adam",
                 "learning_rate": task.learning_rate,
                 "betas": list(task.betas),

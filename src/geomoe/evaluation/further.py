@@ -1,0 +1,96 @@
+"""Metrics beside PSNR and SSIM, of one image and over many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from torch import Tensor
+
+from geomoe.errors import GeomoeError
+from geomoe.metrics.consistency import MakeSmall, low_resolution_consistency
+from geomoe.metrics.protocol import Protocol
+from geomoe.metrics.spatial import scc
+from geomoe.metrics.spectral import ergas, sam
+
+__all__ = ["METRICS", "Further", "check_metrics", "means", "score_further"]
+
+FURTHER = ("ergas", "sam", "scc", "consistency")
+METRICS = ("psnr", "ssim", *FURTHER)
+"""All metrics of an evaluation; the first two are always there."""
+
+
+@dataclass(frozen=True)
+class Further:
+    """Means of one metric over the images on which it is defined.
+
+    Attributes:
+        images: how many those are.
+        value: of the model; None if there are none.
+        bicubic: of bicubic upsampling; None if there are none.
+    """
+
+    images: int
+    value: float | None
+    bicubic: float | None
+
+
+def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that are not PSNR or SSIM, in the order of :data:`METRICS`.
+
+    Raises:
+        GeomoeError: an unknown name.
+    """
+    for name in names:
+        if name not in METRICS:
+            raise GeomoeError(f"no metric is called {name!r}; there are: {', '.join(METRICS)}")
+    return tuple(name for name in FURTHER if name in names)
+
+
+def score_further(
+    names: Sequence[str],
+    result: Tensor,
+    truth: Tensor,
+    low: Tensor,
+    scale: int,
+    rules: Protocol,
+    make_small: MakeSmall,
+) -> tuple[float, ...]:
+    """The metrics ``names`` of one image, nan where one is undefined.
+
+    ERGAS, SAM and SCC are of all bands, rounded and cut as ``rules`` say. Consistency is the PSNR of the
+    whole, unrounded result made small, at most the cap of ``rules``.
+
+    Args:
+        names: from :func:`check_metrics`.
+        result: ``[C, H, W]`` in [0, 1].
+        truth: like ``result``.
+        low: the input, ``[C, H / scale, W / scale]`` in [0, 1].
+        scale: of the super-resolution.
+        rules: the protocol.
+        make_small: what made ``low``, with the same rounding.
+    """
+    a, b = rules.compared(result, truth, scale)
+    found = {
+        "ergas": lambda: ergas(a, b, scale),
+        "sam": lambda: sam(a, b),
+        "scc": lambda: scc(a, b),
+        "consistency": lambda: min(
+            low_resolution_consistency(result, low, scale, make_small).psnr, rules.psnr_cap
+        ),
+    }
+    return tuple(found[name]() for name in names)
+
+
+def means(
+    names: Sequence[str], ours: Sequence[Sequence[float]], bicubic: Sequence[Sequence[float]]
+) -> dict[str, Further]:
+    """Means over images, by metric, of rows that :func:`score_further` gave for model and bicubic."""
+    found = {}
+    for name, mine, base in zip(names, zip(*ours, strict=True), zip(*bicubic, strict=True), strict=True):
+        pairs = [pair for pair in zip(mine, base, strict=True) if not any(map(math.isnan, pair))]
+        value, other = (fmean(column) for column in zip(*pairs, strict=True)) if pairs else (None, None)
+        found[name] = Further(len(pairs), value, other)
+    return found
