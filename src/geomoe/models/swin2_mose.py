@@ -1,13 +1,13 @@
 """Swin2-MoSE: window attention whose every feed-forward layer is a mixture of experts, one decision an image.
 
 Rossi et al., "Swin2-MoSE: A New Single Image Super-Resolution Model for Remote Sensing", IET Image
-Processing 2025. Blocks of Swin V2 (cosine attention, normalised residuals) with a locally enhanced position encoding, and
-MoE-SM for the MLP: noisy top-2 of 8 experts by the mean of an image's tokens ("per example"), their
-results merged by a convolution (the smart merger).
+Processing 2025. Blocks of Swin V2 (cosine attention, normalised residuals) with a locally enhanced position
+encoding, and MoE-SM for the MLP: noisy top-2 of 8 experts by the mean of an image's tokens ("per example"),
+their results merged by a convolution (the smart merger).
 
 What had to be assumed: an expert is half as wide as the MLP that it replaces, so that two active ones cost
-as much; the merger is a 3x3 convolution over the k results of each channel. With that x4 has 4,864,485 parameters,
-where the paper counts 4.58 M.
+as much; the merger is a 3x3 convolution over the k results of each channel. With that x4 has 4,864,485
+parameters, where the paper counts 4.58 M.
 """
 
 from __future__ import annotations
