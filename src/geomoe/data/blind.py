@@ -21,8 +21,8 @@ class DegradationMixture:
     """One :class:`geomoe.data.sensor.SensorDegradation` for each sample, every parameter drawn uniformly.
 
     Training on a family of blurs, noises and compressions is what Zhang et al. 2021 propose, "Designing a
-    Practical Degradation Model for Deep Blind Image Super-Resolution". Theirs come in any order; here they have
-    one, in which a sensor and its ground segment apply them.
+    Practical Degradation Model for Deep Blind Image Super-Resolution". Theirs come in any order; here they
+    come in one, in which a sensor and its ground segment apply them.
 
     Attributes:
         name: as in cards and on the command line.

@@ -67,7 +67,8 @@ class Psf:
         planes = x.flatten(0, 1)[:, None]  # [B C, 1, H, W]
         small = F.conv2d(planes, kernel, stride=scale, padding=around)
         inside = F.conv2d(torch.ones_like(planes[:1]), kernel, stride=scale, padding=around)
-        return (small / inside).unflatten(0, x.shape[:2])[:, :, 0]
+        result: Tensor = (small / inside).unflatten(0, x.shape[:2])[:, :, 0]
+        return result
 
 
 @lru_cache(maxsize=64)
@@ -80,5 +81,4 @@ def _kernel(mtf: tuple[float, float], angle: float, scale: int) -> Tensor:
     along = x * math.cos(angle) + y * math.sin(angle)  # [k, k]
     across = y * math.cos(angle) - x * math.sin(angle)
     weight = torch.exp(-0.5 * ((along / first) ** 2 + (across / second) ** 2))
-    kernel: Tensor = weight / weight.sum()
-    return kernel.float()
+    return (weight / weight.sum()).float()

@@ -1,0 +1,52 @@
+"""The range of a pair that two sensors measured: one map, found from the low-resolution image alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Stretch", "divided", "stretched"]
+
+_LOW, _HIGH = 0.1, 99.9  # percent, as of scenes at inference
+_ENOUGH = 1_000_000  # values of a band
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """``low`` of each band goes to 0 and ``low + span`` to 1; nothing is clipped.
+
+    Attributes:
+        low, span: ``[C, 1, 1]`` float32, in the units of the data; ``span > 0``.
+    """
+
+    low: Tensor
+    span: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[..., C, H, W]`` of any type to float32."""
+        return (x.float() - self.low) / self.span
+
+
+def divided(bands: int, by: float = 1.0) -> Stretch:
+    """To physical units: values divided by a number, such as reflectance that is stored times 10,000."""
+    return Stretch(torch.zeros(bands, 1, 1), torch.full((bands, 1, 1), float(by)))
+
+
+def stretched(low: Tensor) -> Stretch:
+    """From the 0.1 to the 99.9 percentile of each band, as ``geomoe upscale`` brings a scene to the model.
+
+    The high-resolution image is mapped by what its counterpart alone says: at inference there is no other.
+
+    Args:
+        low: ``[N, C, h, w]`` or ``[C, h, w]``, one acquisition; of a large one a regular part is looked at.
+    """
+    stack = low[None] if low.ndim == 3 else low
+    step = max(1, stack.shape[0] * stack.shape[2] * stack.shape[3] // _ENOUGH)
+    values = stack[::step].transpose(0, 1).flatten(1).numpy()  # [C, n]
+    bottom, top = np.percentile(values, (_LOW, _HIGH), axis=1, method="nearest").astype(np.float32)
+    least = 1.0 if not low.is_floating_point() else np.maximum(np.abs(bottom), np.abs(top)) * 1e-5 + 1e-12
+    span = np.maximum(top - bottom, least).astype(np.float32)
+    return Stretch(torch.from_numpy(bottom)[:, None, None], torch.from_numpy(span)[:, None, None])
