@@ -1,10 +1,6 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.data.aid import AID_CLASSES, aid_files
@@ -217,23 +213,3 @@ def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path):
     torch.save(np.zeros((3, 4, 32, 32), np.int16), tmp_path / "ARM" / "ARM_2019-01-01_05m_b2b3b4b8.pt")
     with pytest.raises(GeomoeError, match="no file of a tensor alone"):
         real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)
-
-
-def test_a_folder_of_pictures_trains_without_rasterio(tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-    program = f"""
-import sys
-sys.modules["rasterio"] = sys.modules["affine"] = None
-import geomoe.models, geomoe.data.ucmerced, geomoe.data.aid, geomoe.data.pairs, geomoe.data.layouts
-import geomoe.tasks.fit
-from geomoe.tasks.data import SuperResolutionData
-data = SuperResolutionData({str(tmp_path)!r}, scale=2, patch_size=8, batch_size=2, steps_per_epoch=1)
-data.setup()
-low, high = next(iter(data.train_dataloader()))
-assert (low.shape, high.shape) == ((2, 3, 8, 8), (2, 3, 16, 16))
-assert not [name for name in sys.modules if name.startswith("geomoe.raster")]
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -26,13 +26,13 @@ __all__ = ["evaluate"]
 @click.option("--scale", type=int, default=4, show_default=True)
 @click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
-@click.option("--degradation", default="bilinear", show_default=True, help="How the inputs are made.")
+@click.option("--degradation", default="bilinear", show_default=True, help="How inputs are made; or real.")
 @click.option(
     "--split",
     type=click.Choice(["train", "fit", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Of UCMerced; any other folder is scored whole.",
+    help="Of UCMerced and AID; any other folder is scored whole.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
@@ -50,7 +50,8 @@ def evaluate(
 ) -> None:
     """Print PSNR and SSIM of weights beside bicubic upsampling, by class and over all images.
 
-    A folder in the layout of UCMerced is scored on its test split, any other one whole.
+    A folder in the layout of UCMerced or AID is scored on its test split, any other one whole. Pairs that two
+    sensors measured are scored as they are by --degradation real.
     """
     from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.models import load
