@@ -80,7 +80,7 @@ def test_four_bands_of_measured_pairs_train_and_are_scored(tmp_path):
         evaluate(load(str(tmp_path / "w.safetensors")), tmp_path, protocol="hsenet", degradation="real")
 
 
-def test_a_folder_of_pictures_trains_without_rasterio(tmp_path):
+def test_pictures_train_and_are_scored_without_rasterio(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(3):
         Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
@@ -88,12 +88,14 @@ def test_a_folder_of_pictures_trains_without_rasterio(tmp_path):
 import sys
 sys.modules["rasterio"] = sys.modules["affine"] = None
 import geomoe.models, geomoe.data.ucmerced, geomoe.data.aid, geomoe.data.pairs, geomoe.data.layouts
-import geomoe.tasks.fit
+import geomoe.tasks.fit, geomoe.evaluation.export
 from geomoe.tasks.data import SuperResolutionData
 data = SuperResolutionData({str(tmp_path)!r}, scale=2, patch_size=8, batch_size=2, steps_per_epoch=1)
 data.setup()
 low, high = next(iter(data.train_dataloader()))
 assert (low.shape, high.shape) == ((2, 3, 8, 8), (2, 3, 16, 16))
+found = geomoe.evaluate(geomoe.load("mfg_hmoe_light", 2), {str(tmp_path)!r}, device="cpu")
+assert found.overall.images == 3
 assert not [name for name in sys.modules if name.startswith("geomoe.raster")]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

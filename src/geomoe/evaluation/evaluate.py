@@ -20,7 +20,7 @@ from geomoe.data.ucmerced import Split, ucmerced_files
 from geomoe.errors import GeomoeError
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
-from geomoe.pipeline.runner import pick_device
+from geomoe.models.device import pick_device
 
 __all__ = ["Evaluation", "Scores", "evaluate"]
 
