@@ -7,7 +7,7 @@ from geomoe.data.aid import AID_CLASSES, aid_files
 from geomoe.data.layouts import find_layout, hold_out, real_pairs
 from geomoe.data.pairs import PatchStream, RealPairs
 from geomoe.data.stretch import divided, stretched
-from tests.scenes import write_scene
+from tests.scenes import pixels, write_scene
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,19 @@ def test_a_pair_is_stretched_by_its_low_image_alone():
     assert float(to_unit(high)[0, 0, 0]) == pytest.approx(4 / 997)
     assert float(to_unit(high)[1].abs().max()) == 0
     assert float(divided(2, 10_000)(torch.full((2, 1, 1), 2500, dtype=torch.int16))[0]) == 0.25
-    constant = stretched(torch.full((1, 4, 4), 300, dtype=torch.int16))
-    assert float(constant.span) == 1
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_the_range_is_the_one_that_scenes_have_at_inference(dtype):
+    from geomoe.raster import SceneSample, decide_radiometry
+
+    low = pixels(5, 40, 30, dtype)
+    low[1] = 7
+    low[2], low[2, 0, 0] = 7, 900  # all but one pixel alike
+    low[3] = 0
+    radiometry = decide_radiometry(dtype, SceneSample(tuple(low.reshape(5, -1).astype(np.float32)), 1.0))
+    ours = stretched(torch.from_numpy(low))(torch.from_numpy(low))
+    np.testing.assert_allclose(ours, radiometry.to_model(low.astype(np.float32)), atol=2e-6, rtol=1e-5)
 
 
 def numbered(scale, sizes=((20, 24), (18, 18))):
@@ -210,6 +221,13 @@ def test_sen2venus_that_is_not_whole_is_refused(tmp_path):
 
 def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path):
     sen2venus(tmp_path, "ARM", ["2019-01-01"])
-    torch.save(np.zeros((3, 4, 32, 32), np.int16), tmp_path / "ARM" / "ARM_2019-01-01_05m_b2b3b4b8.pt")
+    path = tmp_path / "ARM" / "ARM_2019-01-01_05m_b2b3b4b8.pt"
+    tensor = torch.load(path, weights_only=True)
+    torch.save(tensor, path, _use_new_zipfile_serialization=False)  # cannot be mapped, but read
+    assert len(real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)) == 3
+    torch.save(tensor.numpy(), path)
     with pytest.raises(GeomoeError, match="no file of a tensor alone"):
+        real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(GeomoeError, match="no file of a tensor alone, or is damaged"):
         real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)

@@ -29,7 +29,7 @@ AID_CLASSES = {
     "School": 300, "SparseResidential": 300, "Square": 330, "Stadium": 290, "StorageTanks": 360,
     "Viaduct": 420,
 }  # fmt: skip
-"""Images of each class, Table 2 of the paper."""
+"""Images of each class, as the paper has them; 10,000 in all."""
 
 _VALIDATION_PER_CLASS = 3
 

@@ -18,7 +18,7 @@ class Noise:
 
     Read noise is the same everywhere; shot noise is that of counted photons, whose variance grows with their
     number, here by its Gaussian limit (Foi et al. 2008, "Practical Poissonian-Gaussian noise modeling and
-    fitting for single-image raw-data", equation 2).
+    fitting for single-image raw-data").
 
     Attributes:
         read: standard deviation, in units of [0, 1]; 1 / 255 is a step of 8 bits.

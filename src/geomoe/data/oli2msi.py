@@ -2,9 +2,9 @@
 
 "Multisensor Remote Sensing Imagery Super-Resolution with Conditional GAN", Journal of Remote Sensing. 5,225
 pairs to train and 100 to test, in ``train_lr``, ``train_hr``, ``test_lr`` and ``test_hr``: GeoTIFFs of equal
-names, 160x160 and 480x480 pixels, red, green and blue, float32 reflectance. Files of integers are taken to be
-reflectance times 10,000, and other sizes as they are, if they have a ratio of 3. Held in memory, all training
-pairs take 16 GB.
+names, 160x160 and 480x480 pixels, float32 reflectance of the three visible bands, left in the order that they
+have. Files of integers are taken to be reflectance times 10,000, and other sizes as they are, if they have a
+ratio of 3. Held in memory, all training pairs take 16 GB.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Stretch", "divided", "stretched"]
@@ -45,8 +46,16 @@ def stretched(low: Tensor) -> Stretch:
     """
     stack = low[None] if low.ndim == 3 else low
     step = max(1, stack.shape[0] * stack.shape[2] * stack.shape[3] // _ENOUGH)
-    values = stack[::step].transpose(0, 1).flatten(1).numpy()  # [C, n]
-    bottom, top = np.percentile(values, (_LOW, _HIGH), axis=1, method="nearest").astype(np.float32)
-    least = 1.0 if not low.is_floating_point() else np.maximum(np.abs(bottom), np.abs(top)) * 1e-5 + 1e-12
-    span = np.maximum(top - bottom, least).astype(np.float32)
-    return Stretch(torch.from_numpy(bottom)[:, None, None], torch.from_numpy(span)[:, None, None])
+    values = stack[::step].transpose(0, 1).flatten(1).float().numpy()  # [C, n]
+    spans = np.array([_span(band, low.is_floating_point()) for band in values], dtype=np.float32)  # [C, 2]
+    bottom, top = torch.from_numpy(spans)[:, :, None, None].unbind(1)
+    return Stretch(bottom, top - bottom)
+
+
+def _span(values: NDArray[np.float32], floats: bool) -> tuple[float, float]:
+    """Where a band begins and ends: the rule of :mod:`geomoe.raster.radiometry`, without rasterio."""
+    low, high = (float(v) for v in np.percentile(values, (_LOW, _HIGH), method="nearest"))
+    if high <= low:  # nearly constant: the few pixels that differ must not be blown up
+        low, high = float(values.min()), float(values.max())
+    least = max(abs(low), abs(high)) * 1e-5 or 1.0 if floats else 1.0
+    return (low, high) if high - low >= least else (low, low + least)

@@ -63,7 +63,7 @@ class SuperResolutionData(pl.LightningDataModule):
     def __init__(
         self,
         root: str,
-        layout: Literal["auto", "ucmerced", "aid", "folder", "paired", "sen2venus", "oli2msi"] = "auto",
+        layout: Literal["auto", Layout] = "auto",
         scale: int = 4,
         bands: int = 3,
         degradation: str = "bilinear",
