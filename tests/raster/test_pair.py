@@ -104,19 +104,24 @@ def test_another_crs_is_followed(tmp_path):
 
 
 def test_each_low_scene_meets_all_that_overlap_it_and_is_held_out_whole(tmp_path):
-    low = pixels(1, 8, 8, "uint8")
+    low = pixels(1, 16, 16, "uint8")
     (tmp_path / "lr").mkdir(), (tmp_path / "hr").mkdir()
     for i in range(3):
-        east = UTM * Affine.translation(8 * i, 0)
+        east = UTM * Affine.translation(12 * i, 0)  # the last quarter of one is the first of the next
         write_scene(tmp_path / "lr" / f"{i}.tif", low, transform=east)
         for half in range(2):
-            data = grown(low, 2)[:, :, 8 * half : 8 * half + 8]
-            at = east * Affine.translation(4 * half, 0) * Affine.scale(0.5)
+            data = grown(low, 2)[:, :, 16 * half : 16 * half + 16]
+            at = east * Affine.translation(8 * half, 0) * Affine.scale(0.5)
             write_scene(tmp_path / "hr" / f"{half}{i}.tif", data, transform=at)
     assert find_layout(tmp_path) == "paired"
-    fit, kept = (real_pairs("paired", tmp_path, part, scale=2, bands=1) for part in ("fit", "validation"))
-    assert (len(fit), len(kept)) == (4, 2)
-    assert {tuple(a.shape) for a, _ in fit.pairs} == {(1, 8, 4)}
+    assert [len(pairs) for pairs in match_scenes(tmp_path, 2, 0.1)] == [3, 4, 3]
+    fit, kept = (
+        real_pairs("paired", tmp_path, part, scale=2, bands=1, tile=8) for part in ("fit", "validation")
+    )
+    assert (len(fit), len(kept)) == (4, 2)  # without what neighbours share, 4 pixels wide
+    assert {tuple(a.shape) for a, _ in fit.pairs} == {(1, 16, 8)}
+    with pytest.raises(GeomoeError, match="no pair shares 9 x 9"):
+        real_pairs("paired", tmp_path, "fit", scale=2, bands=1, tile=9)
 
 
 def test_pixels_without_a_measurement_are_left_out_by_tiles(tmp_path):
@@ -128,7 +133,7 @@ def test_pixels_without_a_measurement_are_left_out_by_tiles(tmp_path):
     assert [tuple(a.shape) for a, _ in pairs.pairs] == [(1, 8, 8)] * 2
     for a, b in pairs.pairs:
         np.testing.assert_array_equal(b.numpy(), grown(a.numpy(), 2))
-    with pytest.raises(GeomoeError, match="no 12 x 12 pixels"):
+    with pytest.raises(GeomoeError, match="or 12 x 12 that are valid"):
         real_pairs("paired", tmp_path, "test", scale=2, bands=1, tile=12)
 
 

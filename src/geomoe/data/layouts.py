@@ -23,6 +23,7 @@ REAL_LAYOUTS: tuple[Layout, ...] = ("paired", "sen2venus", "oli2msi")
 """Those whose low-resolution images were measured: no degradation is applied."""
 
 _VALIDATION_PAIRS = 256
+_SCORED = 8  # low-resolution pixels: fewer may be too few for the windows of SSIM
 
 T = TypeVar("T")
 
@@ -83,7 +84,8 @@ def real_pairs(
         stretch: of OLI2MSI and Sen2Venus, by the percentiles of the low-resolution image or acquisition, as
             at inference; else reflectance, as papers score.
         tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
-        tile: of ``paired``, side of what is kept of scenes with invalid pixels, low-resolution pixels.
+        tile: of ``paired``, side of what is kept of scenes with invalid pixels, and the least that pairs to
+            train on must share, low-resolution pixels.
 
     Raises:
         GeomoeError: not the layout, another scale, or files that cannot be used.
@@ -103,4 +105,5 @@ def real_pairs(
         acquisitions = of_part(sen2venus_acquisitions(root, scale, bands, stretch), "acquisition")
         return Sen2VenusPairs(acquisitions, scale, _VALIDATION_PAIRS if part == "validation" else None)
     scenes = of_part(match_scenes(root, scale, tolerance), "scene with a counterpart")
-    return RealPairs(read_paired([pair for pairs in scenes for pair in pairs], bands, tile), scale)
+    least = tile if part == "fit" else _SCORED
+    return RealPairs(read_paired([pair for pairs in scenes for pair in pairs], bands, tile, least), scale)

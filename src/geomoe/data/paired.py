@@ -88,7 +88,9 @@ def _overlapping(boxes: NDArray[np.float64], box: tuple[float, float, float, flo
     return [int(i) for i in np.flatnonzero(~apart)]
 
 
-def read_paired(pairs: Sequence[PairOfScenes], bands: int, tile: int) -> list[tuple[Tensor, Tensor]]:
+def read_paired(
+    pairs: Sequence[PairOfScenes], bands: int, tile: int, least: int = 1
+) -> list[tuple[Tensor, Tensor]]:
     """Pairs as float32 in the range of models at inference, ``[bands, h, w]`` and ``[bands, s h, s w]``.
 
     A pair that has pixels without a measurement is cut into tiles, of which those without any are kept: what
@@ -98,6 +100,7 @@ def read_paired(pairs: Sequence[PairOfScenes], bands: int, tile: int) -> list[tu
         pairs: from :func:`match_scenes`.
         bands: how many are wanted, the first ones of both, in the same order.
         tile: side of a tile, low-resolution pixels.
+        least: a pair that shares less along a side, such as neighbours whose edges overlap, is left out.
 
     Raises:
         GeomoeError: nothing left, too few bands, or types that differ within a pair.
@@ -106,6 +109,8 @@ def read_paired(pairs: Sequence[PairOfScenes], bands: int, tile: int) -> list[tu
 
     read = []
     for pair in pairs:
+        if min(pair.low_window.width, pair.low_window.height) < least:
+            continue
         low, high, valid = read_pair(pair, bands)
         s = pair.scale
         for y, x, height, width in _valid_tiles(valid, tile):
@@ -113,7 +118,8 @@ def read_paired(pairs: Sequence[PairOfScenes], bands: int, tile: int) -> list[tu
             read.append((low[:, y : y + height, x : x + width], cut))
     if not read:
         raise GeomoeError(
-            f"no {tile} x {tile} pixels of any pair are valid in both scenes; try a smaller patch_size"
+            f"no pair shares {least} x {least} low-resolution pixels, or {tile} x {tile} that are valid in "
+            "both scenes where some are not; try a smaller patch_size"
         )
     return [(torch.from_numpy(a.copy()), torch.from_numpy(b.copy())) for a, b in read]
 
