@@ -28,7 +28,7 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
 @click.option("--scale", type=int, default=4, show_default=True)
 @click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
-@click.option("--degradation", default="bilinear", show_default=True, help="How the inputs are made.")
+@click.option("--degradation", default="bilinear", show_default=True, help="How inputs are made; or real.")
 @click.option(
     "--metrics",
     default="psnr,ssim",
@@ -40,7 +40,7 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     type=click.Choice(["train", "fit", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Of UCMerced; any other folder is scored whole.",
+    help="Of UCMerced and AID; any other folder is scored whole.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
@@ -59,7 +59,8 @@ def evaluate(
 ) -> None:
     """Print PSNR, SSIM and further metrics of weights beside bicubic upsampling, by class and over all.
 
-    A folder in the layout of UCMerced is scored on its test split, any other one whole.
+    A folder in the layout of UCMerced or AID is scored on its test split, any other one whole. Pairs that two
+    sensors measured are scored as they are by --degradation real.
     """
     from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.models import load

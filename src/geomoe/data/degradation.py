@@ -6,15 +6,56 @@ to 28 dB. A degradation therefore has a name, and the name fixes kernel, antiali
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from geomoe.data.blind import DegradationMixture
+from geomoe.data.jpeg import Jpeg
+from geomoe.data.noise import Noise
+from geomoe.data.psf import Psf
+from geomoe.data.sensor import SensorDegradation
 from geomoe.errors import GeomoeError
 
-__all__ = ["DEGRADATIONS", "Degradation", "crop_to_multiple", "get_degradation", "upsample_bicubic"]
+__all__ = [
+    "DEGRADATIONS",
+    "REAL",
+    "Degradation",
+    "Degrader",
+    "crop_to_multiple",
+    "get_degradation",
+    "upsample_bicubic",
+]
+
+REAL = "real"
+"""Stands on a card in place of a name where inputs were measured by a sensor, not made."""
+
+
+class Degrader(Protocol):
+    """What is asked of anything that makes images small."""
+
+    @property
+    def name(self) -> str:
+        """As in cards and on the command line."""
+
+    @property
+    def quantise(self) -> bool:
+        """Whether its results are of 8 bits."""
+
+    @property
+    def compresses(self) -> bool:
+        """Whether it wants 8-bit images of 3 bands."""
+
+    def __call__(self, x: Tensor, scale: int) -> Tensor:
+        """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``."""
+
+    def drawn(self, seed: int) -> Degrader:
+        """What is random in it, fixed by ``seed``."""
+
+    def unrounded(self) -> Degrader:
+        """The same without its rounding to 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +85,47 @@ class Degradation:
         small = F.interpolate(x, scale_factor=1 / scale, mode=self.kernel, antialias=self.antialias)
         return (small * 255).round().clamp(0, 255) / 255 if self.quantise else small
 
+    @property
+    def compresses(self) -> bool:
+        """Never."""
+        return False
 
-DEGRADATIONS: dict[str, Degradation] = {
-    d.name: d
-    for d in (
-        Degradation("bilinear", "bilinear", antialias=True, quantise=True),
-        Degradation("bicubic", "bicubic", antialias=True, quantise=True),
-        # The pairs that the released MFG-HMoE program trains on: neither rounded nor clipped.
-        Degradation("bicubic_float", "bicubic", antialias=True, quantise=False),
-        Degradation("bilinear_float", "bilinear", antialias=True, quantise=False),
-        # What cv2 and torch do unless told otherwise: it aliases.
-        Degradation("bilinear_aliased", "bilinear", antialias=False, quantise=True),
-    )
-}
-"""All degradations by name; ``bilinear`` (antialiased, 8-bit) is the default everywhere."""
+    def drawn(self, seed: int) -> Degradation:
+        """Itself: nothing in it is random."""
+        return self
+
+    def unrounded(self) -> Degradation:
+        """The same without its rounding to 8 bits."""
+        return replace(self, quantise=False)
 
 
-def get_degradation(name: str) -> Degradation:
+# The 10 m bands of Sentinel-2 were specified to lie between 0.15 and 0.30 at Nyquist.
+_PSF = Psf((0.2, 0.2))
+_NOISE = Noise(read=0.01, shot=0.0001)
+
+_ALL: tuple[Degrader, ...] = (
+    Degradation("bilinear", "bilinear", antialias=True, quantise=True),
+    Degradation("bicubic", "bicubic", antialias=True, quantise=True),
+    # The pairs that the released MFG-HMoE program trains on: neither rounded nor clipped.
+    Degradation("bicubic_float", "bicubic", antialias=True, quantise=False),
+    Degradation("bilinear_float", "bilinear", antialias=True, quantise=False),
+    # What cv2 and torch do unless told otherwise: it aliases.
+    Degradation("bilinear_aliased", "bilinear", antialias=False, quantise=True),
+    SensorDegradation("mtf", _PSF),
+    SensorDegradation("mtf_sharp", Psf((0.3, 0.3))),
+    SensorDegradation("mtf_soft", Psf((0.1, 0.1))),
+    SensorDegradation("mtf_noise", _PSF, (_NOISE,)),
+    SensorDegradation("mtf_noise_jpeg", _PSF, (_NOISE, Jpeg(75))),
+    DegradationMixture("blind"),
+    DegradationMixture("blind_float", quality=None, quantise=False),
+)
+
+DEGRADATIONS: dict[str, Degrader] = {d.name: d for d in _ALL}
+"""All degradations by name; ``bilinear`` (antialiased, 8-bit) is the default everywhere. docs/degradations.md
+has a table of them."""
+
+
+def get_degradation(name: str) -> Degrader:
     """The degradation called ``name``; raises GeomoeError for an unknown one."""
     if name not in DEGRADATIONS:
         raise GeomoeError(f"no degradation is called {name!r}; there are: {', '.join(DEGRADATIONS)}")

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geomoe.data.degradation import Degradation, crop_to_multiple
+from geomoe.data.degradation import Degrader, crop_to_multiple
 from geomoe.data.images import to_unit
 from geomoe.errors import GeomoeError
 
-__all__ = ["ImagePairs", "PatchStream", "degrade", "mirror_to"]
+__all__ = ["ImagePairs", "Pairs", "PatchStream", "RealPairs", "degrade", "mirror_to"]
 
 _AROUND = 4
 """Low-resolution pixels around a patch that are made small with it: as far as a kernel reaches, and more."""
 
 
-def degrade(image: Tensor, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor]:
+def degrade(image: Tensor, scale: int, degradation: Degrader) -> tuple[Tensor, Tensor]:
     """An image ``[C, H, W]`` to ``(low, high)``: high cut to whole multiples of ``scale``.
 
     A uint8 image gives a uint8 low one where the degradation rounds to 8 bits, else float32. Floats, which
     come from rasters of other types, are never rounded or clipped: at inference they are not either.
+
+    Raises:
+        GeomoeError: too small an image, or one that cannot be JPEG where the degradation compresses.
     """
     high = crop_to_multiple(image, scale)
     if not high.numel():
         height, width = image.shape[1:]
         raise GeomoeError(f"an image of {width} x {height} pixels is too small for a scale of {scale}")
+    if degradation.compresses and (image.dtype != torch.uint8 or len(image) != 3):
+        raise GeomoeError(
+            f"{degradation.name} compresses as JPEG, which is for 8-bit images of 3 bands, not for "
+            f"{len(image)} of {str(image.dtype).removeprefix('torch.')}; choose mtf_noise or blind_float"
+        )
     if image.dtype != torch.uint8:
-        return replace(degradation, quantise=False)(to_unit(high)[None], scale)[0], high
+        return degradation.unrounded()(to_unit(high)[None], scale)[0], high
     low = degradation(to_unit(high)[None], scale)[0]
     return (low * 255).round().to(torch.uint8) if degradation.quantise else low, high
 
@@ -44,12 +52,52 @@ def mirror_to(image: Tensor, side: int) -> Tensor:
     return torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect"))
 
 
-class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Whole images as ``(low, high)`` in [0, 1], held in memory."""
+class Pairs(Protocol):
+    """What :class:`PatchStream` cuts from."""
 
-    def __init__(self, images: Sequence[Tensor], scale: int, degradation: Degradation) -> None:
+    @property
+    def sides(self) -> Sequence[int]:
+        """The smaller side of each low-resolution image, pixels."""
+
+    def __len__(self) -> int:
+        """Number of whole pairs."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """A whole pair in [0, 1]: ``[C, h, w]`` and ``[C, s h, s w]``."""
+
+    def cut(
+        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Patches of a pair that show the same place, ``[C, patch, patch]`` and ``[C, s patch, s patch]``.
+
+        Args:
+            index: of the pair.
+            patch: side of the low one.
+            rng: draws the place.
+            seed: of what is random in making the low one.
+            any_phase: whether the high one may begin at any of its pixels; where low images are not made
+                but measured, it begins where one of their pixels does.
+        """
+
+
+def _place(rng: np.random.Generator, high: Tensor, side: int, step: int) -> tuple[int, int]:
+    """First row and column, multiples of ``step``, of a patch of ``side`` pixels inside ``high``."""
+    y = step * int(rng.integers((high.shape[1] - side) // step + 1))
+    x = step * int(rng.integers((high.shape[2] - side) // step + 1))
+    return y, x
+
+
+class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
+    """Whole images as ``(low, high)`` in [0, 1], held in memory; the low ones are made from the high ones."""
+
+    def __init__(self, images: Sequence[Tensor], scale: int, degradation: Degrader) -> None:
         self.scale, self.degradation = scale, degradation
-        self.pairs = [degrade(image, scale, degradation) for image in images]
+        self.pairs = [degrade(image, scale, degradation.drawn(i)) for i, image in enumerate(images)]
+
+    @property
+    def sides(self) -> Sequence[int]:
+        """The smaller side of each low-resolution image, pixels."""
+        return [min(low.shape[1:]) for low, _ in self.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -57,6 +105,66 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         low, high = self.pairs[index]
         return to_unit(low), to_unit(high)
+
+    def cut(
+        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`Pairs.cut`; of any phase, the patch is made small by itself, with what lies around it."""
+        low, high = self.pairs[index]
+        s = self.scale
+        y, x = _place(rng, high, patch * s, 1 if any_phase else s)
+        cut_high = high[:, y : y + patch * s, x : x + patch * s]
+        if any_phase:
+            return self.made_small(high, y, x, patch, seed), cut_high
+        return low[:, y // s : y // s + patch, x // s : x // s + patch], cut_high
+
+    def made_small(self, high: Tensor, y: int, x: int, patch: int, seed: int = 0) -> Tensor:
+        """The low-resolution patch of ``high`` that begins at pixel (y, x), its neighbours seen."""
+        s = self.scale
+        spans, starts = [], []
+        for start, size in ((y, high.shape[1]), (x, high.shape[2])):
+            before = min(start // s, _AROUND)
+            after = min((size - start) // s - patch, _AROUND)
+            spans.append(slice(start - before * s, start + (patch + after) * s))
+            starts.append(before)
+        low, _ = degrade(high[:, spans[0], spans[1]], s, self.degradation.drawn(seed))
+        return low[:, starts[0] : starts[0] + patch, starts[1] : starts[1] + patch]
+
+
+class RealPairs(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs that two sensors measured: nothing is made small, and patches lie on the low image's grid.
+
+    Args:
+        pairs: ``(low, high)`` in [0, 1], ``[C, h, w]`` and ``[C, s h, s w]``; uint8 is divided by 255.
+        scale: of all of them.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Tensor, Tensor]], scale: int) -> None:
+        self.pairs, self.scale = pairs, scale
+
+    @property
+    def sides(self) -> Sequence[int]:
+        """The smaller side of each low-resolution image, pixels."""
+        return [min(low.shape[1:]) for low, _ in self.pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        low, high = self.pairs[index]
+        return to_unit(low), to_unit(high)
+
+    def cut(
+        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`Pairs.cut`; ``seed`` and ``any_phase`` mean nothing here."""
+        low, high = self.pairs[index]
+        y, x = _place(rng, low, patch, 1)
+        s = self.scale
+        return (
+            low[:, y : y + patch, x : x + patch],
+            high[:, y * s : (y + patch) * s, x * s : (x + patch) * s],
+        )
 
 
 class PatchStream(Dataset[tuple[Tensor, Tensor]]):
@@ -67,7 +175,8 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
 
     A high-resolution patch begins at any pixel and is made small by itself, with what lies around it. Patches
     cut from images that were made small whole would all share one phase of the low-resolution grid, one in
-    ``scale * scale``, and a long training learns the images by heart.
+    ``scale * scale``, and a long training learns the images by heart. Of real pairs both are cut, on the grid
+    of the low-resolution image.
 
     Args:
         pairs: whole images to cut from.
@@ -80,7 +189,7 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        pairs: ImagePairs,
+        pairs: Pairs,
         patch: int,
         scale: int,
         seed: int,
@@ -88,10 +197,10 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         length: int,
         augment: bool = True,
     ) -> None:
-        too_small = [low.shape for low, _ in pairs.pairs if min(low.shape[1:]) < patch]
+        too_small = sum(side < patch for side in pairs.sides)
         if too_small:
             raise GeomoeError(
-                f"patch_size={patch}: {len(too_small)} images are smaller than that at a scale of 1/{scale}"
+                f"patch_size={patch}: {too_small} images are smaller than that at a scale of 1/{scale}"
             )
         self.pairs, self.patch, self.scale = pairs, patch, scale
         self.seed, self.start, self.length, self.augment = seed, start, length, augment
@@ -100,32 +209,16 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.seed, self.start + index))
-        low, high = self.pairs.pairs[rng.integers(len(self.pairs))]
-        s, p = self.scale, self.patch
-        step = 1 if self.augment else s
-        y = step * int(rng.integers((high.shape[1] - p * s) // step + 1))
-        x = step * int(rng.integers((high.shape[2] - p * s) // step + 1))
-        cut_high = high[:, y : y + p * s, x : x + p * s]
-        if self.augment:
-            cut_low = self._made_small(high, y, x)
-        else:
-            cut_low = low[:, y // s : y // s + p, x // s : x // s + p]
+        number = (self.seed, self.start + index)
+        rng = np.random.default_rng(number)
+        # Its own sequence: what a degradation draws must not move the patches.
+        drawn = int(np.random.SeedSequence(number, spawn_key=(0,)).generate_state(1)[0])
+        low, high = self.pairs.cut(
+            int(rng.integers(len(self.pairs))), self.patch, rng, seed=drawn, any_phase=self.augment
+        )
         if self.augment:
             flips = [dim for dim in (1, 2) if rng.random() < 0.5]
-            cut_low, cut_high = cut_low.flip(flips), cut_high.flip(flips)
+            low, high = low.flip(flips), high.flip(flips)
             if rng.random() < 0.5:
-                cut_low, cut_high = cut_low.transpose(1, 2), cut_high.transpose(1, 2)
-        return to_unit(cut_low).contiguous(), to_unit(cut_high).contiguous()
-
-    def _made_small(self, high: Tensor, y: int, x: int) -> Tensor:
-        """The low-resolution patch of ``high`` that begins at pixel (y, x), its neighbours seen."""
-        s, p = self.scale, self.patch
-        spans, starts = [], []
-        for start, size in ((y, high.shape[1]), (x, high.shape[2])):
-            before = min(start // s, _AROUND)
-            after = min((size - start) // s - p, _AROUND)
-            spans.append(slice(start - before * s, start + (p + after) * s))
-            starts.append(before)
-        low, _ = degrade(high[:, spans[0], spans[1]], s, self.pairs.degradation)
-        return low[:, starts[0] : starts[0] + p, starts[1] : starts[1] + p]
+                low, high = low.transpose(1, 2), high.transpose(1, 2)
+        return to_unit(low).contiguous(), to_unit(high).contiguous()

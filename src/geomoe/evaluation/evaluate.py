@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.aid import aid_files
+from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.layouts import REAL_LAYOUTS, find_layout, real_pairs
 from geomoe.data.pairs import degrade
-from geomoe.data.ucmerced import Split, ucmerced_files, ucmerced_folder
+from geomoe.data.ucmerced import Split, ucmerced_files
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.further import Further, check_metrics, means, score_further
 from geomoe.metrics.protocol import get_protocol
-from geomoe.models import LoadedModel
-from geomoe.pipeline.runner import pick_device
+from geomoe.models import LoadedModel, ModelContract
+from geomoe.models.device import pick_device
 
 __all__ = ["Evaluation", "Scores", "evaluate"]
 
@@ -85,6 +88,44 @@ def _mean(rows: Sequence[_Row], names: Sequence[str]) -> Scores:
     return Scores(len(rows), psnr, ssim, bicubic_psnr, bicubic_ssim, further)
 
 
+_Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | None]]]
+"""How many there are, what they are; of each its class, name, both images and what made the one small."""
+
+
+def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Split) -> _Cases:
+    layout = find_layout(root)
+    if layout == "ucmerced":
+        paths, of = ucmerced_files(root, split), "UCMerced"
+    elif layout == "aid":
+        paths, of = aid_files(root, split), "AID"
+    else:
+        paths, of = find_images(root), ""
+
+    def cases() -> Iterator[tuple[str, str, Tensor, Tensor, Degrader]]:
+        for i, path in enumerate(paths):
+            image = read_image(path, contract.bands)
+            drawn = degradation.drawn(i)
+            low, high = degrade(image, contract.scale, drawn)
+            # Rasters of other types than uint8 are never rounded.
+            made = drawn if image.dtype == torch.uint8 else drawn.unrounded()
+            yield path.parent.name, str(path), low, high, made
+
+    n = len(paths)
+    return n, f"{n} {split} images of {of}" if of else f"all {n} images of a folder", cases()
+
+
+def _measured(root: Path, contract: ModelContract) -> _Cases:
+    layout = find_layout(root)
+    if layout not in REAL_LAYOUTS:
+        raise GeomoeError(
+            f"{root} holds no pairs that were measured ({', '.join(REAL_LAYOUTS)}), which degradation 'real' "
+            "scores; give their folder, or the name of a degradation"
+        )
+    pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands)
+    cases = ((layout, f"pair {i} of {root}", *pairs[i], None) for i in range(len(pairs)))
+    return len(pairs), f"{len(pairs)} measured pairs of layout {layout}", cases
+
+
 def evaluate(
     model: LoadedModel,
     root: str | Path,
@@ -100,53 +141,50 @@ def evaluate(
 
     Args:
         model: from :func:`geomoe.load`.
-        root: a folder in the UCMerced layout, of which ``split`` is scored, or any folder of images,
-            all of which are; the name of the folder that holds an image is its class.
+        root: a folder in the layout of UCMerced or AID, of which ``split`` is scored, or any folder of
+            images, all of which are; the name of the folder that holds an image is its class.
         protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
-        degradation: name of a :class:`geomoe.data.degradation.Degradation`.
+        degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
+            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small.
         metrics: names of :data:`geomoe.evaluation.further.METRICS`; PSNR and SSIM are always there.
-        split: of UCMerced.
+        split: of UCMerced and AID.
         device: of the model.
         progress: called with images done and images in all.
 
     Raises:
         GeomoeError: nothing to score, or unknown names.
     """
-    rules, make_small = get_protocol(protocol), get_degradation(degradation)
-    names = check_metrics(metrics)
+    rules, names = get_protocol(protocol), check_metrics(metrics)
     contract = model.contract
     root = Path(root)
-    ucmerced = ucmerced_folder(root) is not None
-    paths = ucmerced_files(root, split) if ucmerced else find_images(root)
+    if degradation == REAL:
+        count, scored, cases = _measured(root, contract)
+    else:
+        count, scored, cases = _made(root, contract, get_degradation(degradation), split)
     place = pick_device(device)
     module = model.model.to(place)
     rows: dict[str, list[_Row]] = {}
-    for done, path in enumerate(paths):
-        image = read_image(path, contract.bands)
-        low, high = degrade(image, contract.scale, make_small)
+    for done, (group, name, low, high, make_small) in enumerate(cases):
         low, high = to_unit(low)[None], to_unit(high)
         with torch.inference_mode():
             result = module(low.to(place))[0].float().cpu()
         try:
             bicubic = upsample_bicubic(low, contract.scale)[0]
             ours, base = (rules.score(x, high, contract.scale) for x in (result, bicubic))
-            # What degrade() did: rasters of other types than uint8 are never rounded.
-            small = make_small if image.dtype == torch.uint8 else replace(make_small, quantise=False)
             further = [
-                score_further(names, x, high, low[0], contract.scale, rules, small) for x in (result, bicubic)
+                score_further(names, x, high, low[0], contract.scale, rules, make_small)
+                for x in (result, bicubic)
             ]
         except GeomoeError as error:
-            raise GeomoeError(f"{path}: {error}") from error
-        rows.setdefault(path.parent.name, []).append(_Row(ours, base, *further))
+            raise GeomoeError(f"{name}: {error}") from error
+        rows.setdefault(group, []).append(_Row(ours, base, *further))
         if progress:
-            progress(done + 1, len(paths))
+            progress(done + 1, count)
     return Evaluation(
         weights=model.name,
         hash=model.hash,
         scale=contract.scale,
-        scored=f"{len(paths)} {split} images of UCMerced"
-        if ucmerced
-        else f"all {len(paths)} images of a folder",
+        scored=scored,
         protocol=protocol,
         degradation=degradation,
         overall=_mean([row for group in rows.values() for row in group], names),

@@ -56,7 +56,7 @@ def score_further(
     low: Tensor,
     scale: int,
     rules: Protocol,
-    make_small: MakeSmall,
+    make_small: MakeSmall | None,
 ) -> tuple[float, ...]:
     """The metrics ``names`` of one image, nan where one is undefined.
 
@@ -70,16 +70,21 @@ def score_further(
         low: the input, ``[C, H / scale, W / scale]`` in [0, 1].
         scale: of the super-resolution.
         rules: the protocol.
-        make_small: what made ``low``, with the same rounding.
+        make_small: what made ``low``, with the same rounding; None where a sensor measured it, which
+            consistency cannot be told of.
     """
     a, b = rules.compared(result, truth, scale)
+
+    def consistency() -> float:
+        if make_small is None:
+            return math.nan
+        return min(low_resolution_consistency(result, low, scale, make_small).psnr, rules.psnr_cap)
+
     found = {
         "ergas": lambda: ergas(a, b, scale),
         "sam": lambda: sam(a, b),
         "scc": lambda: scc(a, b),
-        "consistency": lambda: min(
-            low_resolution_consistency(result, low, scale, make_small).psnr, rules.psnr_cap
-        ),
+        "consistency": consistency,
     }
     return tuple(found[name]() for name in names)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
+from geomoe.models.device import pick_device
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "pick_device"]
@@ -54,22 +55,6 @@ def check_scale(model: Upscaler, scale: int) -> None:
             f"{model.name} has weights for scale {model.contract.scale}, scale {scale} was asked for; "
             f"use --scale {model.contract.scale} or other weights"
         )
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the CPU.
-
-    Raises:
-        GeomoeError: for a name that torch does not know or a device that is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise GeomoeError(f"device {device!r} cannot be used here; try --device cpu") from error
-    return chosen
 
 
 def band_groups(bands: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:

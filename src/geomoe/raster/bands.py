@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from geomoe.errors import GeomoeError
 from geomoe.raster.scene import Scene
 
-__all__ = ["assumed_order", "band_names", "select_bands"]
+__all__ = ["assumed_order", "band_names", "first_bands", "select_bands"]
 
 _USUAL_ORDER = ("red", "green", "blue", "nir")
 
@@ -51,6 +51,14 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
     if twice:
         raise GeomoeError(f"band {twice[0]} stands twice in the selection; name each band once")
     return chosen
+
+
+def first_bands(scene: Scene, count: int) -> tuple[int, ...]:
+    """The first ``count`` bands that hold data, 1-based; raises GeomoeError where there are fewer."""
+    bands = scene.data_bands
+    if len(bands) < count:
+        raise GeomoeError(f"{scene.path} has {len(bands)} bands of data, {count} are wanted")
+    return bands[:count]
 
 
 def _find(scene: Scene, item: str | int) -> int:

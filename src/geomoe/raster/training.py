@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.bands import select_bands
+from geomoe.raster.bands import first_bands
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import open_scene
 from geomoe.raster.validity import fill_invalid
 
-__all__ = ["read_scaled"]
+__all__ = ["read_scaled", "read_values"]
 
 
 def read_scaled(path: Path, bands: int) -> NDArray[np.float32]:
@@ -32,10 +32,27 @@ def read_scaled(path: Path, bands: int) -> NDArray[np.float32]:
         GeomoeError: no GeoTIFF that can be used, or fewer bands than wanted.
     """
     with open_scene(path) as scene:
-        chosen = select_bands(scene, None, bands)
-        if len(chosen) < bands:
-            raise GeomoeError(f"{path} has {len(chosen)} bands of data, {bands} are wanted")
-        chosen = chosen[:bands]
+        chosen = first_bands(scene, bands)
         radiometry = decide_radiometry(scene.dtype, sample_scene(scene, chosen))
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
         return fill_invalid(radiometry.to_model(data), valid)
+
+
+def read_values(path: Path, bands: int) -> tuple[NDArray[np.float32], bool]:
+    """The first ``bands`` data bands of a GeoTIFF in its own units, and whether these are integers.
+
+    Args:
+        path: local GeoTIFF, small enough to be held in memory.
+        bands: how many are wanted.
+
+    Returns:
+        ``[bands, H, W]`` float32, and whether the file holds integers.
+
+    Raises:
+        GeomoeError: no GeoTIFF that can be used, fewer bands than wanted, or pixels that are not valid.
+    """
+    with open_scene(path) as scene:
+        data, valid = scene.read(Window(0, 0, scene.width, scene.height), first_bands(scene, bands))
+        if not valid.all():
+            raise GeomoeError(f"{path} has {int((~valid).sum())} invalid values; expected none")
+        return data, scene.dtype != "float32"

@@ -10,39 +10,60 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from geomoe.data.degradation import get_degradation
+from geomoe.data import aid, oli2msi, sen2venus, ucmerced
+from geomoe.data.degradation import REAL, get_degradation
 from geomoe.data.images import find_images, read_image
-from geomoe.data.pairs import ImagePairs, PatchStream, mirror_to
-from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
+from geomoe.data.layouts import REAL_LAYOUTS, Layout, Part, find_layout, hold_out, real_pairs
+from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, mirror_to
 from geomoe.errors import GeomoeError
 
 __all__ = ["SuperResolutionData"]
 
 
+_SOURCES = {
+    "ucmerced": ucmerced.SOURCE,
+    "aid": aid.SOURCE,
+    "oli2msi": oli2msi.SOURCE,
+    "sen2venus": sen2venus.SOURCE,
+}
+_SPLITS = {
+    "ucmerced": "fit: 1512 of the 1575 training images",
+    "aid": "fit: 7910 of the 8000 training images",
+    "oli2msi": "training pairs, all but validation",
+}
+
+
 class SuperResolutionData(pl.LightningDataModule):
-    """Images held in memory, made small, and cut into patches.
+    """Images held in memory and made small, or pairs of images that two sensors measured, cut into patches.
 
     One epoch is ``steps_per_epoch`` optimiser steps; its patches depend on ``seed`` and the number
     of the epoch alone, so a run resumed at the end of an epoch sees what it would have seen.
 
     Args:
         root: folder of the images.
-        layout: ``ucmerced`` (its training split, 63 images of which are kept for validation), ``folder``
-            (every image or GeoTIFF below ``root``), or ``auto``, the one that ``root`` is.
+        layout: ``ucmerced`` (its training split, 63 images of which are kept for validation), ``aid`` (the
+            same, 90 images), ``folder`` (every image or GeoTIFF below ``root``); of pairs that were measured
+            ``oli2msi`` (scale 3), ``sen2venus`` (2 and 4), ``paired`` (GeoTIFFs in folders LR and HR); or
+            ``auto``, the one that ``root`` is.
         scale: 2, 3, 4 or 8.
         bands: channels.
-        degradation: name of a :class:`geomoe.data.degradation.Degradation`.
+        degradation: a name of docs/degradations.md; measured pairs have none.
         patch_size: side of a low-resolution patch; smaller training images are continued by mirroring.
         batch_size: patches in a step.
         steps_per_epoch: optimiser steps between two validations.
-        validation: share of a folder's images kept for validation, at least one image.
+        validation: share kept for validation, at least one: of a folder's images, OLI2MSI's training pairs,
+            Sen2Venus's acquisitions, paired low-resolution scenes.
         seed: of the stream of patches.
+        stretch: of OLI2MSI and Sen2Venus, values in the range that ``geomoe upscale`` gives a scene to the
+            model in; else reflectance, as papers score.
+        tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
+        workers: processes that make patches; the patches do not depend on their number.
     """
 
     def __init__(
         self,
         root: str,
-        layout: Literal["auto", "ucmerced", "folder"] = "auto",
+        layout: Literal["auto", Layout] = "auto",
         scale: int = 4,
         bands: int = 3,
         degradation: str = "bilinear",
@@ -51,50 +72,98 @@ class SuperResolutionData(pl.LightningDataModule):
         steps_per_epoch: int = 500,
         validation: float = 0.05,
         seed: int = 0,
+        stretch: bool = True,
+        tolerance: float = 0.1,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["root"])
         self.root = Path(root)
-        split = ucmerced_folder(self.root) is not None
-        if layout == "auto":
-            layout = "ucmerced" if split else "folder"
-        if layout == "folder" and split:
+        found = find_layout(self.root)
+        self.layout: Layout = found if layout == "auto" else layout
+        if layout == "folder" and found in ("ucmerced", "aid", "oli2msi"):
+            name = {"ucmerced": "UCMerced", "aid": "AID", "oli2msi": "OLI2MSI"}[found]
             raise GeomoeError(
-                f"{root} is UCMerced: all its images, with --data.layout folder, include those of its test "
+                f"{root} is {name}: all its images, with --data.layout folder, include those of its test "
                 "split; leave the layout out, or point --data.root elsewhere"
             )
-        self.layout, self.scale, self.bands = layout, scale, bands
+        self.scale, self.bands = scale, bands
         self.degradation = get_degradation(degradation)
+        if self.real and degradation != "bilinear":
+            raise GeomoeError(
+                f"layout {self.layout} has low-resolution images that were measured, not made; "
+                "leave --data.degradation out"
+            )
+        if self.degradation.compresses and bands != 3:
+            raise GeomoeError(
+                f"degradation {degradation} compresses as JPEG, which is of 3 bands, not {bands}; "
+                "choose mtf_noise or blind_float"
+            )
         self.patch_size, self.batch_size, self.steps_per_epoch = patch_size, batch_size, steps_per_epoch
-        self.validation, self.seed = validation, seed
-        self._train: ImagePairs | None = None
-        self._validation: ImagePairs | None = None
+        self.validation, self.seed, self.workers = validation, seed, workers
+        self.stretch, self.tolerance = stretch, tolerance
+        self._train: ImagePairs | RealPairs | None = None
+        self._validation: ImagePairs | RealPairs | None = None
+
+    @property
+    def real(self) -> bool:
+        """Whether the low-resolution images were measured and not made."""
+        return self.layout in REAL_LAYOUTS
+
+    @property
+    def inputs(self) -> str:
+        """What a card says of how the low-resolution images came about."""
+        return REAL if self.real else self.degradation.name
+
+    def describe(self, source: str = "") -> dict[str, str]:
+        """What a card says of the data; ``source`` where the layout does not know it."""
+        return {
+            "layout": self.layout,
+            "source": _SOURCES.get(self.layout, source),
+            "split": _SPLITS.get(self.layout, "all but validation"),
+        }
 
     def _files(self) -> tuple[list[Path], list[Path]]:
         if self.layout == "ucmerced":
-            return ucmerced_files(self.root, "fit"), ucmerced_files(self.root, "validation")
-        found = find_images(self.root)
-        if len(found) == 1:
-            raise GeomoeError(f"{self.root} holds one image; training wants at least two, one to validate on")
-        every = max(2, round(1 / max(self.validation, 1e-6)))
-        kept = found[every - 1 :: every] or found[-1:]
-        return [path for path in found if path not in kept], kept
+            return ucmerced.ucmerced_files(self.root, "fit"), ucmerced.ucmerced_files(self.root, "validation")
+        if self.layout == "aid":
+            return aid.aid_files(self.root, "fit"), aid.aid_files(self.root, "validation")
+        return hold_out(find_images(self.root), self.validation, f"{self.root} holds one image")
+
+    def _measured(self, part: Part) -> RealPairs:
+        return real_pairs(
+            self.layout,
+            self.root,
+            part,
+            scale=self.scale,
+            bands=self.bands,
+            validation=self.validation,
+            stretch=self.stretch,
+            tolerance=self.tolerance,
+            tile=self.patch_size,
+        )
 
     def setup(self, stage: str | None = None) -> None:
-        if self._train is None:
-            train, validation = self._files()
-            least = self.patch_size * self.scale
-            images = [mirror_to(read_image(path, self.bands), least) for path in train]
-            self._train = ImagePairs(images, self.scale, self.degradation)
-            kept = [read_image(path, self.bands) for path in validation]
-            self._validation = ImagePairs(kept, self.scale, self.degradation)
+        if self._train is not None:
+            return
+        if self.real:
+            self._train, self._validation = self._measured("fit"), self._measured("validation")
+            return
+        train, validation = self._files()
+        least = self.patch_size * self.scale
+        images = [mirror_to(read_image(path, self.bands), least) for path in train]
+        self._train = ImagePairs(images, self.scale, self.degradation)
+        kept = [read_image(path, self.bands) for path in validation]
+        self._validation = ImagePairs(kept, self.scale, self.degradation)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self._train is not None
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         length = self.steps_per_epoch * self.batch_size
         stream = PatchStream(self._train, self.patch_size, self.scale, self.seed, epoch * length, length)
-        return DataLoader(stream, self.batch_size, pin_memory=torch.cuda.is_available())
+        return DataLoader(
+            stream, self.batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
+        )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self._validation is not None

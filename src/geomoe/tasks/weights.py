@@ -10,7 +10,6 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from geomoe.data.ucmerced import SOURCE as UCMERCED
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import Card, save
 from geomoe.tasks.average import MovingAverage
@@ -26,7 +25,8 @@ class WeightsWriter(pl.Callback):
     Best is by ``val/psnr``, on images that are not in the test split.
 
     Args:
-        source: what the data are, with source and terms, for the card; UCMerced's is known.
+        source: what the data are, with source and terms, for the card; those of published data sets
+            are known.
         licence: SPDX identifier of the weights, for the card.
     """
 
@@ -93,14 +93,8 @@ class WeightsWriter(pl.Callback):
             model=task.name,
             config=asdict(task.model.config),  # type: ignore[call-overload]
             radiometry="unit",
-            data={
-                "layout": data.layout,
-                "source": UCMERCED if data.layout == "ucmerced" else self.source,
-                "split": "fit: 1512 of the 1575 training images"
-                if data.layout == "ucmerced"
-                else "all but validation",
-            },
-            degradation=data.degradation.name,
+            data=data.describe(self.source),
+            degradation=data.inputs,
             recipe={
                 "steps": trainer.global_step,
                 "of": trainer.max_steps,

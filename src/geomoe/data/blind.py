@@ -1,0 +1,71 @@
+"""Degradations drawn at random, for models that must not rely on one of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from geomoe.data.jpeg import Jpeg
+from geomoe.data.noise import Noise
+from geomoe.data.psf import Psf
+from geomoe.data.sensor import SensorDegradation, Stage
+
+__all__ = ["DegradationMixture"]
+
+
+@dataclass(frozen=True)
+class DegradationMixture:
+    """One :class:`geomoe.data.sensor.SensorDegradation` for each sample, every parameter drawn uniformly.
+
+    Training on a family of blurs, noises and compressions is what Zhang et al. 2021 propose, "Designing a
+    Practical Degradation Model for Deep Blind Image Super-Resolution". Theirs come in any order; here they
+    come in one, in which a sensor and its ground segment apply them.
+
+    Attributes:
+        name: as in cards and on the command line.
+        mtf: range of the MTF at Nyquist, of each axis of the kernel.
+        isotropic: share of samples whose two axes are alike; the others' axes are drawn apart, and turned by
+            any angle.
+        read, shot: ranges of :class:`geomoe.data.noise.Noise`.
+        quality: range of JPEG's, both ends included; ``None`` for no compression at all.
+        compressed: share of samples that are compressed.
+        quantise: whether results are rounded and clipped to 8 bits.
+        seed: of the sample that a call without :meth:`drawn` makes.
+    """
+
+    name: str
+    mtf: tuple[float, float] = (0.05, 0.45)
+    isotropic: float = 0.5
+    read: tuple[float, float] = (0.0, 0.02)
+    shot: tuple[float, float] = (0.0, 0.0004)
+    quality: tuple[int, int] | None = (50, 95)
+    compressed: float = 0.5
+    quantise: bool = True
+    seed: int = 0
+
+    @property
+    def compresses(self) -> bool:
+        """Whether it wants 8-bit images of 3 bands."""
+        return self.quality is not None
+
+    def __call__(self, x: Tensor, scale: int) -> Tensor:
+        """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``, by the degradation of ``seed``."""
+        return self.drawn(self.seed)(x, scale)
+
+    def drawn(self, seed: int) -> SensorDegradation:
+        """The degradation of sample ``seed``: always the same one."""
+        rng = np.random.default_rng(seed)
+        first, second = (float(value) for value in rng.uniform(*self.mtf, 2))
+        angle = rng.uniform(0, math.pi)
+        psf = Psf((first, first)) if rng.random() < self.isotropic else Psf((first, second), angle)
+        stages: tuple[Stage, ...] = (Noise(rng.uniform(*self.read), rng.uniform(*self.shot)),)
+        if self.quality is not None and rng.random() < self.compressed:
+            stages += (Jpeg(int(rng.integers(*self.quality, endpoint=True))),)
+        return SensorDegradation(self.name, psf, stages, self.quantise, seed)
+
+    def unrounded(self) -> DegradationMixture:
+        """The same without its rounding to 8 bits."""
+        return replace(self, quantise=False)

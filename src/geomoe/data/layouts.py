@@ -1,0 +1,109 @@
+"""Which data set a folder is, and its parts as pairs that two sensors measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from geomoe.data.aid import aid_folder
+from geomoe.data.oli2msi import SCALE, oli2msi_files, oli2msi_folder, read_oli2msi
+from geomoe.data.paired import match_scenes, paired_folders, read_paired
+from geomoe.data.pairs import RealPairs
+from geomoe.data.sen2venus import Sen2VenusPairs, sen2venus_acquisitions
+from geomoe.data.ucmerced import ucmerced_folder
+from geomoe.errors import GeomoeError
+
+__all__ = ["REAL_LAYOUTS", "Layout", "Part", "find_layout", "hold_out", "real_pairs"]
+
+Layout = Literal["ucmerced", "aid", "folder", "paired", "sen2venus", "oli2msi"]
+Part = Literal["fit", "validation", "test"]
+
+REAL_LAYOUTS: tuple[Layout, ...] = ("paired", "sen2venus", "oli2msi")
+"""Those whose low-resolution images were measured: no degradation is applied."""
+
+_VALIDATION_PAIRS = 256
+_SCORED = 8  # low-resolution pixels: fewer may be too few for the windows of SSIM
+
+T = TypeVar("T")
+
+
+def find_layout(root: Path) -> Layout:
+    """What ``root`` looks like; ``folder`` where it is none of the known data sets."""
+    if ucmerced_folder(root) is not None:
+        return "ucmerced"
+    if aid_folder(root) is not None:
+        return "aid"
+    if oli2msi_folder(root) is not None:
+        return "oli2msi"
+    if paired_folders(root) is not None:
+        return "paired"
+    if root.is_dir() and next(root.rglob("*_05m_b*.pt"), None) is not None:
+        return "sen2venus"
+    return "folder"
+
+
+def hold_out(found: Sequence[T], share: float, what: str) -> tuple[list[T], list[T]]:
+    """What to train on and what to validate on: every k-th, for about ``share`` of all, at least one.
+
+    Raises:
+        GeomoeError: fewer than two.
+    """
+    if len(found) == 1:
+        raise GeomoeError(f"{what}; training wants at least two, one to validate on")
+    every = max(2, round(1 / max(share, 1e-6)))
+    kept = set(range(every - 1, len(found), every)) or {len(found) - 1}
+    return [x for i, x in enumerate(found) if i not in kept], [found[i] for i in sorted(kept)]
+
+
+def real_pairs(
+    layout: Layout,
+    root: Path,
+    part: Part,
+    *,
+    scale: int,
+    bands: int,
+    validation: float = 0.05,
+    stretch: bool = True,
+    tolerance: float = 0.1,
+    tile: int = 64,
+) -> RealPairs:
+    """Part of a data set whose low-resolution images were measured.
+
+    What is held out for validation is whole: images of OLI2MSI, acquisitions of Sen2Venus (of which at most
+    256 pairs are taken), scenes of a folder. Only OLI2MSI has a test part; of the others it is everything, so
+    what is to be tested on belongs in a folder of its own.
+
+    Args:
+        layout: one of ``REAL_LAYOUTS``.
+        root: of the data set.
+        part: ``fit`` and ``validation`` are what is there to train; ``test`` is to score.
+        scale: that the pairs have.
+        bands: the first ones.
+        validation: share that is held out.
+        stretch: of OLI2MSI and Sen2Venus, by the percentiles of the low-resolution image or acquisition, as
+            at inference; else reflectance, as papers score.
+        tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
+        tile: of ``paired``, side of what is kept of scenes with invalid pixels, and the least that pairs to
+            train on must share, low-resolution pixels.
+
+    Raises:
+        GeomoeError: not the layout, another scale, or files that cannot be used.
+    """
+
+    def of_part(found: Sequence[T], kind: str) -> list[T]:
+        if part == "test":
+            return list(found)
+        return hold_out(found, validation, f"{root} holds one {kind}")[part == "validation"]
+
+    if layout == "oli2msi":
+        if scale != SCALE:
+            raise GeomoeError(f"OLI2MSI has pairs at a scale of {SCALE}, not {scale}")
+        files = of_part(oli2msi_files(root, "test" if part == "test" else "train"), "pair")
+        return RealPairs([read_oli2msi(low, high, bands, stretch) for low, high in files], scale)
+    if layout == "sen2venus":
+        acquisitions = of_part(sen2venus_acquisitions(root, scale, bands, stretch), "acquisition")
+        return Sen2VenusPairs(acquisitions, scale, _VALIDATION_PAIRS if part == "validation" else None)
+    scenes = of_part(match_scenes(root, scale, tolerance), "scene with a counterpart")
+    least = tile if part == "fit" else _SCORED
+    return RealPairs(read_paired([pair for pairs in scenes for pair in pairs], bands, tile, least), scale)
