@@ -17,6 +17,8 @@ PARAMETERS = {
     ("hat_l", 4): 40_846_575,
     ("hat_light", 4): 930_186,
     ("hat_s", 4): 9_621_183,
+    ("haunet", 4): 2_666_870,  # our reading; the authors' has 2,661,926
+    ("haunet_s", 4): 587_503,  # our reading; the paper says about 596 thousand
     ("mfg_hmoe", 4): 26_397_147,
     ("mfg_hmoe", 2): 22_452_699,
     ("mfg_hmoe_light", 4): 1_151_125,
