@@ -15,6 +15,7 @@ TINY = {
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
+    "spt": {"embed_dim": 12, "depths": (2, 1), "heads": 3, "squeeze": 4, "compress": 2, "width": 6},
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
 }
 

@@ -44,7 +44,7 @@ def transposed_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -
     Returns:
         Like ``q``.
     """
-    # The length of a channel is a sum over all pixels, which half precision would lose.
+    # The length of a channel over a whole image may be more than half precision holds.
     unit_q, unit_k = (F.normalize(x.flatten(2).float(), dim=-1) for x in (q, k))
     weights = (temperature * (unit_q @ unit_k.transpose(1, 2))).softmax(-1)  # [B, C, D]
     return (weights.to(v.dtype) @ v.flatten(2)).view(q.shape)

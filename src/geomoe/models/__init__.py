@@ -3,7 +3,7 @@
 Imports torch and safetensors; no rasterio, no Lightning.
 """
 
-from geomoe.models import edsr, hat, haunet, mfg_hmoe, rcan, rrdbnet, swinir  # noqa: F401  (register themselves)
+from geomoe.models import edsr, hat, haunet, mfg_hmoe, rcan, rrdbnet, spt, swinir  # noqa: F401  (register themselves)
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import list_models
 from geomoe.models.weights import Card, LoadedModel, available_weights, create_model, load, read_card
