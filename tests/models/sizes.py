@@ -11,9 +11,11 @@ _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze"
 TINY = {
     "edsr": {"width": 8, "blocks": 2},
     "hat": _HYBRID,
+    "haunet": {"width": 8, "blocks": 1},
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
+    "spt": {"embed_dim": 12, "depths": (2, 1), "heads": 3, "squeeze": 4, "compress": 2, "width": 6},
     "swin2_mose": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6, "num_experts": 2},
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "ttst": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},

@@ -3,7 +3,18 @@
 Imports torch and safetensors; no rasterio, no Lightning.
 """
 
-from geomoe.models import edsr, hat, mfg_hmoe, rcan, rrdbnet, swin2_mose, swinir, ttst  # noqa: F401  (register themselves)
+from geomoe.models import (  # noqa: F401  (they register themselves)
+    edsr,
+    hat,
+    haunet,
+    mfg_hmoe,
+    rcan,
+    rrdbnet,
+    spt,
+    swin2_mose,
+    swinir,
+    ttst,
+)
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import list_models
 from geomoe.models.weights import Card, LoadedModel, available_weights, create_model, load, read_card
