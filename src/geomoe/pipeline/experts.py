@@ -33,10 +33,10 @@ def expert_metadata(scene: Scene, upscaler: Upscaler, tags: Mapping[str, str]) -
         "model": upscaler.name,
     }
     kernels = getattr(getattr(upscaler.model, "config", None), "kernel_sizes", None)
-    members = getattr(getattr(upscaler.model, "config", None), "experts_per_group", None)
+    members = getattr(getattr(upscaler.model, "config", None), "group_sizes", None)
     if kernels is not None:
         legend["groups"] = [
-            {"group": i, "kernel_size": k, **({} if members is None else {"experts": members})}
+            {"group": i, "kernel_size": k, **({} if members is None else {"experts": members[i - 1]})}
             for i, k in enumerate(kernels, 1)
         ]
     return same_place(
