@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from geomoe.moe import kernels
 from geomoe.moe.bank import ExpertBank
@@ -41,6 +44,15 @@ def count_flops(run: Callable[[], Any]) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode  # drags Triton in where it is installed
 
-    with kernels.switched_off(), FlopCounterMode(display=False) as counter:
+    # torch's counter knows the fused attention of accelerators, not that of the CPU.
+    fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    with kernels.switched_off(), FlopCounterMode(display=False, custom_mapping=fused) as counter:
         run()
     return int(counter.get_total_flops())
+
+
+def _attention_flops(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    """Of ``[B, heads, n, d]`` queries, ``[B, heads, m, d]`` keys and ``[B, heads, m, c]`` values."""
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
