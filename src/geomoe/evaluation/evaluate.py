@@ -40,7 +40,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found, with everything that is needed to repeat it."""
+    """What :func:`evaluate` found, with everything that is needed to repeat it.
+
+    ``by_image`` goes by an image's path below the folder that was scored.
+    """
 
     weights: str
     hash: str
@@ -50,13 +53,17 @@ class Evaluation:
     degradation: str
     overall: Scores
     by_class: dict[str, Scores]
+    by_image: dict[str, Scores]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; gains included."""
         return {
             **asdict(self),
             "overall": {**asdict(self.overall), "gain": self.overall.gain},
-            "by_class": {name: {**asdict(s), "gain": s.gain} for name, s in self.by_class.items()},
+            **{
+                part: {name: {**asdict(s), "gain": s.gain} for name, s in scores.items()}
+                for part, scores in (("by_class", self.by_class), ("by_image", self.by_image))
+            },
         }
 
 
@@ -97,6 +104,7 @@ def evaluate(
     place = pick_device(device)
     module = model.model.to(place)
     rows: dict[str, list[tuple[float, float, float, float]]] = {}
+    by_image: dict[str, Scores] = {}
     for done, path in enumerate(paths):
         low, high = degrade(read_image(path, contract.bands), contract.scale, make_small)
         low, high = to_unit(low)[None], to_unit(high)
@@ -108,6 +116,7 @@ def evaluate(
         except GeomoeError as error:
             raise GeomoeError(f"{path}: {error}") from error
         rows.setdefault(path.parent.name, []).append((*ours, *base))
+        by_image[path.relative_to(root).as_posix()] = Scores(1, *ours, *base)
         if progress:
             progress(done + 1, len(paths))
     return Evaluation(
@@ -121,4 +130,5 @@ def evaluate(
         degradation=degradation,
         overall=_mean([row for group in rows.values() for row in group]),
         by_class={name: _mean(group) for name, group in sorted(rows.items())},
+        by_image=by_image,
     )

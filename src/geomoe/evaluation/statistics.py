@@ -45,7 +45,7 @@ def bootstrap_mean(
     one seed the interval covers images alone.
 
     Args:
-        scores: ``[S, N]``, a row for each seed, a column for each image; differences of paired scores as well.
+        scores: ``[S, N]``, a row for each seed, a column for each image, or differences of such.
         level: of confidence, between 0 and 1.
         replicates: of the bootstrap.
         seed: of its draws.
