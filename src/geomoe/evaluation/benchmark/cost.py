@@ -123,7 +123,7 @@ def _time(model: nn.Module, x: Tensor) -> float:
 
 
 def _peak(weights: Path, size: int, device: torch.device) -> float:
-    command = [sys.executable, "-m", "geomoe.evaluation.benchmark.peak", str(weights), str(size), str(device)]
+    command = [sys.executable, "-m", "geomoe.evaluation.peak", str(weights), str(size), str(device)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return float(done.stdout)

@@ -57,8 +57,10 @@ def find_test_images(benchmark: Benchmark, root: Path) -> Images:
             "and name it: test: FOLDER"
         )
     test = train if benchmark.test is None else root / benchmark.test
-    if test != train and test.resolve().is_relative_to(train.resolve()):
-        raise GeomoeError(f"{test} lies below {train}: training would see the test images; keep them apart")
+    if benchmark.test is not None:
+        one, other = train.resolve(), test.resolve()
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise GeomoeError(f"train {train} and test {test} hold the same images; keep them apart")
     digest = hashlib.sha256()
     for folder in dict.fromkeys((train, test)):
         for path in find_images(folder):
@@ -176,7 +178,7 @@ class Run:
             ssim={name: scores.ssim for name, scores in found.by_image.items()},
             bicubic_psnr=found.overall.bicubic_psnr,
             bicubic_ssim=found.overall.bicubic_ssim,
-            curve=_curve(self.folder),
+            curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])),
             weights=best.hash,
             commit=best.card.commit,
             hardware=hardware(pick_device(device)),
@@ -258,7 +260,7 @@ def _state(folder: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def _curve(folder: Path) -> list[tuple[int, float]]:
+def _curve(folder: Path, steps_per_epoch: int) -> list[tuple[int, float]]:
     """Validation PSNR by step; where an interrupted run went over steps again, the later value counts."""
     found: dict[int, list[float]] = {}
     logs = sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
@@ -267,6 +269,8 @@ def _curve(folder: Path) -> list[tuple[int, float]]:
         with log.open(newline="") as file:
             for row in csv.DictReader(file):
                 if row.get("val/psnr"):
-                    mine.setdefault(int(row["step"]) + 1, []).append(float(row["val/psnr"]))
+                    # By epochs: the steps of this log are off by one after a resumption.
+                    step = (int(row["epoch"]) + 1) * steps_per_epoch
+                    mine.setdefault(step, []).append(float(row["val/psnr"]))
         found |= mine
     return [(step, fmean(values)) for step, values in sorted(found.items())]

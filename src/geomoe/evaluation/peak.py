@@ -1,6 +1,6 @@
 """Peak memory of one tile through trained weights, in a process that does nothing else.
 
-    python -m geomoe.evaluation.benchmark.peak WEIGHTS SIZE DEVICE
+    python -m geomoe.evaluation.peak WEIGHTS SIZE DEVICE
 
 Prints megabytes: of the process, Python and libraries included; on an accelerator, of its memory.
 """
