@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from geomoe.data.images import find_images
-from geomoe.data.ucmerced import ucmerced_folder
+from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
@@ -63,9 +63,15 @@ def find_test_images(benchmark: Benchmark, root: Path) -> Images:
             raise GeomoeError(f"train {train} and test {test} hold the same images; keep them apart")
     digest = hashlib.sha256()
     for folder in dict.fromkeys((train, test)):
-        for path in find_images(folder):
+        for path in _images(folder):
             digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
     return Images(train, test, digest.hexdigest())
+
+
+def _images(folder: Path) -> list[Path]:
+    if ucmerced_folder(folder) is None:
+        return find_images(folder)
+    return [*ucmerced_files(folder, "train"), *ucmerced_files(folder, "test")]
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,8 @@ def train(config: Path, checkpoint: Path | None) -> None:
         GeomoeError: it failed.
         KeyboardInterrupt: it was interrupted.
     """
-    command = [sys.executable, "-m", "geomoe.cli.main", "fit", "--config", str(config)]
+    # Lightning warns of a folder that holds something, which here it does on purpose.
+    command = [sys.executable, "-W", "ignore", "-m", "geomoe.cli.main", "fit", "--config", str(config)]
     command += [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
     with subprocess.Popen(command) as process:
         try:
