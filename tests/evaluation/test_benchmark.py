@@ -490,6 +490,14 @@ def main_status(args):
     return 0
 
 
+def test_the_file_in_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    benchmark = read_benchmark(tmp_path / "page.yaml")
+    assert benchmark.recipe_of(benchmark.arms[1])["model"]["balance"] == "bias"
+    assert "balance" not in benchmark.recipe_of(benchmark.arms[0])["model"]
+
+
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "benchmarks").glob("*.yaml"))
 
 
@@ -505,3 +513,9 @@ def test_shipped_benchmarks_are_understood(config):
         else:
             with pytest.raises(GeomoeError, match=f"arm {arm.name}: no model is called"):
                 benchmark.model_config(arm)
+
+
+def test_a_folder_that_cannot_be_made_is_named(data, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(GeomoeError, match="cannot be made"):
+        run_benchmark(read_benchmark(written(tmp_path)), data, tmp_path / "out", train=here)

@@ -41,8 +41,8 @@ def bootstrap_mean(
     """Mean over seeds and images, with a percentile interval by a bootstrap clustered by image.
 
     A replicate draws seeds with replacement and images with replacement; a drawn image comes with its scores
-    under all drawn seeds (Davison and Hinkley 1997, section 3.8; Efron and Tibshirani 1993, chapter 13). With
-    one seed the interval covers images alone.
+    under all drawn seeds (the pigeonhole bootstrap of crossed data, Owen 2007). Percentile intervals: Efron
+    and Tibshirani 1993, chapter 13. With one seed the interval covers images alone.
 
     Args:
         scores: ``[S, N]``, a row for each seed, a column for each image, or differences of such.

@@ -20,7 +20,7 @@ from geomoe.evaluation.benchmark.cost import measure_costs
 from geomoe.evaluation.benchmark.curves import draw_curves
 from geomoe.evaluation.benchmark.render import html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, write_json
-from geomoe.evaluation.benchmark.runs import Images, Run, find_test_images, plan_runs
+from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.models.registry import build
@@ -46,7 +46,7 @@ def describe_benchmark(
     """
     chosen = benchmark.choose(seeds, only)
     lines = []
-    planned = plan_runs(chosen, find_test_images(benchmark, root), out)
+    planned = plan_runs(chosen, locate_images(benchmark, root), out)
     for arm in chosen.arms:
         with torch.device("meta"):
             model = build(arm.model, benchmark.model_options(arm))
@@ -90,8 +90,12 @@ def run_benchmark(
     """
     whole, chosen = benchmark.choose(seeds, None), benchmark.choose(seeds, only)
     place = pick_device(device)
-    images = find_test_images(benchmark, root)
+    images = locate_images(benchmark, root)
     planned = plan_runs(chosen, images, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GeomoeError(f"{out} cannot be made: {error.strerror}; give another folder by --out") from error
     failed = []
     for i, run in enumerate(planned, 1):
         here = f"run {i} of {len(planned)}: {run.name}"

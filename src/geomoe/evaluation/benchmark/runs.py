@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from geomoe.evaluation.hardware import hardware
 from geomoe.models.weights import load, read_card
 from geomoe.pipeline.runner import pick_device
 
-__all__ = ["Images", "Run", "find_test_images", "plan_runs", "train"]
+__all__ = ["Images", "Run", "locate_images", "plan_runs", "train"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Images:
     digest: str
 
 
-def find_test_images(benchmark: Benchmark, root: Path) -> Images:
+def locate_images(benchmark: Benchmark, root: Path) -> Images:
     """The images of a benchmark below ``root``.
 
     Raises:
@@ -167,6 +168,10 @@ class Run:
         written = self.trained >= self.steps
         return written and checkpoint.stat().st_mtime_ns >= last.stat().st_mtime_ns
 
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(self.config["trainer"].get("accelerator") == "cpu")
+
     def _score(self, device: str) -> Result:
         best = load(str(self.folder / "best.safetensors"))
         settings = self.config["data"]["degradation"], self.config["model"]["protocol"]
@@ -187,7 +192,7 @@ class Run:
             curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])),
             weights=best.hash,
             commit=best.card.commit,
-            hardware=hardware(pick_device(device)),
+            hardware=hardware("cpu" if self._on_cpu else pick_device("auto")),
             config={**self.config, "model_config": asdict(best.model.config)},  # type: ignore[call-overload]
         )
 
@@ -248,7 +253,7 @@ def train(config: Path, checkpoint: Path | None) -> None:
             process.terminate()
             process.wait()
             raise
-    if status == 130:
+    if status in (130, -signal.SIGINT):
         raise KeyboardInterrupt
     if status:
         raise GeomoeError(f"training ended with status {status}; the reason is above")
