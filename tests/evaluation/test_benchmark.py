@@ -119,7 +119,8 @@ def test_two_arms_and_two_seeds_make_a_table(finished):
     ]  # fmt: skip
     assert dense.difference.mean == pytest.approx(np.mean(by_image))
     assert "run 4 of 4: dense, seed 1" in " ".join(said)
-    assert "left" in said[2]
+    assert [i for i, line in enumerate(said) if line.endswith(" left")] == [3, 6, 9]
+    assert sum("scoring" in line for line in said) == 4
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -104,7 +104,7 @@ def run_benchmark(
             continue
         say(f"{here}, {_stands(run)}{_left(planned[i - 1 :], planned)}")
         try:
-            result = run.carry_out(train or runs.train, device)
+            result = run.carry_out(train or runs.train, device, say)
         except GeomoeError as error:
             failed.append(run.name)
             say(f"{run.name} failed: {error}")

@@ -122,12 +122,15 @@ class Run:
             return 0
         return int(read_card(last).recipe["steps"])
 
-    def carry_out(self, train: Callable[[Path, Path | None], None], device: str) -> Result:
+    def carry_out(
+        self, train: Callable[[Path, Path | None], None], device: str, say: Callable[[str], None]
+    ) -> Result:
         """Train to the end, score the best weights, write the result.
 
         Args:
             train: given ``fit.yaml`` and the checkpoint to go on from.
             device: that scores.
+            say: given a line when training has ended.
         """
         self._begin()
         if not self._complete():
@@ -142,6 +145,7 @@ class Run:
                 state = _state(self.folder) or {"hash": self.hash, "seconds": 0.0}
                 state["seconds"] += time.monotonic() - began
                 write_json(self.folder / "state.json", state)
+        say(f"{self.name}: scoring the best weights on the test images")
         result = self._score(device)
         write_json(self.folder / "result.json", result)
         return result
