@@ -10,26 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
 import geomoe
-
-
-def hardware() -> str:
-    """Processor and number of its cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+from geomoe.evaluation.hardware import hardware
 
 
 def measure(name: str, scale: int, size: int, runs: int) -> dict[str, object]:

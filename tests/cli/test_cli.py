@@ -74,6 +74,32 @@ def test_upscale_writes_the_scene_and_the_map(capsys, scene, weights, tmp_path):
     assert "tiles 1/1" in heard, "plain lines where the output is no terminal"
 
 
+@pytest.mark.parametrize("head", ["gated", "dense"])
+def test_a_model_of_one_expert_has_no_map(capsys, scene, tmp_path, head):
+    model = tiny("mfg_hmoe", head=head)
+    save(tmp_path / "one.safetensors", model, card_of(model))
+    asked = ("upscale", scene, tmp_path / "out.tif", "--scale", 2, "--model", tmp_path / "one.safetensors")
+    status, _, heard = run(capsys, *asked, "--experts", tmp_path / "experts.tif")
+    assert status == 1
+    assert "one has one expert for all pixels" in heard
+    assert not (tmp_path / "out.tif").exists()
+    assert run(capsys, *asked)[0] == 0
+
+
+def test_the_legend_knows_groups_of_unequal_size(capsys, scene, tmp_path):
+    model = tiny("mfg_hmoe", kernel_sizes=(1, 3, 5), experts_per_group=(2, 3, 2))
+    save(tmp_path / "three.safetensors", model, card_of(model))
+    experts = tmp_path / "experts.tif"
+    status, _, heard = run(
+        capsys, "upscale", scene, tmp_path / "out.tif", "--scale", 2,
+        "--model", tmp_path / "three.safetensors", "--experts", experts,
+    )  # fmt: skip
+    assert status == 0, heard
+    with rasterio.open(experts) as file:
+        groups = json.loads(file.tags()["GEOMOE_LEGEND"])["groups"]
+    assert [(g["kernel_size"], g["experts"]) for g in groups] == [(1, 2), (3, 3), (5, 2)]
+
+
 def test_dry_run_tells_and_writes_nothing(capsys, scene, weights, tmp_path):
     before = sorted(tmp_path.iterdir())
     status, said, _ = run(

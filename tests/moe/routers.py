@@ -39,6 +39,7 @@ def biased(router: moe.Router) -> moe.Router:
 ROUTERS = {
     "softmax": Case(moe.softmax_router, dense=True),
     "dual": Case(lambda c, e: moe.dual_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
+    "single": Case(lambda c, e: moe.single_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
     "noisy_top_k": Case(moe.noisy_top_k_router),
     "switch": Case(moe.switch_router),
     "gshard": Case(moe.gshard_router),

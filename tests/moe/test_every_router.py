@@ -194,3 +194,11 @@ def test_permuting_experts_with_their_gates_changes_nothing(name):
         for stack in (*bank.parameters(), *states):
             stack.copy_(stack[order].clone())
     torch.testing.assert_close(moe.MoE(made, bank)(rows, signals), before, atol=1e-5, rtol=1e-4)
+
+
+def test_fused_attention_is_counted():
+    """Two products of 5 x 7 pairs, 8 deep, for each of 2 x 3 heads."""
+    q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
+    with torch.inference_mode():
+        found = moe.count_flops(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, k))
+    assert found == 2 * 2 * (2 * 3) * (5 * 7) * 8

@@ -22,7 +22,9 @@ _COMMANDS = {
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
+    "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
+_EXTRAS = {"lightning": "train", "jsonargparse": "train", "tensorboard": "train", "yaml": "train"}
 
 
 class _Lazy(click.Group):
@@ -72,7 +74,7 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extra = {"lightning": "train", "jsonargparse": "train", "tensorboard": "train"}.get(error.name or "")
+        extra = _EXTRAS.get(error.name or "")
         if extra is None:
             raise
         _fail(f"this command needs {error.name}; install it by: pip install 'geomoe[{extra}]'")

@@ -51,7 +51,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found, with everything that is needed to repeat it."""
+    """What :func:`evaluate` found, with everything that is needed to repeat it.
+
+    ``by_image`` goes by an image's path below the folder that was scored.
+    """
 
     weights: str
     hash: str
@@ -61,6 +64,7 @@ class Evaluation:
     degradation: str
     overall: Scores
     by_class: dict[str, Scores]
+    by_image: dict[str, Scores]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; gains included."""
@@ -68,6 +72,7 @@ class Evaluation:
             **asdict(self),
             "overall": self.overall.as_dict(),
             "by_class": {name: s.as_dict() for name, s in self.by_class.items()},
+            "by_image": {name: s.as_dict() for name, s in self.by_image.items()},
         }
 
 
@@ -108,7 +113,7 @@ def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Spl
             low, high = degrade(image, contract.scale, drawn)
             # Rasters of other types than uint8 are never rounded.
             made = drawn if image.dtype == torch.uint8 else drawn.unrounded()
-            yield path.parent.name, str(path), low, high, made
+            yield path.parent.name, path.relative_to(root).as_posix(), low, high, made
 
     n = len(paths)
     return n, f"{n} {split} images of {of}" if of else f"all {n} images of a folder", cases()
@@ -122,7 +127,7 @@ def _measured(root: Path, contract: ModelContract) -> _Cases:
             "scores; give their folder, or the name of a degradation"
         )
     pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands)
-    cases = ((layout, f"pair {i} of {root}", *pairs[i], None) for i in range(len(pairs)))
+    cases = ((layout, f"pair {i}", *pairs[i], None) for i in range(len(pairs)))
     return len(pairs), f"{len(pairs)} measured pairs of layout {layout}", cases
 
 
@@ -164,6 +169,7 @@ def evaluate(
     place = pick_device(device)
     module = model.model.to(place)
     rows: dict[str, list[_Row]] = {}
+    by_image: dict[str, Scores] = {}
     for done, (group, name, low, high, make_small) in enumerate(cases):
         low, high = to_unit(low)[None], to_unit(high)
         with torch.inference_mode():
@@ -176,8 +182,10 @@ def evaluate(
                 for x in (result, bicubic)
             ]
         except GeomoeError as error:
-            raise GeomoeError(f"{name}: {error}") from error
-        rows.setdefault(group, []).append(_Row(ours, base, *further))
+            raise GeomoeError(f"{root / name}: {error}") from error
+        row = _Row(ours, base, *further)
+        rows.setdefault(group, []).append(row)
+        by_image[name] = _mean([row], names)
         if progress:
             progress(done + 1, count)
     return Evaluation(
@@ -189,4 +197,5 @@ def evaluate(
         degradation=degradation,
         overall=_mean([row for group in rows.values() for row in group], names),
         by_class={name: _mean(group, names) for name, group in sorted(rows.items())},
+        by_image=by_image,
     )

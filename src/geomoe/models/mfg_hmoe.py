@@ -32,16 +32,24 @@ from geomoe.models.registry import register
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.published import dual_router
+from geomoe.moe.published import dual_router, single_router
+from geomoe.moe.router import Router
 from geomoe.moe.units import Neighbourhoods, Pixels
 from geomoe.moe.weights import RoutingMode
 
 __all__ = ["MfgHmoe", "MfgHmoeConfig"]
 
 SCALES = (2, 3, 4, 8)
+_NAMED = {
+    "base": ("none", "bicubic"),
+    "channel_pool": ("image", "window"),
+    "head": ("routed", "gated", "dense"),
+    "router": ("dual", "single"),
+    "signals": ("levels", "last"),
+}
 _POSITIVE = (
-    "bands", "embed_dim", "heads", "window", "compress", "squeeze", "experts_per_group", "top_k", "width",
-    "expert_width", "router_width",
+    "bands", "embed_dim", "heads", "window", "compress", "squeeze", "top_k", "width", "expert_width",
+    "router_width",
 )  # fmt: skip
 
 
@@ -63,8 +71,14 @@ class MfgHmoeConfig:
         overlap: how much larger key windows of the OCAB are.
         drop_path: stochastic depth of the last block; rises linearly from 0.
         kernel_sizes: kernel size of each of the N groups of experts.
-        experts_per_group: M.
+        experts_per_group: M, the same in every group, or one number for each.
         top_k: K, experts run for each pixel.
+        router: ``dual`` (the paper's: a group, then an expert of it), or ``single``, one gate over all.
+        signals: what the routers see: ``levels`` (the paper's MFA), or the ``last`` RHAG alone, through the
+            same convolutions.
+        head: ``routed`` (the paper's), or what it is measured against: ``dense``, one 3x3 convolution as wide
+            as an expert, or ``gated``, the same times the weight that the routers give their first choice.
+            ``dense`` has no routers; neither has experts, and what describes them is without effect.
         routing: ``soft``, ``straight_through`` or ``hard``; see :data:`geomoe.moe.RoutingMode`.
         width: channels before the experts.
         expert_width: channels after an expert's pixel shuffle.
@@ -87,8 +101,11 @@ class MfgHmoeConfig:
     overlap: float = 0.5
     drop_path: float = 0.1
     kernel_sizes: tuple[int, ...] = (1, 3)
-    experts_per_group: int = 8
+    experts_per_group: int | tuple[int, ...] = 8
     top_k: int = 1
+    router: Literal["dual", "single"] = "dual"
+    signals: Literal["levels", "last"] = "levels"
+    head: Literal["routed", "gated", "dense"] = "routed"
     routing: RoutingMode = "soft"
     width: int = 64
     expert_width: int = 64
@@ -106,6 +123,14 @@ class MfgHmoeConfig:
             values = getattr(self, name)
             if not values or any(not isinstance(v, int) or v < 1 for v in values):
                 raise ValueError(f"{name}={values!r}: expected whole numbers from 1, at least one of them")
+        sizes = self.experts_per_group
+        if any(not isinstance(m, int) or m < 1 for m in (sizes if isinstance(sizes, tuple) else (sizes,))):
+            raise ValueError(f"experts_per_group={sizes!r}: expected whole numbers from 1")
+        if isinstance(sizes, tuple) and len(sizes) != len(self.kernel_sizes):
+            raise ValueError(
+                f"experts_per_group={sizes!r}: expected one number, or one for each of "
+                f"kernel_sizes={self.kernel_sizes!r}"
+            )
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
         if self.overlap < 0 or self.mlp_ratio <= 0:
@@ -118,10 +143,15 @@ class MfgHmoeConfig:
             raise ValueError(f"heads={self.heads}: expected a divisor of embed_dim={self.embed_dim}")
         if self.window % 2:
             raise ValueError(f"window={self.window}: expected an even number")
-        if self.base not in ("none", "bicubic"):
-            raise ValueError(f"base={self.base!r}: expected none or bicubic")
-        if self.channel_pool not in ("image", "window"):
-            raise ValueError(f"channel_pool={self.channel_pool!r}: expected image or window")
+        for name, known in _NAMED.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {' or '.join(known)}")
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Experts in each group."""
+        sizes = self.experts_per_group
+        return (sizes,) * len(self.kernel_sizes) if isinstance(sizes, int) else sizes
 
 
 class MultiLevelAggregation(nn.Module):
@@ -141,6 +171,33 @@ class MultiLevelAggregation(nn.Module):
         return F.leaky_relu(self.conv(self.norm(total)))
 
 
+def _router(c: MfgHmoeConfig) -> Router:
+    make = dual_router if c.router == "dual" else single_router
+    return make(c.router_width, c.group_sizes, c.top_k, c.routing)
+
+
+class OneExpert(nn.Module):
+    """The controls of routing: one convolution for every pixel, and perhaps the routers' gate on its result.
+
+    What a routed head gains over the gated one is what choosing between experts is worth; what the gated one
+    gains over the dense one is the modulation by the gate.
+    """
+
+    def __init__(self, c: MfgHmoeConfig) -> None:
+        super().__init__()
+        self.router = _router(c) if c.head == "gated" else None
+        self.conv = nn.Conv2d(c.width, c.expert_width * c.scale**2, 3, padding=1)
+
+    def forward(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
+        out: Tensor = self.conv(x)
+        if self.router is None or signals is None:
+            return out
+        pixels = Pixels.of(x)
+        plan = self.router(pixels.to_rows(signals), pixels.grid)
+        plan = plan if trace is None else trace.record(plan)
+        return out * pixels.from_rows(plan.weights[:, :1]).to(out.dtype)
+
+
 class RoutedUpsampler(nn.Module):
     """DR-HMoE, equations 4 to 7: every pixel upsampled by the experts that its routers chose."""
 
@@ -148,10 +205,15 @@ class RoutedUpsampler(nn.Module):
         super().__init__()
         self.scale = c.scale
         self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
-        members, outputs = c.experts_per_group, c.expert_width * c.scale**2
-        router = dual_router(c.router_width, (members,) * len(c.kernel_sizes), c.top_k, c.routing)
-        bank = HeterogeneousBank([ConvExperts(c.width, outputs, k, members) for k in c.kernel_sizes])
-        self.routed = MoE(router, bank)
+        if c.head == "routed":
+            router, outputs = _router(c), c.expert_width * c.scale**2
+            sizes = zip(c.kernel_sizes, c.group_sizes, strict=True)
+            self.routed = MoE(
+                router, HeterogeneousBank([ConvExperts(c.width, outputs, k, m) for k, m in sizes])
+            )
+        else:
+            self.one = OneExpert(c)
+        self.routes = c.head == "routed"
         self.last = nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
         if c.base == "bicubic":
             # From a noisy start, training first shrinks all of the head's factors towards zero, where
@@ -159,13 +221,18 @@ class RoutedUpsampler(nn.Module):
             self.last.weight.data *= 0.01
             self.last.bias.data *= 0.01  # type: ignore[union-attr]
 
-    def forward(self, features: Tensor, signals: Tensor, trace: RoutingTrace | None) -> Tensor:
+    def forward(self, features: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""
-        pixels = Pixels.of(features)
-        around = Neighbourhoods.of(F.leaky_relu(self.narrow(features)), self.routed.bank.reach)
-        rows = self.routed(around, pixels.to_rows(signals), grid=pixels.grid, trace=trace)
-        out: Tensor = self.last(F.pixel_shuffle(pixels.from_rows(rows), self.scale))
+        x = F.leaky_relu(self.narrow(features))
+        wide = self._choose(x, signals, trace) if self.routes else self.one(x, signals, trace)
+        out: Tensor = self.last(F.pixel_shuffle(wide, self.scale))
         return out
+
+    def _choose(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
+        assert signals is not None
+        pixels, around = Pixels.of(x), Neighbourhoods.of(x, self.routed.bank.reach)
+        rows = self.routed(around, pixels.to_rows(signals), grid=pixels.grid, trace=trace)
+        return pixels.from_rows(rows)
 
 
 class MfgHmoe(nn.Module):
@@ -191,7 +258,10 @@ class MfgHmoe(nn.Module):
         feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
         shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
-        self.aggregate = MultiLevelAggregation(c.embed_dim, c.router_width, len(c.depths))
+        self.seen = len(c.depths) if c.signals == "levels" else 1
+        self.aggregate = (
+            None if c.head == "dense" else MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
+        )
         self.upsample = RoutedUpsampler(c)
 
     @property
@@ -212,9 +282,11 @@ class MfgHmoe(nn.Module):
         """
         height, width = x.shape[-2:]
         deep, levels = self.trunk(pad_to_multiple(x, self.config.window) - 0.5)
-        signals = self.aggregate(levels).permute(0, 3, 1, 2)
+        signals = None
+        if self.aggregate is not None:
+            signals = self.aggregate(levels[-self.seen :]).permute(0, 3, 1, 2)[..., :height, :width]
         # The padding has done its work: only true pixels are routed and upsampled.
-        out: Tensor = self.upsample(deep[..., :height, :width], signals[..., :height, :width], trace)
+        out: Tensor = self.upsample(deep[..., :height, :width], signals, trace)
         if self.config.base == "bicubic":
             return out + F.interpolate(x, scale_factor=self.config.scale, mode="bicubic")
         return out + 0.5

@@ -36,6 +36,7 @@ __all__ = [
     "hash_router",
     "hyperplane_router",
     "noisy_top_k_router",
+    "single_router",
     "softmax_router",
     "stochastic_router",
     "switch_router",
@@ -62,6 +63,18 @@ def dual_router(
         TopK(top_k, mode),
         prefer=[BestGroup(group_sizes), LossFreeBias(group_sizes)],
     )
+
+
+def single_router(
+    channels: int, group_sizes: tuple[int, ...], top_k: int = 1, mode: RoutingMode = "soft"
+) -> Router:
+    """One gate over the experts of all groups: what MFG-HMoE's Table III compares :func:`dual_router` with.
+
+    Starts as decided as that one, and has a loss-free bias too.
+    """
+    score = LinearScore(channels, sum(group_sizes), gain=4.0)
+    score.group_sizes = group_sizes
+    return Router(score, TopK(top_k, mode), prefer=[LossFreeBias((score.num_experts,))])
 
 
 def noisy_top_k_router(channels: int, num_experts: int, top_k: int = 2) -> Router:

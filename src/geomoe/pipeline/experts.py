@@ -21,7 +21,11 @@ _MOST = 255
 
 
 def expert_metadata(scene: Scene, upscaler: Upscaler, tags: Mapping[str, str]) -> CogMetadata:
-    """Metadata of an expert map: the source's grid, three uint8 bands, 0 where the source is not valid."""
+    """Metadata of an expert map: the source's grid, three uint8 bands, 0 where the source is not valid.
+
+    Raises:
+        GeomoeError: a model without experts to choose from.
+    """
     legend = {
         "bands": {
             "group": "first choice, 1..groups",
@@ -32,11 +36,15 @@ def expert_metadata(scene: Scene, upscaler: Upscaler, tags: Mapping[str, str]) -
         "layer": "the last layer that routes, first group of bands",
         "model": upscaler.name,
     }
-    kernels = getattr(getattr(upscaler.model, "config", None), "kernel_sizes", None)
-    members = getattr(getattr(upscaler.model, "config", None), "experts_per_group", None)
+    config = getattr(upscaler.model, "config", None)
+    if getattr(config, "head", "routed") != "routed":
+        raise GeomoeError(
+            f"{upscaler.name} has one expert for all pixels, no map to draw; leave out --experts"
+        )
+    kernels, members = (getattr(config, name, None) for name in ("kernel_sizes", "group_sizes"))
     if kernels is not None:
         legend["groups"] = [
-            {"group": i, "kernel_size": k, **({} if members is None else {"experts": members})}
+            {"group": i, "kernel_size": k, **({} if members is None else {"experts": members[i - 1]})}
             for i, k in enumerate(kernels, 1)
         ]
     return same_place(

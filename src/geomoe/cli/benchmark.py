@@ -1,0 +1,62 @@
+"""``geomoe benchmark``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from geomoe.errors import GeomoeError
+
+__all__ = ["benchmark"]
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--data", "root", type=click.Path(path_type=Path), default="data", show_default=True,
+              help="Folder of the images.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/CONFIG]")
+@click.option("--seeds", help="Such as 0,1,2; instead of those of CONFIG.")
+@click.option("--only", metavar="ARM,...", help="Run these arms alone.")
+@click.option("--device", default="auto", show_default=True, help="That scores and measures.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and write nothing.")
+def benchmark(
+    config: Path,
+    root: Path,
+    out: Path | None,
+    seeds: str | None,
+    only: str | None,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """Train the arms of CONFIG with several seeds under one budget, and write one table.
+
+    Goes on where it stopped: finished runs are not repeated.
+    """
+    from geomoe.evaluation.benchmark import read_benchmark
+    from geomoe.evaluation.benchmark.run import describe_benchmark, run_benchmark
+
+    read = read_benchmark(config)
+    out = Path("runs") / config.stem if out is None else out
+    numbers = None if seeds is None else _numbers(seeds)
+    names = None if only is None else [name.strip() for name in only.split(",")]
+    if dry_run:
+        click.echo("\n".join(describe_benchmark(read, root, out, seeds=numbers, only=names)))
+        return
+    run_benchmark(
+        read,
+        root,
+        out,
+        seeds=numbers,
+        only=names,
+        device=device,
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo((out / "table.md").read_text())
+
+
+def _numbers(seeds: str) -> list[int]:
+    try:
+        return [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise GeomoeError(f"--seeds {seeds}: expected whole numbers with commas, such as 0,1,2") from None

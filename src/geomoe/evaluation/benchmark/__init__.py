@@ -1,0 +1,12 @@
+"""Models beside each other: the same budget, the same images, several seeds, one table.
+
+config   what is compared, as a file says it
+runs     every arm trained with every seed, scored once, resumed where it stopped
+cost     parameters, operations, time and memory of a tile
+table    scores with intervals and paired tests; render writes them, curves draws validation
+"""
+
+from geomoe.evaluation.benchmark.config import Arm, Benchmark, read_benchmark
+from geomoe.evaluation.benchmark.run import run_benchmark
+
+__all__ = ["Arm", "Benchmark", "read_benchmark", "run_benchmark"]

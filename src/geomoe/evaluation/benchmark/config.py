@@ -1,0 +1,269 @@
+"""What a benchmark compares, as a YAML file says it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+
+from geomoe.data.degradation import get_degradation
+from geomoe.errors import GeomoeError
+from geomoe.metrics.protocol import get_protocol
+from geomoe.models.registry import config_of
+from geomoe.tasks.average import MovingAverage
+from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.weights import WeightsWriter
+
+__all__ = ["Arm", "Benchmark", "Paper", "Recipe", "read_benchmark"]
+
+Recipe = dict[str, dict[str, Any]]
+"""Options of ``geomoe fit`` by section: ``trainer``, ``model``, ``data``, ``ema``, ``weights``."""
+
+_SECTIONS: dict[str, type] = {
+    "trainer": pl.Trainer,
+    "model": SuperResolution,
+    "data": SuperResolutionData,
+    "ema": MovingAverage,
+    "weights": WeightsWriter,
+}
+# What is the same for all arms by definition, or differs by definition, is no part of the recipe.
+_TAKEN = {
+    "trainer": ("logger", "default_root_dir"),
+    "model": ("model", "options", "scale", "bands", "protocol", "seed"),
+    "data": ("root", "scale", "degradation", "seed"),
+}
+_KEYS = (
+    "title", "flagship", "scale", "degradation", "protocol", "seeds", "train", "test", "recipe", "arms",
+)  # fmt: skip
+_OPTIONAL = {"degradation": "bilinear", "protocol": "mfg_hmoe", "train": "", "test": None}
+_ARM_KEYS = ("label", "model", "options", "recipe", "paper")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper prints for an arm: PSNR in dB, SSIM."""
+
+    psnr: float
+    ssim: float | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table.
+
+    Attributes:
+        name: of its folder and on the command line.
+        label: in the table.
+        model: name in the registry. Whether it is there is asked when the benchmark is run.
+        options: of the model's configuration.
+        recipe: where its training differs from that of the others.
+        paper: the scores that a paper prints.
+    """
+
+    name: str
+    label: str
+    model: str
+    options: dict[str, Any]
+    recipe: Recipe
+    paper: Paper | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Arms, and all that is the same for them.
+
+    Attributes:
+        title: of the table.
+        flagship: name of the arm that the others are tested against.
+        scale: 2, 3, 4 or 8.
+        degradation: of the inputs, in training and in the test.
+        protocol: of the scores, in validation and in the test.
+        seeds: each arm is trained with each.
+        train: folder of the training images below that of the data; empty for that folder itself.
+        test: folder of the test images below that of the data. None where the data's layout has a test
+            split of its own.
+        recipe: of the training.
+        arms: at least one.
+    """
+
+    title: str
+    flagship: str
+    scale: int
+    degradation: str
+    protocol: str
+    seeds: tuple[int, ...]
+    train: str
+    test: str | None
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+
+    def recipe_of(self, arm: Arm) -> Recipe:
+        """The recipe with what ``arm`` changes."""
+        return {
+            section: {**self.recipe.get(section, {}), **arm.recipe.get(section, {})}
+            for section in _SECTIONS
+            if section in self.recipe or section in arm.recipe
+        }
+
+    def steps(self, arm: Arm) -> int:
+        """Optimiser steps of one run of ``arm``."""
+        return int(self.recipe_of(arm)["trainer"]["max_steps"])
+
+    @property
+    def bands(self) -> int:
+        """Channels of the images."""
+        return int(self.recipe.get("data", {}).get("bands", 3))
+
+    def model_options(self, arm: Arm) -> dict[str, Any]:
+        """Options of the arm's model, with those that are the same for all arms."""
+        return {"scale": self.scale, "bands": self.bands, **arm.options}
+
+    def model_config(self, arm: Arm) -> Any:
+        """Every option of the arm's model; raises GeomoeError where there is no such model or option."""
+        try:
+            return config_of(arm.model, self.model_options(arm))
+        except GeomoeError as error:
+            raise GeomoeError(f"arm {arm.name}: {error}; change it, or leave it out by --only") from error
+
+    def choose(self, seeds: Iterable[int] | None, only: Iterable[str] | None) -> Benchmark:
+        """With other seeds, or some of the arms alone; the flagship stays what it is."""
+        chosen = self.arms if only is None else tuple(self._arm(name) for name in only)
+        return replace(self, seeds=self.seeds if seeds is None else _seeds(list(seeds)), arms=chosen)
+
+    def _arm(self, name: str) -> Arm:
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise GeomoeError(f"no arm is called {name!r}; there are: {', '.join(a.name for a in self.arms)}")
+
+
+def read_benchmark(path: str | Path) -> Benchmark:
+    """The benchmark that a YAML file describes.
+
+    Raises:
+        GeomoeError: no such file, no YAML, an unknown or missing key, or a value that cannot be.
+    """
+    path = Path(path)
+    try:
+        found = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise GeomoeError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GeomoeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _benchmark(found)
+    except GeomoeError as error:
+        raise GeomoeError(f"{path.name}: {error}") from error
+
+
+def _benchmark(found: object) -> Benchmark:
+    given = {**_OPTIONAL, **_mapping(found, "the file", _KEYS)}
+    missing = [key for key in _KEYS if key not in given]
+    if missing:
+        raise GeomoeError(f"{missing[0]} is missing; a benchmark has: {', '.join(_KEYS)}")
+    for key in ("title", "flagship", "degradation", "protocol", "train"):
+        _expect(isinstance(given[key], str), key, given[key], "text")
+    _expect(given["scale"] in (2, 3, 4, 8), "scale", given["scale"], "2, 3, 4 or 8")
+    _expect(given["test"] is None or isinstance(given["test"], str), "test", given["test"], "a folder's name")
+    get_degradation(given["degradation"])
+    get_protocol(given["protocol"])
+    arms = _mapping(given["arms"], "arms")
+    _expect(bool(arms), "arms", arms, "at least one")
+    benchmark = Benchmark(
+        **{
+            **given,
+            "seeds": _seeds(given["seeds"]),
+            "recipe": _recipe(given["recipe"], "recipe"),
+            "arms": tuple(_arm(name, arm) for name, arm in arms.items()),
+        }
+    )
+    benchmark._arm(benchmark.flagship)
+    for arm in benchmark.arms:
+        _check_steps(benchmark, arm)
+    return benchmark
+
+
+def _arm(name: object, found: object) -> Arm:
+    _expect(isinstance(name, str) and _NAME.fullmatch(name) is not None, "arm", name, "letters, digits, _.+-")
+    where = f"arms.{name}"
+    given = _mapping(found, where, _ARM_KEYS)
+    _expect(isinstance(given.get("model"), str), f"{where}.model", given.get("model"), "the name of a model")
+    options = _mapping(given.get("options") or {}, f"{where}.options")
+    for key in ("scale", "bands"):
+        if key in options:
+            raise GeomoeError(f"{where}.options: {key} is the same for all arms; leave it out here")
+    recipe = _recipe(given.get("recipe") or {}, f"{where}.recipe")
+    if "bands" in recipe.get("data", {}):
+        raise GeomoeError(f"{where}.recipe.data: bands is the same for all arms; leave it out here")
+    return Arm(
+        name=str(name),
+        label=str(given.get("label", name)),
+        model=given["model"],
+        options=options,
+        recipe=recipe,
+        paper=_paper(given["paper"], f"{where}.paper") if "paper" in given else None,
+    )
+
+
+def _paper(found: object, where: str) -> Paper:
+    given = _mapping(found, where, ("psnr", "ssim"))
+    for key in ("psnr", "ssim"):
+        value = given.get(key)
+        good = isinstance(value, int | float) or (key == "ssim" and value is None)
+        _expect(good, f"{where}.{key}", value, "a number")
+    return Paper(given["psnr"], given.get("ssim"))
+
+
+def _recipe(found: object, where: str) -> Recipe:
+    recipe = {}
+    for section, options in _mapping(found, where, tuple(_SECTIONS)).items():
+        place = f"{where}.{section}"
+        taken = _TAKEN.get(section, ())
+        known = [key for key in inspect.signature(_SECTIONS[section]).parameters if key not in taken]
+        for key in _mapping(options, place):
+            if key in taken:
+                raise GeomoeError(f"{place}.{key} is set by the benchmark; leave it out")
+        recipe[section] = _mapping(options, place, known)
+    return recipe
+
+
+def _check_steps(benchmark: Benchmark, arm: Arm) -> None:
+    recipe = benchmark.recipe_of(arm)
+    steps = recipe.get("trainer", {}).get("max_steps")
+    _expect(isinstance(steps, int) and steps > 0, "recipe.trainer.max_steps", steps, "a whole number from 1")
+    usual = inspect.signature(SuperResolutionData).parameters["steps_per_epoch"].default
+    every = recipe.get("data", {}).get("steps_per_epoch", usual)
+    good = isinstance(every, int) and every > 0 and benchmark.steps(arm) % every == 0
+    _expect(good, "recipe.data.steps_per_epoch", every, f"a divisor of max_steps={steps}")
+
+
+def _seeds(found: object) -> tuple[int, ...]:
+    good = isinstance(found, list) and found and all(type(s) is int and s >= 0 for s in found)
+    _expect(bool(good), "seeds", found, "a list of whole numbers from 0, such as [0, 1, 2]")
+    assert isinstance(found, list)
+    _expect(len(set(found)) == len(found), "seeds", found, "each seed once")
+    return tuple(found)
+
+
+def _mapping(found: object, where: str, known: Iterable[str] | None = None) -> dict[str, Any]:
+    if not isinstance(found, Mapping):
+        raise GeomoeError(f"{where}: expected names with values, found {found!r}")
+    if known is not None:
+        names = list(known)
+        for key in found:
+            if key not in names:
+                raise GeomoeError(f"{where} has no {key!r}; it has: {', '.join(names)}")
+    return dict(found)
+
+
+def _expect(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise GeomoeError(f"{name}={value!r}: expected {expected}")

@@ -1,0 +1,133 @@
+"""A table as Markdown, LaTeX and one self-contained page of HTML, all with the same cells."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+from geomoe.evaluation.benchmark.table import Row, Table
+
+__all__ = ["cells", "html", "latex", "markdown"]
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
+body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.3rem; }
+dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; }
+dt { color: #666; }
+dd { margin: 0; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #222; }
+tr.flagship { background: #eef4fb; font-weight: 600; }
+img { max-width: 100%; }
+"""
+
+
+def cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Titles of the columns, and the text of every cell by row."""
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("arm", lambda r: r.label),
+        ("parameters", lambda r: f"{r.cost.parameters:,}"),
+        ("active per pixel", lambda r: f"{r.cost.active:,}"),
+        ("GMAC", lambda r: f"{r.cost.gmac:.2f}"),
+        ("s/tile", lambda r: f"{r.cost.seconds:.3g}"),
+        ("peak MB", lambda r: f"{r.cost.peak_mb:.0f}"),
+        ("training min", lambda r: f"{r.training_seconds / 60:.1f}"),
+        ("PSNR dB", lambda r: f"{r.psnr.mean:.3f} ± {r.psnr.half:.3f}"),
+        ("SSIM", lambda r: f"{r.ssim.mean:.4f} ± {r.ssim.half:.4f}"),
+        (f"dB to {table.flagship}", _difference),
+        ("p", lambda r: "" if r.p is None else "< 0.0001" if r.p < 1e-4 else f"{r.p:.4f}"),
+    ]
+    if any(row.paper for row in table.rows):
+        columns += [("paper: PSNR", lambda r: f"{r.paper.psnr:.4f}" if r.paper else "")]
+    if any(row.paper and row.paper.ssim is not None for row in table.rows):
+        columns += [("paper: SSIM", _paper_ssim)]
+    return [title for title, _ in columns], [[text(row) for _, text in columns] for row in table.rows]
+
+
+def _difference(row: Row) -> str:
+    d = row.difference
+    return "" if d is None else f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+
+
+def _paper_ssim(row: Row) -> str:
+    return f"{row.paper.ssim:.4f}" if row.paper and row.paper.ssim is not None else ""
+
+
+def markdown(table: Table) -> str:
+    """For a README."""
+    titles, rows = cells(table)
+    lines = [f"# {table.title}", ""]
+    lines += [f"- {name}: {value}" for name, value in table.header.items()]
+    lines += ["", _line(titles), "|---" + "|---:" * (len(titles) - 1) + "|"]
+    lines += [_line(row) for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+
+
+def _line(texts: list[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def latex(table: Table) -> str:
+    """A ``table`` environment; needs no package."""
+    titles, rows = cells(table)
+    body = [" & ".join(_tex(text) for text in row) + r" \\" for row in rows]
+    said = "; ".join(f"{name} {value}" for name, value in table.header.items())
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering",
+            rf"\caption{{{_tex(table.title)}. {_tex(said)}. {_tex(' '.join(table.notes))}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
+            r"\hline",
+            " & ".join(_tex(title) for title in titles) + r" \\",
+            r"\hline",
+            *body,
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+_TEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "<": "$<$", ">": "$>$"}
+)
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)
+
+
+def html(table: Table, curves: Path | None = None) -> str:
+    """A page that needs no other file; ``curves`` is a PNG to put inside."""
+    titles, rows = cells(table)
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "\n".join(
+        f"<tr{_marked(row, table)}>" + "".join(f"<td>{escape(text)}</td>" for text in texts) + "</tr>"
+        for row, texts in zip(table.rows, rows, strict=True)
+    )
+    header = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in table.header.items())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    picture = ""
+    if curves is not None:
+        data = base64.b64encode(curves.read_bytes()).decode()
+        picture = f'<p><img alt="Validation PSNR by step" src="data:image/png;base64,{data}"></p>\n'
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
+        f"<style>{_STYLE}</style>\n<h1>{escape(table.title)}</h1>\n<dl>{header}</dl>\n"
+        f"<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
+        f"<ul>{notes}</ul>\n{picture}</html>\n"
+    )
+
+
+def _marked(row: Row, table: Table) -> str:
+    return ' class="flagship"' if row.arm == table.flagship else ""

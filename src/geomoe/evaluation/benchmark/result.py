@@ -1,0 +1,78 @@
+"""What a finished run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geomoe.errors import GeomoeError
+
+__all__ = ["Result", "read_result", "write_json"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one arm trained with one seed.
+
+    Attributes:
+        hash: of the run's configuration and data.
+        arm, seed: of the run.
+        steps: it was trained for.
+        seconds: of training, interruptions left out and what they cost counted.
+        scored: what was scored, in words.
+        psnr, ssim: of every test image by its path; dB for ``psnr``.
+        bicubic_psnr, bicubic_ssim: means of bicubic upsampling.
+        curve: step and validation PSNR, dB.
+        weights: hash of the weights that were scored.
+        commit: of the program that trained them.
+        hardware: that trained them.
+        config: of the run, resolved.
+    """
+
+    hash: str
+    arm: str
+    seed: int
+    steps: int
+    seconds: float
+    scored: str
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    bicubic_psnr: float
+    bicubic_ssim: float
+    curve: list[tuple[int, float]]
+    weights: str
+    commit: str
+    hardware: str
+    config: dict[str, Any]
+
+
+def read_result(path: Path) -> Result | None:
+    """The result in a file, None where there is no file.
+
+    Raises:
+        GeomoeError: something else is in the file.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        return Result(**{**found, "curve": [(step, psnr) for step, psnr in found["curve"]]})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise GeomoeError(f"{path} is no result of a run; remove it, and the run is scored again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a dataclass or plain value; whoever reads finds the old file or the new one, whole."""
+    part = path.with_name(f".{path.name}.part")
+    text = json.dumps(value if isinstance(value, dict) else asdict(value), indent=1)
+    try:
+        with part.open("w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise GeomoeError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,201 @@
+"""A whole benchmark: every run that is not finished, then what a tile costs, then the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from geomoe.data.degradation import get_degradation
+from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.pairs import degrade, mirror_to
+from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.benchmark import runs
+from geomoe.evaluation.benchmark.config import Benchmark
+from geomoe.evaluation.benchmark.cost import measure_costs
+from geomoe.evaluation.benchmark.curves import draw_curves
+from geomoe.evaluation.benchmark.render import html, latex, markdown
+from geomoe.evaluation.benchmark.result import Result, write_json
+from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs
+from geomoe.evaluation.benchmark.table import Table, make_table
+from geomoe.evaluation.hardware import hardware
+from geomoe.models.registry import build
+from geomoe.pipeline.runner import pick_device
+
+__all__ = ["describe_benchmark", "run_benchmark"]
+
+_TILE = 64
+
+
+def describe_benchmark(
+    benchmark: Benchmark,
+    root: Path,
+    out: Path,
+    *,
+    seeds: Iterable[int] | None = None,
+    only: Iterable[str] | None = None,
+) -> list[str]:
+    """What :func:`run_benchmark` would do, a line for each run; nothing is written.
+
+    Raises:
+        GeomoeError: as :func:`run_benchmark`.
+    """
+    chosen = benchmark.choose(seeds, only)
+    lines = []
+    planned = plan_runs(chosen, locate_images(benchmark, root), out)
+    for arm in chosen.arms:
+        with torch.device("meta"):
+            model = build(arm.model, benchmark.model_options(arm))
+        lines.append(f"{arm.name}: {arm.model}, {sum(p.numel() for p in model.parameters()):,} parameters")
+    for i, run in enumerate(planned, 1):
+        lines.append(f"run {i} of {len(planned)}: {run.name}, {_stands(run)}")
+    return lines
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    root: Path,
+    out: Path,
+    *,
+    seeds: Iterable[int] | None = None,
+    only: Iterable[str] | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+    train: Callable[[Path, Path | None], None] | None = None,
+) -> Table:
+    """Carry out what is not finished yet, and write the table of all that is.
+
+    ``out`` gets a folder for every arm and seed, and ``table.md``, ``.tex``, ``.json``, ``.html`` and
+    ``curves.png``. An interrupted run goes on at the last whole epoch, a finished one is not repeated, and
+    one whose configuration or images changed starts over.
+
+    Args:
+        benchmark: from :func:`read_benchmark`.
+        root: folder of the data.
+        out: folder of the results.
+        seeds: instead of those of the benchmark.
+        only: names of arms to run; the table holds the others too where they are finished.
+        device: that scores and measures; training chooses by ``trainer.accelerator``.
+        say: given a line when a run begins or ends.
+        train: given the configuration file and the checkpoint to go on from; a process of ``geomoe fit`` if
+            not given.
+
+    Raises:
+        GeomoeError: a model, option or image that is not there, or runs that failed; the table of the others
+            is written first.
+    """
+    whole, chosen = benchmark.choose(seeds, None), benchmark.choose(seeds, only)
+    place = pick_device(device)
+    images = locate_images(benchmark, root)
+    planned = plan_runs(chosen, images, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GeomoeError(f"{out} cannot be made: {error.strerror}; give another folder by --out") from error
+    failed = []
+    for i, run in enumerate(planned, 1):
+        here = f"run {i} of {len(planned)}: {run.name}"
+        if run.result is not None:
+            say(f"{here}, is finished")
+            continue
+        say(f"{here}, {_stands(run)}{_left(planned[i - 1 :], planned)}")
+        try:
+            result = run.carry_out(train or runs.train, device, say)
+        except GeomoeError as error:
+            failed.append(run.name)
+            say(f"{run.name} failed: {error}")
+            continue
+        psnr, ssim = fmean(result.psnr.values()), fmean(result.ssim.values())
+        say(f"{run.name}: PSNR {psnr:.3f} dB, SSIM {ssim:.4f} on {result.scored}")
+    finished = _finished(whole, images, out)
+    if finished:
+        say("measuring the cost of a tile, all arms in turns")
+        table = _write(whole, finished, images, out, place, say)
+    if failed:
+        raise GeomoeError(
+            f"{len(failed)} of {len(planned)} runs failed: {'; '.join(failed)}; run again to go on"
+        )
+    return table
+
+
+def _stands(run: Run) -> str:
+    if run.result is not None:
+        return "is finished"
+    if run.changed:
+        return f"starts over: its configuration or images changed; what was there is kept beside {run.folder}"
+    done = run.trained
+    return f"goes on at step {done} of {run.steps}" if done else f"{run.steps} steps"
+
+
+def _left(ahead: list[Run], planned: list[Run]) -> str:
+    """Time that the runs ahead will take, by those that are finished: of the arm, or of any arm a step."""
+    done = [(run.arm.name, result) for run in planned if (result := run.result) is not None]
+    if not done:
+        return ""
+    usual = fmean(result.seconds / result.steps for _, result in done)
+    seconds = 0.0
+    for run in ahead:
+        if run.result is None:
+            mine = [result.seconds / result.steps for name, result in done if name == run.arm.name]
+            seconds += (run.steps - run.trained) * (fmean(mine) if mine else usual)
+    return f"; about {_duration(seconds)} left"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def _finished(benchmark: Benchmark, images: Images, out: Path) -> dict[str, list[Run]]:
+    finished = {}
+    for arm in benchmark.arms:
+        try:
+            planned = plan_runs(benchmark.choose(None, [arm.name]), images, out)
+        except GeomoeError:  # a model that is not there and was left out
+            continue
+        if done := [run for run in planned if run.result is not None]:
+            finished[arm.name] = done
+    return finished
+
+
+def _write(
+    benchmark: Benchmark,
+    finished: dict[str, list[Run]],
+    images: Images,
+    out: Path,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Table:
+    results: dict[str, list[Result]] = {
+        name: [result for run in done if (result := run.result) is not None]
+        for name, done in finished.items()
+    }
+    weights = {name: done[0].folder / "best.safetensors" for name, done in finished.items()}
+    costs = measure_costs(weights, _tile(benchmark, images), device)
+    table = make_table(benchmark, results, costs, hardware(device))
+    curves = out / "curves.png"
+    try:
+        draw_curves(curves, {row.label: results[row.arm] for row in table.rows})
+    except ModuleNotFoundError:
+        curves.unlink(missing_ok=True)
+        say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")
+    write_json(out / "table.json", table.as_dict())
+    (out / "table.md").write_text(markdown(table))
+    (out / "table.tex").write_text(latex(table))
+    (out / "table.html").write_text(html(table, curves if curves.exists() else None))
+    return table
+
+
+def _tile(benchmark: Benchmark, images: Images) -> Tensor:
+    """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if it is smaller."""
+    layout = ucmerced_folder(images.test) is not None
+    path = (ucmerced_files(images.test, "test") if layout else find_images(images.test))[0]
+    low, _ = degrade(
+        read_image(path, benchmark.bands), benchmark.scale, get_degradation(benchmark.degradation)
+    )
+    low = mirror_to(to_unit(low), _TILE)
+    y, x = ((size - _TILE) // 2 for size in low.shape[1:])
+    return low[None, :, y : y + _TILE, x : x + _TILE].contiguous()

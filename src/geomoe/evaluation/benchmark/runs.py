@@ -1,0 +1,292 @@
+"""One arm with one seed: trained in a process of its own, scored once, resumed where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from geomoe.data.images import find_images
+from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.benchmark.config import Arm, Benchmark
+from geomoe.evaluation.benchmark.result import Result, read_result, write_json
+from geomoe.evaluation.evaluate import evaluate
+from geomoe.evaluation.hardware import hardware
+from geomoe.models.weights import load, read_card
+from geomoe.pipeline.runner import pick_device
+
+__all__ = ["Images", "Run", "locate_images", "plan_runs", "train"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where images lie.
+
+    Attributes:
+        train: the folder that ``geomoe fit`` is given.
+        test: the folder that is scored; the same where the layout has a test split of its own.
+        digest: of names and sizes of all files, so that other images are not taken for the same.
+    """
+
+    train: Path
+    test: Path
+    digest: str
+
+
+def locate_images(benchmark: Benchmark, root: Path) -> Images:
+    """The images of a benchmark below ``root``.
+
+    Raises:
+        GeomoeError: no images, or test images that training would see.
+    """
+    train = root / benchmark.train
+    if benchmark.test is None and ucmerced_folder(train) is None:
+        raise GeomoeError(
+            f"{train} has no test split that geomoe knows; keep the test images in a folder of their own "
+            "and name it: test: FOLDER"
+        )
+    test = train if benchmark.test is None else root / benchmark.test
+    if benchmark.test is not None:
+        one, other = train.resolve(), test.resolve()
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise GeomoeError(f"train {train} and test {test} hold the same images; keep them apart")
+    digest = hashlib.sha256()
+    for folder in dict.fromkeys((train, test)):
+        for path in _images(folder):
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+    return Images(train, test, digest.hexdigest())
+
+
+def _images(folder: Path) -> list[Path]:
+    if ucmerced_folder(folder) is None:
+        return find_images(folder)
+    return [*ucmerced_files(folder, "train"), *ucmerced_files(folder, "test")]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed, in a folder of its own.
+
+    Attributes:
+        arm: what is trained.
+        seed: with what.
+        steps: for how long.
+        folder: of ``fit.yaml``, checkpoint, weights, log and ``result.json``.
+        images: it is trained and scored on.
+        config: of ``geomoe fit``.
+        hash: of all that decides the result: model, recipe, seed, images, degradation, protocol.
+    """
+
+    arm: Arm
+    seed: int
+    steps: int
+    folder: Path
+    images: Images
+    config: dict[str, Any]
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.arm.name}, seed {self.seed}"
+
+    @property
+    def result(self) -> Result | None:
+        """What it left behind if it is finished, with this configuration."""
+        result = read_result(self.folder / "result.json")
+        return result if result is not None and result.hash == self.hash else None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the folder holds a run of another configuration."""
+        there = _state(self.folder)
+        return there is not None and there["hash"] != self.hash
+
+    @property
+    def trained(self) -> int:
+        """Steps after which training can go on."""
+        last, checkpoint = self.folder / "last.safetensors", self.folder / "last.ckpt"
+        if self.changed or not checkpoint.exists() or not last.exists():
+            return 0
+        return int(read_card(last).recipe["steps"])
+
+    def carry_out(
+        self, train: Callable[[Path, Path | None], None], device: str, say: Callable[[str], None]
+    ) -> Result:
+        """Train to the end, score the best weights, write the result.
+
+        Args:
+            train: given ``fit.yaml`` and the checkpoint to go on from.
+            device: that scores.
+            say: given a line when training has ended.
+        """
+        self._begin()
+        if not self._complete():
+            checkpoint = self.folder / "last.ckpt"
+            if not checkpoint.exists():  # weights of an epoch that no checkpoint goes with
+                for name in ("best", "last"):
+                    (self.folder / f"{name}.safetensors").unlink(missing_ok=True)
+            began = time.monotonic()
+            try:
+                train(self.folder / "fit.yaml", checkpoint if checkpoint.exists() else None)
+            finally:
+                state = _state(self.folder) or {"hash": self.hash, "seconds": 0.0}
+                state["seconds"] += time.monotonic() - began
+                write_json(self.folder / "state.json", state)
+        say(f"{self.name}: scoring the best weights on the test images")
+        result = self._score(device)
+        write_json(self.folder / "result.json", result)
+        return result
+
+    def _begin(self) -> None:
+        there = _state(self.folder)
+        if there is not None and there["hash"] != self.hash:
+            # Hours of training are not thrown away for a slip in a file.
+            aside = self.folder.with_name(f"{self.folder.name}.before-{there['hash'][:8]}")
+            number = 1
+            while aside.exists():
+                number += 1
+                aside = self.folder.with_name(f"{self.folder.name}.before-{there['hash'][:8]}-{number}")
+            self.folder.rename(aside)
+            there = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if there is None:
+            write_json(self.folder / "state.json", {"hash": self.hash, "seconds": 0.0})
+        (self.folder / "fit.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+
+    def _complete(self) -> bool:
+        # The checkpoint is written after the weights of its epoch: with it there, the best are the best.
+        last, checkpoint = self.folder / "last.safetensors", self.folder / "last.ckpt"
+        written = self.trained >= self.steps
+        return written and checkpoint.stat().st_mtime_ns >= last.stat().st_mtime_ns
+
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(self.config["trainer"].get("accelerator") == "cpu")
+
+    def _score(self, device: str) -> Result:
+        best = load(str(self.folder / "best.safetensors"))
+        settings = self.config["data"]["degradation"], self.config["model"]["protocol"]
+        found = evaluate(best, self.images.test, degradation=settings[0], protocol=settings[1], device=device)
+        state = _state(self.folder)
+        assert state is not None
+        return Result(
+            hash=self.hash,
+            arm=self.arm.name,
+            seed=self.seed,
+            steps=self.steps,
+            seconds=round(state["seconds"], 1),
+            scored=found.scored,
+            psnr={name: scores.psnr for name, scores in found.by_image.items()},
+            ssim={name: scores.ssim for name, scores in found.by_image.items()},
+            bicubic_psnr=found.overall.bicubic_psnr,
+            bicubic_ssim=found.overall.bicubic_ssim,
+            curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])),
+            weights=best.hash,
+            commit=best.card.commit,
+            hardware=hardware("cpu" if self._on_cpu else pick_device("auto")),
+            config={**self.config, "model_config": asdict(best.model.config)},  # type: ignore[call-overload]
+        )
+
+
+def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
+    """Every arm with every seed, a seed through all arms before the next: a table can be had early.
+
+    Raises:
+        GeomoeError: a model that is not there, or options that it does not have.
+    """
+    models = {arm.name: asdict(benchmark.model_config(arm)) for arm in benchmark.arms}
+    runs = []
+    for seed in benchmark.seeds:
+        for arm in benchmark.arms:
+            folder = out / arm.name / f"seed{seed}"
+            config = _fit_config(benchmark, arm, seed, images.train, folder)
+            decides = {k: v for k, v in config.items() if k not in ("checkpoint", "trainer", "data")}
+            decides |= {"trainer": benchmark.recipe_of(arm)["trainer"], "model_config": models[arm.name]}
+            decides |= {"data": {k: v for k, v in config["data"].items() if k != "root"}}
+            text = json.dumps([decides, images.digest], sort_keys=True)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            runs.append(Run(arm, seed, benchmark.steps(arm), folder, images, config, digest))
+    return runs
+
+
+def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, root: Path, folder: Path) -> dict[str, Any]:
+    recipe = benchmark.recipe_of(arm)
+    log = {"save_dir": str(folder), "name": "log"}
+    fixed: dict[str, dict[str, Any]] = {
+        "trainer": {
+            "default_root_dir": str(folder),
+            "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": log},
+        },
+        "model": {"model": arm.model, "options": arm.options, "protocol": benchmark.protocol},
+        "data": {"root": str(root), "scale": benchmark.scale, "degradation": benchmark.degradation},
+        "checkpoint": {"dirpath": str(folder)},
+    }
+    sections: dict[str, Any] = {s: {**recipe.get(s, {}), **fixed.get(s, {})} for s in (*recipe, *fixed)}
+    # The seed decides initial weights and the order of patches alike: the same for every arm.
+    return {"seed_everything": seed, **sections}
+
+
+def train(config: Path, checkpoint: Path | None) -> None:
+    """``geomoe fit`` in a process of its own, whose memory and threads are its own too.
+
+    Raises:
+        GeomoeError: it failed.
+        KeyboardInterrupt: it was interrupted.
+    """
+    # Lightning warns of a folder that holds something, which here it does on purpose.
+    command = [sys.executable, "-W", "ignore", "-m", "geomoe.cli.main", "fit", "--config", str(config)]
+    command += [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
+    with subprocess.Popen(command) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            # Ctrl-C reached the training too; of what ends this process alone it has to be told.
+            process.terminate()
+            process.wait()
+            raise
+    if status in (130, -signal.SIGINT):
+        raise KeyboardInterrupt
+    if status:
+        raise GeomoeError(f"training ended with status {status}; the reason is above")
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    """Hash and seconds of training of the run that the folder holds, None where it holds none."""
+    try:
+        found = json.loads((folder / "state.json").read_text())
+        return {"hash": str(found["hash"]), "seconds": float(found["seconds"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise GeomoeError(
+            f"{folder / 'state.json'} is damaged; remove {folder} to train that run anew"
+        ) from error
+
+
+def _curve(folder: Path, steps_per_epoch: int) -> list[tuple[int, float]]:
+    """Validation PSNR by step; where an interrupted run went over steps again, the later value counts."""
+    found: dict[int, list[float]] = {}
+    logs = sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
+    for log in logs:
+        mine: dict[int, list[float]] = {}
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("val/psnr"):
+                    # By epochs: the steps of this log are off by one after a resumption.
+                    step = (int(row["epoch"]) + 1) * steps_per_epoch
+                    mine.setdefault(step, []).append(float(row["val/psnr"]))
+        found |= mine
+    return [(step, fmean(values)) for step, values in sorted(found.items())]

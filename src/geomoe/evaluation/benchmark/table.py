@@ -1,0 +1,181 @@
+"""Results and costs as one table: scores with intervals, paired differences to the flagship."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geomoe.evaluation.benchmark.config import Arm, Benchmark, Paper
+from geomoe.evaluation.benchmark.cost import Cost
+from geomoe.evaluation.benchmark.result import Result
+from geomoe.evaluation.statistics import Interval, bootstrap_mean, holm, wilcoxon
+
+__all__ = ["Row", "Table", "make_table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm.
+
+    Attributes:
+        arm, label, model: as in :class:`~geomoe.evaluation.benchmark.config.Arm`.
+        seeds: that are finished.
+        cost: of a tile.
+        training_seconds: mean over seeds.
+        psnr, ssim: means over seeds and images; PSNR in dB.
+        difference: PSNR less that of the flagship, paired by seed and image, dB; None for the flagship, and
+            where no seed is finished for both.
+        p: of the difference, by Wilcoxon over images, corrected by Holm over the arms.
+        paper: the scores that a paper prints.
+    """
+
+    arm: str
+    label: str
+    model: str
+    seeds: tuple[int, ...]
+    cost: Cost
+    training_seconds: float
+    psnr: Interval
+    ssim: Interval
+    difference: Interval | None
+    p: float | None
+    paper: Paper | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by PSNR, best first, with what is needed to read them."""
+
+    title: str
+    flagship: str
+    header: dict[str, str]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def make_table(
+    benchmark: Benchmark,
+    results: Mapping[str, Sequence[Result]],
+    costs: Mapping[str, Cost],
+    hardware: str,
+    date: str | None = None,
+) -> Table:
+    """The table of all arms that have a result.
+
+    Args:
+        benchmark: what was compared.
+        results: of each arm, one for every finished seed; at least one arm has one.
+        costs: of each arm with a result.
+        hardware: that the costs were measured on.
+        date: of the table; today's if not given.
+    """
+    arms = [arm for arm in benchmark.arms if results.get(arm.name)]
+    flagship = results.get(benchmark.flagship, ())
+    differences = {
+        arm.name: paired
+        for arm in arms
+        if arm.name != benchmark.flagship and (paired := _paired(results[arm.name], flagship)) is not None
+    }
+    raw = {name: wilcoxon(paired.mean(0)) for name, paired in differences.items()}
+    p = dict(zip(raw, holm(list(raw.values())), strict=True))
+    rows = [
+        _row(arm, results[arm.name], costs[arm.name], differences.get(arm.name), p.get(arm.name))
+        for arm in arms
+    ]
+    rows.sort(key=lambda row: -row.psnr.mean)
+    every = [result for arm in arms for result in results[arm.name]]
+    header = {
+        "protocol": benchmark.protocol,
+        "degradation": benchmark.degradation,
+        "scale": f"x{benchmark.scale}",
+        "test": _all(result.scored for result in every),
+        "seeds": ", ".join(map(str, benchmark.seeds)),
+        "steps": _all(str(result.steps) for result in every),
+        "trained on": _all(result.hardware for result in every),
+        "cost measured on": f"{hardware}, torch {torch.__version__}",
+        "date": date or datetime.now(UTC).date().isoformat(),
+        "commit": _all(result.commit or "unknown" for result in every),
+    }
+    notes = _notes(benchmark, arms, rows, every, len(p))
+    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes))
+
+
+def _row(
+    arm: Arm, results: Sequence[Result], cost: Cost, paired: NDArray[np.float64] | None, p: float | None
+) -> Row:
+    seeds = tuple(sorted(result.seed for result in results))
+    return Row(
+        arm=arm.name,
+        label=arm.label,
+        model=arm.model,
+        seeds=seeds,
+        cost=cost,
+        training_seconds=fmean(result.seconds for result in results),
+        psnr=bootstrap_mean(_scores(results, seeds, "psnr")),
+        ssim=bootstrap_mean(_scores(results, seeds, "ssim")),
+        difference=None if paired is None else bootstrap_mean(paired),
+        p=p,
+        paper=arm.paper,
+    )
+
+
+def _scores(
+    results: Sequence[Result], seeds: Sequence[int], metric: Literal["psnr", "ssim"]
+) -> NDArray[np.float64]:
+    """``[S, N]``, images in the order of their names."""
+    by_seed = {result.seed: getattr(result, metric) for result in results}
+    return np.array([[by_seed[seed][image] for image in sorted(by_seed[seed])] for seed in seeds])
+
+
+def _paired(mine: Sequence[Result], theirs: Sequence[Result]) -> NDArray[np.float64] | None:
+    seeds = sorted({result.seed for result in mine} & {result.seed for result in theirs})
+    return _scores(mine, seeds, "psnr") - _scores(theirs, seeds, "psnr") if seeds else None
+
+
+def _all(values: Any) -> str:
+    return "; ".join(dict.fromkeys(values))
+
+
+def _notes(
+    benchmark: Benchmark, arms: Sequence[Arm], rows: Sequence[Row], every: Sequence[Result], tests: int
+) -> list[str]:
+    several = any(len(row.seeds) > 1 for row in rows)
+    notes = [
+        f"Bicubic upsampling: PSNR {every[0].bicubic_psnr:.3f} dB, SSIM {every[0].bicubic_ssim:.4f}.",
+        "Intervals: 95 %, bootstrap over images"
+        + (" and seeds." if several else " alone: of one seed nothing is known about others."),
+        "One tile: 64 x 64 input pixels of the first test image, trained weights, all arms in turns, median.",
+    ]
+    if tests:
+        notes.append(
+            f"Differences are to {benchmark.flagship}, paired by seed and image; p by Wilcoxon's signed-rank "
+            f"test over images, corrected by Holm for {tests} comparison{'s' * (tests > 1)}."
+        )
+    ours = [row.label for row in rows if row.paper]
+    theirs = [row.label for row in sorted(rows, key=lambda r: -r.paper.psnr if r.paper else 0) if row.paper]
+    if ours != theirs:
+        notes.append(f"By the paper's PSNR the order is another: {', '.join(theirs)}.")
+    for arm in arms:
+        changed = [
+            f"{s}.{key}={value}" for s, options in arm.recipe.items() for key, value in options.items()
+        ]
+        if changed:
+            notes.append(f"{arm.label} was trained with {', '.join(changed)}.")
+    for row in rows:
+        if missing := [seed for seed in benchmark.seeds if seed not in row.seeds]:
+            notes.append(f"{row.label}: not finished with seed {', '.join(map(str, missing))}.")
+    there = {arm.name for arm in arms}
+    if absent := [arm.label for arm in benchmark.arms if arm.name not in there]:
+        notes.append(f"Not finished with any seed: {', '.join(absent)}.")
+    return notes

@@ -1,0 +1,522 @@
+"""Benchmarks of tiny models on made images, from the file to the table."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from geomoe import GeomoeError, create_model, list_models
+from geomoe.cli.main import main
+from geomoe.evaluation.benchmark import cost as cost_module
+from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
+from geomoe.evaluation.benchmark import runs as runs_module
+from geomoe.evaluation.benchmark.config import Paper
+from geomoe.evaluation.benchmark.cost import Cost, active_parameters
+from geomoe.evaluation.benchmark.curves import mean_curve
+from geomoe.evaluation.benchmark.render import cells, html, latex, markdown
+from geomoe.evaluation.benchmark.result import Result
+from geomoe.evaluation.benchmark.run import describe_benchmark
+from geomoe.evaluation.benchmark.table import make_table
+from geomoe.models import load
+from geomoe.tasks.fit import fit
+from tests.models.test_models import tiny
+
+TINY = {"embed_dim": 8, "depths": [1, 1], "heads": 2, "window": 4, "squeeze": 4, "width": 4,
+        "expert_width": 4, "router_width": 4, "experts_per_group": 2}  # fmt: skip
+FILE = {
+    "title": "Tiny models",
+    "flagship": "routed",
+    "scale": 2,
+    "seeds": [0, 1],
+    "train": "train",
+    "test": "test",
+    "recipe": {
+        "trainer": {"max_steps": 6, "accelerator": "cpu", "enable_progress_bar": False,
+                    "enable_model_summary": False, "log_every_n_steps": 1},
+        "model": {"learning_rate": 1.0e-3},
+        "data": {"patch_size": 8, "batch_size": 2, "steps_per_epoch": 3},
+    },
+    "arms": {
+        "routed": {"model": "mfg_hmoe_light", "options": TINY, "paper": {"psnr": 29.2, "ssim": 0.79}},
+        "dense": {"model": "mfg_hmoe_light", "options": {**TINY, "head": "dense"}, "paper": {"psnr": 29.3}},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 3), ("test", 4)):
+        (root / part).mkdir()
+        for i in range(count):
+            small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            small.resize((48, 48), Image.Resampling.BICUBIC).save(root / part / f"{i}.png")
+    return root
+
+
+def written(folder, **changes):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**FILE, **changes}, sort_keys=False))
+    return path
+
+
+def here(config, checkpoint):
+    """Training without a process of its own, which takes seconds to start."""
+    before = signal.getsignal(signal.SIGINT)
+    fit([f"--config={config}", *([] if checkpoint is None else [f"--ckpt_path={checkpoint}"])])
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A benchmark of two arms and two seeds, and what it said."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    said = []
+    table = run_benchmark(
+        read_benchmark(written(folder)), data, folder / "out", say=said.append, train=here, device="cpu"
+    )
+    return folder, table, said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_arms_and_two_seeds_make_a_table(finished):
+    folder, table, said = finished
+    out = folder / "out"
+    results = {p.parent.parent.name + p.parent.name: json.loads(p.read_text())
+               for p in out.rglob("result.json")}  # fmt: skip
+    assert sorted(results) == ["denseseed0", "denseseed1", "routedseed0", "routedseed1"]
+    for arm in ("routed", "dense"):
+        row = next(row for row in table.rows if row.arm == arm)
+        mine = [results[f"{arm}seed{seed}"] for seed in (0, 1)]
+        every = [psnr for result in mine for psnr in result["psnr"].values()]
+        assert len(every) == 8, "four test images under two seeds"
+        assert row.psnr.mean == pytest.approx(np.mean(every))
+        assert row.psnr.low <= row.psnr.mean <= row.psnr.high
+        assert row.cost.parameters == sum(p.numel() for p in create_model(
+            "mfg_hmoe_light", scale=2, **FILE["arms"][arm]["options"]).parameters())  # fmt: skip
+        assert row.cost.seconds > 0
+        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        assert 50 < row.cost.peak_mb < ours, "of a process of its own, without Lightning"
+        assert [step for step, _ in mine[0]["curve"]] == [3, 6]
+    assert [row.psnr.mean for row in table.rows] == sorted((r.psnr.mean for r in table.rows), reverse=True)
+    dense = next(row for row in table.rows if row.arm == "dense")
+    assert dense.difference is not None
+    by_image = [
+        results[f"dense{seed}"]["psnr"][image] - results[f"routed{seed}"]["psnr"][image]
+        for seed in ("seed0", "seed1") for image in results["denseseed0"]["psnr"]
+    ]  # fmt: skip
+    assert dense.difference.mean == pytest.approx(np.mean(by_image))
+    assert "run 4 of 4: dense, seed 1" in " ".join(said)
+    assert [i for i, line in enumerate(said) if line.endswith(" left")] == [3, 6, 9]
+    assert sum("scoring" in line for line in said) == 4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_arms_see_the_same_patches_under_the_same_seed(finished):
+    folder, _, _ = finished
+    configs = {
+        (arm, seed): yaml.safe_load((folder / "out" / arm / f"seed{seed}" / "fit.yaml").read_text())
+        for arm in ("routed", "dense") for seed in (0, 1)
+    }  # fmt: skip
+    for seed in (0, 1):
+        assert configs["routed", seed]["seed_everything"] == configs["dense", seed]["seed_everything"] == seed
+        assert configs["routed", seed]["data"] == configs["dense", seed]["data"]
+    hashes = {load(str(p)).hash for p in (folder / "out").rglob("best.safetensors")}
+    assert len(hashes) == 4
+
+
+@pytest.fixture(autouse=True)
+def peak(monkeypatch):
+    """Memory is measured for ``finished`` alone, which is made before: it takes a process, and seconds."""
+    monkeypatch.setattr(cost_module, "_peak", lambda *_: 300.0)
+
+
+def test_what_is_finished_is_neither_trained_nor_scored_again(finished, data, monkeypatch):
+    folder, table, _ = finished
+
+    def never(*_, **__):
+        raise AssertionError("this run is finished")
+
+    monkeypatch.setattr(runs_module, "evaluate", never)
+    said = []
+    again = run_benchmark(
+        read_benchmark(folder / "tiny.yaml"), data, folder / "out", say=said.append, train=never, device="cpu"
+    )
+    assert [line for line in said if "is finished" in line] == said[:4]
+    assert [(r.arm, r.psnr, r.difference, r.p) for r in again.rows] == [
+        (r.arm, r.psnr, r.difference, r.p) for r in table.rows
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_changed_configuration_starts_over_and_says_so(finished, data, tmp_path):
+    import shutil
+
+    folder, _, _ = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    slower = {**FILE["recipe"], "model": {"learning_rate": 1.0e-4}}
+    changed = read_benchmark(written(tmp_path, recipe=slower, seeds=[0]))
+    assert "starts over" in describe_benchmark(changed, data, out, only=["dense"])[-1]
+    said = []
+    table = run_benchmark(changed, data, out, only=["dense"], say=said.append, train=here, device="cpu")
+    assert "dense, seed 0, starts over: its configuration or images changed" in said[0]
+    aside = [path.name for path in (out / "dense").iterdir() if ".before-" in path.name]
+    assert len(aside) == 1, "what was there is kept"
+    assert (out / "dense" / aside[0] / "result.json").exists()
+    assert [row.arm for row in table.rows] == ["dense"], "results of the old configuration are in no table"
+    assert "Not finished with any seed: routed." in table.notes
+
+
+def test_other_images_are_another_configuration(finished, data, tmp_path):
+    import shutil
+
+    folder, _, _ = finished
+    shutil.copytree(data, tmp_path / "data")
+    lines = describe_benchmark(read_benchmark(folder / "tiny.yaml"), tmp_path / "data", folder / "out")
+    assert all("is finished" in line for line in lines[2:]), "the same images elsewhere"
+    Image.new("RGB", (48, 48)).save(tmp_path / "data" / "test" / "0.png")
+    lines = describe_benchmark(read_benchmark(folder / "tiny.yaml"), tmp_path / "data", folder / "out")
+    assert all("starts over" in line for line in lines[2:])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_benchmark_goes_on_where_it_was(data, tmp_path):
+    """By Ctrl-C on the command; the result is that of a run that was left alone."""
+    recipe = {**FILE["recipe"], "trainer": {**FILE["recipe"]["trainer"], "max_steps": 3000}}
+    config = written(tmp_path, recipe=recipe, seeds=[0])
+    out, run = tmp_path / "out", tmp_path / "out" / "dense" / "seed0"
+    command = [sys.executable, "-m", "geomoe.cli.main", "benchmark", config, "--data", data, "--out", out,
+               "--only", "dense"]  # fmt: skip
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, heard = process.communicate(timeout=60)
+    assert process.returncode == 130, heard
+    assert "geomoe: interrupted" in heard
+    assert not (run / "result.json").exists()
+    at = load(str(run / "last.safetensors")).card.recipe["steps"]
+    assert 3 <= at < 3000
+    spent = json.loads((run / "state.json").read_text())["seconds"]
+    assert spent > 0
+    assert f"goes on at step {at} of 3000" in describe_benchmark(read_benchmark(config), data, out)[-1]
+    # Left to itself the rest would take minutes: the training is told that nothing is left of it.
+    resumed = []
+
+    def stop(fit_config, checkpoint):
+        resumed.append(checkpoint)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(read_benchmark(config), data, out, only=["dense"], train=stop, device="cpu")
+    assert resumed == [run / "last.ckpt"]
+    assert json.loads((run / "state.json").read_text())["seconds"] > spent
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_run_scores_as_one_that_was_left_alone(finished, data, tmp_path):
+    folder, _, _ = finished
+    benchmark = read_benchmark(written(tmp_path))
+
+    def cut(config, checkpoint):
+        given = yaml.safe_load(Path(config).read_text())
+        given["trainer"]["callbacks"] = [{
+            "class_path": "EarlyStopping",
+            "init_args": {"monitor": "val/psnr", "mode": "max", "stopping_threshold": 0.0},
+        }]  # fmt: skip
+        (tmp_path / "cut.yaml").write_text(yaml.safe_dump(given))
+        here(tmp_path / "cut.yaml", checkpoint)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(benchmark, data, out, only=["routed"], seeds=[1], train=cut, device="cpu")
+    assert "goes on at step 3 of 6" in describe_benchmark(benchmark, data, out, seeds=[1])[2]
+    run_benchmark(benchmark, data, out, only=["routed"], seeds=[1], train=here, device="cpu")
+    whole, resumed = (json.loads((f / "routed" / "seed1" / "result.json").read_text())
+                      for f in (folder / "out", out))  # fmt: skip
+    assert resumed["psnr"] == whole["psnr"]
+    assert resumed["curve"] == whole["curve"]
+    assert resumed["weights"] == whole["weights"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_without_a_checkpoint_do_not_stand_in_the_way(data, tmp_path):
+    """An interruption between the first weights and the first checkpoint."""
+    benchmark, out = read_benchmark(written(tmp_path, seeds=[0])), tmp_path / "out"
+
+    def cut(config, checkpoint):
+        here(config, checkpoint)
+        (Path(config).parent / "last.ckpt").unlink()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(benchmark, data, out, only=["dense"], train=cut, device="cpu")
+    table = run_benchmark(benchmark, data, out, only=["dense"], train=here, device="cpu")
+    assert table.rows[0].seeds == (0,)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_fails_does_not_take_the_others_along(finished, data, tmp_path):
+    import shutil
+
+    folder, _, _ = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    shutil.rmtree(out / "dense" / "seed0")
+
+    def fails(config, checkpoint):
+        raise GeomoeError("out of memory")
+
+    said = []
+    with pytest.raises(GeomoeError, match="1 of 4 runs failed: dense, seed 0; run again"):
+        run_benchmark(
+            read_benchmark(folder / "tiny.yaml"), data, out, say=said.append, train=fails, device="cpu"
+        )
+    assert "dense, seed 0 failed: out of memory" in said
+    assert "dense: not finished with seed 0." in (out / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("status", "error"), [(1, GeomoeError), (130, KeyboardInterrupt)])
+def test_how_a_training_ended_is_known_by_its_status(tmp_path, monkeypatch, status, error):
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\nexit {status}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(runs_module.sys, "executable", str(program))
+    with pytest.raises(error):
+        runs_module.train(Path("fit.yaml"), Path("last.ckpt"))
+    assert (tmp_path / "said").read_text().endswith("fit --config fit.yaml --ckpt_path last.ckpt\n")
+
+
+def result(arm, seed, psnr, **more):
+    scores = {f"{i}.png": value for i, value in enumerate(psnr)}
+    usual = {
+        "hash": "0", "arm": arm, "seed": seed, "steps": 100, "seconds": 90.0, "scored": "6 images",
+        "psnr": scores, "ssim": dict.fromkeys(scores, 0.7), "bicubic_psnr": 26.0, "bicubic_ssim": 0.6,
+        "curve": [(50, 25.0), (100, 27.0)], "weights": "0", "commit": "abc", "hardware": "a machine",
+        "config": {},
+    }  # fmt: skip
+    return Result(**{**usual, **more})
+
+
+@pytest.fixture
+def table(tmp_path):
+    benchmark = read_benchmark(written(tmp_path))
+    base = np.array([28.0, 29.0, 30.0, 31.0, 32.0, 33.0])
+    gains = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    results = {
+        "routed": [result("routed", 0, base), result("routed", 1, base + 1)],
+        "dense": [result("dense", 0, base - gains), result("dense", 1, base + 1 - gains)],
+    }
+    costs = {
+        "routed": Cost(26_397_147, 25_862_811, 104.156, 1.2, 590.4),
+        "dense": Cost(1000, 1000, 1.5, 0.05, 300),
+    }
+    return make_table(benchmark, results, costs, "a machine", "2026-01-01")
+
+
+def test_differences_are_paired_and_tested(table):
+    routed, dense = table.rows
+    assert routed.difference is None
+    assert routed.p is None
+    assert routed.psnr.mean == pytest.approx(31)
+    assert dense.difference.mean == pytest.approx(-0.35)
+    assert -0.6 <= dense.difference.low < -0.35 < dense.difference.high < -0.1
+    assert dense.p == pytest.approx(2 / 64), "six losses, one comparison"
+    assert dense.psnr.half > dense.difference.half, "images differ more than arms do"
+
+
+def test_the_table_says_what_it_is(table):
+    text = markdown(table)
+    for said in ("protocol: mfg_hmoe", "degradation: bilinear", "seeds: 0, 1", "steps: 100", "test: 6 images",
+                 "commit: abc", "date: 2026-01-01", "a machine", "26,397,147", "25,862,811", "104.16",
+                 "-0.350 [", "0.0312", "29.2000", "0.7900", "31.000 ±", "1.5"):  # fmt: skip
+        assert said in text, said
+    assert "By the paper's PSNR the order is another: dense, routed." in text
+    assert "Bicubic upsampling: PSNR 26.000 dB, SSIM 0.6000." in text
+
+
+def test_every_format_holds_every_cell(table):
+    titles, rows = cells(table)
+    page, tex = html(table), latex(table)
+    for text in [*titles, *(cell for row in rows for cell in row)]:
+        assert text in page
+        assert text.replace("±", r"$\pm$") in tex
+    assert tex.count(r"\\") == 3
+    assert page.count("<tr") == 3
+    assert '<tr class="flagship"><td>routed' in page
+    assert "http" not in page, "no other file is wanted"
+
+
+def test_names_cannot_break_a_table(table):
+    row = replace(table.rows[0], label="a|b & <c> 5%_#")
+    odd = replace(table, rows=(row,))
+    assert r"a\|b" in markdown(odd)
+    assert "a|b &amp; &lt;c&gt;" in html(odd)
+    assert r"a|b \& $<$c$>$ 5\%\_\#" in latex(odd)
+
+
+def test_columns_of_the_paper_are_there_where_it_has_values(table):
+    bare = replace(table, rows=tuple(replace(row, paper=None) for row in table.rows))
+    assert not any("paper" in title for title in cells(bare)[0])
+    psnr = replace(table, rows=tuple(replace(row, paper=Paper(29.0)) for row in table.rows))
+    assert cells(psnr)[0][-1] == "paper: PSNR"
+
+
+def test_one_seed_is_said_to_be_one(tmp_path):
+    benchmark = read_benchmark(written(tmp_path, seeds=[0]))
+    one = make_table(benchmark, {"routed": [result("routed", 0, [28.0, 30.0])]},
+                     {"routed": Cost(1, 1, 1.0, 1.0, 1.0)}, "a machine")  # fmt: skip
+    assert any("of one seed nothing is known about others" in note for note in one.notes)
+    assert not any("Wilcoxon" in note for note in one.notes)
+
+
+def test_a_curve_is_the_mean_over_seeds():
+    one, two = result("a", 0, [28.0]), result("a", 1, [28.0], curve=[(50, 27.0), (100, 28.0), (150, 30.0)])
+    assert mean_curve([one, two]) == [(50, 26.0), (100, 27.5)]
+
+
+def test_active_parameters_leave_out_experts_that_a_pixel_was_not_given():
+    model = tiny("mfg_hmoe", kernel_sizes=(3,), experts_per_group=4).eval()
+    total = sum(p.numel() for p in model.parameters())
+    expert = 6 * 9 * 16 + 16  # 6 channels to 4 * 2^2 by a 3x3 kernel
+    x = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        assert active_parameters(model, x) == total - 3 * expert
+        both = tiny("mfg_hmoe", kernel_sizes=(3,), experts_per_group=4, top_k=2).eval()
+        assert active_parameters(both, x) == total - 2 * expert
+        dense = tiny("mfg_hmoe", head="dense").eval()
+        assert active_parameters(dense, x) == sum(p.numel() for p in dense.parameters())
+
+
+BAD = {
+    "unknown key": ({"sedes": [0]}, "has no 'sedes'"),
+    "no arms": ({"arms": {}}, "arms"),
+    "no such flagship": ({"flagship": "hat"}, "no arm is called 'hat'"),
+    "scale": ({"scale": 5}, "scale=5"),
+    "seeds": ({"seeds": [0, 0]}, "each seed once"),
+    "seeds as text": ({"seeds": "0,1"}, "list of whole numbers"),
+    "protocol": ({"protocol": "psnr"}, "no protocol is called 'psnr'"),
+    "degradation": ({"degradation": "blur"}, "no degradation is called 'blur'"),
+    "section": ({"recipe": {"optimiser": {}}}, "recipe has no 'optimiser'"),
+    "option of fit": ({"recipe": {"trainer": {"max_stepz": 1}}}, "recipe.trainer has no 'max_stepz'"),
+    "what the benchmark sets": ({"recipe": {"data": {"seed": 1}}}, "recipe.data.seed is set by"),
+    "no steps": ({"recipe": {"trainer": {}}}, "max_steps=None"),
+    "steps": ({"recipe": {"trainer": {"max_steps": 7}}}, "divisor of max_steps=7"),
+    "arm's key": ({"arms": {"routed": {"modle": "x"}}}, "arms.routed has no 'modle'"),
+    "arm's name": ({"arms": {"../x": {"model": "y"}}}, "arm='../x'"),
+    "arm's scale": ({"arms": {"routed": {"model": "x", "options": {"scale": 2}}}}, "the same for all arms"),
+    "paper": ({"arms": {"routed": {"model": "x", "paper": {"psnr": "high"}}}}, "paper.psnr='high'"),
+    "no mapping": ({"recipe": [1]}, "recipe: expected names with values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_are_named_in_one_line(case, tmp_path):
+    changes, said = BAD[case]
+    with pytest.raises(GeomoeError) as error:
+        read_benchmark(written(tmp_path, **changes))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("tiny.yaml: ")
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    with pytest.raises(GeomoeError, match="cannot be read"):
+        read_benchmark(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(GeomoeError, match="is not YAML"):
+        read_benchmark(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("title: x\n")
+    with pytest.raises(GeomoeError, match="flagship is missing"):
+        read_benchmark(tmp_path / "bad.yaml")
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_is_run(data, tmp_path):
+    arms = {**FILE["arms"], "later": {"model": "not_yet"}}
+    benchmark = read_benchmark(written(tmp_path, arms=arms))
+    with pytest.raises(GeomoeError, match=r"arm later: no model is called 'not_yet'.*--only"):
+        run_benchmark(benchmark, data, tmp_path / "out", train=here)
+    assert not (tmp_path / "out").exists()
+    assert len(describe_benchmark(benchmark, data, tmp_path / "out", only=["dense"])) == 3
+    with pytest.raises(GeomoeError, match="no arm is called 'rotued'; there are: routed, dense, later"):
+        describe_benchmark(benchmark, data, tmp_path / "out", only=["rotued"])
+
+
+def test_test_images_are_kept_from_training(data, tmp_path):
+    for train, test in (("", "test"), ("test", "test"), ("train", ".")):
+        with pytest.raises(GeomoeError, match="keep them apart"):
+            describe_benchmark(read_benchmark(written(tmp_path, train=train, test=test)), data, tmp_path)
+    with pytest.raises(GeomoeError, match="no test split that geomoe knows"):
+        describe_benchmark(read_benchmark(written(tmp_path, test=None)), data, tmp_path)
+
+
+def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):
+    config = written(tmp_path)
+    main_status(
+        ["benchmark", config, "--data", data, "--out", tmp_path / "out", "--seeds", "3,4", "--dry-run"]
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:] == [
+        "run 1 of 4: routed, seed 3, 6 steps",
+        "run 2 of 4: dense, seed 3, 6 steps",
+        "run 3 of 4: routed, seed 4, 6 steps",
+        "run 4 of 4: dense, seed 4, 6 steps",
+    ]
+    assert said[0].startswith("routed: mfg_hmoe_light, ")
+    assert not (tmp_path / "out").exists()
+    assert main_status(["benchmark", config, "--data", data, "--seeds", "a"]) == 1
+    assert "--seeds a: expected whole numbers" in capsys.readouterr().err
+
+
+def main_status(args):
+    try:
+        main([str(arg) for arg in args])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_the_file_in_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    benchmark = read_benchmark(tmp_path / "page.yaml")
+    assert benchmark.recipe_of(benchmark.arms[1])["model"]["balance"] == "bias"
+    assert "balance" not in benchmark.recipe_of(benchmark.arms[0])["model"]
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "benchmarks").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_benchmarks_are_understood(config):
+    """Arms of models that are registered can be built; the others are named when they are run."""
+    benchmark = read_benchmark(config)
+    assert len(benchmark.arms) >= 2
+    for arm in benchmark.arms:
+        if arm.model in list_models():
+            with torch.device("meta"):
+                create_model(arm.model, **benchmark.model_options(arm))
+        else:
+            with pytest.raises(GeomoeError, match=f"arm {arm.name}: no model is called"):
+                benchmark.model_config(arm)
+
+
+def test_a_folder_that_cannot_be_made_is_named(data, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(GeomoeError, match="cannot be made"):
+        run_benchmark(read_benchmark(written(tmp_path)), data, tmp_path / "out", train=here)
