@@ -26,64 +26,61 @@ from geomoe.layers.hybrid import (
 )
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
-__all__ = ["Hat", "HatConfig"]
+__all__ = ["Hat", "HatConfig", "HybridOptions", "hybrid_trunk"]
 
 
 @dataclass(frozen=True)
-class HatConfig(SuperResolutionConfig):
-    """Everything that makes a :class:`Hat`. The defaults are the paper's HAT.
+class HybridOptions(AttentionConfig):
+    """Options of HAT's trunk, which other networks have too.
 
     Attributes:
-        embed_dim: width.
-        depths: hybrid attention blocks in each group.
-        heads: attention heads; divides ``embed_dim``.
-        window: side of an attention window, even.
-        mlp_ratio: hidden width of the MLPs over ``embed_dim``.
         compress, squeeze: how far CAB narrows its convolutions and its channel attention.
         conv_scale: weight of the CAB branch.
         channel_pool: what channel attention averages over, ``image`` (the paper's) or ``window``.
         overlap: how much larger the key windows of the OCAB are.
-        drop_path: stochastic depth of the last block; rises linearly from 0.
-        width: channels of the upsampler.
-        base: what the network's result is added to: the ``mean`` that was subtracted (the paper's), or the
-            input upsampled by ``bicubic`` interpolation; then one convolution upsamples at once.
     """
 
-    embed_dim: int = 180
-    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
-    heads: int = 6
-    window: int = 16
-    mlp_ratio: float = 2.0
     compress: int = 3
     squeeze: int = 30
     conv_scale: float = 0.01
     channel_pool: ChannelPool = "image"
     overlap: float = 0.5
-    drop_path: float = 0.1
-    width: int = 64
-    base: Literal["mean", "bicubic"] = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
-        if self.window % 2:
-            raise ValueError(f"window={self.window}: expected an even number")
         if self.compress > self.embed_dim:
             raise ValueError(f"compress={self.compress}: expected at most embed_dim={self.embed_dim}")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
-        if self.overlap < 0 or self.mlp_ratio <= 0:
-            raise ValueError(
-                f"overlap={self.overlap}, mlp_ratio={self.mlp_ratio}: expected 0 or more, and above 0"
-            )
-        if self.channel_pool not in ("image", "window"):
-            raise ValueError(f"channel_pool={self.channel_pool!r}: expected image or window")
-        if self.base not in ("mean", "bicubic"):
-            raise ValueError(f"base={self.base!r}: expected mean or bicubic")
+        if self.overlap < 0:
+            raise ValueError(f"overlap={self.overlap}: expected 0 or more")
+
+
+def hybrid_trunk(c: HybridOptions) -> HybridTrunk:
+    """HAT's trunk: CAB beside attention in each block, an OCAB at the end of each group."""
+    branch = partial(
+        ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
+    )
+    overlapping = partial(OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio)
+    feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
+    shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
+    return HybridTrunk(c.bands, shared, c.depths, c.drop_path)
+
+
+@dataclass(frozen=True)
+class HatConfig(HybridOptions):
+    """Everything that makes a :class:`Hat`. The defaults are the paper's HAT.
+
+    Attributes:
+        width: channels of the upsampler.
+        base: what the network's result is added to: the ``mean`` that was subtracted (the paper's), or the
+            input upsampled by ``bicubic`` interpolation; then one convolution upsamples at once.
+    """
+
+    width: int = 64
+    base: Literal["mean", "bicubic"] = "mean"
 
 
 class Hat(nn.Module):
@@ -100,16 +97,8 @@ class Hat(nn.Module):
     def __init__(self, config: HatConfig) -> None:
         super().__init__()
         c = self.config = config
-        branch = partial(
-            ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
-        )
-        overlapping = partial(
-            OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio
-        )
-        feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
-        shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
         self.mean = BandMean(c.bands)
-        self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
+        self.trunk = hybrid_trunk(c)
         self.head: nn.Module
         if c.base == "mean":
             self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)
@@ -122,8 +111,7 @@ class Hat(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        tile = max(16384 // c.embed_dim // c.window, 4) * c.window
-        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 2 * c.window)
+        return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

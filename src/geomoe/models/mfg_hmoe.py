@@ -10,24 +10,16 @@ Where the paper is silent, we chose: signals for the routers are 64 wide (``rout
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.hybrid import (
-    ChannelAttentionBlock,
-    ChannelPool,
-    Conv3x3,
-    HybridConfig,
-    HybridTrunk,
-    OverlappingAttentionBlock,
-    mlp,
-)
+from geomoe.layers.hybrid import Conv3x3
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
+from geomoe.models.hat import HybridOptions, hybrid_trunk
 from geomoe.models.registry import register
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
@@ -39,37 +31,12 @@ from geomoe.moe.weights import RoutingMode
 
 __all__ = ["MfgHmoe", "MfgHmoeConfig"]
 
-SCALES = (2, 3, 4, 8)
-_NAMED = {
-    "base": ("none", "bicubic"),
-    "channel_pool": ("image", "window"),
-    "head": ("routed", "gated", "dense"),
-    "router": ("dual", "single"),
-    "signals": ("levels", "last"),
-}
-_POSITIVE = (
-    "bands", "embed_dim", "heads", "window", "compress", "squeeze", "top_k", "width", "expert_width",
-    "router_width",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
-class MfgHmoeConfig:
+class MfgHmoeConfig(HybridOptions):
     """Everything that makes an :class:`MfgHmoe`. The defaults are the paper's.
 
     Attributes:
-        scale: 2, 3, 4 or 8.
-        bands: channels in and out, at least 1.
-        embed_dim: width of the backbone.
-        depths: hybrid attention blocks in each RHAG; the number of entries is L of equation 3.
-        heads: attention heads; divides ``embed_dim``.
-        window: side of an attention window, even.
-        mlp_ratio: hidden width of the MLPs over ``embed_dim``.
-        compress, squeeze: how far CAB narrows its convolutions and its channel attention.
-        conv_scale: weight of the CAB branch.
-        channel_pool: what channel attention averages over, ``image`` or ``window``.
-        overlap: how much larger key windows of the OCAB are.
-        drop_path: stochastic depth of the last block; rises linearly from 0.
         kernel_sizes: kernel size of each of the N groups of experts.
         experts_per_group: M, the same in every group, or one number for each.
         top_k: K, experts run for each pixel.
@@ -87,19 +54,6 @@ class MfgHmoeConfig:
             upsampled by ``bicubic`` interpolation, which a small network need not learn again.
     """
 
-    scale: int = 4
-    bands: int = 3
-    embed_dim: int = 180
-    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
-    heads: int = 6
-    window: int = 16
-    mlp_ratio: float = 2.0
-    compress: int = 3
-    squeeze: int = 30
-    conv_scale: float = 0.01
-    channel_pool: ChannelPool = "image"
-    overlap: float = 0.5
-    drop_path: float = 0.1
     kernel_sizes: tuple[int, ...] = (1, 3)
     experts_per_group: int | tuple[int, ...] = 8
     top_k: int = 1
@@ -113,39 +67,13 @@ class MfgHmoeConfig:
     base: Literal["none", "bicubic"] = "none"
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise ValueError(f"scale={self.scale}: expected one of {', '.join(map(str, SCALES))}")
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number from 1")
-        for name in ("depths", "kernel_sizes"):
-            values = getattr(self, name)
-            if not values or any(not isinstance(v, int) or v < 1 for v in values):
-                raise ValueError(f"{name}={values!r}: expected whole numbers from 1, at least one of them")
+        super().__post_init__()
         sizes = self.experts_per_group
-        if any(not isinstance(m, int) or m < 1 for m in (sizes if isinstance(sizes, tuple) else (sizes,))):
-            raise ValueError(f"experts_per_group={sizes!r}: expected whole numbers from 1")
         if isinstance(sizes, tuple) and len(sizes) != len(self.kernel_sizes):
             raise ValueError(
                 f"experts_per_group={sizes!r}: expected one number, or one for each of "
                 f"kernel_sizes={self.kernel_sizes!r}"
             )
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
-        if self.overlap < 0 or self.mlp_ratio <= 0:
-            raise ValueError(
-                f"overlap={self.overlap}, mlp_ratio={self.mlp_ratio}: expected 0 or more, and above 0"
-            )
-        if self.compress > self.embed_dim:
-            raise ValueError(f"compress={self.compress}: expected at most embed_dim={self.embed_dim}")
-        if self.embed_dim % self.heads:
-            raise ValueError(f"heads={self.heads}: expected a divisor of embed_dim={self.embed_dim}")
-        if self.window % 2:
-            raise ValueError(f"window={self.window}: expected an even number")
-        for name, known in _NAMED.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected {' or '.join(known)}")
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -249,15 +177,7 @@ class MfgHmoe(nn.Module):
     def __init__(self, config: MfgHmoeConfig) -> None:
         super().__init__()
         c = self.config = config
-        branch = partial(
-            ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
-        )
-        overlapping = partial(
-            OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio
-        )
-        feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
-        shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
-        self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
+        self.trunk = hybrid_trunk(c)
         self.seen = len(c.depths) if c.signals == "levels" else 1
         self.aggregate = (
             None if c.head == "dense" else MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
@@ -267,8 +187,7 @@ class MfgHmoe(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        tile = max(16384 // c.embed_dim // c.window, 4) * c.window  # 80 at 180 channels, 256 at 64
-        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 2 * c.window)
+        return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve (equation 1).

@@ -22,7 +22,7 @@ from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
 from geomoe.layers.hybrid import Conv3x3, DropPath, drop_paths
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.dispatch import dispatch
 from geomoe.moe.experts import FeedForwardExperts
@@ -33,43 +33,27 @@ __all__ = ["Swin2Mose", "Swin2MoseConfig"]
 
 
 @dataclass(frozen=True)
-class Swin2MoseConfig(SuperResolutionConfig):
+class Swin2MoseConfig(AttentionConfig):
     """Everything that makes a :class:`Swin2Mose`. The defaults are the paper's.
 
     Attributes:
-        embed_dim: width.
-        depths: blocks in each group.
-        heads: attention heads; divides ``embed_dim``.
-        window: side of an attention window, even.
+        mlp_ratio: hidden width of one expert over ``embed_dim``.
         num_experts: E of every layer.
         top_k: experts that an image is given.
-        expert_ratio: hidden width of an expert over ``embed_dim``.
-        drop_path: stochastic depth of the last block; rises linearly from 0.
         width: channels of the upsampler.
     """
 
     embed_dim: int = 90
     depths: tuple[int, ...] = (6, 6, 6, 6)
-    heads: int = 6
-    window: int = 16
+    mlp_ratio: float = 1.0
     num_experts: int = 8
     top_k: int = 2
-    expert_ratio: float = 1.0
-    drop_path: float = 0.1
     width: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
-        if self.window % 2:
-            raise ValueError(f"window={self.window}: expected an even number")
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k={self.top_k}: expected at most num_experts={self.num_experts}")
-        if not 0 <= self.drop_path < 1 or self.expert_ratio <= 0:
-            raise ValueError(
-                f"drop_path={self.drop_path}, expert_ratio={self.expert_ratio}: expected 0 to below 1, "
-                "and above 0"
-            )
 
 
 class MoeSm(nn.Module):
@@ -78,7 +62,7 @@ class MoeSm(nn.Module):
     def __init__(self, c: Swin2MoseConfig) -> None:
         super().__init__()
         self.router = noisy_top_k_router(c.embed_dim, c.num_experts, c.top_k)
-        self.bank = FeedForwardExperts(c.embed_dim, max(int(c.embed_dim * c.expert_ratio), 1), c.num_experts)
+        self.bank = FeedForwardExperts(c.embed_dim, max(int(c.embed_dim * c.mlp_ratio), 1), c.num_experts)
         self.merger = nn.Conv2d(c.top_k * c.embed_dim, c.embed_dim, 3, padding=1, groups=c.embed_dim)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
@@ -152,8 +136,7 @@ class Swin2Mose(nn.Module):
     def contract(self) -> ModelContract:
         # The whole image decides: a tile is routed by what it sees.
         c = self.config
-        tile = max(16384 // c.embed_dim // c.window, 4) * c.window
-        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 2 * c.window)
+        return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve.

@@ -17,7 +17,7 @@ from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, mlp
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -25,40 +25,17 @@ __all__ = ["SwinIr", "SwinIrConfig"]
 
 
 @dataclass(frozen=True)
-class SwinIrConfig(SuperResolutionConfig):
+class SwinIrConfig(AttentionConfig):
     """Everything that makes a :class:`SwinIr`. The defaults are the paper's classical network.
 
     Attributes:
-        embed_dim: width.
-        depths: attention blocks in each group.
-        heads: attention heads; divides ``embed_dim``.
-        window: side of an attention window, even.
-        mlp_ratio: hidden width of the MLPs over ``embed_dim``.
-        drop_path: stochastic depth of the last block; rises linearly from 0.
         head: ``classical``, or ``direct``: one convolution and a pixel shuffle.
         width: channels of the classical upsampler.
     """
 
-    embed_dim: int = 180
-    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
-    heads: int = 6
     window: int = 8
-    mlp_ratio: float = 2.0
-    drop_path: float = 0.1
     head: Literal["classical", "direct"] = "classical"
     width: int = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
-        if self.window % 2:
-            raise ValueError(f"window={self.window}: expected an even number")
-        if not 0 <= self.drop_path < 1 or self.mlp_ratio <= 0:
-            raise ValueError(
-                f"drop_path={self.drop_path}, mlp_ratio={self.mlp_ratio}: expected 0 to below 1, and above 0"
-            )
-        if self.head not in ("classical", "direct"):
-            raise ValueError(f"head={self.head!r}: expected classical or direct")
 
 
 class SwinIr(nn.Module):
@@ -87,12 +64,11 @@ class SwinIr(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        tile = max(16384 // c.embed_dim // c.window, 4) * c.window
         # From block to block windows are moved by half their side: what a pixel sees grows by at most a
         # window each way with every block. Convolutions see one pixel more each.
         reach = sum(c.depths) * c.window + len(c.depths) + 4
         margin = min(-(-reach // c.window), 4) * c.window
-        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), margin, reach)
+        return ModelContract(c.scale, c.bands, c.window, c.tile, margin, reach)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

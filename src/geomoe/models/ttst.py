@@ -25,7 +25,7 @@ from geomoe.layers.convolution import BandMean, ShuffleHead
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, OverlappingAttentionBlock, mlp
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -36,48 +36,28 @@ _KEPT = (1 / 2, 2 / 3, 3 / 4, 4 / 5)
 
 
 @dataclass(frozen=True)
-class TtstConfig(SuperResolutionConfig):
+class TtstConfig(AttentionConfig):
     """Everything that makes a :class:`Ttst`. The defaults are the authors' program's.
 
     Attributes:
-        embed_dim: width.
-        depths: blocks in each group.
-        heads: attention heads, of windows and of channels; divides ``embed_dim``.
-        window: side of an attention window, even.
-        mlp_ratio: hidden width of the feed-forward layers over ``embed_dim``.
-        branch_scale: weight of the channel attention.
+        branch_scale: weight of the channel attention, which has as many heads as that of windows.
         overlap: how much larger the key windows of overlapping attention are.
-        drop_path: stochastic depth of the last block; rises linearly from 0.
         feed_forward: ``mlp``, or the paper's ``multiscale``.
         context: whether each group ends with the paper's global context attention.
         width: channels of the upsampler.
     """
 
-    embed_dim: int = 180
-    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
-    heads: int = 6
     window: int = 8
-    mlp_ratio: float = 2.0
     branch_scale: float = 0.01
     overlap: float = 0.5
-    drop_path: float = 0.1
     feed_forward: Literal["mlp", "multiscale"] = "mlp"
     context: bool = False
     width: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
-        if self.window % 2:
-            raise ValueError(f"window={self.window}: expected an even number")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
-        if self.overlap < 0 or self.mlp_ratio <= 0:
-            raise ValueError(
-                f"overlap={self.overlap}, mlp_ratio={self.mlp_ratio}: expected 0 or more, and above 0"
-            )
-        if self.feed_forward not in ("mlp", "multiscale"):
-            raise ValueError(f"feed_forward={self.feed_forward!r}: expected mlp or multiscale")
+        if self.overlap < 0:
+            raise ValueError(f"overlap={self.overlap}: expected 0 or more")
 
 
 class TokenSelectiveChannelAttention(nn.Module):
@@ -185,8 +165,7 @@ class Ttst(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        tile = max(16384 // c.embed_dim // c.window, 4) * c.window
-        return ModelContract(c.scale, c.bands, c.window, min(tile, 256), 4 * c.window)
+        return ModelContract(c.scale, c.bands, c.window, c.tile, 4 * c.window)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""
