@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ShuffleHead
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, OverlappingAttentionBlock, mlp
+from geomoe.layers.transposed import ConvolutionalProjection
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import AttentionConfig
@@ -72,8 +73,7 @@ class TokenSelectiveChannelAttention(nn.Module):
     def __init__(self, dim: int, heads: int, weight: float) -> None:
         super().__init__()
         self.heads, self.weight = heads, weight
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1)
-        self.around = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim)
+        self.qkv = ConvolutionalProjection(dim)
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.mix = nn.Parameter(torch.full((len(_KEPT),), 0.2))
         self.proj = nn.Conv2d(dim, dim, 1)
@@ -81,7 +81,7 @@ class TokenSelectiveChannelAttention(nn.Module):
     def forward(self, x: Tensor, n: Tensor) -> Tensor:
         """``x`` and the attention of ``n``, ``[B, H, W, C]`` each, added."""
         batch, height, width, dim = n.shape
-        q, k, v = self.around(self.qkv(n.permute(0, 3, 1, 2))).chunk(3, 1)
+        q, k, v = self.qkv(n.permute(0, 3, 1, 2)).chunk(3, 1)
         each = dim // self.heads
 
         def split(t: Tensor) -> Tensor:

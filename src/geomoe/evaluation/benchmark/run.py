@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from geomoe.data.degradation import get_degradation
-from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.images import read_image, to_unit
 from geomoe.data.pairs import degrade, mirror_to
-from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark import runs
 from geomoe.evaluation.benchmark.config import Benchmark
@@ -20,7 +19,7 @@ from geomoe.evaluation.benchmark.cost import measure_costs
 from geomoe.evaluation.benchmark.curves import draw_curves
 from geomoe.evaluation.benchmark.render import html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, write_json
-from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs
+from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs, scored_images
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.models.registry import build
@@ -191,8 +190,7 @@ def _write(
 
 def _tile(benchmark: Benchmark, images: Images) -> Tensor:
     """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if it is smaller."""
-    layout = ucmerced_folder(images.test) is not None
-    path = (ucmerced_files(images.test, "test") if layout else find_images(images.test))[0]
+    path = scored_images(images.test)[0]
     low, _ = degrade(
         read_image(path, benchmark.bands), benchmark.scale, get_degradation(benchmark.degradation)
     )
