@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geomoe.layers.attention import OverlappingCrossAttention, WindowAttention
+from geomoe.layers.attention import CosineWindowAttention, OverlappingCrossAttention, WindowAttention
 from geomoe.layers.windows import merge_windows, pad_to_multiple, partition_windows, relative_position_index
 
 
@@ -85,3 +85,35 @@ def test_attention_while_training_is_that_of_use(layer, precision):
     torch.testing.assert_close(
         trained.detach(), used, rtol=0, atol=1e-6 if precision == torch.float32 else 8e-3
     )
+
+
+def test_cosine_attention_is_the_sum_written_out():
+    """Swin V2, equation 2: cosines times a scale, plus a bias in 0..16; nothing grows with the queries."""
+    torch.manual_seed(0)
+    attention = CosineWindowAttention(6, 2, window=3, shift=0).eval()
+    x = torch.randn(1, 3, 3, 6)
+    with torch.no_grad():
+        q, k, v = attention.qkv(x.view(9, 6)).view(9, 3, 2, 3).unbind(1)
+        cosine = torch.einsum("nhd,mhd->hnm", F.normalize(q, dim=-1), F.normalize(k, dim=-1))
+        bias = attention.bias()[0]
+        weights = (10 * cosine + bias).softmax(-1)
+        expected = attention.proj(torch.einsum("hnm,mhd->nhd", weights, v).reshape(9, 6))
+        torch.testing.assert_close(attention(x).view(9, 6), expected, atol=1e-5, rtol=1e-5)
+        assert (bias > 0).all()
+        assert (bias < 16).all()
+        attention.qkv.weight[:6] *= 50  # longer queries
+        attention.qkv.bias[:6] *= 50
+        torch.testing.assert_close(attention(x).view(9, 6), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_local_part_of_cosine_attention_stays_in_its_window():
+    torch.manual_seed(0)
+    attention = CosineWindowAttention(6, 2, window=4, shift=0, local=True).eval()
+    x = torch.randn(1, 4, 8, 6)
+    y = x.clone()
+    y[:, :, 4:] += 1
+    with torch.no_grad():
+        assert torch.equal(attention(x)[:, :, :4], attention(y)[:, :, :4])
+        plain = CosineWindowAttention(6, 2, window=4, shift=0).eval()
+        plain.load_state_dict({k: v for k, v in attention.state_dict().items() if "local" not in k})
+        assert not torch.allclose(attention(x), plain(x))

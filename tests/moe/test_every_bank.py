@@ -368,3 +368,22 @@ def test_chunks_change_nothing(name, monkeypatch):
         results.append([out, x.grad, plan.weights.grad, *(p.grad for p in bank.parameters())])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_on_a_cpu_experts_compute_in_single_precision_under_autocast():
+    """And so the result is the rounded one of single precision, where half precision would be further off."""
+    bank, x, plan = setup("feed_forward", 2)
+    exact = moe.dispatch(bank, rows_of(bank, x), plan, "grouped")
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = moe.dispatch(bank, rows_of(bank, x), plan, "grouped")
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), exact, atol=1e-3, rtol=2**-6)
+    assert not torch.equal(rough.float(), exact)
+
+
+def test_choices_apart_add_up_to_the_whole():
+    bank, x, plan = setup("feed_forward", 2)
+    rows = rows_of(bank, x)
+    apart = [moe.dispatch(bank, rows, plan.choice(j)) for j in range(plan.top_k)]
+    assert [plan.choice(j).top_k for j in range(plan.top_k)] == [1, 1]
+    torch.testing.assert_close(sum(apart), moe.dispatch(bank, rows, plan), atol=1e-6, rtol=1e-5)
