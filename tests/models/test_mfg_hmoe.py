@@ -94,3 +94,23 @@ def test_with_window_pooling_a_distant_change_is_not_seen():
         assert torch.equal(model(x)[:, :, :32], model(y)[:, :, :32])
         image = tiny("mfg_hmoe_light", channel_pool="image").eval()
         assert not torch.equal(image(x)[:, :, :32], image(y)[:, :, :32])
+
+
+def test_a_convolution_trunk_needs_no_windows_and_sees_no_further_than_it_says():
+    model = tiny("mfg_hmoe_light", trunk="convolution", kernel_sizes=(1, 5)).eval()
+    assert model.contract.multiple == 1
+    reach = model.contract.reach
+    x = torch.rand(1, 3, 9, 40)
+    y = x.clone()
+    y[..., 30:] = torch.rand(1, 3, 9, 10)
+    with torch.inference_mode():
+        before, after = model(x), model(y)
+    kept = 2 * (30 - reach)
+    assert torch.equal(before[..., :kept], after[..., :kept])
+    assert not torch.equal(before[..., : kept + 4], after[..., : kept + 4])  # nor less far
+
+
+def test_every_parameter_of_a_convolution_trunk_receives_a_gradient():
+    model = tiny("mfg_hmoe", trunk="convolution")
+    model(torch.rand(2, 3, 24, 24)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.layers.conv_trunk import ConvolutionTrunk
 from geomoe.layers.hybrid import Conv3x3
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
@@ -37,6 +38,8 @@ class MfgHmoeConfig(HybridOptions):
     """Everything that makes an :class:`MfgHmoe`. The defaults are the paper's.
 
     Attributes:
+        trunk: ``hybrid`` (the paper's: HAT's), or ``convolution``, of which ``embed_dim``, ``depths`` and
+            ``mlp_ratio`` are the width, the blocks and their hidden width; it has no windows.
         kernel_sizes: kernel size of each of the N groups of experts.
         experts_per_group: M, the same in every group, or one number for each.
         top_k: K, experts run for each pixel.
@@ -54,6 +57,7 @@ class MfgHmoeConfig(HybridOptions):
             upsampled by ``bicubic`` interpolation, which a small network need not learn again.
     """
 
+    trunk: Literal["hybrid", "convolution"] = "hybrid"
     kernel_sizes: tuple[int, ...] = (1, 3)
     experts_per_group: int | tuple[int, ...] = 8
     top_k: int = 1
@@ -177,7 +181,11 @@ class MfgHmoe(nn.Module):
     def __init__(self, config: MfgHmoeConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.trunk = hybrid_trunk(c)
+        self.trunk: nn.Module
+        if c.trunk == "hybrid":
+            self.multiple, self.trunk = c.window, hybrid_trunk(c)
+        else:
+            self.multiple, self.trunk = 1, ConvolutionTrunk(c.bands, c.embed_dim, c.depths, c.mlp_ratio)
         self.seen = len(c.depths) if c.signals == "levels" else 1
         self.aggregate = (
             None if c.head == "dense" else MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
@@ -187,7 +195,11 @@ class MfgHmoe(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
+        if c.trunk == "hybrid":
+            return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
+        # The trunk, one convolution before the experts, theirs, and one after.
+        reach = sum(c.depths) + 2 + 1 + max(3, *c.kernel_sizes) // 2 + 1
+        return ModelContract(c.scale, c.bands, 1, c.tile, min(reach, 32), reach)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve (equation 1).
@@ -200,7 +212,7 @@ class MfgHmoe(nn.Module):
             ``[B, bands, scale * H, scale * W]`` in the units of ``x``, not clipped.
         """
         height, width = x.shape[-2:]
-        deep, levels = self.trunk(pad_to_multiple(x, self.config.window) - 0.5)
+        deep, levels = self.trunk(pad_to_multiple(x, self.multiple) - 0.5)
         signals = None
         if self.aggregate is not None:
             signals = self.aggregate(levels[-self.seen :]).permute(0, 3, 1, 2)[..., :height, :width]
