@@ -131,8 +131,8 @@ def expert_layers(trace: RoutingTrace, name: str, height: int, width: int) -> ND
         width: of the image.
 
     Returns:
-        ``[3, height, width]`` uint8: group, expert, confidence; none of them 0. One choice for the whole image
-        is that of all its pixels.
+        ``[3, height, width]`` uint8: group, expert, confidence; none of them 0. One choice for the
+        whole image is that of all its pixels.
 
     Raises:
         GeomoeError: if nothing was routed, or neither pixels nor whole images.
@@ -147,8 +147,9 @@ def _last(trace: RoutingTrace, name: str, height: int, width: int) -> RoutingPla
         raise GeomoeError(f"{name} routes nothing, so there are no experts to map; leave out --experts")
     plan = trace[-1]
     if unit_of(plan, height, width) is None:
+        grid = " x ".join(map(str, plan.grid[:0:-1]))
         raise GeomoeError(
-            f"{name} routes a grid of {' x '.join(map(str, plan.grid[:0:-1]))} for {width} x {height} pixels; "
+            f"{name} routes a grid of {grid} for {width} x {height} pixels; "
             "expected one choice for each pixel or one for all, leave out --experts"
         )
     if len(plan.group_sizes) > _MOST or max(plan.group_sizes) > _MOST:
