@@ -97,7 +97,7 @@ def picture(
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
         _print(found)
-        click.echo(f"{output}: {len(found.crops)} crops, {len(loaded)} models")
+        click.echo(f"{output}: {_count(len(boxes) or 1, 'crop')}, {_count(len(loaded), 'model')}")
 
 
 def _print(found: Comparison) -> None:
@@ -109,6 +109,10 @@ def _print(found: Comparison) -> None:
     for panel in found.panels:
         table.add_row(panel.name, *(_cell(score) for score in (panel.whole, *panel.crops)))
     Console(width=110).print(table)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cell(score: Score) -> str:

@@ -68,6 +68,7 @@ class Comparison:
         scale: of the super-resolution.
         low: ``[C, h, w]`` the input in about [0, 1].
         truth: ``[C, H, W]``, cut to whole multiples of the scale; None where the image was the input.
+        eight_bit: whether the file holds 8-bit values, of which 0 to 255 are 0 to 1 here; others were scaled.
         degradation, protocol: how the input was made and how scores are; None without truth.
         crops: in high-resolution pixels.
         chosen: whether the crop was found by :func:`geomoe.evaluation.crops.most_different`, not given.
@@ -78,6 +79,7 @@ class Comparison:
     scale: int
     low: Tensor
     truth: Tensor | None
+    eight_bit: bool
     degradation: str | None
     protocol: str | None
     crops: tuple[Box, ...]
@@ -179,6 +181,7 @@ def compare(
         scale=scale,
         low=low,
         truth=truth,
+        eight_bit=given.dtype == torch.uint8,
         degradation=degradation,
         protocol=None if rules is None else rules.name,
         crops=shown,
@@ -218,7 +221,7 @@ def _check_layer(models: Sequence[Upscaler], layer: int) -> None:
     routing = {model.name: len(routing_of(model)) for model in models}
     most = max(routing, key=lambda name: routing[name])
     if abs(layer) > max(routing[most], 1):
-        raise GeomoeError(f"no model has {abs(layer)} layers that route; {most} has {routing[most]}")
+        raise GeomoeError(f"no model routes in {abs(layer)} layers; {most} does in {routing[most]}")
 
 
 def _rules(protocol: str | None, bands: int) -> Protocol:
@@ -306,6 +309,6 @@ def _why_none(trace: RoutingTrace, layer: int, window: Box) -> str:
     if not len(trace):
         return "routes nothing"
     if abs(layer) > len(trace):
-        return f"has {len(trace)} layers that route, not {abs(layer)}"
+        return f"routes in fewer than {abs(layer)} layers"
     plan = trace[_index(layer)]
     return "" if unit_of(plan, window.height, window.width) else "routes neither pixels nor images"

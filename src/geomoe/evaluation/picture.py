@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -33,7 +34,8 @@ FRAMES = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#00
 """Colours of the frames of crops: Okabe and Ito's, told apart with any common colour deficiency."""
 
 _SUFFIXES = (".png", ".pdf")
-_DPI = 150
+_DPI = 120
+_PERCENT = (0.5, 99.5)
 # Inches.
 _GAP, _HEAD, _FOOT = 0.12, 0.38, 0.3
 _WIDTH, _LEGEND = 10.5, 1.5
@@ -90,6 +92,7 @@ def figure_of(comparison: Comparison) -> Figure:
     Its axes are labelled by what they show: ``whole``, ``crop 1: bicubic``, ``result: NAME``,
     ``experts: NAME``.
     """
+    comparison = _for_display(comparison)
     layout = _Layout.of(comparison)
     canvas = _Canvas(layout.height)
     _draw_whole(canvas, layout, comparison)
@@ -140,8 +143,8 @@ class _Layout:
         beside = tall * cell + (lines - 1) * _HEAD
         whole = (wide, min(wide * shape, max(beside, 4.0)))
         in_a_row = min(models, 2)
-        side = ((_WIDTH - _GAP) / in_a_row - _LEGEND - 3 * _GAP) / 2
-        result = (side, side * min(shape, 1.5))
+        side = min(((_WIDTH - _GAP) / in_a_row - _LEGEND - 3 * _GAP) / 2, 3.6)
+        result = (side, side * shape)
         top = _HEAD + max(whole[1], beside) + _GAP
         below = math.ceil(models / in_a_row) * (_HEAD + result[1] + _GAP)
         return cls(rows, columns, whole, cell, top, result, in_a_row, top + below + _FOOT)
@@ -149,7 +152,7 @@ class _Layout:
 
 def _shape(width: int, height: int) -> float:
     """Height over width of the room that an image is given: a strip is not given all that it would fill."""
-    return min(max(height / width, 0.4), 2.5)
+    return min(max(height / width, 0.3), 1.4)
 
 
 class _Canvas:
@@ -239,7 +242,7 @@ def _coloured(experts: ExpertMap) -> NDArray[np.uint8]:
 
 
 def _map_title(experts: ExpertMap) -> tuple[str, str]:
-    unit = {"pixel": "each pixel", "tile": "each tile", "image": "the whole image"}[experts.unit]
+    unit = {"pixel": "each pixel", "tile": "each tile", "image": "the image"}[experts.unit]
     layer = f"layer {experts.layer} of the {experts.layers} that route" if experts.layers > 1 else ""
     return f"expert of {unit}", layer
 
@@ -263,7 +266,31 @@ def _legend(axes: Axes, height: float, experts: ExpertMap) -> None:
 
 def _legend_text(axes: Axes, y: float, name: str, share: float) -> None:
     axes.text(0.25, y + 0.08, name, fontsize=7, va="center")
-    axes.text(1.45, y + 0.08, f"{share:.1%}", fontsize=7, va="center", ha="right")
+    axes.text(
+        1.45, y + 0.08, f"{share:.1%}" if share >= 0.001 else "< 0.1%", fontsize=7, va="center", ha="right"
+    )
+
+
+def _for_display(comparison: Comparison) -> Comparison:
+    """The same with values to look at: 8-bit ones as they are, others between percentiles of each band.
+
+    All panels share one stretch, that of the truth or, without one, of the input.
+    """
+    if comparison.eight_bit:
+        return comparison
+    reference = comparison.low if comparison.truth is None else comparison.truth
+    ends = np.percentile(reference.flatten(1).numpy(), _PERCENT, axis=1)
+    low, high = (torch.from_numpy(end).float()[:, None, None] for end in ends)
+
+    def stretch(image: Tensor) -> Tensor:
+        return (image - low) / (high - low).clamp_min(1e-6)
+
+    return replace(
+        comparison,
+        low=stretch(comparison.low),
+        truth=None if comparison.truth is None else stretch(comparison.truth),
+        panels=tuple(replace(panel, image=stretch(panel.image)) for panel in comparison.panels),
+    )
 
 
 def _extent(comparison: Comparison) -> tuple[float, float, float, float]:
@@ -280,12 +307,9 @@ def _show(axes: Axes, image: Tensor, extent: tuple[float, float, float, float], 
 
 def _frame(axes: Axes, crops: tuple[Box, ...]) -> None:
     for number, crop in enumerate(crops):
-        for colour, width in (("white", 3.0), (_colour(number), 1.6)):
-            axes.add_patch(
-                Rectangle(
-                    (crop.x, crop.y), crop.width, crop.height, fill=False, color=colour, linewidth=width
-                )
-            )
+        for colour, width in (("black", 3.0), (_colour(number), 1.6)):
+            frame = Rectangle((crop.x, crop.y), crop.width, crop.height, fill=False, color=colour, lw=width)
+            axes.add_patch(frame).set_clip_on(False)
 
 
 def _colour(number: int) -> str:
@@ -309,4 +333,6 @@ def _footnote(comparison: Comparison) -> str:
         said.append(f"PSNR and SSIM by protocol {comparison.protocol}")
     if comparison.chosen:
         said.append("the crop is where the panels differ most")
+    if not comparison.eight_bit:
+        said.append("shown from the {:g} to the {:g} percentile of each band".format(*_PERCENT))
     return "; ".join(said)
