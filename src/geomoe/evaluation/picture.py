@@ -2,14 +2,18 @@
 
 It shows what figures 2 and 3 show of Chen et al., "Heterogeneous Mixture of Experts for Remote Sensing
 Image Super-Resolution", IEEE GRSL 2025.
+
+Example:
+    >>> import geomoe                                               # doctest: +SKIP
+    >>> found = compare("image.png", [geomoe.load("mfg_hmoe_light", 4)])  # doctest: +SKIP
+    >>> draw(found, "picture.png")                                  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -25,6 +29,7 @@ from geomoe.errors import GeomoeError
 from geomoe.evaluation.compare import Comparison, Score
 from geomoe.evaluation.crops import cut
 from geomoe.evaluation.expert_maps import ExpertMap
+from geomoe.evaluation.layout import GAP, HEAD, LEGEND, WIDTH, Layout, shape_of
 from geomoe.moe.pictures import expert_colours
 from geomoe.pipeline.tiles import Box
 
@@ -36,10 +41,6 @@ FRAMES = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#00
 _SUFFIXES = (".png", ".pdf")
 _DPI = 120
 _PERCENT = (0.5, 99.5)
-# Inches.
-_GAP, _HEAD, _FOOT = 0.12, 0.38, 0.3
-_WIDTH, _LEGEND = 10.5, 1.5
-_MOST_COLUMNS = 5
 
 
 def check_target(target: Path, image: Path, *, overwrite: bool) -> None:
@@ -67,12 +68,15 @@ def check_target(target: Path, image: Path, *, overwrite: bool) -> None:
         raise GeomoeError(f"{target} exists; use --overwrite to replace it")
 
 
-def draw(comparison: Comparison, target: Path) -> None:
-    """Write a picture, ``.png`` or ``.pdf``; the same comparison gives the same bytes.
+def draw(comparison: Comparison, target: str | Path) -> None:
+    """Write a picture, ``.png`` or ``.pdf``, in the place of any older one.
+
+    The same comparison gives the same bytes, whatever the user's settings of matplotlib.
 
     Raises:
         GeomoeError: if it cannot be written; nothing is left there then.
     """
+    target = Path(target)
     kind = target.suffix.lower().removeprefix(".")
     part = target.with_name(f".{target.name}.part")
     unsaid = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
@@ -93,83 +97,32 @@ def figure_of(comparison: Comparison) -> Figure:
     ``experts: NAME``.
     """
     comparison = _for_display(comparison)
-    layout = _Layout.of(comparison)
+    layout = Layout.of(comparison)
     canvas = _Canvas(layout.height)
     _draw_whole(canvas, layout, comparison)
     _draw_crops(canvas, layout, comparison)
     _draw_experts(canvas, layout, comparison)
     canvas.figure.text(
-        _GAP / _WIDTH, 0.1 / layout.height, _footnote(comparison), fontsize=7, color="0.4", va="bottom"
+        GAP / WIDTH, 0.1 / layout.height, _footnote(comparison), fontsize=7, color="0.4", va="bottom"
     )
     return canvas.figure
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Sizes in inches.
-
-    Attributes:
-        rows, columns: of the panels of one crop.
-        whole: width and height of the whole image.
-        cell: width of a panel.
-        top: height of the part with whole image and crops.
-        result: width and height of a result beside its map.
-        in_a_row: models in a row of the lower part.
-        height: of the picture.
-    """
-
-    rows: int
-    columns: int
-    whole: tuple[float, float]
-    cell: float
-    top: float
-    result: tuple[float, float]
-    in_a_row: int
-    height: float
-
-    @classmethod
-    def of(cls, comparison: Comparison) -> _Layout:
-        panels, models = len(comparison.panels) + 1, len(comparison.panels) - 1
-        rows = 1 if panels <= 3 else max(2, math.ceil(panels / _MOST_COLUMNS))
-        columns = math.ceil(panels / rows)
-        shape = _shape(*comparison.low.shape[:0:-1])
-        tall = rows * sum(_shape(crop.width, crop.height) for crop in comparison.crops)  # in cells
-        lines = rows * len(comparison.crops)
-        # As wide as makes the whole image as high as the crops beside it, within limits.
-        room = _WIDTH - (columns + 2) * _GAP
-        wide = (tall * room / columns + (lines - 1) * _HEAD) / (shape + tall / columns)
-        wide = min(max(wide, 2.2), 4.6)
-        cell = (room - wide) / columns
-        beside = tall * cell + (lines - 1) * _HEAD
-        whole = (wide, min(wide * shape, max(beside, 4.0)))
-        in_a_row = min(models, 2)
-        side = min(((_WIDTH - _GAP) / in_a_row - _LEGEND - 3 * _GAP) / 2, 3.6)
-        result = (side, side * shape)
-        top = _HEAD + max(whole[1], beside) + _GAP
-        below = math.ceil(models / in_a_row) * (_HEAD + result[1] + _GAP)
-        return cls(rows, columns, whole, cell, top, result, in_a_row, top + below + _FOOT)
-
-
-def _shape(width: int, height: int) -> float:
-    """Height over width of the room that an image is given: a strip is not given all that it would fill."""
-    return min(max(height / width, 0.3), 1.4)
 
 
 class _Canvas:
     """A figure on which axes are placed in inches from the upper left corner."""
 
     def __init__(self, height: float) -> None:
-        self.figure, self._height = Figure(figsize=(_WIDTH, height), facecolor="white"), height
+        self.figure, self._height = Figure(figsize=(WIDTH, height), facecolor="white"), height
 
     def axes(self, label: str, x: float, y: float, width: float, height: float) -> Axes:
-        box = (x / _WIDTH, 1 - (y + height) / self._height, width / _WIDTH, height / self._height)
+        box = (x / WIDTH, 1 - (y + height) / self._height, width / WIDTH, height / self._height)
         axes = self.figure.add_axes(box, label=label, xticks=[], yticks=[], anchor="N")
         axes.spines[:].set_visible(False)
         return axes
 
 
-def _draw_whole(canvas: _Canvas, layout: _Layout, comparison: Comparison) -> None:
-    axes = canvas.axes("whole", _GAP, _HEAD, *layout.whole)
+def _draw_whole(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None:
+    axes = canvas.axes("whole", GAP, HEAD, *layout.whole)
     image = comparison.low if comparison.truth is None else comparison.truth
     height, width = image.shape[1:]
     _show(axes, image, _extent(comparison), "antialiased")
@@ -178,23 +131,23 @@ def _draw_whole(canvas: _Canvas, layout: _Layout, comparison: Comparison) -> Non
     _title(axes, comparison.image, f"{what}, {width} x {height}", layout.whole[0])
 
 
-def _draw_crops(canvas: _Canvas, layout: _Layout, comparison: Comparison) -> None:
-    left, y = layout.whole[0] + 2 * _GAP, _HEAD
+def _draw_crops(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None:
+    left, y = layout.whole[0] + 2 * GAP, HEAD
     for number, crop in enumerate(comparison.crops):
-        height = layout.cell * _shape(crop.width, crop.height)
+        height = layout.cell * shape_of(crop.width, crop.height)
         for place, (name, image, score) in enumerate(_crop_panels(comparison, number)):
             row, column = divmod(place, layout.columns)
             axes = canvas.axes(
                 f"crop {number + 1}: {name}",
-                left + column * (layout.cell + _GAP),
-                y + row * (height + _HEAD),
+                left + column * (layout.cell + GAP),
+                y + row * (height + HEAD),
                 layout.cell,
                 height,
             )
             _show(axes, image, (0, crop.width, crop.height, 0), "nearest")
             axes.spines[:].set(visible=True, color=_colour(number), linewidth=2)
             _title(axes, name, _in_words(score), layout.cell)
-        y += layout.rows * (height + _HEAD)
+        y += layout.rows * (height + HEAD)
 
 
 def _crop_panels(comparison: Comparison, number: int) -> Iterator[tuple[str, Tensor, Score]]:
@@ -210,17 +163,17 @@ def _crop_panels(comparison: Comparison, number: int) -> Iterator[tuple[str, Ten
         yield panel.name, cut(panel.image, crop), panel.crops[number]
 
 
-def _draw_experts(canvas: _Canvas, layout: _Layout, comparison: Comparison) -> None:
+def _draw_experts(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None:
     width, height = layout.result
     for place, panel in enumerate(comparison.panels[1:]):
         row, column = divmod(place, layout.in_a_row)
-        x = _GAP + column * (_WIDTH - _GAP) / layout.in_a_row
-        y = layout.top + _HEAD + row * (_HEAD + height + _GAP)
+        x = GAP + column * (WIDTH - GAP) / layout.in_a_row
+        y = layout.top + HEAD + row * (HEAD + height + GAP)
         axes = canvas.axes(f"result: {panel.name}", x, y, width, height)
         _show(axes, panel.image, _extent(comparison), "antialiased")
         score = _in_words(panel.whole)
         _title(axes, panel.name, f"whole image {score}" if score else "", width)
-        axes = canvas.axes(f"experts: {panel.name}", x + width + _GAP, y, width, height)
+        axes = canvas.axes(f"experts: {panel.name}", x + width + GAP, y, width, height)
         if panel.experts is None:
             axes.set_facecolor("0.94")
             axes.text(0.5, 0.5, f"no expert map:\n{panel.name}\n{panel.no_experts}", ha="center", va="center",
@@ -230,7 +183,7 @@ def _draw_experts(canvas: _Canvas, layout: _Layout, comparison: Comparison) -> N
         axes.imshow(picture, extent=_extent(comparison), interpolation="nearest")
         _frame(axes, comparison.crops)
         _title(axes, *_map_title(panel.experts), width)
-        legend = canvas.axes(f"legend: {panel.name}", x + 2 * (width + _GAP), y, _LEGEND, height)
+        legend = canvas.axes(f"legend: {panel.name}", x + 2 * (width + GAP), y, LEGEND, height)
         _legend(legend, height, panel.experts)
 
 
@@ -250,7 +203,7 @@ def _map_title(experts: ExpertMap) -> tuple[str, str]:
 def _legend(axes: Axes, height: float, experts: ExpertMap) -> None:
     """Every expert that drew a pixel, with its share; the largest ones where there is no room for all."""
     line = 0.16
-    axes.set(xlim=(0, _LEGEND), ylim=(height, 0))
+    axes.set(xlim=(0, LEGEND), ylim=(height, 0))
     room = max(int(height / line), 2)
     seen = [i for i, share in enumerate(experts.shares) if share]
     largest = sorted(seen, key=lambda i: -experts.shares[i])
