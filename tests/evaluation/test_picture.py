@@ -234,6 +234,11 @@ def test_the_same_comparison_gives_the_same_bytes_whatever_the_settings(image, t
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pdf", "a.png", "b.pdf", "b.png", "field.png"]
 
 
+def test_names_are_not_taken_for_formulas(image, tmp_path):
+    image = image.rename(tmp_path / "$a^^b$.png")
+    draw(find(image, [replace(COARSE, name="$x_{$ 1$")]), tmp_path / "x.png")
+
+
 def test_targets_are_checked_first(image, tmp_path):
     (tmp_path / "there.png").write_bytes(b"precious")
     (tmp_path / "folder.png").mkdir()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +17,9 @@ from geomoe.data.pairs import degrade
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.expert_maps import ExpertMap
+from geomoe.evaluation.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
-from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.experts import kernel_sizes, on_pixels, routing_of, unit_of
+from geomoe.pipeline.experts import routing_of
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
 from geomoe.pipeline.tiles import Box, Tiles
 
@@ -161,7 +160,7 @@ def compare(
             progress(done, total)
 
     results = [
-        _super_resolve(m, low, cuts, Runner(m, place), layer, advance)
+        super_resolve(m, low, cuts, Runner(m, place), layer, advance)
         for m, cuts in zip(models, tiles, strict=True)
     ]
     bicubic = upsample_bicubic(low[None], scale)[0]
@@ -248,67 +247,3 @@ def _has_one_band(path: Path) -> bool:
     with suppress(GeomoeError), open_scene(path) as scene:
         return len(scene.data_bands) == 1
     return False
-
-
-def _super_resolve(
-    model: Upscaler, low: Tensor, tiles: Tiles, runner: Runner, layer: int, advance: Callable[[], None]
-) -> tuple[Tensor, ExpertMap | None, str]:
-    """The result ``[C, H, W]``, the map of experts, and why there is none."""
-    scale, data = model.contract.scale, low.numpy()
-    out = np.empty((len(data), *(n * scale for n in data.shape[1:])), dtype=np.float32)
-    experts: ExpertMap | None = None
-    why = ""
-    for tile in tiles:
-        window, (rows, columns), trace = tile.window, tile.inner, RoutingTrace()
-        large = runner(np.ascontiguousarray(data[(slice(None), *_slices(window))]), trace)
-        if not np.isfinite(large).all():
-            raise GeomoeError(f"{model.name} gave NaN or infinity on this image; use other weights")
-        inner = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
-        out[(slice(None), *_slices(tile.core, scale))] = large[(slice(None), *inner)]
-        why = _why_none(trace, layer, window)
-        if not why:
-            plan = trace[_index(layer)]
-            if experts is None:
-                experts = _empty_map(
-                    model, trace, layer, unit_of(plan, window.height, window.width), tiles, low
-                )
-            main = on_pixels(plan, plan.main.cpu().numpy(), window.height, window.width)
-            experts.experts[_slices(tile.core)] = main[rows, columns]
-        advance()
-    return torch.from_numpy(out), experts, why
-
-
-def _slices(box: Box, scale: int = 1) -> tuple[slice, slice]:
-    """Rows and columns of a box, on a grid finer by ``scale``."""
-    return (
-        slice(box.y * scale, (box.y + box.height) * scale),
-        slice(box.x * scale, (box.x + box.width) * scale),
-    )
-
-
-def _index(layer: int) -> int:
-    return layer - 1 if layer > 0 else layer
-
-
-def _empty_map(
-    model: Upscaler, trace: RoutingTrace, layer: int, unit: str | None, tiles: Tiles, low: Tensor
-) -> ExpertMap:
-    plan = trace[_index(layer)]
-    return ExpertMap(
-        layer=range(1, len(trace) + 1)[_index(layer)],
-        layers=len(trace),
-        unit="pixel" if unit == "pixel" else "image" if len(tiles) == 1 else "tile",
-        group_sizes=plan.group_sizes,
-        kernel_sizes=kernel_sizes(model, plan),
-        experts=np.full(low.shape[1:], -1, dtype=np.int64),
-    )
-
-
-def _why_none(trace: RoutingTrace, layer: int, window: Box) -> str:
-    """Why the plans of a tile make no map; empty if they do."""
-    if not len(trace):
-        return "routes nothing"
-    if abs(layer) > len(trace):
-        return f"routes in fewer than {abs(layer)} layers"
-    plan = trace[_index(layer)]
-    return "" if unit_of(plan, window.height, window.width) else "routes neither pixels nor images"

@@ -176,7 +176,7 @@ def _draw_experts(canvas: _Canvas, layout: Layout, comparison: Comparison) -> No
         axes = canvas.axes(f"experts: {panel.name}", x + width + GAP, y, width, height)
         if panel.experts is None:
             axes.set_facecolor("0.94")
-            axes.text(0.5, 0.5, f"no expert map:\n{panel.name}\n{panel.no_experts}", ha="center", va="center",
+            axes.text(0.5, 0.5, f"no expert map:\nit {panel.no_experts}", ha="center", va="center",
                       transform=axes.transAxes, fontsize=8, color="0.3")  # fmt: skip
             continue
         picture = _coloured(panel.experts)
@@ -272,7 +272,7 @@ def _colour(number: int) -> str:
 def _title(axes: Axes, name: str, below: str, width: float) -> None:
     room = max(int(width / 0.072), 8)
     short = name if len(name) <= room else f"{name[: room - 3]}..."
-    axes.set_title(f"{short}\n{below}", fontsize=8, pad=3, linespacing=1.1)
+    axes.set_title(f"{short}\n{below}", fontsize=8, pad=3, linespacing=1.1, parse_math=False)
 
 
 def _in_words(score: Score) -> str:
