@@ -12,6 +12,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from geomoe.cli.main import main
+from geomoe.models import available_weights, list_models, read_card
 from geomoe.models.weights import save
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
@@ -81,7 +82,7 @@ def test_a_model_of_one_expert_has_no_map(capsys, scene, tmp_path, head):
     asked = ("upscale", scene, tmp_path / "out.tif", "--scale", 2, "--model", tmp_path / "one.safetensors")
     status, _, heard = run(capsys, *asked, "--experts", tmp_path / "experts.tif")
     assert status == 1
-    assert "one has one expert for all pixels" in heard
+    assert "one routes nothing" in heard
     assert not (tmp_path / "out.tif").exists()
     assert run(capsys, *asked)[0] == 0
 
@@ -130,6 +131,18 @@ def test_models_lists_and_shows_a_card(capsys, weights):
     assert run(capsys, "models", "--json")[0] == 2
     status, said, _ = run(capsys, "models", weights)
     assert "degradation" in said
+
+
+def test_models_says_of_each_what_it_is_and_how_large(capsys):
+    said = run(capsys, "models")[1]
+    lines = {line.split()[0]: line for line in said.splitlines() if not line.startswith(" ")}
+    assert lines.keys() - {"model"} == set(list_models())
+    assert "…" not in said, "nothing is cut off"
+    assert "43,089,923" in lines["edsr_l"], "the published count"
+    assert "EDSR: Enhanced Deep Residual Networks" in lines["edsr"]
+    assert lines["edsr"].split()[-1] == "-", "no weights ship with it"
+    gain = read_card(available_weights()["mfg_hmoe_light_x2"]).scores["gain"]
+    assert f"mfg_hmoe_light_x2 {gain:+.2f} dB" in lines["mfg_hmoe_light"]
 
 
 def test_evaluate_prints_ours_beside_bicubic(capsys, weights, tmp_path):

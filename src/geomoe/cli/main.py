@@ -20,11 +20,18 @@ _COMMANDS = {
     "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
+    "picture": ("geomoe.cli.picture", "Draw results of several models side by side, and expert maps."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
-_EXTRAS = {"lightning": "train", "jsonargparse": "train", "tensorboard": "train", "yaml": "train"}
+_EXTRAS = {
+    "jsonargparse": "train",
+    "lightning": "train",
+    "matplotlib": "demo",
+    "tensorboard": "train",
+    "yaml": "train",
+}
 
 
 class _Lazy(click.Group):
@@ -74,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(error.name or "")
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
         _fail(f"this command needs {error.name}; install it by: pip install 'geomoe[{extra}]'")

@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from geomoe.models import available_weights, list_models, load, read_card
-from geomoe.models.registry import build, config_of
+from geomoe.models import Card, available_weights, list_models, load, read_card
+from geomoe.models.registry import build, config_of, describe
 
 __all__ = ["models"]
 
@@ -43,17 +43,23 @@ def models(name: str | None, scale: int | None, as_json: bool) -> None:
 
 
 def _list() -> None:
-    table = Table("model", "weights", "parameters x4", "gain over bicubic", box=None)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model")
+    table.add_column("parameters x4", justify="right", min_width=13)
+    table.add_column("what it is")
+    table.add_column("weights, gain over bicubic", no_wrap=True)
     shipped = {key: read_card(path) for key, path in available_weights().items()}
     for model in list_models():
         with torch.device("meta"):
             count = sum(p.numel() for p in build(model, {"scale": 4}).parameters())
-        table.add_row(model, "", f"{count:,}", "")
-        for key, card in shipped.items():
-            if card.model == model:
-                gain = card.scores.get("gain")
-                table.add_row("", key, "", f"{gain:+.2f} dB" if gain is not None else "")
-    Console().print(table)
+        weights = [_gain(key, card) for key, card in shipped.items() if card.model == model]
+        table.add_row(model, f"{count:,}", describe(model), "\n".join(weights) or "-")
+    Console(width=110).print(table)
+
+
+def _gain(key: str, card: Card) -> str:
+    gain = card.scores.get("gain")
+    return key if gain is None else f"{key} {gain:+.2f} dB"
 
 
 def _readable(name: str, card: dict[str, object]) -> str:

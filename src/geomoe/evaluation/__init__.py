@@ -1,1 +1,1 @@
-"""What judges: evaluation runs."""
+"""What judges: evaluation runs, and pictures of what models make of one image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["build", "config_of", "list_models", "register"]
+__all__ = ["build", "config_of", "describe", "list_models", "register"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def _entry(name: str) -> _Entry:
     if name not in _ENTRIES:
         raise GeomoeError(f"no model is called {name!r}; there are: {', '.join(list_models())}")
     return _ENTRIES[name]
+
+
+def describe(name: str) -> str:
+    """What model ``name`` is, in a line: the first of the docstring of the module that makes it."""
+    text = sys.modules[_entry(name).build.__module__].__doc__ or ""
+    return text.partition("\n")[0].rstrip(".")
 
 
 def config_of(name: str, options: Mapping[str, Any]) -> Any:

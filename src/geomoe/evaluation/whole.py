@@ -1,0 +1,97 @@
+"""One whole image through a model, and which expert drew each of its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.expert_maps import ExpertMap
+from geomoe.moe.plan import RoutingTrace
+from geomoe.pipeline.experts import kernel_sizes, on_pixels, unit_of
+from geomoe.pipeline.runner import Runner, Upscaler
+from geomoe.pipeline.tiles import Box, Tiles
+
+__all__ = ["super_resolve"]
+
+
+def super_resolve(
+    model: Upscaler, low: Tensor, tiles: Tiles, runner: Runner, layer: int, advance: Callable[[], None]
+) -> tuple[Tensor, ExpertMap | None, str]:
+    """The result of a model, tile by tile, and the map of the experts of one layer.
+
+    Args:
+        model: any number of bands of ``low`` go through it, as in ``geomoe upscale``.
+        low: ``[C, h, w]`` in about [0, 1].
+        tiles: of ``low``.
+        runner: of the model.
+        layer: of those that route, from 1, or from the last by -1.
+        advance: called after every tile.
+
+    Returns:
+        ``[C, H, W]`` float32; the map, or None and why there is none, in words.
+
+    Raises:
+        GeomoeError: the model gave NaN or infinity.
+    """
+    scale, data = model.contract.scale, low.numpy()
+    out = np.empty((len(data), *(n * scale for n in data.shape[1:])), dtype=np.float32)
+    experts: ExpertMap | None = None
+    why = ""
+    for tile in tiles:
+        window, (rows, columns), trace = tile.window, tile.inner, RoutingTrace()
+        large = runner(np.ascontiguousarray(data[(slice(None), *_slices(window))]), trace)
+        if not np.isfinite(large).all():
+            raise GeomoeError(f"{model.name} gave NaN or infinity on this image; use other weights")
+        inner = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
+        out[(slice(None), *_slices(tile.core, scale))] = large[(slice(None), *inner)]
+        why = _why_none(trace, layer, window)
+        if not why:
+            plan = trace[_index(layer)]
+            if experts is None:
+                experts = _empty_map(
+                    model, trace, layer, unit_of(plan, window.height, window.width), tiles, low
+                )
+            main = on_pixels(plan, plan.main.cpu().numpy(), window.height, window.width)
+            experts.experts[_slices(tile.core)] = main[rows, columns]
+        advance()
+    return torch.from_numpy(out), experts, why
+
+
+def _slices(box: Box, scale: int = 1) -> tuple[slice, slice]:
+    """Rows and columns of a box, on a grid finer by ``scale``."""
+    return (
+        slice(box.y * scale, (box.y + box.height) * scale),
+        slice(box.x * scale, (box.x + box.width) * scale),
+    )
+
+
+def _index(layer: int) -> int:
+    return layer - 1 if layer > 0 else layer
+
+
+def _empty_map(
+    model: Upscaler, trace: RoutingTrace, layer: int, unit: str | None, tiles: Tiles, low: Tensor
+) -> ExpertMap:
+    plan = trace[_index(layer)]
+    return ExpertMap(
+        layer=range(1, len(trace) + 1)[_index(layer)],
+        layers=len(trace),
+        unit="pixel" if unit == "pixel" else "image" if len(tiles) == 1 else "tile",
+        group_sizes=plan.group_sizes,
+        kernel_sizes=kernel_sizes(model, plan),
+        experts=np.full(low.shape[1:], -1, dtype=np.int64),
+    )
+
+
+def _why_none(trace: RoutingTrace, layer: int, window: Box) -> str:
+    """Why the plans of a tile make no map; empty if they do."""
+    if not len(trace):
+        return "routes nothing"
+    if abs(layer) > len(trace):
+        return f"routes in fewer than {abs(layer)} layers"
+    plan = trace[_index(layer)]
+    return "" if unit_of(plan, window.height, window.width) else "routes neither pixels nor images"
