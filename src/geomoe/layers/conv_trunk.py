@@ -52,7 +52,7 @@ class ConvolutionTrunk(nn.Module):
         self.deep = conv3x3(dim, dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """``[B, bands, H, W]`` to features ``[B, C, H, W]``, and the output ``[B, H, W, C]`` of each group."""
+        """``[B, bands, H, W]`` to features ``[B, C, H, W]``, and each group's output ``[B, H, W, C]``."""
         shallow = y = self.shallow(x)
         levels = []
         for group in self.groups:
