@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from geomoe.errors import GeomoeError
 from geomoe.tasks.average import MovingAverage
@@ -25,12 +27,14 @@ from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["fit"]
 
+_DDP_OPTIONS = signature(DistributedDataParallel).parameters
 _DATA_PARALLEL = {
     # A hard gate gives its router no gradient, and a bank without rows may give none to its experts; what has
     # none on all processes then keeps None, as in a single one, where zeros would move Adam's averages.
     "find_unused_parameters": True,
-    # No buffer differs between processes: balance counts loads over all of them.
-    "broadcast_buffers": False,
+    # No buffer differs between processes: balance counts loads over all of them. The option's name depends
+    # on torch's version.
+    next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS): False,
     "gradient_as_bucket_view": True,
 }
 
