@@ -1,4 +1,5 @@
 import copy
+import shutil
 from functools import partial
 
 import pytest
@@ -30,12 +31,21 @@ def test_every_model_has_blocks_and_nothing_that_routes_is_compiled(name):
     assert not any(isinstance(inner, AnyRouter | ExpertBank) for inner in inside)
 
 
-@pytest.mark.parametrize("name", ["swin2_mose", "rcan"])
-def test_a_compiled_model_computes_the_same(name):
-    """Result and gradients; of a model with routers in every block, too."""
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("swin2_mose", "aot_eager"),  # routers in every block
+        ("rcan", "aot_eager"),
+        pytest.param(
+            "edsr", "inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+        ),
+    ],
+)
+def test_a_compiled_model_computes_the_same(name, backend):
+    """Result and gradients."""
     eager = tiny(name)
     compiled = copy.deepcopy(eager)
-    compile_blocks(compiled, backend="aot_eager")
+    compile_blocks(compiled, backend=backend)
     x = torch.rand(2, 3, 8, 8)
     for model in (eager, compiled):
         torch.manual_seed(0)  # of noise on the logits
