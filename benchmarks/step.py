@@ -20,6 +20,7 @@ import torch
 import geomoe
 from geomoe.data.degradation import get_degradation
 from geomoe.data.pairs import ImagePairs, PatchStream
+from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.losses import l1
 from tile import hardware
 
@@ -29,7 +30,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     torch.manual_seed(0)
     model = geomoe.create_model(args.model, scale=args.scale).to(memory_format=torch.channels_last)
     if args.compile:
-        model.compile()
+        compile_blocks(model)
     optimiser = torch.optim.Adam(model.parameters(), 2e-4, betas=(0.9, 0.99))
     average = [p.detach().clone() for p in model.parameters()]
     images = [torch.randint(256, (3, 256, 256), dtype=torch.uint8) for _ in range(16)]

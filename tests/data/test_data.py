@@ -6,7 +6,7 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.data.degradation import DEGRADATIONS, crop_to_multiple, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.pairs import ImagePairs, PatchStream, degrade, mirror_to
+from geomoe.data.pairs import ImagePairs, PatchStream, Share, degrade, mirror_to
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_split
 
 
@@ -194,3 +194,24 @@ def test_an_empty_folder_says_so(tmp_path):
         find_images(tmp_path)
     with pytest.raises(GeomoeError, match="not a folder"):
         find_images(tmp_path / "none")
+
+
+def test_processes_share_the_patches_of_one(pairs):
+    """A batch of 2 in each of 3 processes holds the samples that a batch of 6 would, in every step."""
+    alone = PatchStream(pairs, 6, 4, seed=1, start=12, length=18)
+    shares = [PatchStream(pairs, 6, 4, seed=1, start=12, length=6, rank=r, world=3) for r in range(3)]
+    for step in range(3):
+        together = {share[2 * step + i][1].numpy().tobytes() for share in shares for i in range(2)}
+        assert together == {alone[6 * step + i][1].numpy().tobytes() for i in range(6)}
+
+
+def test_processes_share_whole_images_and_count_alike(pairs):
+    """Three images: in one process, in two, and in five, two of which are left without any."""
+    for world in (1, 2, 5):
+        shares = [Share(pairs, rank, world) for rank in range(world)]
+        assert {len(share) for share in shares} == {-(-3 // world)}
+        batches = [share[i] for i in range(len(shares[0])) for share in shares]
+        seen = [low[0] for low, _ in batches if len(low)]
+        assert all(len(low) == len(high) for low, high in batches)
+        assert len(seen) == 3
+        assert all(torch.equal(low, pairs[i][0]) for i, low in enumerate(seen))

@@ -79,6 +79,21 @@ def fully_sharded(rank, mesh):
         torch.testing.assert_close(parameter.grad.full_tensor() * WORLD, grads[name], atol=1e-4, rtol=1e-4)
 
 
+def balance(rank, mesh):
+    """Biases move by the loads of all processes, over all batches since the last step, alike in each."""
+    for preference in (moe.LossFreeBias((2, 2)), moe.DualAscent((2, 2)), moe.BestGroup((2, 2))):
+        router = moe.Router(moe.LinearScore(C, E), prefer=[preference])
+        torch.manual_seed(1)
+        nn.init.normal_(router.score.gate.weight)
+        alone, rows = copy.deepcopy(router), torch.randn(2 * WORLD, N, C) + 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dist, "is_initialized", lambda: False)
+            alone.rebalance(router(rows.flatten(0, 1)), 0.1)
+        router.rebalance([router(batch) for batch in rows[rank::WORLD]], 0.1)
+        torch.testing.assert_close(router.prefer[0].bias, alone.prefer[0].bias, rtol=0, atol=1e-7)
+        assert router.prefer[0].bias.abs().max() > 0.01
+
+
 def process(rank, check, store):
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -90,6 +105,6 @@ def process(rank, check, store):
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("check", [experts_apart, data_parallel, fully_sharded])
+@pytest.mark.parametrize("check", [experts_apart, data_parallel, fully_sharded, balance])
 def test_two_processes(check, tmp_path):
     mp.spawn(process, (check, tmp_path / "store"), nprocs=WORLD)

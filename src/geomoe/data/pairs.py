@@ -14,7 +14,7 @@ from geomoe.data.degradation import Degrader, crop_to_multiple
 from geomoe.data.images import to_unit
 from geomoe.errors import GeomoeError
 
-__all__ = ["ImagePairs", "Pairs", "PatchStream", "RealPairs", "degrade", "mirror_to"]
+__all__ = ["ImagePairs", "Pairs", "PatchStream", "RealPairs", "Share", "degrade", "mirror_to"]
 
 _AROUND = 4
 """Low-resolution pixels around a patch that are made small with it: as far as a kernel reaches, and more."""
@@ -185,6 +185,8 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         seed: of the stream.
         start, length: the samples ``start .. start + length - 1`` are offered.
         augment: any phase of the grid; flips and transposition, each with probability 1/2.
+        rank, world: of the ``length * world`` samples from ``start``, every ``world``-th, from ``rank``. A
+            batch of b in each of ``world`` processes holds the samples that b times ``world`` in one would.
     """
 
     def __init__(
@@ -196,6 +198,8 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         start: int,
         length: int,
         augment: bool = True,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         too_small = sum(side < patch for side in pairs.sides)
         if too_small:
@@ -204,12 +208,13 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
             )
         self.pairs, self.patch, self.scale = pairs, patch, scale
         self.seed, self.start, self.length, self.augment = seed, start, length, augment
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        number = (self.seed, self.start + index)
+        number = (self.seed, self.start + index * self.world + self.rank)
         rng = np.random.default_rng(number)
         # Its own sequence: what a degradation draws must not move the patches.
         drawn = int(np.random.SeedSequence(number, spawn_key=(0,)).generate_state(1)[0])
@@ -222,3 +227,28 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
             if rng.random() < 0.5:
                 low, high = low.transpose(1, 2), high.transpose(1, 2)
         return to_unit(low).contiguous(), to_unit(high).contiguous()
+
+
+class Share(Dataset[tuple[Tensor, Tensor]]):
+    """The whole pairs that one of several processes looks at, as batches of one: each pair in one process.
+
+    All shares are of one length, so that processes which wait for one another do as much. Where a share has
+    no further pair, there is an empty batch.
+
+    Args:
+        pairs: whole pairs.
+        rank, world: every ``world``-th of them, from ``rank``.
+    """
+
+    def __init__(self, pairs: Pairs, rank: int = 0, world: int = 1) -> None:
+        self.pairs, self.rank, self.world = pairs, rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.pairs) // self.world)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """``[1, C, h, w]`` and ``[1, C, s h, s w]``, or as much of no pair."""
+        number = index * self.world + self.rank
+        some = 1 if number < len(self.pairs) else 0
+        low, high = self.pairs[number if some else 0]
+        return low[None][:some], high[None][:some]

@@ -70,12 +70,16 @@ class Conv3x3(nn.Module):
 class DropPath(nn.Module):
     """Drops a residual branch for whole samples while training (Huang et al. 2016)."""
 
+    p: Tensor
+
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = p
+        self.drops = p > 0
+        # No number of Python's: for each of those the block around it would be compiled anew.
+        self.register_buffer("p", torch.tensor(p), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
+        if not self.training or not self.drops:
             return x
         keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.p
         return x * keep.to(x.dtype) / (1 - self.p)

@@ -7,6 +7,8 @@ to one group.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,8 +94,8 @@ class Preference(nn.Module):
         """``[N, E]`` to ``[N, E]``."""
         raise NotImplementedError
 
-    def update(self, plan: RoutingPlan, rate: float) -> None:
-        """Learn from a plan that was carried out. Called once a plan, after the optimiser's step."""
+    def update(self, plans: Sequence[RoutingPlan], rate: float) -> None:
+        """Learn from the plans that were carried out for one step of the optimiser. Called after it."""
 
 
 class LossFreeBias(Preference):
@@ -122,13 +124,11 @@ class LossFreeBias(Preference):
         return preference + self.bias
 
     @torch.no_grad()
-    def update(self, plan: RoutingPlan, rate: float) -> None:
-        for load, bias in zip(
-            count_choices(plan).float().split(self.group_sizes),
-            self.bias.split(self.group_sizes),
-            strict=True,
-        ):
-            bias += rate * self.step(load) if load.sum() > 0 else 0
+    def update(self, plans: Sequence[RoutingPlan], rate: float) -> None:
+        loads = _everywhere(plans).split(self.group_sizes)
+        for load, bias in zip(loads, self.bias.split(self.group_sizes), strict=True):
+            # No question that a device would have to answer: a step does not wait for one.
+            bias += rate * torch.where(load.sum() > 0, self.step(load), 0)
 
     def step(self, load: Tensor) -> Tensor:
         """Direction of the bias for the choices ``[E]`` that fell on each expert."""
@@ -166,14 +166,14 @@ class BestGroup(Preference):
         return torch.cat(inside).T
 
     @torch.no_grad()
-    def update(self, plan: RoutingPlan, rate: float) -> None:
-        load = torch.stack([part.sum() for part in _everywhere(plan).split(self.group_sizes)])
+    def update(self, plans: Sequence[RoutingPlan], rate: float) -> None:
+        load = torch.stack([part.sum() for part in _everywhere(plans).split(self.group_sizes)])
         self.bias += rate * torch.sign(load.mean() - load)
 
 
-def _everywhere(plan: RoutingPlan) -> Tensor:
+def _everywhere(plans: Sequence[RoutingPlan]) -> Tensor:
     """``[E]`` choices that were asked for, on all processes: each must move its bias alike."""
-    counts = count_choices(plan, asked=True).float()
+    counts = torch.stack([count_choices(plan, asked=True) for plan in plans]).sum(0).float()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(counts)
     return counts

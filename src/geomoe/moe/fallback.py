@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -56,7 +57,7 @@ class Fallback(AnyRouter):
     def row_independent(self) -> bool:
         return self.router.row_independent
 
-    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
+    def rebalance(self, plan: RoutingPlan | Sequence[RoutingPlan], rate: float) -> None:
         self.router.rebalance(plan, rate)
 
     def distance(self, rows: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class AnyRouter(nn.Module):
         """The plan for ``rows``, as :meth:`Router.forward`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward and group_sizes")
 
-    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
+    def rebalance(self, plan: RoutingPlan | Sequence[RoutingPlan], rate: float) -> None:
         """Learn even use from a plan that was carried out, if there is something that does."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -178,8 +178,14 @@ class Router(AnyRouter):
                 "a unit's repeat() gives a sample's to each of its rows"
             )
 
-    def rebalance(self, plan: RoutingPlan, rate: float) -> None:
-        """Move the biases of ``prefer`` towards even load, once a plan, after the optimiser's step."""
+    def rebalance(self, plan: RoutingPlan | Sequence[RoutingPlan], rate: float) -> None:
+        """Move the biases of ``prefer`` towards even load, once after each step of the optimiser.
+
+        Args:
+            plan: that was carried out; all of them where gradients were accumulated over several.
+            rate: how far.
+        """
+        plans = [plan] if isinstance(plan, RoutingPlan) else plan
         for prefer in self.prefer:
             assert isinstance(prefer, Preference)
-            prefer.update(plan, rate)
+            prefer.update(plans, rate)

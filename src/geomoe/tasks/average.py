@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor
 
 __all__ = ["MovingAverage"]
 
@@ -27,6 +30,27 @@ class MovingAverage(EMAWeightAveraging):
         # The model is moved to its device only later; an average left behind would be fetched at each step.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step, first = trainer.global_step, self._latest_update_step == 0
+        if step == self._latest_update_step:
+            return  # gradients are still being accumulated
+        assert self._average_model is not None
+        # The library's update asks the device at each step whether it is the first, and takes one tensor
+        # after the other.
+        with torch.no_grad():
+            old: list[Tensor] = list(self.averaged.parameters())
+            new: list[Tensor] = list(pl_module.parameters())
+            if first:
+                torch._foreach_copy_(old, new)
+            else:
+                torch._foreach_lerp_(old, new, 1 - self.decay)
+            for kept, now in zip(self.averaged.buffers(), pl_module.buffers(), strict=True):
+                kept.copy_(now)
+            self._average_model.n_averaged += 1
+        self._latest_update_step = step
 
     @property
     def averaged(self) -> torch.nn.Module:

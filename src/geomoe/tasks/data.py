@@ -14,7 +14,7 @@ from geomoe.data import aid, oli2msi, sen2venus, ucmerced
 from geomoe.data.degradation import REAL, get_degradation
 from geomoe.data.images import find_images, read_image
 from geomoe.data.layouts import REAL_LAYOUTS, Layout, Part, find_layout, hold_out, real_pairs
-from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, mirror_to
+from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.errors import GeomoeError
 
 __all__ = ["SuperResolutionData"]
@@ -37,7 +37,9 @@ class SuperResolutionData(pl.LightningDataModule):
     """Images held in memory and made small, or pairs of images that two sensors measured, cut into patches.
 
     One epoch is ``steps_per_epoch`` optimiser steps; its patches depend on ``seed`` and the number
-    of the epoch alone, so a run resumed at the end of an epoch sees what it would have seen.
+    of the epoch alone, so a run resumed at the end of an epoch sees what it would have seen. Processes, and
+    batches whose gradients are accumulated, share the patches of a step among them: w processes and n
+    batches of b see what one batch of w n b would have held.
 
     Args:
         root: folder of the images.
@@ -49,7 +51,7 @@ class SuperResolutionData(pl.LightningDataModule):
         bands: channels.
         degradation: a name of docs/degradations.md; measured pairs have none.
         patch_size: side of a low-resolution patch; smaller training images are continued by mirroring.
-        batch_size: patches in a step.
+        batch_size: patches in a batch of one process.
         steps_per_epoch: optimiser steps between two validations.
         validation: share kept for validation, at least one: of a folder's images, OLI2MSI's training pairs,
             Sen2Venus's acquisitions, paired low-resolution scenes.
@@ -156,15 +158,30 @@ class SuperResolutionData(pl.LightningDataModule):
         kept = [read_image(path, self.bands) for path in validation]
         self._validation = ImagePairs(kept, self.scale, self.degradation)
 
+    @property
+    def _share(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def patches_per_step(self) -> int:
+        """Patches that one optimiser step learns from, over accumulated batches and all processes."""
+        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        return self.batch_size * accumulated * self._share[1]
+
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self._train is not None
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        length = self.steps_per_epoch * self.batch_size
-        stream = PatchStream(self._train, self.patch_size, self.scale, self.seed, epoch * length, length)
+        rank, world = self._share
+        total = self.steps_per_epoch * self.patches_per_step
+        stream = PatchStream(
+            self._train, self.patch_size, self.scale, self.seed, epoch * total, total // world,
+            rank=rank, world=world,
+        )  # fmt: skip
         return DataLoader(
             stream, self.batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self._validation is not None
-        return DataLoader(self._validation, 1)
+        return DataLoader(Share(self._validation, *self._share), batch_size=None)

@@ -6,12 +6,16 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from geomoe.errors import GeomoeError
 from geomoe.tasks.average import MovingAverage
@@ -22,6 +26,17 @@ from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["fit"]
+
+_DDP_OPTIONS = signature(DistributedDataParallel).parameters
+_DATA_PARALLEL = {
+    # A hard gate gives its router no gradient, and a bank without rows may give none to its experts; what has
+    # none on all processes then keeps None, as in a single one, where zeros would move Adam's averages.
+    "find_unused_parameters": True,
+    # No buffer differs between processes: balance counts loads over all of them. The option's name depends
+    # on torch's version.
+    next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS): False,
+    "gradient_as_bucket_view": True,
+}
 
 
 class _FitCLI(LightningCLI):
@@ -43,6 +58,17 @@ class _FitCLI(LightningCLI):
                 "checkpoint.enable_version_counter": False,
             }
         )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        strategy = trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            strategy._ddp_kwargs = {**_DATA_PARALLEL, **strategy._ddp_kwargs}
+        elif trainer.world_size > 1:
+            raise GeomoeError(
+                f"several devices train by --trainer.strategy ddp, not by {type(strategy).__name__}"
+            )
+        return trainer
 
     def before_fit(self) -> None:
         path = self.config.fit.ckpt_path
@@ -71,7 +97,7 @@ def fit(args: Sequence[str]) -> None:
         "reload_dataloaders_every_n_epochs": 1,
         "gradient_clip_val": 1.0,
         "use_distributed_sampler": False,
-        "devices": 1,  # the stream of patches knows no rank: more devices would all train on the same ones
+        "devices": 1,  # how many processes share a step is part of the recipe: asked for, not found
         "logger": {
             "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
             "init_args": {"save_dir": "runs"},

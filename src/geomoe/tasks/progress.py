@@ -18,7 +18,7 @@ class ValidationLines(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         done = trainer.global_step - self._start if not trainer.sanity_checking else 0
-        if not done:
+        if not done or not trainer.is_global_zero:
             return
         s = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("psnr", "ssim", "gain")}
         total = int(trainer.estimated_stepping_batches)

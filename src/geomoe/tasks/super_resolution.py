@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, Literal
 
@@ -15,8 +16,9 @@ from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import build
 from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
-from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import Router
+from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.losses import LOSSES, check_losses
 
 __all__ = ["SuperResolution", "learning_rate_factor"]
@@ -63,6 +65,8 @@ class SuperResolution(pl.LightningModule):
         balance_until: share of the run after which balance rests, so that experts can settle.
         protocol: of the validation score.
         seed: of the initial weights and of stochastic depth.
+        compile: the trunk's blocks, by torch.compile, while training; the weights are those of a model that
+            is not compiled.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class SuperResolution(pl.LightningModule):
         balance_until: float = 1.0,
         protocol: str = "mfg_hmoe",
         seed: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -104,6 +109,15 @@ class SuperResolution(pl.LightningModule):
         self.balance, self.balance_weight, self.balance_until = balance, balance_weight, balance_until
         self.protocol = get_protocol(protocol)
         self.protocol.check_bands(bands)
+        self.compiled = compile
+        self._plans: list[list[RoutingPlan]] = []
+        """Of the batches since the last optimiser step; a plan for each router."""
+        self._scores: list[tuple[float, ...]] = []
+
+    def setup(self, stage: str) -> None:
+        # After callbacks have been set up: a copy of the model that they hold is not compiled.
+        if self.compiled and stage == "fit":
+            compile_blocks(self.model, self.trainer.strategy.root_device.type)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)
@@ -111,8 +125,8 @@ class SuperResolution(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # Checkpoints hold no state of the generator, from which stochastic depth draws: a resumed run has to
-        # find it where an uninterrupted one does.
-        torch.manual_seed(self.seed + self.current_epoch)
+        # find it where an uninterrupted one does. Processes draw apart from each other.
+        torch.manual_seed(self.seed + self.current_epoch + (self.global_rank << 32))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         low, high = batch
@@ -127,11 +141,17 @@ class SuperResolution(pl.LightningModule):
         self.trace = trace
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
-        if self.balance == "bias" and self._balances():
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        if self.balance != "bias":
+            return
+        self._plans.append([plan.detach() for plan in self.trace])
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
+            return
+        if self._balances():
             routers = [m for m in self.model.modules() if isinstance(m, Router)]
-            for router, plan in zip(routers, self.trace, strict=True):
-                router.rebalance(plan, self.balance_weight)
+            for router, plans in zip(routers, zip(*self._plans, strict=True), strict=True):
+                router.rebalance(plans, self.balance_weight)
+        self._plans.clear()
 
     def _balances(self) -> bool:
         return self.global_step < self.balance_until * int(self.trainer.estimated_stepping_batches)
@@ -150,16 +170,29 @@ class SuperResolution(pl.LightningModule):
             norm = torch.stack(grads).norm() if grads else torch.zeros(())
             self.log("routing/router_gradient_norm", norm)
 
+    def on_validation_epoch_start(self) -> None:
+        self._scores.clear()
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         low, high = batch
-        with torch.autocast(self.device.type, enabled=False):
+        if not len(low):
+            return  # other processes have an image left, this one has none
+        # Images of any size would each be compiled for.
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+        with torch.autocast(self.device.type, enabled=False), eager:
             self.trace = RoutingTrace()
             result = self.model(low, trace=self.trace)
         psnr, ssim = self.protocol.score(result[0].float(), high[0], self.scale)
         base, _ = self.protocol.score(upsample_bicubic(low, self.scale)[0], high[0], self.scale)
-        self.log_dict(
-            {"val/psnr": psnr, "val/ssim": ssim, "val/gain": psnr - base}, prog_bar=True, batch_size=1
-        )
+        self._scores.append((psnr, ssim, psnr - base, 1.0))
+
+    def on_validation_epoch_end(self) -> None:
+        # Summed over all processes, of which one may have seen an image more than another.
+        mine = [sum(column) for column in zip(*self._scores, strict=True)] or [0.0] * 4
+        total = self.trainer.strategy.reduce(torch.tensor(mine, device=self.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        psnr, ssim, gain = total[:3] / total[3]
+        self.log_dict({"val/psnr": psnr, "val/ssim": ssim, "val/gain": gain}, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [p for p in self.model.parameters() if p.requires_grad]

@@ -98,7 +98,9 @@ class WeightsWriter(pl.Callback):
             recipe={
                 "steps": trainer.global_step,
                 "of": trainer.max_steps,
-                "batch_size": data.batch_size,
+                "batch_size": data.patches_per_step,
+                "processes": trainer.world_size,
+                "accumulated_batches": trainer.accumulate_grad_batches,
                 "patch_size": data.patch_size,
                 "steps_per_epoch": data.steps_per_epoch,
                 "losses": task.losses,
@@ -114,6 +116,7 @@ class WeightsWriter(pl.Callback):
                 "balance_weight": task.balance_weight,
                 "balance_until": task.balance_until,
                 "precision": str(trainer.precision),
+                "compiled": task.compiled,
                 "seed": task.seed,
                 **({"start": {"hash": task.start.hash, "recipe": task.start.recipe}} if task.start else {}),
             },
