@@ -401,6 +401,11 @@ def test_active_parameters_leave_out_experts_that_a_pixel_was_not_given():
         assert active_parameters(both, x) == total - 2 * expert
         dense = tiny("mfg_hmoe", head="dense").eval()
         assert active_parameters(dense, x) == sum(p.numel() for p in dense.parameters())
+        # A layer that carries out its plan by itself: three blocks, each with 4 experts of which 2 are run.
+        whole = tiny("swin2_mose", num_experts=4).eval()
+        expert = 12 * 12 + 12 + 12 * 12 + 12
+        total = sum(p.numel() for p in whole.parameters())
+        assert active_parameters(whole, x) == total - 3 * 2 * expert
 
 
 BAD = {
