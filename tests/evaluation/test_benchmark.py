@@ -470,6 +470,19 @@ def test_test_images_are_kept_from_training(data, tmp_path):
         describe_benchmark(read_benchmark(written(tmp_path, test=None)), data, tmp_path)
 
 
+def test_pairs_that_were_measured_are_refused(data, tmp_path):
+    """Training would take them as they are, and the test would make both images of each small."""
+    for name in ("LR", "HR"):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        (tmp_path / "pairs" / name / "1.png").write_bytes((data / "test" / "0.png").read_bytes())
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.png").write_bytes((data / "test" / "1.png").read_bytes())
+    for train, test in (("pairs", "test"), ("test", "pairs")):
+        benchmark = read_benchmark(written(tmp_path, train=train, test=test))
+        with pytest.raises(GeomoeError, match=r"pairs that were measured \(paired\)"):
+            describe_benchmark(benchmark, tmp_path, tmp_path / "out")
+
+
 def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):
     config = written(tmp_path)
     main_status(

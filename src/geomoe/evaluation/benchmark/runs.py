@@ -19,7 +19,7 @@ import yaml
 
 from geomoe.data.aid import aid_files
 from geomoe.data.images import find_images
-from geomoe.data.layouts import find_layout
+from geomoe.data.layouts import REAL_LAYOUTS, find_layout
 from geomoe.data.ucmerced import Split, ucmerced_files
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
@@ -54,7 +54,7 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
     """The images of a benchmark below ``root``.
 
     Raises:
-        GeomoeError: no images, or test images that training would see.
+        GeomoeError: no images, pairs that were measured, or test images that training would see.
     """
     train = root / benchmark.train
     if benchmark.test is None and find_layout(train) not in _SPLIT:
@@ -63,6 +63,12 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
             "and name it: test: FOLDER"
         )
     test = train if benchmark.test is None else root / benchmark.test
+    for folder in (train, test):
+        if (layout := find_layout(folder)) in REAL_LAYOUTS:
+            raise GeomoeError(
+                f"{folder} holds pairs that were measured ({layout}), which training would take as they are "
+                f"and the test would make small by {benchmark.degradation}; give a folder of images alone"
+            )
     if benchmark.test is not None:
         one, other = train.resolve(), test.resolve()
         if one.is_relative_to(other) or other.is_relative_to(one):
