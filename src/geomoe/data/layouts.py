@@ -14,13 +14,29 @@ from geomoe.data.sen2venus import Sen2VenusPairs, sen2venus_acquisitions
 from geomoe.data.ucmerced import ucmerced_folder
 from geomoe.errors import GeomoeError
 
-__all__ = ["REAL_LAYOUTS", "Layout", "Part", "find_layout", "hold_out", "real_pairs"]
+__all__ = [
+    "REAL_LAYOUTS",
+    "REFLECTANCE",
+    "STRETCHED_LAYOUTS",
+    "VALUES",
+    "Layout",
+    "Part",
+    "find_layout",
+    "hold_out",
+    "real_pairs",
+]
 
 Layout = Literal["ucmerced", "aid", "folder", "paired", "sen2venus", "oli2msi"]
 Part = Literal["fit", "validation", "test"]
 
 REAL_LAYOUTS: tuple[Layout, ...] = ("paired", "sen2venus", "oli2msi")
 """Those whose low-resolution images were measured: no degradation is applied."""
+
+STRETCHED_LAYOUTS: tuple[Layout, ...] = ("sen2venus", "oli2msi")
+"""Those whose values are stretched, or left as reflectance where that is asked for."""
+
+VALUES, REFLECTANCE = "values", "reflectance"
+"""What a card's data say of a model that was trained on reflectance, on which it has to be scored too."""
 
 _VALIDATION_PAIRS = 256
 _SCORED = 8  # low-resolution pixels: fewer may be too few for the windows of SSIM

@@ -14,7 +14,7 @@ from torch import Tensor
 from geomoe.data.aid import aid_files
 from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.layouts import REAL_LAYOUTS, find_layout, real_pairs
+from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, VALUES, find_layout, real_pairs
 from geomoe.data.pairs import degrade
 from geomoe.data.ucmerced import Split, ucmerced_files
 from geomoe.errors import GeomoeError
@@ -119,14 +119,14 @@ def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Spl
     return n, f"{n} {split} images of {of}" if of else f"all {n} images of a folder", cases()
 
 
-def _measured(root: Path, contract: ModelContract) -> _Cases:
+def _measured(root: Path, contract: ModelContract, stretch: bool) -> _Cases:
     layout = find_layout(root)
     if layout not in REAL_LAYOUTS:
         raise GeomoeError(
             f"{root} holds no pairs that were measured ({', '.join(REAL_LAYOUTS)}), which degradation 'real' "
             "scores; give their folder, or the name of a degradation"
         )
-    pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands)
+    pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands, stretch=stretch)
     cases = ((layout, f"pair {i}", *pairs[i], None) for i in range(len(pairs)))
     return len(pairs), f"{len(pairs)} measured pairs of layout {layout}", cases
 
@@ -150,7 +150,8 @@ def evaluate(
             images, all of which are; the name of the folder that holds an image is its class.
         protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
-            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small.
+            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small; their
+            values come in the range that the model was trained in.
         metrics: names of :data:`geomoe.evaluation.further.METRICS`; PSNR and SSIM are always there.
         split: of UCMerced and AID.
         device: of the model.
@@ -163,7 +164,8 @@ def evaluate(
     contract = model.contract
     root = Path(root)
     if degradation == REAL:
-        count, scored, cases = _measured(root, contract)
+        stretch = model.card.data.get(VALUES) != REFLECTANCE
+        count, scored, cases = _measured(root, contract, stretch)
     else:
         count, scored, cases = _made(root, contract, get_degradation(degradation), split)
     place = pick_device(device)

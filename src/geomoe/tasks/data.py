@@ -13,7 +13,17 @@ from torch.utils.data import DataLoader
 from geomoe.data import aid, oli2msi, sen2venus, ucmerced
 from geomoe.data.degradation import REAL, get_degradation
 from geomoe.data.images import find_images, read_image
-from geomoe.data.layouts import REAL_LAYOUTS, Layout, Part, find_layout, hold_out, real_pairs
+from geomoe.data.layouts import (
+    REAL_LAYOUTS,
+    REFLECTANCE,
+    STRETCHED_LAYOUTS,
+    VALUES,
+    Layout,
+    Part,
+    find_layout,
+    hold_out,
+    real_pairs,
+)
 from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.errors import GeomoeError
 
@@ -113,17 +123,23 @@ class SuperResolutionData(pl.LightningDataModule):
         return self.layout in REAL_LAYOUTS
 
     @property
+    def reflectance(self) -> bool:
+        """Whether values are reflectance, as those of scenes at inference are not."""
+        return self.layout in STRETCHED_LAYOUTS and not self.stretch
+
+    @property
     def inputs(self) -> str:
         """What a card says of how the low-resolution images came about."""
         return REAL if self.real else self.degradation.name
 
     def describe(self, source: str = "") -> dict[str, str]:
         """What a card says of the data; ``source`` where the layout does not know it."""
-        return {
+        said = {
             "layout": self.layout,
             "source": _SOURCES.get(self.layout, source),
             "split": _SPLITS.get(self.layout, "all but validation"),
         }
+        return {**said, VALUES: REFLECTANCE} if self.reflectance else said
 
     def _files(self) -> tuple[list[Path], list[Path]]:
         if self.layout == "ucmerced":
