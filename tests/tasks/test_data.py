@@ -81,6 +81,8 @@ def test_four_bands_of_measured_pairs_train_and_are_scored(tmp_path):
     assert card.scores["scored"] == "2 measured pairs of layout paired"
     with pytest.raises(GeomoeError, match="holds no pairs that were measured"):
         evaluate(load(str(tmp_path / "w.safetensors")), tmp_path, protocol="hsenet", degradation="real")
+    with pytest.raises(GeomoeError, match=r"holds pairs that were measured \(paired\), of which both images"):
+        evaluate(load(str(tmp_path / "w.safetensors")), tmp_path / "pairs", protocol="hsenet")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -99,6 +99,11 @@ _Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | Non
 
 def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Split) -> _Cases:
     layout = find_layout(root)
+    if layout in REAL_LAYOUTS:
+        raise GeomoeError(
+            f"{root} holds pairs that were measured ({layout}), of which both images, and those to train on, "
+            "would be made small; score them with degradation 'real', or give the folder of one resolution"
+        )
     if layout == "ucmerced":
         paths, of = ucmerced_files(root, split), "UCMerced"
     elif layout == "aid":
@@ -147,7 +152,7 @@ def evaluate(
     Args:
         model: from :func:`geomoe.load`.
         root: a folder in the layout of UCMerced or AID, of which ``split`` is scored, or any folder of
-            images, all of which are; the name of the folder that holds an image is its class.
+            images alone, all of which are; the name of the folder that holds an image is its class.
         protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
             measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small; their
