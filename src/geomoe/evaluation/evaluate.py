@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomoe.data.aid import aid_files
 from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, VALUES, find_layout, real_pairs
+from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES, find_layout, real_pairs
 from geomoe.data.pairs import degrade
-from geomoe.data.ucmerced import Split, ucmerced_files
+from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.further import Further, check_metrics, means, score_further
 from geomoe.metrics.protocol import get_protocol
@@ -97,6 +96,9 @@ _Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | Non
 """How many there are, what they are; of each its class, name, both images and what made the one small."""
 
 
+_NAMES = {"ucmerced": "UCMerced", "aid": "AID"}
+
+
 def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Split) -> _Cases:
     layout = find_layout(root)
     if layout in REAL_LAYOUTS:
@@ -104,12 +106,8 @@ def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Spl
             f"{root} holds pairs that were measured ({layout}), of which both images, and those to train on, "
             "would be made small; score them with degradation 'real', or give the folder of one resolution"
         )
-    if layout == "ucmerced":
-        paths, of = ucmerced_files(root, split), "UCMerced"
-    elif layout == "aid":
-        paths, of = aid_files(root, split), "AID"
-    else:
-        paths, of = find_images(root), ""
+    files, of = SPLIT_LAYOUTS.get(layout), _NAMES.get(layout)
+    paths = find_images(root) if files is None else files(root, split)
 
     def cases() -> Iterator[tuple[str, str, Tensor, Tensor, Degrader]]:
         for i, path in enumerate(paths):

@@ -16,6 +16,7 @@ from geomoe.data.images import find_images, read_image
 from geomoe.data.layouts import (
     REAL_LAYOUTS,
     REFLECTANCE,
+    SPLIT_LAYOUTS,
     STRETCHED_LAYOUTS,
     VALUES,
     Layout,
@@ -142,10 +143,8 @@ class SuperResolutionData(pl.LightningDataModule):
         return {**said, VALUES: REFLECTANCE} if self.reflectance else said
 
     def _files(self) -> tuple[list[Path], list[Path]]:
-        if self.layout == "ucmerced":
-            return ucmerced.ucmerced_files(self.root, "fit"), ucmerced.ucmerced_files(self.root, "validation")
-        if self.layout == "aid":
-            return aid.aid_files(self.root, "fit"), aid.aid_files(self.root, "validation")
+        if files := SPLIT_LAYOUTS.get(self.layout):
+            return files(self.root, "fit"), files(self.root, "validation")
         return hold_out(find_images(self.root), self.validation, f"{self.root} holds one image")
 
     def _measured(self, part: Part) -> RealPairs:

@@ -17,10 +17,9 @@ from typing import Any
 
 import yaml
 
-from geomoe.data.aid import aid_files
 from geomoe.data.images import find_images
-from geomoe.data.layouts import REAL_LAYOUTS, find_layout
-from geomoe.data.ucmerced import Split, ucmerced_files
+from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
+from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
@@ -30,9 +29,6 @@ from geomoe.models.weights import load, read_card
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["Images", "Run", "locate_images", "plan_runs", "scored_images", "train"]
-
-_SPLIT = {"ucmerced": ucmerced_files, "aid": aid_files}
-"""Layouts that have a test split of their own."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
         GeomoeError: no images, pairs that were measured, or test images that training would see.
     """
     train = root / benchmark.train
-    if benchmark.test is None and find_layout(train) not in _SPLIT:
+    if benchmark.test is None and find_layout(train) not in SPLIT_LAYOUTS:
         raise GeomoeError(
             f"{train} has no test split that geomoe knows; keep the test images in a folder of their own "
             "and name it: test: FOLDER"
@@ -81,14 +77,14 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
 
 
 def _images(folder: Path) -> list[Path]:
-    if find_layout(folder) not in _SPLIT:
+    if find_layout(folder) not in SPLIT_LAYOUTS:
         return find_images(folder)
     return [*scored_images(folder, "train"), *scored_images(folder, "test")]
 
 
 def scored_images(folder: Path, split: Split = "test") -> list[Path]:
     """The images of one split of ``folder``, or all where it has none."""
-    files = _SPLIT.get(find_layout(folder))
+    files = SPLIT_LAYOUTS.get(find_layout(folder))
     return find_images(folder) if files is None else files(folder, split)
 
 
