@@ -32,7 +32,7 @@ def gmac(model: nn.Module, x: Tensor) -> float:
 
 
 def measure(names: list[str], scale: int, size: int, rounds: int) -> list[dict[str, object]]:
-    """All models in turns; one at a time is held, so that memory stays that of the largest."""
+    """All models in turns; all of them are held, as they are measured round by round."""
     layers = [layer for _ in range(20) for layer in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
     x = torch.rand(1, 3, size, size)
     models: dict[str, tuple[nn.Module, Tensor]] = {

@@ -401,6 +401,11 @@ def test_active_parameters_leave_out_experts_that_a_pixel_was_not_given():
         assert active_parameters(both, x) == total - 2 * expert
         dense = tiny("mfg_hmoe", head="dense").eval()
         assert active_parameters(dense, x) == sum(p.numel() for p in dense.parameters())
+        # A layer that carries out its plan by itself: three blocks, each with 4 experts of which 2 are run.
+        whole = tiny("swin2_mose", num_experts=4).eval()
+        expert = 12 * 12 + 12 + 12 * 12 + 12
+        total = sum(p.numel() for p in whole.parameters())
+        assert active_parameters(whole, x) == total - 3 * 2 * expert
 
 
 BAD = {
@@ -463,6 +468,19 @@ def test_test_images_are_kept_from_training(data, tmp_path):
             describe_benchmark(read_benchmark(written(tmp_path, train=train, test=test)), data, tmp_path)
     with pytest.raises(GeomoeError, match="no test split that geomoe knows"):
         describe_benchmark(read_benchmark(written(tmp_path, test=None)), data, tmp_path)
+
+
+def test_pairs_that_were_measured_are_refused(data, tmp_path):
+    """Training would take them as they are, and the test would make both images of each small."""
+    for name in ("LR", "HR"):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        (tmp_path / "pairs" / name / "1.png").write_bytes((data / "test" / "0.png").read_bytes())
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.png").write_bytes((data / "test" / "1.png").read_bytes())
+    for train, test in (("pairs", "test"), ("test", "pairs")):
+        benchmark = read_benchmark(written(tmp_path, train=train, test=test))
+        with pytest.raises(GeomoeError, match=r"pairs that were measured \(paired\)"):
+            describe_benchmark(benchmark, tmp_path, tmp_path / "out")
 
 
 def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):

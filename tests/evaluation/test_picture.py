@@ -88,6 +88,12 @@ def test_a_model_without_a_map_says_why(image):
         find(image, layer=0)
 
 
+def test_a_gate_on_one_expert_is_no_choice_among_experts(image):
+    gated = FakeUpscaler(tiny("mfg_hmoe", head="gated").eval(), ModelContract(2, 3, 4, 16, 4), "gated")
+    panel = find(image, [gated]).panels[1]
+    assert (panel.experts, panel.no_experts) == (None, "has a gate and one expert")
+
+
 def test_without_crops_the_most_different_is_taken(image):
     found = find(image, [COARSE, PLAIN])
     shown = [found.truth, *(panel.image for panel in found.panels)]

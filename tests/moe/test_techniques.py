@@ -430,6 +430,14 @@ def test_one_in_a_hundred_of_the_known_falls_back_and_nearly_all_of_the_strange(
         assert moe.routing_health(plan).dropped == 0
 
 
+def test_who_falls_back_does_not_turn_on_autocast():
+    router, x = moe.Fallback(moe.switch_router(C, E), C), torch.randn(500, C) @ torch.randn(C, C) + 5
+    router.fit(x)
+    exact = router.distance(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(router.distance(x), exact)
+
+
 def test_what_falls_back_is_answered_by_the_shared_expert_or_the_mean():
     router, shared, x = moe.Fallback(moe.switch_router(C, E), C), nn.Linear(C, C), rows()
     layer = moe.MoE(router, moe.FeedForwardExperts(C, 8, E), shared)

@@ -7,8 +7,11 @@ import torch
 from PIL import Image
 
 from geomoe import GeomoeError
+from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.layouts import real_pairs
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
+from geomoe.metrics.protocol import get_protocol
 from geomoe.models import load
 from geomoe.tasks.data import SuperResolutionData
 from tests.data.test_layouts import oli2msi, sen2venus
@@ -78,6 +81,25 @@ def test_four_bands_of_measured_pairs_train_and_are_scored(tmp_path):
     assert card.scores["scored"] == "2 measured pairs of layout paired"
     with pytest.raises(GeomoeError, match="holds no pairs that were measured"):
         evaluate(load(str(tmp_path / "w.safetensors")), tmp_path, protocol="hsenet", degradation="real")
+    with pytest.raises(GeomoeError, match=r"holds pairs that were measured \(paired\), of which both images"):
+        evaluate(load(str(tmp_path / "w.safetensors")), tmp_path / "pairs", protocol="hsenet")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_learned_from_reflectance_is_scored_on_reflectance(tmp_path):
+    oli2msi(tmp_path / "data", count=4), oli2msi(tmp_path / "data", "test", 1)
+    options = ("--data.scale=3", "--data.patch_size=8", "--trainer.max_steps=3")
+    scores = {}
+    for stretch in ("true", "false"):
+        out = tmp_path / stretch
+        train(tmp_path / "data", out, "--data.layout=oli2msi", *options, f"--data.stretch={stretch}")
+        model = load(str(out / "last.safetensors"))
+        assert model.card.data.get("values") == (None if stretch == "true" else "reflectance")
+        scores[stretch] = evaluate(model, tmp_path / "data", degradation="real").overall.bicubic_psnr
+    low, high = real_pairs("oli2msi", tmp_path / "data", "test", scale=3, bands=3, stretch=False)[0]
+    plain = get_protocol("mfg_hmoe").score(upsample_bicubic(low[None], 3)[0], high, 3)[0]
+    assert scores["false"] == pytest.approx(plain)
+    assert scores["true"] != pytest.approx(plain)
 
 
 def test_pictures_train_and_are_scored_without_rasterio(tmp_path):

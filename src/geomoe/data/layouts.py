@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from geomoe.data.aid import aid_folder
+from geomoe.data.aid import aid_files, aid_folder
 from geomoe.data.oli2msi import SCALE, oli2msi_files, oli2msi_folder, read_oli2msi
 from geomoe.data.paired import match_scenes, paired_folders, read_paired
 from geomoe.data.pairs import RealPairs
 from geomoe.data.sen2venus import Sen2VenusPairs, sen2venus_acquisitions
-from geomoe.data.ucmerced import ucmerced_folder
+from geomoe.data.ucmerced import Split, ucmerced_files, ucmerced_folder
 from geomoe.errors import GeomoeError
 
-__all__ = ["REAL_LAYOUTS", "Layout", "Part", "find_layout", "hold_out", "real_pairs"]
+__all__ = [
+    "REAL_LAYOUTS",
+    "REFLECTANCE",
+    "SPLIT_LAYOUTS",
+    "STRETCHED_LAYOUTS",
+    "VALUES",
+    "Layout",
+    "Part",
+    "find_layout",
+    "hold_out",
+    "real_pairs",
+]
 
 Layout = Literal["ucmerced", "aid", "folder", "paired", "sen2venus", "oli2msi"]
 Part = Literal["fit", "validation", "test"]
 
+SPLIT_LAYOUTS: dict[Layout, Callable[[Path, Split], list[Path]]] = {
+    "ucmerced": ucmerced_files,
+    "aid": aid_files,
+}
+"""Those whose images have splits of their own, and where to ask for the files of one."""
+
 REAL_LAYOUTS: tuple[Layout, ...] = ("paired", "sen2venus", "oli2msi")
 """Those whose low-resolution images were measured: no degradation is applied."""
+
+STRETCHED_LAYOUTS: tuple[Layout, ...] = ("sen2venus", "oli2msi")
+"""Those whose values are stretched, or left as reflectance where that is asked for."""
+
+VALUES, REFLECTANCE = "values", "reflectance"
+"""What a card's data say of a model that was trained on reflectance, on which it has to be scored too."""
 
 _VALIDATION_PAIRS = 256
 _SCORED = 8  # low-resolution pixels: fewer may be too few for the windows of SSIM

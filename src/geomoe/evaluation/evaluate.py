@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomoe.data.aid import aid_files
 from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.layouts import REAL_LAYOUTS, find_layout, real_pairs
+from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES, find_layout, real_pairs
 from geomoe.data.pairs import degrade
-from geomoe.data.ucmerced import Split, ucmerced_files
+from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.further import Further, check_metrics, means, score_further
 from geomoe.metrics.protocol import get_protocol
@@ -97,14 +96,18 @@ _Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | Non
 """How many there are, what they are; of each its class, name, both images and what made the one small."""
 
 
+_NAMES = {"ucmerced": "UCMerced", "aid": "AID"}
+
+
 def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Split) -> _Cases:
     layout = find_layout(root)
-    if layout == "ucmerced":
-        paths, of = ucmerced_files(root, split), "UCMerced"
-    elif layout == "aid":
-        paths, of = aid_files(root, split), "AID"
-    else:
-        paths, of = find_images(root), ""
+    if layout in REAL_LAYOUTS:
+        raise GeomoeError(
+            f"{root} holds pairs that were measured ({layout}), of which both images, and those to train on, "
+            "would be made small; score them with degradation 'real', or give the folder of one resolution"
+        )
+    files, of = SPLIT_LAYOUTS.get(layout), _NAMES.get(layout)
+    paths = find_images(root) if files is None else files(root, split)
 
     def cases() -> Iterator[tuple[str, str, Tensor, Tensor, Degrader]]:
         for i, path in enumerate(paths):
@@ -119,14 +122,14 @@ def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Spl
     return n, f"{n} {split} images of {of}" if of else f"all {n} images of a folder", cases()
 
 
-def _measured(root: Path, contract: ModelContract) -> _Cases:
+def _measured(root: Path, contract: ModelContract, stretch: bool) -> _Cases:
     layout = find_layout(root)
     if layout not in REAL_LAYOUTS:
         raise GeomoeError(
             f"{root} holds no pairs that were measured ({', '.join(REAL_LAYOUTS)}), which degradation 'real' "
             "scores; give their folder, or the name of a degradation"
         )
-    pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands)
+    pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands, stretch=stretch)
     cases = ((layout, f"pair {i}", *pairs[i], None) for i in range(len(pairs)))
     return len(pairs), f"{len(pairs)} measured pairs of layout {layout}", cases
 
@@ -147,10 +150,11 @@ def evaluate(
     Args:
         model: from :func:`geomoe.load`.
         root: a folder in the layout of UCMerced or AID, of which ``split`` is scored, or any folder of
-            images, all of which are; the name of the folder that holds an image is its class.
+            images alone, all of which are; the name of the folder that holds an image is its class.
         protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
-            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small.
+            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small; their
+            values come in the range that the model was trained in.
         metrics: names of :data:`geomoe.evaluation.further.METRICS`; PSNR and SSIM are always there.
         split: of UCMerced and AID.
         device: of the model.
@@ -163,7 +167,8 @@ def evaluate(
     contract = model.contract
     root = Path(root)
     if degradation == REAL:
-        count, scored, cases = _measured(root, contract)
+        stretch = model.card.data.get(VALUES) != REFLECTANCE
+        count, scored, cases = _measured(root, contract, stretch)
     else:
         count, scored, cases = _made(root, contract, get_degradation(degradation), split)
     place = pick_device(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.experts import kernel_sizes, on_pixels, unit_of
+from geomoe.pipeline.experts import is_gated, kernel_sizes, on_pixels, unit_of
 from geomoe.pipeline.runner import Runner, Upscaler
 from geomoe.pipeline.tiles import Box, Tiles
 
@@ -48,7 +48,7 @@ def super_resolve(
             raise GeomoeError(f"{model.name} gave NaN or infinity on this image; use other weights")
         inner = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
         out[(slice(None), *_slices(tile.core, scale))] = large[(slice(None), *inner)]
-        why = _why_none(trace, layer, window)
+        why = "has a gate and one expert" if is_gated(model) else _why_none(trace, layer, window)
         if not why:
             plan = trace[_index(layer)]
             if experts is None:

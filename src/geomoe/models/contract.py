@@ -19,7 +19,8 @@ class ModelContract:
         tile: side of a tile's core in input pixels, a multiple of ``multiple``.
         margin: input pixels of context around the core, a multiple of ``multiple``.
         reach: how many input pixels away an output pixel sees at most, if tiles start on multiples; None
-            if it sees the whole image. Where it is at most the margin, tiles are equal to the untiled image.
+            if it sees the whole image, or no bound is known. Where it is at most the margin, tiles are equal
+            to the untiled image.
     """
 
     scale: int

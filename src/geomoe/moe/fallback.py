@@ -61,9 +61,10 @@ class Fallback(AnyRouter):
         self.router.rebalance(plan, rate)
 
     def distance(self, rows: Tensor) -> Tensor:
-        """``[N]``, squared Mahalanobis distance of rows ``[N, C]``."""
-        apart = rows.float() - self.mean
-        return ((apart @ self.precision) * apart).sum(-1)
+        """``[N]`` float32, squared Mahalanobis distance of rows ``[N, C]``, whatever autocast asks for."""
+        with torch.autocast(rows.device.type, enabled=False):
+            apart = rows.float() - self.mean
+            return ((apart @ self.precision) * apart).sum(-1)
 
     @torch.no_grad()
     def fit(self, rows: Tensor) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "BANDS",
     "expert_layers",
     "expert_metadata",
+    "is_gated",
     "kernel_sizes",
     "on_pixels",
     "routing_of",
@@ -31,13 +32,18 @@ _MOST = 255
 _SIDE = 8
 
 
+def is_gated(upscaler: Upscaler) -> bool:
+    """Whether a model's plan is a gate on the one expert that there is, so that nothing is chosen."""
+    return getattr(getattr(upscaler.model, "config", None), "head", "routed") == "gated"
+
+
 def routing_of(upscaler: Upscaler) -> RoutingTrace:
     """The plans of a pass over a small black image: what a model routes, known before the work starts.
 
     There are as many as layers that route, none for a model without experts.
     """
-    if getattr(getattr(upscaler.model, "config", None), "head", "routed") == "gated":
-        return RoutingTrace()  # its plan is a gate on the one expert there is
+    if is_gated(upscaler):
+        return RoutingTrace()
     place = next((p.device for p in upscaler.model.parameters()), torch.device("cpu"))
     trace = RoutingTrace()
     with torch.inference_mode():

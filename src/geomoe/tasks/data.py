@@ -13,7 +13,18 @@ from torch.utils.data import DataLoader
 from geomoe.data import aid, oli2msi, sen2venus, ucmerced
 from geomoe.data.degradation import REAL, get_degradation
 from geomoe.data.images import find_images, read_image
-from geomoe.data.layouts import REAL_LAYOUTS, Layout, Part, find_layout, hold_out, real_pairs
+from geomoe.data.layouts import (
+    REAL_LAYOUTS,
+    REFLECTANCE,
+    SPLIT_LAYOUTS,
+    STRETCHED_LAYOUTS,
+    VALUES,
+    Layout,
+    Part,
+    find_layout,
+    hold_out,
+    real_pairs,
+)
 from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.errors import GeomoeError
 
@@ -113,23 +124,27 @@ class SuperResolutionData(pl.LightningDataModule):
         return self.layout in REAL_LAYOUTS
 
     @property
+    def reflectance(self) -> bool:
+        """Whether values are reflectance, as those of scenes at inference are not."""
+        return self.layout in STRETCHED_LAYOUTS and not self.stretch
+
+    @property
     def inputs(self) -> str:
         """What a card says of how the low-resolution images came about."""
         return REAL if self.real else self.degradation.name
 
     def describe(self, source: str = "") -> dict[str, str]:
         """What a card says of the data; ``source`` where the layout does not know it."""
-        return {
+        said = {
             "layout": self.layout,
             "source": _SOURCES.get(self.layout, source),
             "split": _SPLITS.get(self.layout, "all but validation"),
         }
+        return {**said, VALUES: REFLECTANCE} if self.reflectance else said
 
     def _files(self) -> tuple[list[Path], list[Path]]:
-        if self.layout == "ucmerced":
-            return ucmerced.ucmerced_files(self.root, "fit"), ucmerced.ucmerced_files(self.root, "validation")
-        if self.layout == "aid":
-            return aid.aid_files(self.root, "fit"), aid.aid_files(self.root, "validation")
+        if files := SPLIT_LAYOUTS.get(self.layout):
+            return files(self.root, "fit"), files(self.root, "validation")
         return hold_out(find_images(self.root), self.validation, f"{self.root} holds one image")
 
     def _measured(self, part: Part) -> RealPairs:

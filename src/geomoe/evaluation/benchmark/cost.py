@@ -18,8 +18,8 @@ from geomoe.models.weights import load
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.convolution import HeterogeneousBank
 from geomoe.moe.flops import count_flops
-from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.router import AnyRouter
 from geomoe.moe.sort import count_choices
 
 __all__ = ["Cost", "active_parameters", "measure_costs"]
@@ -84,11 +84,10 @@ def measure_costs(
 
 def active_parameters(model: nn.Module, x: Tensor) -> int:
     """Parameters that take part in the result of a pixel of ``x``, a mean over its pixels."""
-    plans: dict[MoE, RoutingPlan] = {}
-    layers = [module for module in model.modules() if isinstance(module, MoE)]
+    plans: dict[ExpertBank, RoutingPlan] = {}
     hooks = [
-        layer.router.register_forward_hook(lambda _, __, plan, layer=layer: plans.update({layer: plan}))
-        for layer in layers
+        router.register_forward_hook(lambda _, __, plan, bank=bank: plans.update({bank: plan}))
+        for router, bank in _routed(model)
     ]
     try:
         model(x)
@@ -96,11 +95,17 @@ def active_parameters(model: nn.Module, x: Tensor) -> int:
         for hook in hooks:
             hook.remove()
     total = float(sum(p.numel() for p in model.parameters()))
-    for layer, plan in plans.items():
-        each = _by_expert(layer.bank)
+    for bank, plan in plans.items():
+        each = _by_expert(bank)
         used = sum(n * size for n, size in zip(count_choices(plan).tolist(), each, strict=True))
         total -= sum(each) - used / plan.num_rows
     return round(total)
+
+
+def _routed(model: nn.Module) -> list[tuple[AnyRouter, ExpertBank]]:
+    """Routers, and the experts that each chooses among, of every layer that calls them so."""
+    parts = [(getattr(layer, "router", None), getattr(layer, "bank", None)) for layer in model.modules()]
+    return [(r, b) for r, b in parts if isinstance(r, AnyRouter) and isinstance(b, ExpertBank)]
 
 
 def _by_expert(bank: ExpertBank) -> list[float]:

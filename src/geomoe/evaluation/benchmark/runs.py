@@ -17,10 +17,9 @@ from typing import Any
 
 import yaml
 
-from geomoe.data.aid import aid_files
 from geomoe.data.images import find_images
-from geomoe.data.layouts import find_layout
-from geomoe.data.ucmerced import Split, ucmerced_files
+from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
+from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
@@ -30,9 +29,6 @@ from geomoe.models.weights import load, read_card
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["Images", "Run", "locate_images", "plan_runs", "scored_images", "train"]
-
-_SPLIT = {"ucmerced": ucmerced_files, "aid": aid_files}
-"""Layouts that have a test split of their own."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +50,21 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
     """The images of a benchmark below ``root``.
 
     Raises:
-        GeomoeError: no images, or test images that training would see.
+        GeomoeError: no images, pairs that were measured, or test images that training would see.
     """
     train = root / benchmark.train
-    if benchmark.test is None and find_layout(train) not in _SPLIT:
+    if benchmark.test is None and find_layout(train) not in SPLIT_LAYOUTS:
         raise GeomoeError(
             f"{train} has no test split that geomoe knows; keep the test images in a folder of their own "
             "and name it: test: FOLDER"
         )
     test = train if benchmark.test is None else root / benchmark.test
+    for folder in (train, test):
+        if (layout := find_layout(folder)) in REAL_LAYOUTS:
+            raise GeomoeError(
+                f"{folder} holds pairs that were measured ({layout}), which training would take as they are "
+                f"and the test would make small by {benchmark.degradation}; give a folder of images alone"
+            )
     if benchmark.test is not None:
         one, other = train.resolve(), test.resolve()
         if one.is_relative_to(other) or other.is_relative_to(one):
@@ -75,14 +77,14 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
 
 
 def _images(folder: Path) -> list[Path]:
-    if find_layout(folder) not in _SPLIT:
+    if find_layout(folder) not in SPLIT_LAYOUTS:
         return find_images(folder)
     return [*scored_images(folder, "train"), *scored_images(folder, "test")]
 
 
 def scored_images(folder: Path, split: Split = "test") -> list[Path]:
     """The images of one split of ``folder``, or all where it has none."""
-    files = _SPLIT.get(find_layout(folder))
+    files = SPLIT_LAYOUTS.get(find_layout(folder))
     return find_images(folder) if files is None else files(folder, split)
 
 
