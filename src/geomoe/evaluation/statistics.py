@@ -42,7 +42,9 @@ def bootstrap_mean(
 
     A replicate draws seeds with replacement and images with replacement; a drawn image comes with its scores
     under all drawn seeds (the pigeonhole bootstrap of crossed data, Owen 2007). Percentile intervals: Efron
-    and Tibshirani 1993, chapter 13. With one seed the interval covers images alone.
+    and Tibshirani 1993, chapter 13. With one seed the interval covers images alone;
+    with two to five, which a bootstrap cannot spread as widely as those that were not run, it is too narrow
+    where seeds differ more than chance among the images would make them: it then covers less than ``level``.
 
     Args:
         scores: ``[S, N]``, a row for each seed, a column for each image, or differences of such.
