@@ -15,8 +15,8 @@ what there is to gain. The other arms do the work of ``plain`` on each pixel, bu
   times a gate (dense-to-sparse gating, Nie et al. 2021). It costs four times as much to train.
 
 Experts are computed densely and masked: what is measured here is quality. Each run writes its figures
-to ``--out`` and is not run again; the table gives the mean over seeds of the gain over bicubic upsampling, and the
-difference to ``gated`` with a 95 % interval over images. Training images alone are used, 63 of them to score.
+to ``--out`` and is not run again; the table gives the mean over seeds of the gain over bicubic upsampling,
+and the difference to ``gated`` with a 95 % interval. Training images alone are used, 63 of them to score.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from geomoe.data.degradation import get_degradation, upsample_bicubic
 from geomoe.data.images import read_image
 from geomoe.data.pairs import ImagePairs, PatchStream, mirror_to
 from geomoe.data.ucmerced import ucmerced_files
-from geomoe.evaluation.statistics import bootstrap_mean
+from geomoe.evaluation.statistics import mean_interval
 from geomoe.metrics.protocol import get_protocol
 
 SCALE, EXPERTS, PATCH, BATCH = 4, 4, 24, 8
@@ -257,7 +257,7 @@ def main() -> None:
 
 
 def _over(scores: Tensor, gated: Tensor) -> str:
-    interval = bootstrap_mean((scores - gated).numpy())
+    interval = mean_interval((scores - gated).numpy())
     return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 

@@ -1,42 +1,51 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from geomoe import GeomoeError
-from geomoe.evaluation.statistics import bootstrap_mean, holm, wilcoxon
+from geomoe.evaluation.statistics import holm, mean_interval, wilcoxon
 
 
-def test_of_one_seed_and_many_images_it_is_the_normal_interval():
-    scores = np.random.default_rng(1).normal(30, 2, (1, 2000))
-    found = bootstrap_mean(scores)
-    half = 1.96 * scores.std() / np.sqrt(2000)
+def test_of_one_seed_it_is_the_interval_of_student():
+    scores = np.random.default_rng(1).normal(30, 2, (1, 40))
+    found = mean_interval(scores)
+    expected = stats.t.interval(0.95, 39, scores.mean(), stats.sem(scores[0]))
+    assert (found.low, found.high) == pytest.approx(expected)
     assert found.mean == pytest.approx(scores.mean())
-    assert found.low == pytest.approx(scores.mean() - half, abs=0.1 * half)
-    assert found.half == pytest.approx(half, rel=0.05)
 
 
-def test_of_two_images_every_replicate_is_known():
-    """Means are 0, 1/2 and 1 with probabilities 1/4, 1/2 and 1/4."""
-    found = bootstrap_mean(np.array([[0.0, 1.0]]), level=0.6)
-    assert (found.low, found.mean, found.high) == (0, 0.5, 1)
-    assert bootstrap_mean(np.array([[0.0, 1.0]]), level=0.4).half == 0
+def test_where_seeds_decide_it_is_the_interval_of_their_means():
+    """Three seeds without a difference between images: t of 2 degrees of freedom, 4.303."""
+    found = mean_interval(np.repeat([[0.0], [1.0], [2.0]], 500, 1))
+    assert found.mean == 1
+    assert found.half == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
 
 
 def test_an_image_brings_its_seeds_along():
     """Seeds that agree tell nothing new about other images."""
     one = np.random.default_rng(2).normal(size=(1, 400))
-    assert bootstrap_mean(np.repeat(one, 5, 0)).half == pytest.approx(bootstrap_mean(one).half, rel=0.05)
+    assert mean_interval(np.repeat(one, 5, 0)).half == pytest.approx(mean_interval(one).half)
 
 
-def test_seeds_that_differ_widen_the_interval():
-    scores = np.array([[0.0] * 500, [1.0] * 500])
-    found = bootstrap_mean(scores)
-    assert (found.low, found.high) == pytest.approx((0, 1))
+def test_equal_scores_have_no_width():
+    assert mean_interval(np.full((3, 5), 0.5)).half == 0
+    assert mean_interval(np.array([[2.0]])).half == 0
 
 
-def test_the_same_scores_give_the_same_interval():
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.05), (3, 0.05), (3, 1.0), (10, 0.3)])
+def test_it_covers_what_it_says(seeds, spread):
+    """Of 1,000 experiments with seeds and images as they may be, 95 % or more, but not all."""
+    rng, covered = np.random.default_rng(4), 0
+    for _ in range(1000):
+        by_seed, by_image = rng.normal(0, spread, (seeds, 1)), rng.normal(0, 0.3, (1, 60))
+        found = mean_interval(by_seed + by_image + rng.normal(0, 0.3, (seeds, 60)))
+        covered += found.low <= 0 <= found.high
+    assert 930 <= covered < 1000
+
+
+def test_a_lower_level_is_narrower():
     scores = np.random.default_rng(3).normal(size=(3, 50))
-    assert bootstrap_mean(scores) == bootstrap_mean(scores)
-    assert bootstrap_mean(scores, level=0.8).half < bootstrap_mean(scores).half
+    assert mean_interval(scores, level=0.8).half < mean_interval(scores).half
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ def test_the_same_scores_give_the_same_interval():
 )
 def test_what_has_no_interval_is_refused(scores, level):
     with pytest.raises(GeomoeError):
-        bootstrap_mean(scores, level)
+        mean_interval(scores, level)
 
 
 def test_wilcoxon_of_six_gains_is_exact():

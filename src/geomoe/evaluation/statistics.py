@@ -1,7 +1,7 @@
 """Statistics of repeated runs: intervals that respect how scores hang together, and paired tests.
 
 Scores of one image under several seeds are no independent samples, nor are scores of several images under one
-seed: both are drawn anew in a bootstrap, so that an interval covers other images and other seeds.
+seed: an interval has to cover other images and other seeds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from scipy import stats
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Interval", "bootstrap_mean", "holm", "wilcoxon"]
-
-_CHUNK = 500
-"""Replicates at once: their weights of a thousand images take 4 MB."""
+__all__ = ["Interval", "holm", "mean_interval", "wilcoxon"]
 
 
 @dataclass(frozen=True)
@@ -35,22 +32,18 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def bootstrap_mean(
-    scores: NDArray[np.float64], level: float = 0.95, replicates: int = 10_000, seed: int = 0
-) -> Interval:
-    """Mean over seeds and images, with a percentile interval by a bootstrap clustered by image.
+def mean_interval(scores: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """Mean over seeds and images, with an interval that covers other seeds and other images.
 
-    A replicate draws seeds with replacement and images with replacement; a drawn image comes with its scores
-    under all drawn seeds (the pigeonhole bootstrap of crossed data, Owen 2007). Percentile intervals: Efron
-    and Tibshirani 1993, chapter 13. With one seed the interval covers images alone;
-    with two to five, which a bootstrap cannot spread as widely as those that were not run, it is too narrow
-    where seeds differ more than chance among the images would make them: it then covers less than ``level``.
+    Seeds and images are crossed samples: the variance of the mean is that of the seeds' means over S, plus
+    that of the images' means over N (which counts their interaction twice and so errs on the wide side). The
+    quantile is Student's, by Welch's and Satterthwaite's degrees of freedom, between S - 1 where seeds decide
+    and N - 1 where images do. A bootstrap of two or three seeds would be far too narrow.
+    With one seed the interval covers images alone, with one image seeds alone, with one score nothing.
 
     Args:
         scores: ``[S, N]``, a row for each seed, a column for each image, or differences of such.
         level: of confidence, between 0 and 1.
-        replicates: of the bootstrap.
-        seed: of its draws.
 
     Raises:
         GeomoeError: no scores, or a level outside (0, 1).
@@ -60,16 +53,14 @@ def bootstrap_mean(
         raise GeomoeError(f"scores {list(scores.shape)}: expected seeds x images, at least one of each")
     if not 0 < level < 1:
         raise GeomoeError(f"level={level}: expected a number between 0 and 1, such as 0.95")
-    rng = np.random.default_rng(seed)
-    seeds, images = scores.shape
-    means: list[NDArray[np.float64]] = []
-    for start in range(0, replicates, _CHUNK):
-        size = min(_CHUNK, replicates - start)
-        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size) / seeds  # [R, S]
-        by_image = rng.multinomial(images, np.full(images, 1 / images), size) / images  # [R, N]
-        means.append(((by_seed @ scores) * by_image).sum(1))
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(scores.mean()), float(low), float(high))
+    # Of the means over either: each one's share of the variance, and its degrees of freedom.
+    parts = [(m.var(ddof=1) / len(m), len(m) - 1) for m in (scores.mean(1), scores.mean(0)) if len(m) > 1]
+    mean, variance = float(scores.mean()), sum(part for part, _ in parts)
+    if not variance:
+        return Interval(mean, mean, mean)
+    freedom = variance**2 / sum(part**2 / least for part, least in parts)
+    half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance))
+    return Interval(mean, mean - half, mean + half)
 
 
 def wilcoxon(differences: NDArray[np.float64]) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geomoe.evaluation.benchmark.config import Arm, Benchmark, Paper
 from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.result import Result
-from geomoe.evaluation.statistics import Interval, bootstrap_mean, holm, wilcoxon
+from geomoe.evaluation.statistics import Interval, holm, mean_interval, wilcoxon
 
 __all__ = ["Row", "Table", "make_table"]
 
@@ -122,9 +122,9 @@ def _row(
         seeds=seeds,
         cost=cost,
         training_seconds=fmean(result.seconds for result in results),
-        psnr=bootstrap_mean(_scores(results, seeds, "psnr")),
-        ssim=bootstrap_mean(_scores(results, seeds, "ssim")),
-        difference=None if paired is None else bootstrap_mean(paired),
+        psnr=mean_interval(_scores(results, seeds, "psnr")),
+        ssim=mean_interval(_scores(results, seeds, "ssim")),
+        difference=None if paired is None else mean_interval(paired),
         p=p,
         paper=arm.paper,
     )
@@ -153,7 +153,7 @@ def _notes(
     several = any(len(row.seeds) > 1 for row in rows)
     notes = [
         f"Bicubic upsampling: PSNR {every[0].bicubic_psnr:.3f} dB, SSIM {every[0].bicubic_ssim:.4f}.",
-        "Intervals: 95 %, bootstrap over images"
+        "Intervals: 95 %, over images"
         + (" and seeds." if several else " alone: of one seed nothing is known about others."),
         "One tile: 64 x 64 input pixels of the first test image, trained weights, all arms in turns, median.",
     ]
