@@ -1,6 +1,7 @@
 """The commands, as a user runs them."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -131,6 +132,13 @@ def test_models_lists_and_shows_a_card(capsys, weights):
     assert run(capsys, "models", "--json")[0] == 2
     status, said, _ = run(capsys, "models", weights)
     assert "degradation" in said
+
+
+def test_a_card_shows_what_training_began_from_in_short_lines(capsys):
+    said = run(capsys, "models", "mfg_hmoe_light_x4")[1]
+    legs = [line.split(maxsplit=1)[1] for line in said.splitlines() if line.split()[0] == "start"]
+    assert legs
+    assert all(re.fullmatch(r"[0-9a-f]{12}, after \d+ steps", leg) for leg in legs)
 
 
 def test_models_says_of_each_what_it_is_and_how_large(capsys):

@@ -69,6 +69,18 @@ def test_an_image_as_input_has_no_scores(capsys, image, weights, tmp_path):
     assert picture(capsys, image, weights, *args, "--degradation", "bicubic")[0] == 2
 
 
+def test_weights_of_one_name_are_told_apart_by_their_folders(capsys, image, weights, tmp_path):
+    files = [tmp_path / run / "best.safetensors" for run in ("first", "second")]
+    models = []
+    for name, file in zip(("mfg_hmoe", "edsr"), files, strict=True):
+        file.parent.mkdir()
+        file.write_bytes((weights / f"{name}.safetensors").read_bytes())
+        models += ["--model", file]
+    status, said, _ = picture(capsys, image, weights, *models, "--json", "-o", tmp_path / "p.png", names=())
+    assert status == 0
+    assert json.loads(said)["results"].keys() == {"bicubic", "first/best", "second/best"}
+
+
 BAD = {
     "no image": (("none.png", "-o", "out.png"), "none.png does not exist"),
     "no picture's name": (("field.jpg", "-o", "out.tif"), "must end in .png"),
@@ -80,7 +92,10 @@ BAD = {
     "no degradation": (("field.jpg", "-o", "out.png", "--degradation", "x"), "no degradation is called 'x'"),
     "no protocol": (("field.jpg", "-o", "out.png", "--protocol", "x"), "no protocol is called 'x'"),
     "no layer": (("field.jpg", "-o", "out.png", "--layer", "5"), "no model routes in 5 layers"),
-    "one model twice": (("field.jpg", "-o", "out.png", "--model", "W/edsr.safetensors"), "'edsr'"),
+    "one model twice": (
+        ("field.jpg", "-o", "out.png", "--model", "W/edsr.safetensors"),
+        "two panels .*/edsr'",
+    ),
 }
 
 

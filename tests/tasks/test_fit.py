@@ -98,6 +98,14 @@ def test_the_weights_written_are_the_averaged_ones(folder, tmp_path):
 def test_steps_that_would_never_be_written_are_refused(folder, tmp_path):
     with pytest.raises(GeomoeError, match="no multiple"):
         train(folder, tmp_path, "--data.steps_per_epoch=5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_an_earlier_run_are_not_overwritten(folder, tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(b"earlier")
+    with pytest.raises(GeomoeError, match="earlier run"):
+        train(folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
 
 
 def test_the_learning_rate_follows_its_schedule():
@@ -118,10 +126,22 @@ def test_the_learning_rate_follows_its_schedule():
     assert learning_rate_factor(1, "cosine", (), 0.1) == pytest.approx(0)
 
 
-def test_unknown_options_are_errors(folder, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "wrong", ["--model.learning_rat=1", "--data.batch_size=two", "--config=none.yaml", "--config={trainer: {"]
+)
+def test_wrong_options_are_errors_of_one_line(folder, tmp_path, capsys, wrong):
+    with pytest.raises(SystemExit) as stop:
+        train(folder, tmp_path, wrong)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("geomoe: error: ")
+    assert any(name in line for name in ("learning_rat=", "data.batch_size", "config"))
+
+
+def test_help_names_the_command(capsys):
     with pytest.raises(SystemExit):
-        train(folder, tmp_path, "--model.learning_rat=1")
-    assert "learning_rat" in capsys.readouterr().err
+        fit(["--help"])
+    assert capsys.readouterr().out.startswith("usage: geomoe")
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

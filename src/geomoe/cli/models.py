@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import click
 import torch
@@ -62,12 +63,22 @@ def _gain(key: str, card: Card) -> str:
     return key if gain is None else f"{key} {gain:+.2f} dB"
 
 
-def _readable(name: str, card: dict[str, object]) -> str:
+def _readable(name: str, card: dict[str, Any]) -> str:
     lines = [name]
     for key, value in card.items():
         if isinstance(value, dict):
             lines.append(f"  {key}")
-            lines += [f"    {k:<18} {v}" for k, v in value.items()]
+            lines += [f"    {k:<18} {v}" for k, v in value.items() if k != "start"]
+            lines += [f"    {'start':<18} {leg}" for leg in _legs(value)]
         else:
             lines.append(f"  {key:<20} {value}")
     return "\n".join(lines)
+
+
+def _legs(recipe: dict[str, Any]) -> list[str]:
+    """The weights that training began from, those that they began from and so on."""
+    legs = []
+    while start := recipe.get("start"):
+        recipe = start["recipe"]
+        legs.append(f"{start['hash'][:12]}, after {recipe.get('steps', '?')} steps")
+    return legs

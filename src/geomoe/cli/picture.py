@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from geomoe.cli.progress import told
 
 if TYPE_CHECKING:
     from geomoe.evaluation.compare import Comparison, Score
+    from geomoe.models import LoadedModel
 
 __all__ = ["picture"]
 
@@ -78,7 +80,7 @@ def picture(
         )
     check_target(output, image, overwrite=overwrite)
     boxes = [parse_crop(crop) for crop in crops]
-    loaded = [load(model, scale) for model in models]
+    loaded = _told_apart(models, [load(model, scale) for model in models])
     with told("tiles") as progress:
         found = compare(
             image,
@@ -98,6 +100,17 @@ def picture(
     else:
         _print(found)
         click.echo(f"{output}: {_count(len(boxes) or 1, 'crop')}, {_count(len(loaded), 'model')}")
+
+
+def _told_apart(given: tuple[str, ...], loaded: list[LoadedModel]) -> list[LoadedModel]:
+    """Files of one name by their folders too: training calls all of its files ``best`` and ``last``."""
+    names = [model.name for model in loaded]
+    return [
+        replace(model, name=f"{Path(path).resolve().parent.name}/{model.name}")
+        if names.count(model.name) > 1 and Path(path).is_file()
+        else model
+        for path, model in zip(given, loaded, strict=True)
+    ]
 
 
 def _print(found: Comparison) -> None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
@@ -37,6 +37,17 @@ _DATA_PARALLEL = {
     next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS): False,
     "gradient_as_bucket_view": True,
 }
+
+
+class _Parser(LightningArgumentParser):
+    """Says what is wrong in one line, where jsonargparse prints all options before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        line = f"{' '.join(message.split())}; 'geomoe fit --help' lists all options"
+        sys.stderr.write(f"geomoe: error: {line}\n")
+        self.exit(2)
 
 
 class _FitCLI(LightningCLI):
@@ -71,7 +82,9 @@ class _FitCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
+        # Before the logger makes a folder for the run.
         path = self.config.fit.ckpt_path
+        self._writer.refuse_what_would_be_lost(self.trainer, self.datamodule, resumes=path is not None)
         if path in (None, "last", "best"):
             return
         if not Path(path).is_file():
@@ -83,12 +96,15 @@ class _FitCLI(LightningCLI):
             )
 
     def after_fit(self) -> None:
-        writer = next(c for c in self.trainer.callbacks if isinstance(c, WeightsWriter))  # type: ignore[attr-defined]
-        if not writer.trained:
+        if not self._writer.trained:
             raise GeomoeError(
                 f"nothing was left to train: {self.config.fit.ckpt_path} is at "
                 f"step {self.trainer.global_step}; give a larger --trainer.max_steps"
             )
+
+    @property
+    def _writer(self) -> WeightsWriter:
+        return next(c for c in self.trainer.callbacks if isinstance(c, WeightsWriter))  # type: ignore[attr-defined]
 
 
 def fit(args: Sequence[str]) -> None:
@@ -110,6 +126,9 @@ def fit(args: Sequence[str]) -> None:
     torch.set_float32_matmul_precision("high")
     # LightningCLI would rather read sys.argv itself; ours holds the name of the command too.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    # Lightning's affair with torch, and what a run that is resumed finds by intent.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     _FitCLI(
         SuperResolution,
         SuperResolutionData,
@@ -124,7 +143,8 @@ def fit(args: Sequence[str]) -> None:
             ],
         },
         seed_everything_default=0,
+        parser_class=_Parser,
         args=["fit", *args],
-        parser_kwargs={"allow_abbrev": False},
+        parser_kwargs={"prog": "geomoe", "allow_abbrev": False},
         save_config_kwargs={"overwrite": True},
     )

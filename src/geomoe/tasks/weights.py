@@ -42,18 +42,23 @@ class WeightsWriter(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.best = state_dict["best"]
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+    def refuse_what_would_be_lost(
+        self, trainer: pl.Trainer, data: SuperResolutionData, *, resumes: bool
+    ) -> None:
+        """Raise GeomoeError if steps would never be written, or an earlier run's weights overwritten."""
         if trainer.max_steps > 0 and trainer.max_steps % data.steps_per_epoch:
             raise GeomoeError(
                 f"max_steps={trainer.max_steps} is no multiple of steps_per_epoch={data.steps_per_epoch}: "
                 "the last steps would never be validated or written; change one of them"
             )
-        if trainer.ckpt_path is None and (earlier := self._folder(trainer) / "best.safetensors").exists():
+        folder = trainer.checkpoint_callback.dirpath  # type: ignore[union-attr]
+        if not resumes and folder and (earlier := Path(folder) / "best.safetensors").exists():
             raise GeomoeError(
                 f"{earlier} is there from an earlier run; give another --checkpoint.dirpath, remove it, "
                 "or resume with --ckpt_path"
             )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.commit = _commit()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
