@@ -122,7 +122,7 @@ class GlobalContext(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         squeezed = max(dim // 4, 1)
-        self.score = nn.Linear(dim, 1)
+        self.score = nn.Linear(dim, 1, bias=False)  # a softmax does not see one
         self.transform = nn.Sequential(
             nn.Linear(dim, squeezed), nn.LayerNorm(squeezed), nn.ReLU(), nn.Linear(squeezed, dim)
         )
