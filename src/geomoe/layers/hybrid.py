@@ -230,7 +230,8 @@ class HybridTrunk(nn.Module):
         for module in self.groups.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """``[B, bands, H, W]``, H and W multiples of the window, to features ``[B, C, H, W]`` and the output
