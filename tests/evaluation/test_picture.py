@@ -7,6 +7,7 @@ import pytest
 import rasterio
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
 from geomoe import GeomoeError
@@ -242,7 +243,11 @@ def test_the_same_comparison_gives_the_same_bytes_whatever_the_settings(image, t
 
 def test_names_are_not_taken_for_formulas(image, tmp_path):
     image = image.rename(tmp_path / "$a^^b$.png")
-    draw(find(image, [replace(COARSE, name="$x_{$ 1$")]), tmp_path / "x.png")
+    found = find(image, [replace(COARSE, name="$x_{$ 1$")])
+    draw(found, tmp_path / "x.png")  # a formula that is none would be an error
+    written = "".join(text.get_text() for text in figure_of(found).findobj(Text))
+    assert "$a^^b$.png" in written.replace("\\$", "$")
+    assert "$x_{$ 1$" in written.replace("\\$", "$")
 
 
 def test_targets_are_checked_first(image, tmp_path):
