@@ -122,3 +122,12 @@ assert not [name for name in sys.modules if name.startswith("geomoe.raster")]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_patches_larger_than_every_image_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for i, side in enumerate((24, 20, 24)):
+        Image.fromarray(rng.integers(0, 256, (side, 30, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(GeomoeError, match=r"patch_size=7.*choose at most 6"):
+        SuperResolutionData(str(tmp_path), scale=4, patch_size=7).setup()
+    SuperResolutionData(str(tmp_path), scale=4, patch_size=6).setup()  # the smaller image is mirrored

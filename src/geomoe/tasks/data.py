@@ -168,8 +168,16 @@ class SuperResolutionData(pl.LightningDataModule):
             return
         train, validation = self._files()
         least = self.patch_size * self.scale
-        images = [mirror_to(read_image(path, self.bands), least) for path in train]
-        self._train = ImagePairs(images, self.scale, self.degradation)
+        images = [read_image(path, self.bands) for path in train]
+        largest = max(min(image.shape[1:]) for image in images)
+        if largest < least:
+            # A few small images are continued by mirroring; patches of nothing else teach what is not there.
+            raise GeomoeError(
+                f"patch_size={self.patch_size}: at a scale of {self.scale} that is {least} pixels, and no "
+                f"training image has more than {largest} on its shorter side; choose at most "
+                f"{max(largest // self.scale, 1)}"
+            )
+        self._train = ImagePairs([mirror_to(image, least) for image in images], self.scale, self.degradation)
         kept = [read_image(path, self.bands) for path in validation]
         self._validation = ImagePairs(kept, self.scale, self.degradation)
 
