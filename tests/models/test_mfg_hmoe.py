@@ -96,8 +96,10 @@ def test_with_window_pooling_a_distant_change_is_not_seen():
         assert not torch.equal(image(x)[:, :, :32], image(y)[:, :, :32])
 
 
-def test_a_convolution_trunk_needs_no_windows_and_sees_no_further_than_it_says():
-    model = tiny("mfg_hmoe_light", trunk="convolution", kernel_sizes=(1, 5)).eval()
+@pytest.mark.parametrize("draws", ["features", "image"])
+@pytest.mark.parametrize("trunk", ["convolution", "residual"])
+def test_a_trunk_of_convolutions_needs_no_windows_and_sees_no_further_than_it_says(trunk, draws):
+    model = tiny("mfg_hmoe_light", trunk=trunk, draws=draws, kernel_sizes=(5,)).eval()
     assert model.contract.multiple == 1
     reach = model.contract.reach
     x = torch.rand(1, 3, 9, 40)
@@ -110,7 +112,20 @@ def test_a_convolution_trunk_needs_no_windows_and_sees_no_further_than_it_says()
     assert not torch.equal(before[..., : kept + 4], after[..., : kept + 4])  # nor less far
 
 
-def test_every_parameter_of_a_convolution_trunk_receives_a_gradient():
-    model = tiny("mfg_hmoe", trunk="convolution")
+@pytest.mark.parametrize("head", ["routed", "gated", "dense"])
+@pytest.mark.parametrize("trunk", ["convolution", "residual"])
+def test_every_parameter_of_a_trunk_of_convolutions_receives_a_gradient(trunk, head):
+    model = tiny("mfg_hmoe", trunk=trunk, draws="image", head=head)
     model(torch.rand(2, 3, 24, 24)).square().sum().backward()
     assert [n for n, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("head", ["routed", "gated", "dense"])
+def test_experts_that_draw_the_image_start_near_the_base(head):
+    """From a noisy start training would first shrink the head to nothing."""
+    torch.manual_seed(0)
+    model = tiny("mfg_hmoe_light", draws="image", head=head).eval()
+    x = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        far = (model(x) - torch.nn.functional.interpolate(x, scale_factor=2, mode="bicubic")).abs().mean()
+    assert 0 < far < 0.02

@@ -9,14 +9,17 @@ Where the paper is silent, we chose: signals for the routers are 64 wide (``rout
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.conv_trunk import ConvolutionTrunk
+from geomoe.layers.conv_trunk import ConvolutionBlock, ConvolutionTrunk
+from geomoe.layers.convolution import ResidualBlock
 from geomoe.layers.hybrid import Conv3x3
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
@@ -38,8 +41,9 @@ class MfgHmoeConfig(HybridOptions):
     """Everything that makes an :class:`MfgHmoe`. The defaults are the paper's.
 
     Attributes:
-        trunk: ``hybrid`` (the paper's: HAT's), or ``convolution``, of which ``embed_dim``, ``depths`` and
-            ``mlp_ratio`` are the width, the blocks and their hidden width; it has no windows.
+        trunk: ``hybrid`` (the paper's: HAT's); ``convolution``, wide-activation blocks with a norm; or
+            ``residual``, the blocks of EDSR. Of the last two, which have no windows, ``embed_dim`` and
+            ``depths`` are the width and the blocks; ``mlp_ratio`` is the hidden width of the second.
         kernel_sizes: kernel size of each of the N groups of experts.
         experts_per_group: M, the same in every group, or one number for each.
         top_k: K, experts run for each pixel.
@@ -53,11 +57,13 @@ class MfgHmoeConfig(HybridOptions):
         width: channels before the experts.
         expert_width: channels after an expert's pixel shuffle.
         router_width: channels of the aggregated features that the routers see.
+        draws: what an expert gives: ``features``, from which one last convolution makes the image (the
+            paper's), or the ``image``, its bands at each fine pixel, which it then draws alone.
         base: what the network's result is added to: nothing (``none``, the paper's), or the input
             upsampled by ``bicubic`` interpolation, which a small network need not learn again.
     """
 
-    trunk: Literal["hybrid", "convolution"] = "hybrid"
+    trunk: Literal["hybrid", "convolution", "residual"] = "hybrid"
     kernel_sizes: tuple[int, ...] = (1, 3)
     experts_per_group: int | tuple[int, ...] = 8
     top_k: int = 1
@@ -68,6 +74,7 @@ class MfgHmoeConfig(HybridOptions):
     width: int = 64
     expert_width: int = 64
     router_width: int = 64
+    draws: Literal["features", "image"] = "features"
     base: Literal["none", "bicubic"] = "none"
 
     def __post_init__(self) -> None:
@@ -84,6 +91,11 @@ class MfgHmoeConfig(HybridOptions):
         """Experts in each group."""
         sizes = self.experts_per_group
         return (sizes,) * len(self.kernel_sizes) if isinstance(sizes, int) else sizes
+
+    @property
+    def outputs(self) -> int:
+        """Channels that an expert gives for each pixel, before its pixel shuffle."""
+        return (self.expert_width if self.draws == "features" else self.bands) * self.scale**2
 
 
 class MultiLevelAggregation(nn.Module):
@@ -118,7 +130,7 @@ class OneExpert(nn.Module):
     def __init__(self, c: MfgHmoeConfig) -> None:
         super().__init__()
         self.router = _router(c) if c.head == "gated" else None
-        self.conv = nn.Conv2d(c.width, c.expert_width * c.scale**2, 3, padding=1)
+        self.conv = nn.Conv2d(c.width, c.outputs, 3, padding=1)
 
     def forward(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         out: Tensor = self.conv(x)
@@ -138,20 +150,27 @@ class RoutedUpsampler(nn.Module):
         self.scale = c.scale
         self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
         if c.head == "routed":
-            router, outputs = _router(c), c.expert_width * c.scale**2
-            sizes = zip(c.kernel_sizes, c.group_sizes, strict=True)
+            router, sizes = _router(c), zip(c.kernel_sizes, c.group_sizes, strict=True)
             self.routed = MoE(
-                router, HeterogeneousBank([ConvExperts(c.width, outputs, k, m) for k, m in sizes])
+                router, HeterogeneousBank([ConvExperts(c.width, c.outputs, k, m) for k, m in sizes])
             )
         else:
             self.one = OneExpert(c)
         self.routes = c.head == "routed"
-        self.last = nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
+        draws_image = c.draws == "image"
+        self.last = nn.Identity() if draws_image else nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
         if c.base == "bicubic":
             # From a noisy start, training first shrinks all of the head's factors towards zero, where
             # their product has no gradient, and rests there for hundreds of steps. Start near the base.
-            self.last.weight.data *= 0.01
-            self.last.bias.data *= 0.01  # type: ignore[union-attr]
+            for p in self._drawing.parameters():
+                p.data *= 0.01
+
+    @property
+    def _drawing(self) -> nn.Module:
+        """What gives the image."""
+        if not isinstance(self.last, nn.Identity):
+            return self.last
+        return self.routed.bank if self.routes else self.one.conv
 
     def forward(self, features: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""
@@ -165,6 +184,15 @@ class RoutedUpsampler(nn.Module):
         pixels, around = Pixels.of(x), Neighbourhoods.of(x, self.routed.bank.reach)
         rows = self.routed(around, pixels.to_rows(signals), grid=pixels.grid, trace=trace)
         return pixels.from_rows(rows)
+
+
+def _convolution_trunk(c: MfgHmoeConfig) -> ConvolutionTrunk:
+    block: Callable[[], nn.Module]
+    if c.trunk == "residual":
+        block = partial(ResidualBlock, c.embed_dim)
+    else:
+        block = partial(ConvolutionBlock, c.embed_dim, c.mlp_ratio)
+    return ConvolutionTrunk(c.bands, c.embed_dim, c.depths, block)
 
 
 class MfgHmoe(nn.Module):
@@ -182,10 +210,8 @@ class MfgHmoe(nn.Module):
         super().__init__()
         c = self.config = config
         self.trunk: nn.Module
-        if c.trunk == "hybrid":
-            self.multiple, self.trunk = c.window, hybrid_trunk(c)
-        else:
-            self.multiple, self.trunk = 1, ConvolutionTrunk(c.bands, c.embed_dim, c.depths, c.mlp_ratio)
+        self.multiple = c.window if c.trunk == "hybrid" else 1
+        self.trunk = hybrid_trunk(c) if c.trunk == "hybrid" else _convolution_trunk(c)
         self.seen = len(c.depths) if c.signals == "levels" else 1
         self.aggregate = (
             None if c.head == "dense" else MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
@@ -197,8 +223,9 @@ class MfgHmoe(nn.Module):
         c = self.config
         if c.trunk == "hybrid":
             return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
-        # The trunk, one convolution before the experts, theirs, and one after.
-        reach = sum(c.depths) + 2 + 1 + max(3, *c.kernel_sizes) // 2 + 1
+        # The trunk, one convolution before the experts, theirs, and perhaps one after.
+        blocks = sum(c.depths) * (2 if c.trunk == "residual" else 1)
+        reach = blocks + 2 + 1 + max(3, *c.kernel_sizes) // 2 + (c.draws == "features")
         return ModelContract(c.scale, c.bands, 1, c.tile, min(reach, 32), reach)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
