@@ -196,7 +196,7 @@ class SuperResolution(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas)
+        optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas, fused=True)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:
