@@ -196,7 +196,9 @@ class SuperResolution(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas, fused=True)
+        # In one pass, unless gradients are clipped, which Lightning does not allow a fused optimiser.
+        fused = not self.trainer.gradient_clip_val
+        optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas, fused=fused)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:
