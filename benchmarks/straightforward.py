@@ -58,7 +58,8 @@ def shifted(self: attention.WindowAttention, x: Tensor) -> Tensor:
     kind[-1] += 2
     bias = bias + self.outside[kind.flatten()][:, None]
     shift = (self.shift, self.shift)
-    return self._windows(x.roll((-self.shift, -self.shift), (1, 2)), bias).roll(shift, (1, 2))
+    out: Tensor = self._windows(x.roll((-self.shift, -self.shift), (1, 2)), bias)
+    return out.roll(shift, (1, 2))
 
 
 def key_windows(self: attention.OverlappingCrossAttention, x: Tensor) -> Tensor:
@@ -73,7 +74,8 @@ def key_windows(self: attention.OverlappingCrossAttention, x: Tensor) -> Tensor:
 def branch(self: hybrid.ChannelAttentionBlock, x: Tensor, n: Tensor) -> Tensor:
     """The branch, weighed and added in steps."""
     out: Tensor = self.conv_out(F.gelu(self.conv_in(n)))
-    return x + self.weight * (out * self.attention(out))
+    weighed: Tensor = self.weight * (out * self.attention(out))
+    return x + weighed
 
 
 def everything(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:

@@ -167,6 +167,27 @@ def test_what_lies_beyond_the_reach_is_not_seen(name):
     assert not torch.equal(before, after)
 
 
+def test_a_tile_is_what_the_whole_image_gives_there(name):
+    """To the bit but for rounding where the margin covers the reach; else what a global gate or attention to
+    the whole image may make of it, far from what a tile on another window grid would show.
+    """
+    torch.manual_seed(0)
+    model = tiny(name).eval()
+    contract = model.contract
+    grid, margin, s = contract.multiple, contract.margin, contract.scale
+    core = max(16, grid)
+    start = -(-(margin + 24) // grid) * grid
+    side = -(-(start + core + margin + 24) // grid) * grid
+    x = torch.rand(1, 3, side, side)
+    tile = slice(start - margin, start + core + margin)
+    with torch.inference_mode():
+        whole, part = model(x), model(x[..., tile, tile])
+    inside, there = slice(s * margin, s * (margin + core)), slice(s * start, s * (start + core))
+    apart = (part[..., inside, inside] - whole[..., there, there]).abs().max()
+    covered = contract.reach is not None and contract.reach <= margin
+    assert apart < (1e-6 if covered else 0.1 * whole.std())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"scale": 5}, "scale=5"), ({"bands": 0}, "bands=0"), ({"embed": 1}, "no option 'embed'")],
