@@ -112,7 +112,7 @@ def test_a_trunk_of_convolutions_needs_no_windows_and_sees_no_further_than_it_sa
     assert not torch.equal(before[..., : kept + 4], after[..., : kept + 4])  # nor less far
 
 
-@pytest.mark.parametrize("head", ["routed", "gated", "dense"])
+@pytest.mark.parametrize("head", ["routed", "gated", "dense", "mlp"])
 @pytest.mark.parametrize("trunk", ["convolution", "residual"])
 def test_every_parameter_of_a_trunk_of_convolutions_receives_a_gradient(trunk, head):
     model = tiny("mfg_hmoe", trunk=trunk, draws="image", head=head)
@@ -120,7 +120,7 @@ def test_every_parameter_of_a_trunk_of_convolutions_receives_a_gradient(trunk, h
     assert [n for n, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize("head", ["routed", "gated", "dense"])
+@pytest.mark.parametrize("head", ["routed", "gated", "dense", "mlp"])
 def test_experts_that_draw_the_image_start_near_the_base(head):
     """From a noisy start training would first shrink the head to nothing."""
     torch.manual_seed(0)
@@ -129,3 +129,12 @@ def test_experts_that_draw_the_image_start_near_the_base(head):
     with torch.inference_mode():
         far = (model(x) - torch.nn.functional.interpolate(x, scale_factor=2, mode="bicubic")).abs().mean()
     assert 0 < far < 0.02
+
+
+def test_the_control_without_experts_costs_what_the_experts_of_a_pixel_cost():
+    options = {"draws": "image", "width": 64, "kernel_sizes": (1,), "experts_per_group": 8, "top_k": 8}
+    mlp = geomoe.create_model("mfg_hmoe_light", router="single", head="mlp", **options)
+    experts = geomoe.create_model("mfg_hmoe_light", router="single", **options)
+    weights = [p.numel() for p in mlp.upsample.one.parameters() if p.dim() > 1]
+    theirs = [p.numel() for p in experts.upsample.routed.bank.parameters() if p.dim() > 2]
+    assert 0.98 < sum(weights) / sum(theirs) <= 1

@@ -51,8 +51,9 @@ class MfgHmoeConfig(HybridOptions):
         signals: what the routers see: ``levels`` (the paper's MFA), or the ``last`` RHAG alone, through the
             same convolutions.
         head: ``routed`` (the paper's), or what it is measured against: ``dense``, one 3x3 convolution as wide
-            as an expert, or ``gated``, the same times the weight that the routers give their first choice.
-            ``dense`` has no routers; neither has experts, and what describes them is without effect.
+            as an expert; ``gated``, the same times the weight that the routers give their first choice; or
+            ``mlp``, two 1x1 convolutions with a GELU between, so wide there that they cost what the experts
+            of a pixel cost. None has experts, and only ``gated`` has routers.
         routing: ``soft``, ``straight_through`` or ``hard``; see :data:`geomoe.moe.RoutingMode`.
         width: channels before the experts.
         expert_width: channels after an expert's pixel shuffle.
@@ -69,7 +70,7 @@ class MfgHmoeConfig(HybridOptions):
     top_k: int = 1
     router: Literal["dual", "single"] = "dual"
     signals: Literal["levels", "last"] = "levels"
-    head: Literal["routed", "gated", "dense"] = "routed"
+    head: Literal["routed", "gated", "dense", "mlp"] = "routed"
     routing: RoutingMode = "soft"
     width: int = 64
     expert_width: int = 64
@@ -120,17 +121,24 @@ def _router(c: MfgHmoeConfig) -> Router:
     return make(c.router_width, c.group_sizes, c.top_k, c.routing)
 
 
+def _mlp(c: MfgHmoeConfig) -> nn.Module:
+    """As costly as ``top_k`` experts of the largest kernel."""
+    hidden = max(c.top_k * max(c.kernel_sizes) ** 2 * c.width * c.outputs // (c.width + c.outputs), 1)
+    return nn.Sequential(nn.Conv2d(c.width, hidden, 1), nn.GELU(), nn.Conv2d(hidden, c.outputs, 1))
+
+
 class OneExpert(nn.Module):
-    """The controls of routing: one convolution for every pixel, and perhaps the routers' gate on its result.
+    """The controls of routing: one network for every pixel, and perhaps the routers' gate on its result.
 
     What a routed head gains over the gated one is what choosing between experts is worth; what the gated one
-    gains over the dense one is the modulation by the gate.
+    gains over the dense one is the modulation by the gate. Experts that are mixed, or a gate, make a head
+    non-linear: what that alone is worth, ``mlp`` shows.
     """
 
     def __init__(self, c: MfgHmoeConfig) -> None:
         super().__init__()
         self.router = _router(c) if c.head == "gated" else None
-        self.conv = nn.Conv2d(c.width, c.outputs, 3, padding=1)
+        self.conv = _mlp(c) if c.head == "mlp" else nn.Conv2d(c.width, c.outputs, 3, padding=1)
 
     def forward(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         out: Tensor = self.conv(x)
@@ -170,7 +178,8 @@ class RoutedUpsampler(nn.Module):
         """What gives the image."""
         if not isinstance(self.last, nn.Identity):
             return self.last
-        return self.routed.bank if self.routes else self.one.conv
+        one = None if self.routes else self.one.conv
+        return self.routed.bank if one is None else one[-1] if isinstance(one, nn.Sequential) else one
 
     def forward(self, features: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""
@@ -214,7 +223,9 @@ class MfgHmoe(nn.Module):
         self.trunk = hybrid_trunk(c) if c.trunk == "hybrid" else _convolution_trunk(c)
         self.seen = len(c.depths) if c.signals == "levels" else 1
         self.aggregate = (
-            None if c.head == "dense" else MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
+            MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
+            if c.head in ("routed", "gated")
+            else None
         )
         self.upsample = RoutedUpsampler(c)
 
