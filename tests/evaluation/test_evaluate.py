@@ -5,6 +5,7 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from geomoe import GeomoeError
@@ -13,7 +14,7 @@ from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract
-from geomoe.models.weights import save
+from geomoe.models.weights import load, save
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
 
@@ -130,3 +131,22 @@ def test_export_puts_the_scores_on_the_card(folder, tmp_path):
     assert card.scores["gain"] == pytest.approx(card.scores["psnr"] - card.scores["bicubic_psnr"], abs=1e-3)
     with pytest.raises(GeomoeError, match="--overwrite"):
         export(tmp_path / "w.safetensors", tmp_path / "out.safetensors", folder)
+
+
+def test_export_in_half_precision_scores_what_it_writes(folder, tmp_path):
+    torch.manual_seed(0)
+    model = tiny("mfg_hmoe")
+    save(tmp_path / "w.safetensors", model, card_of(model))
+    card = export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", folder, half=True)
+    assert {t.dtype for t in load_file(tmp_path / "half.safetensors").values()} == {torch.float16}
+    loaded = load(str(tmp_path / "half.safetensors"))
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert evaluate(loaded, folder).overall.psnr == pytest.approx(card.scores["psnr"], abs=1e-4)
+
+
+def test_weights_beyond_half_precision_are_refused_and_nothing_is_written(tmp_path):
+    model = tiny("mfg_hmoe")
+    next(model.parameters()).data[0] = 1e6
+    with pytest.raises(GeomoeError, match="beyond float16"):
+        save(tmp_path / "w.safetensors", model, card_of(model), half=True)
+    assert not list(tmp_path.iterdir())

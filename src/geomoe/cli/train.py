@@ -32,10 +32,11 @@ def fit(args: tuple[str, ...]) -> None:
 @click.option("--data", "root", type=click.Path(path_type=Path), required=True, help="The test images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
-def export(source: Path, target: Path, root: Path, protocol: str, overwrite: bool) -> None:
+@click.option("--half", is_flag=True, help="Store the weights in float16: half the size, scored as rounded.")
+def export(source: Path, target: Path, root: Path, protocol: str, overwrite: bool, half: bool) -> None:
     """Score weights SOURCE, as training wrote them, on the test split; TARGET has the scores inside."""
     from geomoe.evaluation.export import export as run
 
     with told("images") as progress:
-        card = run(source, target, root, protocol=protocol, overwrite=overwrite, progress=progress)
+        card = run(source, target, root, protocol=protocol, overwrite=overwrite, half=half, progress=progress)
     click.echo(f"{target}: {card.scores['gain']:+.3f} dB over bicubic on {card.scores['scored']}")

@@ -20,6 +20,7 @@ def export(
     *,
     protocol: str = "mfg_hmoe",
     overwrite: bool = False,
+    half: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Card:
     """Score trained weights once on the test split and write them, with the scores on their card.
@@ -30,6 +31,7 @@ def export(
         root: the test images, as for :func:`geomoe.evaluate`; inputs are made as in training.
         protocol: of the scores.
         overwrite: whether ``target`` may exist.
+        half: whether weights are stored in float16; what is scored is what is stored.
         progress: called with images done and images in all.
 
     Raises:
@@ -42,6 +44,8 @@ def export(
     if not target.parent.is_dir():
         raise GeomoeError(f"{target.parent} does not exist; make the folder first")
     loaded = load(str(source))
+    if half:
+        loaded.model.half().float()
     evaluation = evaluate(
         loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
     )
@@ -55,4 +59,4 @@ def export(
         "gain": round(found.gain, 4),
         "validation": loaded.card.scores,
     }
-    return save(target, loaded.model, replace(loaded.card, protocol=protocol, scores=scores))
+    return save(target, loaded.model, replace(loaded.card, protocol=protocol, scores=scores), half)

@@ -93,9 +93,24 @@ def _hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, model: nn.Module, card: Card) -> Card:
-    """Write weights and card to ``path``; returns the card with the hash filled in."""
+def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
+    """Write weights and card to ``path``; returns the card with the hash filled in.
+
+    Args:
+        path: of the file.
+        model: whose weights they are.
+        card: what is said of them.
+        half: in float16, half as large; loaded they are float32 again, rounded.
+
+    Raises:
+        GeomoeError: the file cannot be written, or a weight is too large for float16.
+    """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        wrong = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+        if wrong:
+            raise GeomoeError(f"{wrong[0]} holds values beyond float16; write the weights as they are")
     card = Card(**{**asdict(card), "hash": _hash(state)})
     part = path.with_name(f".{path.name}.part")
     try:
