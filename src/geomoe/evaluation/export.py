@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
-from geomoe.models.weights import Card, load, save
+from geomoe.models.weights import Card, half_state, load, save
 
 __all__ = ["export"]
 
@@ -45,7 +45,7 @@ def export(
         raise GeomoeError(f"{target.parent} does not exist; make the folder first")
     loaded = load(str(source))
     if half:
-        loaded.model.half().float()
+        loaded.model.load_state_dict(half_state(loaded.model))
     evaluation = evaluate(
         loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
     )

@@ -20,7 +20,16 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import build, config_of, list_models
 
-__all__ = ["Card", "LoadedModel", "available_weights", "create_model", "load", "read_card", "save"]
+__all__ = [
+    "Card",
+    "LoadedModel",
+    "available_weights",
+    "create_model",
+    "half_state",
+    "load",
+    "read_card",
+    "save",
+]
 
 _KEY = "geomoe"
 RADIOMETRIES = ("unit",)
@@ -93,6 +102,15 @@ def _hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def half_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state in float16; raises GeomoeError where a value is too large for it."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    wrong = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise GeomoeError(f"{wrong[0]} holds values beyond float16; write the weights as they are")
+    return state
+
+
 def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
     """Write weights and card to ``path``; returns the card with the hash filled in.
 
@@ -105,12 +123,8 @@ def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
     Raises:
         GeomoeError: the file cannot be written, or a weight is too large for float16.
     """
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-        wrong = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-        if wrong:
-            raise GeomoeError(f"{wrong[0]} holds values beyond float16; write the weights as they are")
+    weights = half_state(model) if half else model.state_dict()
+    state = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     card = Card(**{**asdict(card), "hash": _hash(state)})
     part = path.with_name(f".{path.name}.part")
     try:
