@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from geomoe import GeomoeError
 from geomoe.metrics.image import ssim as ssim_metric
-from geomoe.tasks.losses import LOSSES, charbonnier, check_losses, edge, frequency, l1, ncc, ssim
+from geomoe.tasks.losses import LOSSES, charbonnier, check_losses, edge, frequency, l1, ncc, psnr, ssim
 
 every = pytest.mark.parametrize("name", LOSSES)
 
@@ -81,6 +81,13 @@ def test_l1_and_charbonnier_at_known_values():
     assert float(charbonnier(zero + 1e-5, zero)) == pytest.approx(0.5e-7, rel=1e-3)  # square: d^2 / (2 eps)
 
 
+def test_the_psnr_loss_falls_by_what_psnr_rises():
+    result, truth = pair(shape=(1, 3, 20, 22), dtype=torch.float64)
+    half = truth + (result - truth) / 2
+    decibels = 10 / math.log(10) * float(psnr(result, truth) - psnr(half, truth))
+    assert decibels == pytest.approx(20 * math.log10(2), abs=0.05)
+
+
 def test_ssim_is_one_less_the_metric():
     result, truth = pair(shape=(1, 3, 20, 22))
     assert float(ssim(result, truth)) == pytest.approx(
@@ -152,7 +159,9 @@ def test_patches_that_are_too_small_are_refused():
 
 def test_weights_are_checked():
     assert check_losses({"ssim": 0.1, "l1": 0}) == {"ssim": 0.1, "l1": 0}
-    with pytest.raises(GeomoeError, match="no loss is called 'lpips'; there are: l1, charbonnier, ssim"):
+    with pytest.raises(
+        GeomoeError, match="no loss is called 'lpips'; there are: l1, charbonnier, psnr, ssim"
+    ):
         check_losses({"lpips": 1.0})
     for weights in ({"l1": -1.0}, {"l1": math.nan}, {"l1": 0.0}, {}):
         with pytest.raises(GeomoeError, match="weight"):

@@ -18,12 +18,15 @@ from geomoe.errors import GeomoeError
 from geomoe.metrics.filters import gaussian, laplacian
 from geomoe.metrics.image import ssim_map
 
-__all__ = ["LOSSES", "Loss", "charbonnier", "check_losses", "edge", "frequency", "l1", "ncc", "ssim"]
+__all__ = ["LOSSES", "Loss", "charbonnier", "check_losses", "edge", "frequency", "l1", "ncc", "psnr", "ssim"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 _EPS = 1e-3
 """Where Charbonnier's penalty turns from square to absolute value (Lai et al. 2017)."""
+
+_FINE = 1e-5
+"""Mean square error, of values in 0..1, below which a patch is good enough: 50 dB."""
 
 _FLAT = 1e-8
 """Variance, of values in 0..1, below which correlation fades out; the square of 0.03 levels of 8 bits."""
@@ -67,6 +70,17 @@ def charbonnier(result: Tensor, truth: Tensor) -> Tensor:
     theirs, moves no gradient: equal images then cost nothing.
     """
     return _charbonnier(result - truth)
+
+
+@_precise
+def psnr(result: Tensor, truth: Tensor) -> Tensor:
+    """Mean over patches of ``ln(1 + MSE / eps)``, eps = 1e-5: -PSNR, but for a constant, up to 50 dB.
+
+    What the score averages (Chen et al. 2021, HINet): an error counts by its share of the patch's own, where
+    L1 looks at rough patches most. The 1, which is ours, keeps the gradient finite where images are equal.
+    """
+    mse = (result - truth).square().flatten(1).mean(1)
+    return torch.log1p(mse / _FINE).mean()
 
 
 @_precise
@@ -118,6 +132,7 @@ def edge(result: Tensor, truth: Tensor) -> Tensor:
 LOSSES: dict[str, Loss] = {
     "l1": l1,
     "charbonnier": charbonnier,
+    "psnr": psnr,
     "ssim": ssim,
     "ncc": ncc,
     "frequency": frequency,
