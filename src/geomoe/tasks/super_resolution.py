@@ -20,6 +20,7 @@ from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import Router
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.losses import LOSSES, check_losses
+from geomoe.tasks.muon import Muon, matrices
 
 __all__ = ["SuperResolution", "learning_rate_factor"]
 
@@ -54,7 +55,8 @@ class SuperResolution(pl.LightningModule):
             configuration.
         losses: weights of a sum, by the names of :data:`geomoe.tasks.losses.LOSSES`, such as
             ``{l1: 1.0, ssim: 0.1}``; L1 alone by default.
-        learning_rate: of Adam.
+        learning_rate: of the optimiser.
+        optimizer: ``adam``, or ``muon`` for the weights in the trunk's blocks, beside Adam for the others.
         betas: of Adam.
         schedule: ``step`` or ``cosine``.
         milestones: shares of the run at which ``step`` halves the learning rate.
@@ -78,6 +80,7 @@ class SuperResolution(pl.LightningModule):
         start: str | None = None,
         losses: dict[str, float] | None = None,
         learning_rate: float = 2e-4,
+        optimizer: Literal["adam", "muon"] = "adam",
         betas: tuple[float, float] = (0.9, 0.99),
         schedule: Literal["step", "cosine"] = "step",
         milestones: tuple[float, ...] = (0.3, 0.5, 0.65, 0.7, 0.75),
@@ -104,7 +107,7 @@ class SuperResolution(pl.LightningModule):
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.scale = model, scale
         self.losses = check_losses({"l1": 1.0} if losses is None else losses)
-        self.learning_rate, self.betas = learning_rate, betas
+        self.learning_rate, self.optimizer, self.betas = learning_rate, optimizer, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
         self.balance, self.balance_weight, self.balance_until = balance, balance_weight, balance_until
         self.protocol = get_protocol(protocol)
@@ -196,9 +199,13 @@ class SuperResolution(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        # In one pass, unless gradients are clipped, which Lightning does not allow a fused optimiser.
-        fused = not self.trainer.gradient_clip_val
-        optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas, fused=fused)
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "muon":
+            optimizer = Muon(trained, matrices(self.model), self.learning_rate, self.betas)
+        else:
+            # In one pass, unless gradients are clipped, which Lightning does not allow a fused optimiser.
+            fused = not self.trainer.gradient_clip_val
+            optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas, fused=fused)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:
