@@ -46,10 +46,11 @@ def train(folder, out, *more):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("balance", ["switch", "bias"])
-def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path, balance):
+@pytest.mark.parametrize(("balance", "optimizer"), [("switch", "adam"), ("bias", "muon")])
+def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path, balance, optimizer):
     """With stochastic depth, balance and the moving average, at another state of the generator."""
-    options = (f"--model.balance={balance}", "--model.options.drop_path=0.5", "--seed_everything=3")
+    options = (f"--model.balance={balance}", f"--model.optimizer={optimizer}")
+    options += ("--model.options.drop_path=0.5", "--seed_everything=3")
     train(folder, tmp_path / "whole", *options)
     torch.rand(7)
     train(

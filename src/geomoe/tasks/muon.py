@@ -20,11 +20,12 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 def matrices(model: nn.Module) -> list[nn.Parameter]:
     """Weights that are matrices in the blocks of a trunk: of linear layers, and of dense convolutions.
 
-    Not those at the ends of a network, of routers and of experts: what they turn is a basis of its own.
+    Not those at the ends of a network, of routers, of experts, and of small networks that make a bias.
     """
     found = []
     for name, module in model.named_modules():
-        inside = any(part in _TRUNKS for part in name.split(".")) and "router" not in name
+        path = name.split(".")
+        inside = not {*path}.isdisjoint(_TRUNKS) and {*path}.isdisjoint(("router", "bias"))
         dense = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
         if inside and dense and min(_flat(module.weight).shape) > 1:
             found.append(module.weight)
