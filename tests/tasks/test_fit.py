@@ -63,6 +63,7 @@ def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path, balance, opt
     whole, cut = (load(str(tmp_path / run / "last.safetensors")) for run in ("whole", "cut"))
     assert whole.hash == cut.hash
     assert whole.card.recipe["steps"] == cut.card.recipe["steps"] == 12
+    assert whole.card.recipe["optimiser"].lower() == optimizer
     assert whole.card.scores["scored"] == "validation"
 
 

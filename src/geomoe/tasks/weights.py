@@ -109,7 +109,7 @@ class WeightsWriter(pl.Callback):
                 "patch_size": data.patch_size,
                 "steps_per_epoch": data.steps_per_epoch,
                 "losses": task.losses,
-                "optimiser": "Adam",
+                "optimiser": task.optimizer.capitalize(),
                 "learning_rate": task.learning_rate,
                 "betas": list(task.betas),
                 "schedule": task.schedule,
