@@ -126,6 +126,7 @@ def measure(name: str, scale: int, size: int, rounds: int) -> dict[str, object]:
                     began = time.perf_counter()
                     images[way] = model(x)
                     seconds[way].append(time.perf_counter() - began)
+    torch.testing.assert_close(images["ours"], images["straightforward"], atol=1e-4, rtol=0)
     ours, plain = (statistics.median(seconds[way]) for way in ways)
     return {
         "model": name,

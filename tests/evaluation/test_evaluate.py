@@ -139,6 +139,7 @@ def test_export_in_half_precision_scores_what_it_writes(folder, tmp_path):
     save(tmp_path / "w.safetensors", model, card_of(model))
     card = export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", folder, half=True)
     assert {t.dtype for t in load_file(tmp_path / "half.safetensors").values()} == {torch.float16}
+    assert card.recipe["stored"] == "float16"
     loaded = load(str(tmp_path / "half.safetensors"))
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert evaluate(loaded, folder).overall.psnr == pytest.approx(card.scores["psnr"], abs=1e-4)

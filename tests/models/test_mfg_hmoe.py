@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import geomoe
+import geomoe.moe
 from geomoe.moe import RoutingTrace
 from tests.models.sizes import TINY, tiny
 
@@ -96,10 +97,11 @@ def test_with_window_pooling_a_distant_change_is_not_seen():
         assert not torch.equal(image(x)[:, :, :32], image(y)[:, :, :32])
 
 
+@pytest.mark.parametrize("head", ["routed", "gated", "dense", "mlp"])
 @pytest.mark.parametrize("draws", ["features", "image"])
 @pytest.mark.parametrize("trunk", ["convolution", "residual"])
-def test_a_trunk_of_convolutions_needs_no_windows_and_sees_no_further_than_it_says(trunk, draws):
-    model = tiny("mfg_hmoe_light", trunk=trunk, draws=draws, kernel_sizes=(5,)).eval()
+def test_a_trunk_of_convolutions_needs_no_windows_and_sees_no_further_than_it_says(trunk, draws, head):
+    model = tiny("mfg_hmoe_light", trunk=trunk, draws=draws, head=head, kernel_sizes=(5,)).eval()
     assert model.contract.multiple == 1
     reach = model.contract.reach
     x = torch.rand(1, 3, 9, 40)
@@ -131,10 +133,17 @@ def test_experts_that_draw_the_image_start_near_the_base(head):
     assert 0 < far < 0.02
 
 
-def test_the_control_without_experts_costs_what_the_experts_of_a_pixel_cost():
-    options = {"draws": "image", "width": 64, "kernel_sizes": (1,), "experts_per_group": 8, "top_k": 8}
-    mlp = geomoe.create_model("mfg_hmoe_light", router="single", head="mlp", **options)
-    experts = geomoe.create_model("mfg_hmoe_light", router="single", **options)
-    weights = [p.numel() for p in mlp.upsample.one.parameters() if p.dim() > 1]
-    theirs = [p.numel() for p in experts.upsample.routed.bank.parameters() if p.dim() > 2]
-    assert 0.98 < sum(weights) / sum(theirs) <= 1
+@pytest.mark.parametrize(("kernel_sizes", "top_k", "experts"), [((1,), 8, 8), ((3,), 1, 8), ((1, 3), 2, 4)])
+def test_the_control_without_experts_costs_what_routing_and_experts_cost(kernel_sizes, top_k, experts):
+    options = {"draws": "image", "width": 64, "router": "single", "kernel_sizes": kernel_sizes}
+    options |= {"top_k": top_k, "experts_per_group": experts}
+    x = torch.rand(1, 3, 16, 16)
+    control, routed = (geomoe.create_model("mfg_hmoe_light", head=h, **options) for h in ("mlp", "routed"))
+    flops = geomoe.moe.count_flops
+    with torch.inference_mode():
+        flops_control, flops_trunk = flops(lambda: control(x)), flops(lambda: control.trunk(x))
+    aggregation = sum(p.numel() for p in routed.aggregate.parameters() if p.dim() > 1)
+    bank = routed.upsample.routed.bank
+    narrow = routed.upsample.narrow.weight.numel()
+    wanted = 2 * x[0, 0].numel() * (aggregation + narrow) + x[0, 0].numel() * top_k * max(bank.row_flops())
+    assert 0.97 < (flops_control - flops_trunk) / wanted < 1.01

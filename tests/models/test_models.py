@@ -168,8 +168,8 @@ def test_what_lies_beyond_the_reach_is_not_seen(name):
 
 
 def test_a_tile_is_what_the_whole_image_gives_there(name):
-    """To the bit but for rounding where the margin covers the reach; else what a global gate or attention to
-    the whole image may make of it, far from what a tile on another window grid would show.
+    """But for rounding where the margin covers the reach; else but for what a gate of the whole image, or
+    attention to it, may make of it.
     """
     torch.manual_seed(0)
     model = tiny(name).eval()

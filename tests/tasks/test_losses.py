@@ -86,6 +86,8 @@ def test_the_psnr_loss_falls_by_what_psnr_rises():
     half = truth + (result - truth) / 2
     decibels = 10 / math.log(10) * float(psnr(result, truth) - psnr(half, truth))
     assert decibels == pytest.approx(20 * math.log10(2), abs=0.05)
+    zero = torch.zeros(1, 1, 8, 8)
+    assert float(psnr(zero + 1e-5**0.5, zero)) == pytest.approx(math.log(2))  # at 50 dB
 
 
 def test_ssim_is_one_less_the_metric():

@@ -44,8 +44,10 @@ def export(
     if not target.parent.is_dir():
         raise GeomoeError(f"{target.parent} does not exist; make the folder first")
     loaded = load(str(source))
+    card = loaded.card
     if half:
         loaded.model.load_state_dict(half_state(loaded.model))
+        card = replace(card, recipe={**card.recipe, "stored": "float16"})
     evaluation = evaluate(
         loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
     )
@@ -59,4 +61,4 @@ def export(
         "gain": round(found.gain, 4),
         "validation": loaded.card.scores,
     }
-    return save(target, loaded.model, replace(loaded.card, protocol=protocol, scores=scores), half)
+    return save(target, loaded.model, replace(card, protocol=protocol, scores=scores), half)

@@ -43,7 +43,7 @@ class MfgHmoeConfig(HybridOptions):
     Attributes:
         trunk: ``hybrid`` (the paper's: HAT's); ``convolution``, wide-activation blocks with a norm; or
             ``residual``, the blocks of EDSR. Of the last two, which have no windows, ``embed_dim`` and
-            ``depths`` are the width and the blocks; ``mlp_ratio`` is the hidden width of the second.
+            ``depths`` are the width and the blocks; ``mlp_ratio`` widens the blocks of ``convolution``.
         kernel_sizes: kernel size of each of the N groups of experts.
         experts_per_group: M, the same in every group, or one number for each.
         top_k: K, experts run for each pixel.
@@ -52,11 +52,12 @@ class MfgHmoeConfig(HybridOptions):
             same convolutions.
         head: ``routed`` (the paper's), or what it is measured against: ``dense``, one 3x3 convolution as wide
             as an expert; ``gated``, the same times the weight that the routers give their first choice; or
-            ``mlp``, two 1x1 convolutions with a GELU between, so wide there that they cost what the experts
-            of a pixel cost. None has experts, and only ``gated`` has routers.
+            ``mlp``, two 1x1 convolutions with a GELU between, so wide there that they cost what routing and
+            ``top_k`` experts of the largest kernel cost. None has experts, only ``gated`` has routers, and
+            options that describe what is not there are without effect.
         routing: ``soft``, ``straight_through`` or ``hard``; see :data:`geomoe.moe.RoutingMode`.
         width: channels before the experts.
-        expert_width: channels after an expert's pixel shuffle.
+        expert_width: channels after an expert's pixel shuffle, where experts draw features.
         router_width: channels of the aggregated features that the routers see.
         draws: what an expert gives: ``features``, from which one last convolution makes the image (the
             paper's), or the ``image``, its bands at each fine pixel, which it then draws alone.
@@ -94,6 +95,11 @@ class MfgHmoeConfig(HybridOptions):
         return (sizes,) * len(self.kernel_sizes) if isinstance(sizes, int) else sizes
 
     @property
+    def seen(self) -> int:
+        """Levels that the routers see."""
+        return len(self.depths) if self.signals == "levels" else 1
+
+    @property
     def outputs(self) -> int:
         """Channels that an expert gives for each pixel, before its pixel shuffle."""
         return (self.expert_width if self.draws == "features" else self.bands) * self.scale**2
@@ -122,8 +128,10 @@ def _router(c: MfgHmoeConfig) -> Router:
 
 
 def _mlp(c: MfgHmoeConfig) -> nn.Module:
-    """As costly as ``top_k`` experts of the largest kernel."""
-    hidden = max(c.top_k * max(c.kernel_sizes) ** 2 * c.width * c.outputs // (c.width + c.outputs), 1)
+    """As costly as aggregation and ``top_k`` experts of the largest kernel."""
+    experts = c.top_k * max(c.kernel_sizes) ** 2 * c.width * c.outputs
+    aggregation = 9 * c.router_width * (c.embed_dim * c.seen + c.router_width)
+    hidden = max((experts + aggregation) // (c.width + c.outputs), 1)
     return nn.Sequential(nn.Conv2d(c.width, hidden, 1), nn.GELU(), nn.Conv2d(hidden, c.outputs, 1))
 
 
@@ -221,9 +229,8 @@ class MfgHmoe(nn.Module):
         self.trunk: nn.Module
         self.multiple = c.window if c.trunk == "hybrid" else 1
         self.trunk = hybrid_trunk(c) if c.trunk == "hybrid" else _convolution_trunk(c)
-        self.seen = len(c.depths) if c.signals == "levels" else 1
         self.aggregate = (
-            MultiLevelAggregation(c.embed_dim, c.router_width, self.seen)
+            MultiLevelAggregation(c.embed_dim, c.router_width, c.seen)
             if c.head in ("routed", "gated")
             else None
         )
@@ -234,9 +241,11 @@ class MfgHmoe(nn.Module):
         c = self.config
         if c.trunk == "hybrid":
             return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
-        # The trunk, one convolution before the experts, theirs, and perhaps one after.
+        # The trunk, one convolution before the experts, theirs, and perhaps one after. What routers see comes
+        # through two convolutions, as far as through an expert of 3x3.
         blocks = sum(c.depths) * (2 if c.trunk == "residual" else 1)
-        reach = blocks + 2 + 1 + max(3, *c.kernel_sizes) // 2 + (c.draws == "features")
+        kernel = {"routed": max(3, *c.kernel_sizes), "mlp": 1}.get(c.head, 3)
+        reach = blocks + 2 + 1 + kernel // 2 + (c.draws == "features")
         return ModelContract(c.scale, c.bands, 1, c.tile, min(reach, 32), reach)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
@@ -253,7 +262,7 @@ class MfgHmoe(nn.Module):
         deep, levels = self.trunk(pad_to_multiple(x, self.multiple) - 0.5)
         signals = None
         if self.aggregate is not None:
-            signals = self.aggregate(levels[-self.seen :]).permute(0, 3, 1, 2)[..., :height, :width]
+            signals = self.aggregate(levels[-self.config.seen :]).permute(0, 3, 1, 2)[..., :height, :width]
         # The padding has done its work: only true pixels are routed and upsampled.
         out: Tensor = self.upsample(deep[..., :height, :width], signals, trace)
         if self.config.base == "bicubic":

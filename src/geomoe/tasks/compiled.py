@@ -12,9 +12,9 @@ from geomoe.errors import GeomoeError
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.router import AnyRouter
 
-__all__ = ["compile_blocks"]
+__all__ = ["TRUNKS", "compile_blocks"]
 
-_TRUNKS = ("groups", "body", "blocks", "encoder", "decoder")
+TRUNKS = ("groups", "body", "blocks", "encoder", "decoder")
 """What models call a row of blocks, or of rows."""
 
 
@@ -60,7 +60,7 @@ def _blocks(model: nn.Module) -> list[str]:
     found: list[str] = []
     for name, part in model.named_modules():
         row = name.rstrip("0123456789.")
-        if row != name and row.rpartition(".")[2] in _TRUNKS and _ours(part):
+        if row != name and row.rpartition(".")[2] in TRUNKS and _ours(part):
             found += _parts(name, part)
     return [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
 

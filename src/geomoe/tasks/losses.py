@@ -74,10 +74,11 @@ def charbonnier(result: Tensor, truth: Tensor) -> Tensor:
 
 @_precise
 def psnr(result: Tensor, truth: Tensor) -> Tensor:
-    """Mean over patches of ``ln(1 + MSE / eps)``, eps = 1e-5: -PSNR, but for a constant, up to 50 dB.
+    """Mean over patches of ``ln(1 + MSE / eps)``, eps = 1e-5.
 
-    What the score averages (Chen et al. 2021, HINet): an error counts by its share of the patch's own, where
-    L1 looks at rough patches most. The 1, which is ours, keeps the gradient finite where images are equal.
+    That is a constant less PSNR times ln(10) / 10, up to 50 dB, and what the score averages (Chen et al.
+    2021, HINet): an error counts by its share of the patch's own, where L1 looks at rough patches most. The
+    1, which is ours, keeps the gradient finite where images are equal.
     """
     mse = (result - truth).square().flatten(1).mean(1)
     return torch.log1p(mse / _FINE).mean()

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Muon", "matrices"]
+from geomoe.errors import GeomoeError
+from geomoe.moe.bank import ExpertBank
+from geomoe.moe.router import AnyRouter
+from geomoe.tasks.compiled import TRUNKS
 
-_TRUNKS = ("groups", "body", "blocks", "encoder", "decoder")
-"""What models call a row of blocks, or of rows."""
+__all__ = ["Muon", "matrices", "orthogonal"]
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients that bring all singular values near 1 in five steps (Jordan et al. 2024)."""
@@ -21,14 +23,22 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
     """Weights that are matrices in the blocks of a trunk: of linear layers, and of dense convolutions.
 
     Not those at the ends of a network, of routers, of experts, and of small networks that make a bias.
+
+    Raises:
+        GeomoeError: a model without blocks.
     """
+    routing = [name for name, m in model.named_modules() if isinstance(m, AnyRouter | ExpertBank)]
     found = []
     for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in routing):
+            continue
         path = name.split(".")
-        inside = not {*path}.isdisjoint(_TRUNKS) and {*path}.isdisjoint(("router", "bias"))
+        inside = not {*path}.isdisjoint(TRUNKS) and "bias" not in path
         dense = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
         if inside and dense and min(_flat(module.weight).shape) > 1:
             found.append(module.weight)
+    if not found:
+        raise GeomoeError(f"{type(model).__name__} has no blocks for muon; choose --model.optimizer adam")
     return found
 
 
@@ -126,7 +136,8 @@ def _back(matrix: Tensor, weight: Tensor) -> Tensor:
 def orthogonal(stack: Tensor) -> Tensor:
     """``[B, m, n]`` to the nearest matrices whose singular values are about 1, by five Newton-Schulz steps.
 
-    In bfloat16: what is left of the singular values' spread (0.7 to 1.2) is larger than its rounding.
+    In bfloat16: what is left of the singular values' spread is larger than its rounding. Most end between 0.7
+    and 1.2; the smallest of square matrices stay below.
     """
     a, b, c = _QUINTIC
     x = stack.bfloat16()
