@@ -203,10 +203,7 @@ class SuperResolution(pl.LightningModule):
         if self.optimizer == "muon":
             optimizer = Muon(trained, matrices(self.model), self.learning_rate, self.betas)
         else:
-            # In one pass; not where gradients are clipped, which Lightning does not allow a fused optimiser,
-            # or scaled, which such a one would undo only after they have been logged.
-            fused = not self.trainer.gradient_clip_val and self.trainer.precision != "16-mixed"
-            optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas, fused=fused)
+            optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:
