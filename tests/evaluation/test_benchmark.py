@@ -158,6 +158,12 @@ def test_what_is_finished_is_neither_trained_nor_scored_again(finished, data, mo
     assert [(r.arm, r.psnr, r.difference, r.p) for r in again.rows] == [
         (r.arm, r.psnr, r.difference, r.p) for r in table.rows
     ]
+    other = run_benchmark(
+        read_benchmark(folder / "tiny.yaml").against("dense"), data, folder / "out", train=never, device="cpu"
+    )
+    gain = {row.arm: row.difference for row in table.rows}["dense"]
+    loss = {row.arm: row.difference for row in other.rows}["routed"]
+    assert (loss.mean, loss.low, loss.high) == pytest.approx((-gain.mean, -gain.high, -gain.low))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -499,6 +505,8 @@ def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert main_status(["benchmark", config, "--data", data, "--seeds", "a"]) == 1
     assert "--seeds a: expected whole numbers" in capsys.readouterr().err
+    assert main_status(["benchmark", config, "--data", data, "--against", "gated", "--dry-run"]) == 1
+    assert "no arm is called 'gated'; there are: routed, dense" in capsys.readouterr().err
 
 
 def main_status(args):

@@ -18,6 +18,7 @@ __all__ = ["benchmark"]
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/CONFIG]")
 @click.option("--seeds", help="Such as 0,1,2; instead of those of CONFIG.")
 @click.option("--only", metavar="ARM,...", help="Run these arms alone.")
+@click.option("--against", metavar="ARM", help="Test the others against this arm, not CONFIG's flagship.")
 @click.option("--device", default="auto", show_default=True, help="That scores and measures.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and write nothing.")
 def benchmark(
@@ -26,6 +27,7 @@ def benchmark(
     out: Path | None,
     seeds: str | None,
     only: str | None,
+    against: str | None,
     device: str,
     dry_run: bool,
 ) -> None:
@@ -37,6 +39,8 @@ def benchmark(
     from geomoe.evaluation.benchmark.run import describe_benchmark, run_benchmark
 
     read = read_benchmark(config)
+    if against is not None:
+        read = read.against(against)
     out = Path("runs") / config.stem if out is None else out
     numbers = None if seeds is None else _numbers(seeds)
     names = None if only is None else [name.strip() for name in only.split(",")]

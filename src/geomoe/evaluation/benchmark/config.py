@@ -138,6 +138,10 @@ class Benchmark:
         chosen = self.arms if only is None else tuple(self._arm(name) for name in only)
         return replace(self, seeds=self.seeds if seeds is None else _seeds(list(seeds)), arms=chosen)
 
+    def against(self, name: str) -> Benchmark:
+        """With another arm as the flagship; raises GeomoeError where none is called so."""
+        return replace(self, flagship=self._arm(name).name)
+
     def _arm(self, name: str) -> Arm:
         for arm in self.arms:
             if arm.name == name:
