@@ -230,7 +230,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_
     ("number", "status", "said"),
     [("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "terminated"), ("SIGINT", 130, "interrupted")],
 )
-def test_a_job_that_is_ended_leaves_nothing(scene, weights, tmp_path, number, status, said):
+def test_a_job_that_is_ended_can_be_gone_on_with(scene, weights, tmp_path, number, status, said):
     code = (
         "import os, signal, sys\n"
         # A job in the background is born deaf to these, and so would its children be.
@@ -245,8 +245,15 @@ def test_a_job_that_is_ended_leaves_nothing(scene, weights, tmp_path, number, st
     args = ["upscale", scene, tmp_path / "out.tif", "--scale", 2, "--model", weights, "--tile", 8]
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True)
     assert done.returncode == status
-    assert done.stderr.splitlines()[-1] == f"geomoe: {said}"
-    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+    kept = tmp_path / ".out.tif.geomoe"
+    assert done.stderr.splitlines()[-1] == (
+        f"geomoe: {said}; 1 of 12 tiles are kept in {kept}; the same command goes on"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "scene.tif"]
+    goes_on = [sys.executable, "-m", "geomoe.cli.main", *map(str, args)]
+    again = subprocess.run(goes_on, capture_output=True, text=True, check=True)
+    assert "goes on: 1 of 12 tiles were done" in again.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tif", "scene.tif"]
 
 
 def test_usage_errors_exit_with_2(capsys):

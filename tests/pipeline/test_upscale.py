@@ -202,8 +202,8 @@ def test_progress_hears_of_every_tile_and_the_end(src: Path, dst: Path) -> None:
     heard: list[object] = []
 
     class Listener:
-        def start(self, total: int) -> None:
-            heard.append(total)
+        def start(self, total: int, done: int, note: str) -> None:
+            heard.append((total, done, note))
 
         def advance(self) -> None:
             heard.append("tile")
@@ -213,7 +213,7 @@ def test_progress_hears_of_every_tile_and_the_end(src: Path, dst: Path) -> None:
 
     write_scene(src, pixels(3, 20, 40, "uint8"))
     upscale(src, dst, model=nearest(), scale=2, progress=Listener())
-    assert heard == [6, *["tile"] * 6, "end"]
+    assert heard == [(6, 0, ""), *["tile"] * 6, "end"]
 
 
 def test_overwrite_replaces_the_file(src: Path, dst: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster import CogMetadata, CogWriter, carried_over, commit, open_scene
+from geomoe.raster import CogMetadata, Scratch, carried_over, open_scene, write_cog
 from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.target import Target
+from geomoe.raster.env import gdal_env
+from geomoe.raster.scratch import sums_of
 from tests.scenes import left_over, pixels, write_scene
 
 ROTATED = Affine.translation(4e5, 5e6) * Affine.rotation(20) * Affine.scale(10, -20)
@@ -42,16 +41,25 @@ def _write(
 ) -> None:
     if valid is None:
         valid = np.ones(data.shape[1:], dtype=bool)
-    place = Target(target, [], overwrite=False)
-    with CogWriter(place, meta) as writer:
-        for y in range(0, meta.height, step):
-            for x in range(0, meta.width, step):
-                rows, columns = slice(y, y + step), slice(x, x + step)
-                part = data[:, rows, columns]
-                window = Window(x, y, part.shape[2], part.shape[1])
-                writer.write(window, part, valid[rows, columns])
-        writer.finish()
-        commit([place])
+    work = target.with_name("work")
+    work.mkdir()
+    scratch, pieces = Scratch(work, meta), []
+    with gdal_env():
+        scratch.create()
+        with scratch:
+            for y in range(0, meta.height, step):
+                for x in range(0, meta.width, step):
+                    rows, columns = slice(y, y + step), slice(x, x + step)
+                    part = data[:, rows, columns]
+                    window = Window(x, y, part.shape[2], part.shape[1])
+                    pieces.append((window, scratch.write(window, part, valid[rows, columns])))
+                    back, mask = scratch.read(window)
+                    assert sums_of(back, mask) == pieces[-1][1]
+    nodata = np.nan if meta.nan_nodata and np.isnan(data).any() else meta.nodata
+    write_cog(scratch, work / "part.tif", pieces, nodata, target.name)
+    (work / "part.tif").rename(target)
+    assert left_over(work) == ["scratch.tif", "scratch.tif.msk"][: 1 + meta.mask]
+    shutil.rmtree(work)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
@@ -200,13 +208,44 @@ def test_nan_becomes_nodata_only_where_there_is_any(tmp_path: Path) -> None:
         assert np.array_equal(holes.dataset_mask() > 0, np.isfinite(data[0]))
 
 
-def test_a_missing_window_is_a_programming_error(tmp_path: Path) -> None:
-    data = pixels(1, 8, 8, "uint8")
-    with CogWriter(Target(tmp_path / "out.tif", [], overwrite=False), _metadata(tmp_path, data)) as writer:
-        writer.write(Window(0, 0, 4, 8), data[:, :, :4], np.ones((8, 4), dtype=bool))
-        with pytest.raises(RuntimeError, match="32 pixels written of 64"):
-            writer.finish()
-    assert left_over(tmp_path) == ["like.tif"]
+def test_blocks_are_where_they_were_whatever_is_written(tmp_path: Path) -> None:
+    """A process that is killed leaves a file like any other: its layout never changes."""
+    data, keep = pixels(2, 300, 520, "uint16"), np.random.default_rng(0).random((300, 520)) > 0.5
+    meta = _metadata(tmp_path, data, mask=keep)
+    scratch = Scratch(tmp_path, meta)
+    with gdal_env():
+        scratch.create()
+    laid_out = [path.stat().st_size for path in scratch.paths]
+    assert sum(path.stat().st_blocks for path in scratch.paths) * 512 < sum(laid_out) / 4, (
+        "not on the disk yet"
+    )
+    with gdal_env(), scratch:
+        scratch.write(Window(250, 100, 200, 180), data[:, 100:280, 250:450], keep[100:280, 250:450])
+        back, mask = scratch.read(Window(240, 90, 220, 200))
+    assert np.array_equal(back[:, 10:-10, 10:-10], data[:, 100:280, 250:450])
+    assert np.array_equal(mask[10:-10, 10:-10] > 0, keep[100:280, 250:450])
+    back[:, 10:-10, 10:-10] = 0
+    assert not back.any()
+    assert [path.stat().st_size for path in scratch.paths] == laid_out
+    with rasterio.open(scratch.path) as file:
+        assert np.array_equal(file.read()[:, 100:280, 250:450], data[:, 100:280, 250:450])
+
+
+@pytest.mark.parametrize("damage", ["short", "gone", "other"])
+def test_scratch_files_that_cannot_be_gone_on_with(tmp_path: Path, damage: str) -> None:
+    data = pixels(1, 300, 300, "uint8")
+    scratch = Scratch(tmp_path, _metadata(tmp_path, data))
+    with gdal_env():
+        scratch.create()
+        if damage == "short":
+            with scratch.path.open("r+b") as file:
+                file.truncate(100_000)
+        elif damage == "gone":
+            scratch.path.unlink()
+        else:
+            write_scene(scratch.path, data, tiled=True, blockxsize=256, blockysize=256, compress="deflate")
+        with pytest.raises((OSError, rasterio.RasterioIOError)):
+            scratch.open()
 
 
 def test_a_lost_write_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +261,6 @@ def test_a_lost_write_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rasterio.shutil, "copy", lossy)
     with pytest.raises(GeomoeError, match="does not read back"):
         _write(tmp_path / "out.tif", meta, data)
-    assert left_over(tmp_path) == ["like.tif"]
 
 
 def test_estimates_hold_for_noise(tmp_path: Path) -> None:
@@ -232,44 +270,3 @@ def test_estimates_hold_for_noise(tmp_path: Path) -> None:
     _write(tmp_path / "out.tif", meta, data)
     assert scratch >= data.nbytes
     assert (tmp_path / "out.tif").stat().st_size <= cog
-
-
-_FULL_DISK = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from rasterio.windows import Window
-from geomoe.errors import GeomoeError
-from geomoe.raster import CogWriter, carried_over, commit, open_scene
-from geomoe.raster.target import Target
-folder, limit = Path(sys.argv[1]), int(sys.argv[2])
-with open_scene(folder / "like.tif") as scene:
-    meta = carried_over(scene, (1,), 1, {})
-    data, _ = scene.read(Window(0, 0, meta.width, meta.height), (1,))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-target = Target(folder / "out.tif", [], overwrite=False)
-try:
-    with CogWriter(target, meta) as writer:
-        for y in range(0, meta.height, 128):
-            part = data[:, y : y + 128].astype(np.uint16)
-            writer.write(Window(0, y, meta.width, 128), part, np.ones(part.shape[1:], dtype=bool))
-        writer.finish()
-        commit([target])
-except GeomoeError as error:
-    print(error)
-    sys.exit(3)
-"""
-
-
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95, 1.005])
-def test_full_disk_leaves_an_error_and_nothing_else(tmp_path: Path, share: float) -> None:
-    """Files may grow to a share of the scratch's size; past 1 it is the COG's overviews that do not fit."""
-    data = np.random.default_rng(0).integers(0, 65535, (1, 1024, 1024), dtype=np.uint16)
-    write_scene(tmp_path / "like.tif", data)
-    command = [sys.executable, "-c", _FULL_DISK, str(tmp_path), str(int(data.nbytes * share))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
-    assert done.returncode == 3, done.stderr
-    assert done.stdout.count("\n") == 1
-    assert done.stderr == ""  # libtiff would tell of every block
-    assert "out.tif" in done.stdout
-    assert left_over(tmp_path) == ["like.tif"]

@@ -14,9 +14,15 @@ from geomoe.raster.target import Target, check_space
 from tests.scenes import left_over, pixels, write_scene
 
 
+def _target(path: Path) -> Target:
+    target = Target(path, [], overwrite=True)
+    target.folder.mkdir()
+    return target
+
+
 def _refusal(path: Path, sources: list[Path], *, overwrite: bool = False) -> str:
     with pytest.raises(GeomoeError) as caught:
-        Target(path, sources, overwrite=overwrite)
+        Target(path, sources, overwrite=overwrite).refuse_what_stands()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -35,7 +41,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     assert "is a folder" in _refusal(tmp_path / "folder.tif", [], overwrite=True)
     (tmp_path / "new.tif.msk").touch()
     assert "new.tif.msk exists" in _refusal(tmp_path / "new.tif", [])
-    assert "too long" in _refusal(tmp_path / ("x" * 220 + ".tif"), [])
+    assert "too long" in _refusal(tmp_path / ("x" * 245 + ".tif"), [])
     assert "not a local path" in _refusal(Path("/vsimem/a.tif"), [])
 
 
@@ -57,13 +63,11 @@ def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
     old = b"what stood here"
     for name in ("a.tif", "b.tif"):
         (tmp_path / name).write_bytes(old)
-    targets = [Target(tmp_path / name, [], overwrite=True) for name in ("a.tif", "b.tif")]
+    targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
     targets[0].part.write_bytes(b"new")  # and no part for b.tif
     with pytest.raises(GeomoeError, match="cannot put"):
         commit(targets)
-    for target in targets:
-        target.clean()
-    assert {name: (tmp_path / name).read_bytes() for name in left_over(tmp_path)} == {
+    assert {name: (tmp_path / name).read_bytes() for name in ("a.tif", "b.tif")} == {
         "a.tif": old,
         "b.tif": old,
     }
@@ -71,6 +75,8 @@ def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
         target.part.write_bytes(b"new")
     (tmp_path / "a.tif.aux.xml").write_text("statistics of the old file")
     commit(targets)
+    for target in targets:
+        target.clean()
     assert left_over(tmp_path) == ["a.tif", "b.tif"]
     assert (tmp_path / "b.tif").read_bytes() == b"new"
 
@@ -80,7 +86,7 @@ def test_commit_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pyte
         raise OSError("Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
-    targets = [Target(tmp_path / name, [], overwrite=True) for name in ("a.tif", "b.tif")]
+    targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
     for target in targets:
         target.path.write_bytes(b"old")
     targets[0].part.write_bytes(b"new")  # and no part for b.tif
@@ -91,4 +97,3 @@ def test_commit_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pyte
         target.part.write_bytes(b"new")
     commit(targets)
     assert [target.path.read_bytes() for target in targets] == [b"new", b"new"]
-    assert left_over(tmp_path) == ["a.tif", "b.tif"]

@@ -72,10 +72,10 @@ def main(args: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except _Terminated as end:
-        click.echo("geomoe: terminated", err=True)
+        click.echo(f"geomoe: terminated{_noted(end)}", err=True)
         sys.exit(128 + end.args[0])
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("geomoe: interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as end:
+        click.echo(f"geomoe: interrupted{_noted(end)}", err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,6 +93,12 @@ class _Terminated(BaseException):
 
 def _terminate(number: int, _: object) -> None:
     raise _Terminated(number)
+
+
+def _noted(error: BaseException) -> str:
+    # click makes an Abort of its own of an interruption from the keyboard.
+    notes = [note for e in (error, error.__cause__) for note in getattr(e, "__notes__", [])]
+    return "".join(f"; {note}" for note in notes)
 
 
 def _fail(message: str) -> None:

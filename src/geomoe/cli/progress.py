@@ -36,10 +36,12 @@ class Bar:
             console=Console(stderr=True),
         )
 
-    def start(self, total: int) -> None:
-        """Show the bar; ``total`` units are to be done."""
+    def start(self, total: int, done: int = 0, note: str = "") -> None:
+        """Show the bar; ``total`` units are to be done, or were."""
+        if note:
+            click.echo(note, err=True)
         self._bar.start()
-        self._task = self._bar.add_task(self._label, total=total)
+        self._task = self._bar.add_task(self._label, total=total, completed=done)
 
     def advance(self) -> None:
         """One unit is done."""
@@ -56,9 +58,11 @@ class Lines:
     def __init__(self, label: str) -> None:
         self._label = label
 
-    def start(self, total: int) -> None:
-        """``total`` units are to be done."""
-        self._total, self._done = total, 0
+    def start(self, total: int, done: int = 0, note: str = "") -> None:
+        """``total`` units are to be done, or were."""
+        if note:
+            click.echo(note, err=True)
+        self._total, self._done, self._before = total, done, done
         self._began = self._last = time.monotonic()
 
     def advance(self) -> None:
@@ -68,7 +72,7 @@ class Lines:
         tenth = self._done * 10 // self._total > (self._done - 1) * 10 // self._total
         if self._done == self._total or (tenth and now - self._last >= 1):
             self._last = now
-            left = (now - self._began) / self._done * (self._total - self._done)
+            left = (now - self._began) / (self._done - self._before) * (self._total - self._done)
             click.echo(f"{self._label} {self._done}/{self._total}, {left:.0f} s left", err=True)
 
     def close(self) -> None:

@@ -101,9 +101,14 @@ def prepare(
         targets.append(Target(experts, [scene.path], overwrite=overwrite))
         if targets[0].path == targets[1].path:
             raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
+    for target in targets:
+        if not target.folder.exists():  # else there is work to go on with, which may have to be put in place
+            target.refuse_what_stands()
     chosen = select_bands(scene, bands, model.contract.bands)
     outputs = output_metadata(scene, chosen, model, experts is not None, {})
-    check_space([(t.path, sum(estimated_bytes(m))) for t, m in zip(targets, outputs, strict=True)])
+    check_space(
+        [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
+    )
     return job_needs(scene, chosen, model, experts is not None, tile), targets
 
 

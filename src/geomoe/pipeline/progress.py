@@ -10,8 +10,11 @@ __all__ = ["Progress", "Silent"]
 class Progress(Protocol):
     """Hears about every tile."""
 
-    def start(self, total: int) -> None:
-        """The work begins; it has ``total`` tiles."""
+    def start(self, total: int, done: int, note: str) -> None:
+        """The work begins; it has ``total`` tiles, of which ``done`` are done.
+
+        ``note`` says what was found of an earlier process's work; it is empty if nothing was.
+        """
 
     def advance(self) -> None:
         """One more tile is done."""
@@ -23,7 +26,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that tells nobody."""
 
-    def start(self, total: int) -> None:
+    def start(self, total: int, done: int, note: str) -> None:
         """Ignore it."""
 
     def advance(self) -> None:

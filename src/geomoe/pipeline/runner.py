@@ -79,6 +79,13 @@ class Runner:
         self._device = device
         self._model = upscaler.model.to(device).eval()
 
+    @property
+    def hardware(self) -> str:
+        """What decides how numbers are rounded: the device, and of a processor its instructions."""
+        if self._device.type == "cuda":
+            return torch.cuda.get_device_name(self._device)
+        return f"{self._device.type} {torch.backends.cpu.get_cpu_capability()}"
+
     def __call__(self, data: NDArray[np.float32], trace: RoutingTrace | None = None) -> NDArray[np.float32]:
         """Upscale one tile.
 

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.models import load
@@ -22,12 +23,11 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
-from geomoe.pipeline.tiles import Box, Tile, Tiles
-from geomoe.raster.cog import CogWriter
+from geomoe.pipeline.tiles import Tile, Tiles
+from geomoe.pipeline.work import Output, Piece, Work, window_of
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import Scene, open_scene
-from geomoe.raster.target import commit
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["UpscaleReport", "upscale"]
@@ -40,6 +40,7 @@ class UpscaleReport:
     Attributes:
         output, experts: files written; ``experts`` is ``None`` where no map was asked for.
         plan: the job as `plan_upscale` describes it.
+        resumed: tiles that an earlier process had done.
         skipped: tiles without a valid pixel, which the model was not run on.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         radiometry: how values were brought to the model's range, in words.
@@ -48,6 +49,7 @@ class UpscaleReport:
     output: Path
     experts: Path | None
     plan: UpscalePlan
+    resumed: int
     skipped: int
     valid_share: float
     radiometry: str
@@ -96,28 +98,31 @@ def upscale(
     with ExitStack() as stack:
         scene = stack.enter_context(open_scene(src))
         plan, targets = prepare(scene, dst, model, experts, bands, tile, overwrite)
-        chosen = plan.bands
         runner = Runner(model, pick_device(device))
-        radiometry, valid_share = _look(scene, chosen)
-        metas = output_metadata(scene, chosen, model, experts is not None, _tags(model, radiometry))
-        writers = [stack.enter_context(CogWriter(t, m)) for t, m in zip(targets, metas, strict=True)]
-        job = _Job(scene, chosen, runner, model, radiometry, writers)
+        radiometry, valid_share = _look(scene, plan.bands)
+        metas = output_metadata(scene, plan.bands, model, experts is not None, _tags(model, radiometry))
+        outputs = [
+            Output(target, meta, each)
+            for target, meta, each in zip(targets, metas, (model.contract.scale, 1), strict=False)
+        ]
         tiles = Tiles(scene.width, scene.height, model.contract, tile)
-        skipped = 0
-        with _told(progress or Silent(), len(tiles)) as listener:
-            for number in range(len(tiles)) if order is None else order:
-                skipped += not job.run(tiles[number])
+        key = _key(scene, plan, model, runner, radiometry, outputs)
+        work = stack.enter_context(Work(outputs, key, tiles))
+        job = _Job(scene, plan.bands, runner, model, radiometry, outputs)
+        with _told(progress or Silent(), len(tiles), work) as listener:
+            for number in [] if work.placed else work.todo(range(len(tiles)) if order is None else order):
+                pieces, ran = job.run(tiles[number])
+                work.write(number, pieces, ran=ran)
                 trim_heap()
                 listener.advance()
-        for writer in writers:
-            writer.finish()
-        commit(targets)
+        work.finish()
         paths = [t.path for t in targets]
     return UpscaleReport(
         output=paths[0],
         experts=paths[1] if experts is not None else None,
         plan=plan,
-        skipped=skipped,
+        resumed=work.resumed,
+        skipped=work.skipped,
         valid_share=valid_share,
         radiometry=radiometry.rule,
     )
@@ -129,25 +134,50 @@ def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
     return decide_radiometry(scene.dtype, sample), sample.valid_share
 
 
+def _key(
+    scene: Scene,
+    plan: UpscalePlan,
+    model: Upscaler,
+    runner: Runner,
+    radiometry: Radiometry,
+    outputs: Sequence[Output],
+) -> dict[str, Any]:
+    """Everything that the pixels depend on: a job with another key is another job."""
+    return {
+        "scene": scene.digest(),
+        "bands": plan.bands,
+        "radiometry": radiometry.describe(),
+        "weights": model.hash,
+        "model": model.name,
+        "contract": asdict(model.contract),
+        "tile": plan.tile,
+        "outputs": [output.target.path.name for output in outputs],
+        "version": _version(),
+        # Another build of torch or another processor may round otherwise.
+        "torch": torch.__version__,
+        "device": runner.hardware,
+    }
+
+
 @dataclass(frozen=True)
 class _Job:
-    """Everything that a tile needs; a tile changes nothing but the files."""
+    """Everything that a tile needs; a tile changes nothing."""
 
     scene: Scene
     bands: tuple[int, ...]
     runner: Runner
     model: Upscaler
     radiometry: Radiometry
-    writers: Sequence[CogWriter]
+    outputs: Sequence[Output]
 
-    def run(self, tile: Tile) -> bool:
-        """Do one tile. Returns whether the model had to run."""
+    def run(self, tile: Tile) -> tuple[list[Piece], bool]:
+        """Do one tile: what goes to each output, and whether the model had to run."""
         scale = self.model.contract.scale
-        data, valid = self.scene.read(_window(tile.window, 1), self.bands)  # [C, h, w]
+        data, valid = self.scene.read(window_of(tile.window, 1), self.bands)  # [C, h, w]
         rows, columns = tile.inner
         valid_core = valid[:, rows, columns]
         any_valid: NDArray[np.bool_] = np.any(valid_core, axis=0)  # [h, w], valid to the data set
-        trace = RoutingTrace() if len(self.writers) > 1 else None
+        trace = RoutingTrace() if len(self.outputs) > 1 else None
         layers = np.zeros((len(BANDS), *any_valid.shape), dtype=np.uint8)
         if any_valid.any():
             result = self._model(tile, fill_invalid(self.radiometry.to_model(data), valid), trace)
@@ -156,12 +186,10 @@ class _Job:
                 layers = np.where(any_valid, whole[:, rows, columns], np.uint8(0))
         else:
             result = np.zeros((len(self.bands), *(n * scale for n in any_valid.shape)), dtype=np.float64)
-        meta = self.writers[0].meta
+        meta = self.outputs[0].meta
         pixels = quantise(result, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
-        self.writers[0].write(_window(tile.core, scale), pixels, upsample_mask(any_valid, scale))
-        if trace is not None:
-            self.writers[1].write(_window(tile.core, 1), layers, any_valid)
-        return bool(any_valid.any())
+        pieces: list[Piece] = [(pixels, upsample_mask(any_valid, scale)), (layers, any_valid)]
+        return pieces[: len(self.outputs)], bool(any_valid.any())
 
     def _model(
         self, tile: Tile, filled: NDArray[np.float32], trace: RoutingTrace | None
@@ -179,16 +207,9 @@ class _Job:
         return self.radiometry.to_source(result)
 
 
-def _window(box: Box, scale: int) -> Window:
-    return Window(box.x * scale, box.y * scale, box.width * scale, box.height * scale)
-
-
 def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
-    try:
-        version = metadata.version("geomoe")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
+    version = _version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
@@ -199,10 +220,17 @@ def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
     }
 
 
-@contextmanager
-def _told(progress: Progress, total: int) -> Iterator[Progress]:
+def _version() -> str:
     try:
-        progress.start(total)
+        return metadata.version("geomoe")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@contextmanager
+def _told(progress: Progress, total: int, work: Work) -> Iterator[Progress]:
+    try:
+        progress.start(total, work.resumed, work.note)
         yield progress
     finally:
         progress.close()

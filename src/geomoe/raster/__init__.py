@@ -6,20 +6,22 @@ Nothing here knows about models; rasterio, numpy and scipy are all it needs.
 from __future__ import annotations
 
 from geomoe.raster.bands import assumed_order, band_names, select_bands
-from geomoe.raster.cog import CogWriter
+from geomoe.raster.cog import write_cog
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import SceneSample, sample_scene
 from geomoe.raster.scene import Scene, open_scene
-from geomoe.raster.target import commit
+from geomoe.raster.scratch import Scratch
+from geomoe.raster.target import Target, commit
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = [
     "CogMetadata",
-    "CogWriter",
     "Radiometry",
     "Scene",
     "SceneSample",
+    "Scratch",
+    "Target",
     "assumed_order",
     "band_names",
     "carried_over",
@@ -30,4 +32,5 @@ __all__ = [
     "sample_scene",
     "select_bands",
     "upsample_mask",
+    "write_cog",
 ]

@@ -56,6 +56,14 @@ class CogMetadata:
     namespaces: Mapping[str, Mapping[str, str]]
     overviews: Literal["average", "mode", "nearest"] = "average"
 
+    @property
+    def own_domains(self) -> bool:
+        """Whether tags of other domains can keep their domain, and need not go to the default one.
+
+        GDAL 3.10 copies other domains only on request, and then forgets the tags of bands.
+        """
+        return bool(self.namespaces) and not any(self.band_tags)
+
 
 def carried_over(scene: Scene, bands: Sequence[int], scale: int, tags: Mapping[str, str]) -> CogMetadata:
     """The metadata of ``bands`` (1-based) of a scene on a grid ``scale`` times finer.

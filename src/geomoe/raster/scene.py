@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +86,11 @@ class Scene:
     def alpha(self) -> int | None:
         """The band, from 1, that is 0 where pixels are not valid."""
         return next((b for b, c in enumerate(self.colorinterp, 1) if c is ColorInterp.alpha), None)
+
+    def digest(self) -> str:
+        """SHA-256 of the file, in hexadecimal."""
+        with gdal_errors(f"cannot read {self.path}", "check the disk"), self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def read(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Pixels and their validity.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,11 +15,11 @@ __all__ = ["Target", "check_space", "commit", "in_bytes"]
 _SUFFIXES = (".tif", ".tiff")
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
 _NEIGHBOURS = (".aux.xml", ".msk", ".ovr")
-_serial = itertools.count()
+_MAX_NAME = 255  # bytes, of common file systems
 
 
 class Target:
-    """A path to be written, and the temporary files beside it.
+    """A path to be written, and the hidden folder beside it where the work on it is kept.
 
     Args:
         path: of the GeoTIFF to be.
@@ -51,39 +50,37 @@ class Target:
             for source in sources:
                 if os.path.samefile(source, self.path):
                     raise GeomoeError(f"{self.path} is the input itself; write to another file")
-        if not overwrite:
-            for file in (self.path, *self._neighbours()):
-                if file.exists():
-                    raise GeomoeError(
-                        f"{file} exists already; choose another output or allow it with --overwrite"
-                    )
-        # The process and a serial number: two jobs for one target must not share a scratch file.
-        self._prefix = f".{name}.{os.getpid()}.{next(_serial)}."
-        if len(os.fsencode(self._prefix)) > 200:
-            raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 180 bytes")
-
-    @property
-    def scratch(self) -> Path:
-        """Where windows are collected."""
-        return self.path.with_name(self._prefix + "scratch.tif")
+        self.folder = self.path.with_name(f".{name}.geomoe")
+        if len(os.fsencode(self.folder.name)) > _MAX_NAME:
+            raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
 
     @property
     def part(self) -> Path:
         """Where the finished file waits for `commit`."""
-        return self.path.with_name(self._prefix + "part.tif")
+        return self.folder / "part.tif"
 
     @property
     def backup(self) -> Path:
         """Where `commit` keeps the old file until all new ones are in place."""
-        return self.path.with_name(self._prefix + "backup.tif")
+        return self.folder / "backup.tif"
+
+    def refuse_what_stands(self) -> None:
+        """Raise GeomoeError where a file stands at the path, or speaks for one, and may not be replaced."""
+        for file in () if self.overwrite else (self.path, *self._neighbours()):
+            if file.exists():
+                raise GeomoeError(
+                    f"{file} exists already; choose another output or allow it with --overwrite"
+                )
+
+    def work_bytes(self) -> int:
+        """Bytes on the disk of the work that is kept."""
+        if not self.folder.is_dir():
+            return 0
+        return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.folder))
 
     def clean(self) -> None:
-        """Remove every temporary file, those that GDAL makes beside ours too."""
-        with suppress(OSError):
-            for entry in list(os.scandir(self.path.parent)):
-                if entry.name.startswith(self._prefix):
-                    with suppress(OSError):
-                        os.unlink(entry.path)
+        """Remove the folder of the work."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def drop_neighbours(self) -> None:
         """Remove what other tools kept beside the old file, as it is not true of the new one."""
@@ -98,7 +95,7 @@ def check_space(needs: Sequence[tuple[Path, int]]) -> None:
     """Refuse a job whose outputs do not fit on their disks.
 
     Args:
-        needs: for each output, its path and the bytes that it takes at its peak.
+        needs: for each output, its path and the bytes that it still takes at its peak.
 
     Raises:
         GeomoeError: with what is needed and what is free.
@@ -149,7 +146,6 @@ def commit(targets: Sequence[Target]) -> None:
         raise GeomoeError(f"{what}; nothing was changed, check the folder") from error
     for target in targets:
         target.drop_neighbours()
-        target.clean()
         _sync_folder(target.path.parent)
 
 

@@ -1,0 +1,280 @@
+"""A job that outlives its process: what is done is kept, and the next process goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geomoe.pipeline.tiles import Box, Tiles
+from geomoe.raster.cog import REMEDY, write_cog
+from geomoe.raster.env import gdal_env, gdal_errors
+from geomoe.raster.lock import locked
+from geomoe.raster.metadata import CogMetadata
+from geomoe.raster.scratch import Scratch, Sums, sums_of
+from geomoe.raster.target import Target, commit
+
+__all__ = ["Output", "Piece", "Work", "window_of"]
+
+Piece = tuple[NDArray[np.generic], NDArray[np.bool_]]
+"""Pixels ``[C, h, w]`` of one output, and which are valid, ``[h, w]``."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file of a job.
+
+    Attributes:
+        target: where it goes.
+        meta: everything but the pixels.
+        scale: its pixels along one of the scene.
+    """
+
+    target: Target
+    meta: CogMetadata
+    scale: int
+
+
+def window_of(box: Box, scale: int) -> Window:
+    """A rectangle of the scene on a grid ``scale`` times finer."""
+    return Window(box.x * scale, box.y * scale, box.width * scale, box.height * scale)
+
+
+class Work:
+    """The tiles of a job that are done, on the disk.
+
+    In a hidden folder beside the first output: ``job.json`` says what is being made of what, ``journal`` has
+    a line for every tile that is done with the checksums of its pixels, and beside each output is its scratch
+    file. A process that finds a folder of the same job believes no line of the journal whose pixels do not
+    have its checksums, and does the rest; the bytes of the finished files are those of a job that was never
+    interrupted. A folder of another job is emptied.
+
+    Errors remove the folder; interruptions (``KeyboardInterrupt``, a signal) keep it.
+
+    Args:
+        outputs: of the job, the main one first.
+        key: everything that the pixels depend on, as JSON values.
+        tiles: of the job.
+
+    Attributes:
+        resumed: tiles that were done before.
+        note: what was found there, in words; empty if nothing.
+    """
+
+    def __init__(self, outputs: Sequence[Output], key: Mapping[str, Any], tiles: Tiles) -> None:
+        self._outputs, self._tiles = outputs, tiles
+        self._key = json.loads(json.dumps(key))
+        self._folder = outputs[0].target.folder
+        self._scratches = [Scratch(o.target.folder, o.meta) for o in outputs]
+        self._sums = np.zeros((len(tiles), len(outputs), 2), dtype=np.uint32)
+        self._done = np.zeros(len(tiles), dtype=np.bool_)
+        self._ran = np.zeros(len(tiles), dtype=np.bool_)
+        self._holes = False
+        self.resumed = 0
+        self.note = ""
+        self._stack = ExitStack()
+
+    @property
+    def skipped(self) -> int:
+        """Tiles that are done and that the model was not run on."""
+        return int((self._done & ~self._ran).sum())
+
+    @property
+    def placed(self) -> bool:
+        """Whether the files are finished, checked, and perhaps in place already."""
+        return (self._folder / "commit").exists()
+
+    def todo(self, order: Sequence[int]) -> list[int]:
+        """The tiles of ``order`` that are not done."""
+        return [number for number in order if not self._done[number]]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for output in self._outputs:
+                path = output.target.path
+                busy = f"another process is writing {path}; wait for it, or choose another output"
+                stack.enter_context(locked(output.target.folder, busy))
+            stack.callback(self._close)
+            stack.push(self._leave)
+            self._begin()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, number: int, pieces: Sequence[Piece], *, ran: bool) -> None:
+        """Keep one tile.
+
+        Args:
+            number: of the tile.
+            pieces: of its core, for each output.
+            ran: whether the model was run on it.
+
+        Raises:
+            GeomoeError: if the disk does not take it.
+        """
+        core = self._tiles[number].core
+        for i, (output, scratch, (data, valid)) in enumerate(
+            zip(self._outputs, self._scratches, pieces, strict=True)
+        ):
+            with _writing(output.target.path):
+                self._sums[number, i] = scratch.write(window_of(core, output.scale), data, valid)
+            self._note_holes(output, data)
+        self._done[number], self._ran[number] = True, ran
+        sums = " ".join(f"{value:08x}" for value in self._sums[number].ravel())
+        with _writing(self._outputs[0].target.path):
+            os.write(self._journal, f"{number} {ran:d} {sums}\n".encode())
+
+    def finish(self) -> None:
+        """Make, check and place the files, when every tile is done; removes the folder.
+
+        Raises:
+            GeomoeError: if a file cannot be written, does not read back, or cannot be placed.
+        """
+        if not self.placed:
+            if not self._done.all():
+                raise RuntimeError(f"{int(self._done.sum())} tiles done of {len(self._done)}")
+            self._close()
+            for i, (output, scratch) in enumerate(zip(self._outputs, self._scratches, strict=True)):
+                meta, target = output.meta, output.target
+                nodata = float("nan") if meta.nan_nodata and self._holes else meta.nodata
+                with _writing(target.path):
+                    write_cog(scratch, target.part, self._pieces(i), nodata, target.path.name)
+            with _writing(self._outputs[0].target.path):
+                _write_whole(self._folder / "commit", "")
+        commit([o.target for o in self._outputs if o.target.part.exists()])
+        self._clean()
+
+    def _begin(self) -> None:
+        found = _read_json(self._folder / "job.json")
+        if found == self._key and self.placed:
+            self.note = "the files were finished and only had to be put in place"
+            return
+        for output in self._outputs:
+            output.target.refuse_what_stands()
+        if found == self._key and self._resume():
+            self.note = f"goes on: {self.resumed} of {len(self._done)} tiles were done"
+            return
+        if found is not None:
+            changed = sorted(k for k in {*found, *self._key} if found.get(k) != self._key.get(k))
+            what = f"another {', '.join(changed)}" if changed else "damaged"
+            self.note = f"starts over: what was begun here before is {what}"
+        self._start()
+
+    def _start(self) -> None:
+        for output in self._outputs:
+            for entry in output.target.folder.iterdir():
+                if entry.name != "lock":
+                    entry.unlink()
+        for output, scratch in zip(self._outputs, self._scratches, strict=True):
+            with _writing(output.target.path), gdal_env():
+                scratch.create()
+                scratch.open()
+        with _writing(self._outputs[0].target.path):
+            self._open_journal()
+            _write_whole(self._folder / "job.json", json.dumps(self._key, indent=1, sort_keys=True))
+
+    def _open_journal(self) -> None:
+        self._journal = os.open(self._folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def _resume(self) -> bool:
+        """Take over what is there; False if the scratch files cannot be used."""
+        try:
+            with gdal_env():
+                for scratch in self._scratches:
+                    scratch.open()
+            lines = (self._folder / "journal").read_text(errors="replace").splitlines()
+            self._open_journal()
+            os.write(self._journal, b"\n")  # the last line may have been cut
+        except Exception:
+            self._close()
+            return False
+        for line in lines:
+            self._take_over(line.split())
+        self.resumed = int(self._done.sum())
+        return True
+
+    def _take_over(self, fields: list[str]) -> None:
+        try:
+            number, ran = int(fields[0]), bool(int(fields[1]))
+            sums = np.array([int(value, 16) for value in fields[2:]], dtype=np.uint32)
+            sums = sums.reshape(len(self._outputs), 2)
+            core = self._tiles[number].core
+        except (ValueError, IndexError, OverflowError):
+            return
+        for output, scratch, wanted in zip(self._outputs, self._scratches, sums, strict=True):
+            data, mask = scratch.read(window_of(core, output.scale))
+            if sums_of(data, mask) != tuple(wanted):
+                return
+            self._note_holes(output, data)
+        self._sums[number], self._done[number], self._ran[number] = sums, True, ran
+
+    def _note_holes(self, output: Output, data: NDArray[np.generic]) -> None:
+        if output.meta.nan_nodata and not self._holes:
+            self._holes = bool(np.isnan(data).any())
+
+    def _pieces(self, output: int) -> Iterator[tuple[Window, Sums]]:
+        scale = self._outputs[output].scale
+        for tile, (data, mask) in zip(self._tiles, self._sums[:, output], strict=True):
+            yield window_of(tile.core, scale), Sums(int(data), int(mask))
+
+    def _close(self) -> None:
+        for scratch in self._scratches:
+            scratch.close()
+        journal, self._journal = self._journal, -1
+        if journal >= 0:
+            os.close(journal)
+
+    _journal = -1
+
+    def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        done = int(self._done.sum())
+        if isinstance(error, Exception) or not done:
+            self._close()
+            self._clean()
+        else:
+            error.add_note(
+                f"{done} of {len(self._done)} tiles are kept in {self._folder}; the same command goes on"
+            )
+
+    def _clean(self) -> None:
+        # The first one last: what it says of the job is true until all else is gone.
+        for output in reversed(self._outputs):
+            output.target.clean()
+
+
+def _writing(path: Path) -> Any:
+    return gdal_errors(f"cannot write {path}", REMEDY)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else {}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

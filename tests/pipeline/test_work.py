@@ -1,0 +1,254 @@
+"""A job that is cut off goes on where it was, and nobody can tell from the result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geomoe.errors import GeomoeError
+from geomoe.pipeline import UpscaleReport, upscale
+from geomoe.pipeline import work as work_module
+from geomoe.raster.lock import locked
+from tests.pipeline.fakes import FakeUpscaler, nearest
+from tests.scenes import left_over, pixels, write_scene
+
+TILES = 9
+
+
+class Cut(BaseException):
+    """As an interruption: no error of the job's."""
+
+
+class Counting:
+    """Lets so many tiles be done, and keeps what it was told."""
+
+    def __init__(self, tiles: int = TILES) -> None:
+        self.left = tiles
+        self.told: tuple[int, int, str] = (0, 0, "")
+
+    def start(self, total: int, done: int, note: str) -> None:
+        self.told = (total, done, note)
+
+    def advance(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Cut
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A scene with a hole in it, and the outputs of a job on it that was left alone."""
+    keep = np.random.default_rng(1).random((40, 40)) > 0.2
+    keep[:16, :16] = False
+    write_scene(tmp_path / "src.tif", np.where(keep, pixels(3, 40, 40, "float32"), np.float32(np.nan)))
+    (tmp_path / "whole").mkdir()
+    _run(tmp_path / "src.tif", tmp_path / "whole", Counting(TILES + 1))
+    (tmp_path / "cut").mkdir()
+    return tmp_path
+
+
+def _run(src: Path, out: Path, progress: Counting, **options: object) -> UpscaleReport:
+    given: dict[str, object] = {"model": nearest(), "scale": 2, "experts": out / "experts.tif", **options}
+    return upscale(src, out / "out.tif", progress=progress, **given)
+
+
+def _cut(folder: Path, tiles: int, **options: object) -> Path:
+    with pytest.raises(Cut) as caught:
+        _run(folder / "src.tif", folder / "cut", Counting(tiles), **options)
+    kept = folder / "cut" / ".out.tif.geomoe"
+    assert caught.value.__notes__ == [
+        f"{tiles} of {TILES} tiles are kept in {kept}; the same command goes on"
+    ]
+    return kept
+
+
+def _same(folder: Path) -> bool:
+    assert left_over(folder / "cut") == ["experts.tif", "out.tif"]
+    return all(
+        (folder / "cut" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+        for name in ("experts.tif", "out.tif")
+    )
+
+
+@pytest.mark.parametrize("tiles", [1, 4, 8, 9])
+def test_the_same_call_goes_on(folder: Path, tiles: int) -> None:
+    kept = _cut(folder, tiles)
+    assert left_over(folder / "cut") == [".experts.tif.geomoe", ".out.tif.geomoe"]
+    assert {"job.json", "journal", "scratch.tif"} <= {path.name for path in kept.iterdir()}
+    heard = Counting(TILES - tiles + 1)
+    report = _run(folder / "src.tif", folder / "cut", heard)
+    assert heard.told == (TILES, tiles, f"goes on: {tiles} of {TILES} tiles were done")
+    assert (report.resumed, report.skipped) == (tiles, 1)
+    assert _same(folder)
+
+
+def test_in_any_order_and_many_times(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for done in range(1, TILES):
+        with pytest.raises(Cut):
+            _run(folder / "src.tif", folder / "cut", Counting(1), order=rng.permutation(TILES).tolist())
+        assert len(_numbers(folder)) == done
+    _run(folder / "src.tif", folder / "cut", Counting(2), order=rng.permutation(TILES).tolist())
+    assert _same(folder)
+
+
+def _numbers(folder: Path) -> set[str]:
+    journal = folder / "cut" / ".out.tif.geomoe" / "journal"
+    return {line.split()[0] for line in journal.read_text().splitlines() if line}
+
+
+def _other_weights() -> FakeUpscaler:
+    other = nearest()
+    return FakeUpscaler(other.model, other.contract, hash="ffff")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"model": _other_weights()}, "another weights"),
+        ({"tile": 32}, "another tile"),
+        ({"bands": "1,2"}, "another bands, radiometry"),
+    ],
+)
+def test_another_job_starts_over_and_says_so(folder: Path, change: dict[str, object], what: str) -> None:
+    _cut(folder, 4)
+    heard = Counting(TILES + 1)
+    report = _run(folder / "src.tif", folder / "cut", heard, **change)
+    assert heard.told[1:] == (0, f"starts over: what was begun here before is {what}")
+    assert report.resumed == 0
+    assert left_over(folder / "cut") == ["experts.tif", "out.tif"]
+
+
+def test_a_changed_scene_starts_over(folder: Path) -> None:
+    _cut(folder, 4)
+    data = pixels(3, 40, 40, "float32", seed=1)
+    write_scene(folder / "src.tif", data)
+    heard = Counting(TILES + 1)
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert "another radiometry, scene" in heard.told[2]
+    fresh = folder / "fresh"
+    fresh.mkdir()
+    _run(folder / "src.tif", fresh, Counting(TILES + 1))
+    assert (fresh / "out.tif").read_bytes() == (folder / "cut" / "out.tif").read_bytes()
+
+
+def _forge(kept: Path) -> None:
+    """Lines of a journal that no process of ours wrote, and one that was cut."""
+    lines = (kept / "journal").read_text()
+    forged = [
+        "nonsense",
+        "99 1 0 0 0 0",
+        "-1 1 0 0 0 0",
+        "3 1 0 0",
+        "8 1 " + "0" * 40,
+        "7 1 1 1 1 1",
+        "6 1 12",
+    ]
+    (kept / "journal").write_text(lines + "\n".join(forged))
+
+
+def _spoil(kept: Path) -> None:
+    """A pixel of the second tile, as a power cut may leave it."""
+    with (kept / "scratch.tif").open("r+b") as file:
+        file.seek(-(2 * 256**2 - 40) * 4, 2)
+        file.write(b"\1\2\3\4")
+
+
+@pytest.mark.parametrize(("harm", "left"), [(_forge, 4), (_spoil, 3)])
+def test_the_journal_is_not_believed_without_its_pixels(folder: Path, harm: object, left: int) -> None:
+    kept = _cut(folder, 4)
+    harm(kept)  # type: ignore[operator]
+    heard = Counting(TILES + 1)
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert heard.told[1] == left
+    assert _same(folder)
+
+
+@pytest.mark.parametrize("name", ["scratch.tif", "journal"])
+def test_what_cannot_be_used_starts_over(folder: Path, name: str) -> None:
+    kept = _cut(folder, 4)
+    (kept / name).unlink()
+    heard = Counting(TILES + 1)
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert heard.told[2] == "starts over: what was begun here before is damaged"
+    assert _same(folder)
+
+
+@pytest.mark.parametrize("placed", [0, 1, 2])
+def test_cut_off_while_the_files_are_put_in_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, placed: int
+) -> None:
+    def some(targets: list[object]) -> None:
+        for target in targets[:placed]:
+            target.part.replace(target.path)  # type: ignore[attr-defined]
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module, "commit", some)
+        with pytest.raises(Cut):
+            _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    heard = Counting()
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert "only had to be put in place" in heard.told[2]
+    assert heard.left == TILES
+    assert _same(folder)
+
+
+def test_files_of_others_are_neither_replaced_nor_taken_for_ours(folder: Path) -> None:
+    _cut(folder, 4)
+    (folder / "cut" / "out.tif").write_text("something of theirs")
+    with pytest.raises(GeomoeError, match=r"out\.tif exists already"):
+        _run(folder / "src.tif", folder / "cut", Counting())
+    assert (folder / "cut" / "out.tif").read_text() == "something of theirs"
+    (folder / "cut" / "out.tif").unlink()
+    shutil.rmtree(folder / "cut")
+    (folder / "cut").mkdir()
+    (folder / "cut" / ".out.tif.geomoe").symlink_to(folder / "whole")
+    with pytest.raises(GeomoeError, match="symbolic link"):
+        _run(folder / "src.tif", folder / "cut", Counting())
+    assert left_over(folder / "whole") == ["experts.tif", "out.tif"]
+
+
+def test_cut_off_before_the_first_tile_leaves_nothing(folder: Path) -> None:
+    class Sudden(Counting):
+        def start(self, total: int, done: int, note: str) -> None:
+            raise Cut
+
+    with pytest.raises(Cut):
+        _run(folder / "src.tif", folder / "cut", Sudden())
+    assert left_over(folder / "cut") == []
+
+
+def test_an_error_leaves_nothing_to_go_on_with(folder: Path) -> None:
+    kept = _cut(folder, 4)
+    assert kept.exists()
+    broken = nearest()
+    broken.model.forward = lambda x, trace=None: torch.full((1, 3, 2, 2), torch.nan)  # type: ignore[method-assign]
+    with pytest.raises(GeomoeError):
+        _run(folder / "src.tif", folder / "cut", Counting(), model=broken, experts=None)
+    assert not kept.exists()
+
+
+def test_two_processes_do_not_write_one_file(folder: Path) -> None:
+    with (
+        locked(folder / "cut" / ".out.tif.geomoe", "busy"),
+        pytest.raises(GeomoeError, match=r"another process is writing .*out\.tif"),
+    ):
+        _run(folder / "src.tif", folder / "cut", Counting())
+    _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    assert _same(folder)
+
+
+def test_the_job_is_described_for_people(folder: Path) -> None:
+    job = json.loads((_cut(folder, 1) / "job.json").read_text())
+    assert job["weights"] == "0123abcd"
+    assert job["outputs"] == ["out.tif", "experts.tif"]
+    assert len(job["scene"]) == 64
