@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -79,6 +80,23 @@ class Runner:
         self._device = device
         self._model = upscaler.model.to(device).eval()
 
+    @contextmanager
+    def workers(self) -> Iterator[tuple[Executor, int]]:
+        """A pool to call this in, and how many calls it takes at once.
+
+        On a processor as many as torch has threads, each with one thread of its own: how sums are split over
+        threads decides how they are rounded, and the result must not depend on the number of processors.
+        """
+        count = 1 if self._device.type != "cpu" else torch.get_num_threads()
+        before = torch.get_num_threads()
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)
+        try:
+            with _repeatable(), ThreadPoolExecutor(count) as pool:
+                yield pool, count
+        finally:
+            torch.set_num_threads(before)
+
     @property
     def hardware(self) -> str:
         """What decides how numbers are rounded: the device, and of a processor its instructions."""
@@ -115,7 +133,7 @@ class Runner:
         return out
 
     def _pass(self, group: NDArray[np.float32], trace: RoutingTrace | None) -> NDArray[np.float32]:
-        with _out_of_memory(), torch.inference_mode(), _repeatable():
+        with _out_of_memory(), torch.inference_mode():
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
             result: Tensor = self._model(batch) if trace is None else self._model(batch, trace=trace)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from geomoe.raster.scene import Scene, open_scene
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["UpscaleReport", "upscale"]
+
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ def upscale(
         work = stack.enter_context(Work(outputs, key, tiles))
         job = _Job(scene, plan.bands, runner, model, radiometry, outputs)
         with _told(progress or Silent(), len(tiles), work) as listener:
-            for number in [] if work.placed else work.todo(range(len(tiles)) if order is None else order):
-                pieces, ran = job.run(tiles[number])
+            wanted = [] if work.placed else work.todo(range(len(tiles)) if order is None else order)
+            for number, (pieces, ran) in job.run_all(tiles, wanted):
                 work.write(number, pieces, ran=ran)
                 trim_heap()
                 listener.advance()
@@ -170,10 +174,29 @@ class _Job:
     radiometry: Radiometry
     outputs: Sequence[Output]
 
-    def run(self, tile: Tile) -> tuple[list[Piece], bool]:
+    def run_all(self, tiles: Tiles, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[list[Piece], bool]]]:
+        """Do some tiles, several at a time; gives the number and the result of each as it is done."""
+        with self.runner.workers() as (pool, count):
+            running: dict[Future[tuple[list[Piece], bool]], int] = {}
+            try:
+                for number in numbers:
+                    if len(running) == count:
+                        yield from _ended(running)
+                    # Scenes are read by this thread alone: GDAL's handles are not to be shared.
+                    tile = tiles[number]
+                    data, valid = self.scene.read(window_of(tile.window, 1), self.bands)  # [C, h, w]
+                    running[pool.submit(self.run, tile, data, valid)] = number
+                while running:
+                    yield from _ended(running)
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def run(
+        self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> tuple[list[Piece], bool]:
         """Do one tile: what goes to each output, and whether the model had to run."""
         scale = self.model.contract.scale
-        data, valid = self.scene.read(window_of(tile.window, 1), self.bands)  # [C, h, w]
         rows, columns = tile.inner
         valid_core = valid[:, rows, columns]
         any_valid: NDArray[np.bool_] = np.any(valid_core, axis=0)  # [h, w], valid to the data set
@@ -205,6 +228,12 @@ class _Job:
                 "check the scene for extreme values there, or use other weights"
             )
         return self.radiometry.to_source(result)
+
+
+def _ended(running: dict[Future[_Result], int]) -> Iterator[tuple[int, _Result]]:
+    """Take out those that have ended, of which there is one at least; raises what one of them raised."""
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        yield running.pop(future), future.result()
 
 
 def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
