@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,16 @@ def _failing(then: Any) -> FakeUpscaler:
     return FakeUpscaler(_Failing(then), ModelContract(2, 3, 4, 16, 4))
 
 
+@pytest.fixture
+def _one_at_a_time() -> Iterator[None]:
+    """What fails at its second call fails at the second tile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_one_at_a_time")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_not_a_number_from_the_model_names_the_tile(src: Path, tmp_path: Path, value: float) -> None:
     message = _refusal(src, tmp_path / "dst.tif", _failing(lambda out: out * value))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from geomoe import create_model
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import UpscaleReport, upscale
 from geomoe.pipeline import work as work_module
@@ -245,6 +246,22 @@ def test_two_processes_do_not_write_one_file(folder: Path) -> None:
         _run(folder / "src.tif", folder / "cut", Counting())
     _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
     assert _same(folder)
+
+
+def test_the_number_of_threads_leaves_no_trace(tmp_path: Path) -> None:
+    write_scene(tmp_path / "src.tif", pixels(3, 40, 40, "float32"))
+    before = torch.get_num_threads()
+    model = create_model("edsr", scale=2, width=16, blocks=2)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            upscale(tmp_path / "src.tif", tmp_path / f"{threads}.tif", scale=2, tile=16,
+                    model=FakeUpscaler(model, model.contract))  # fmt: skip
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    first, *others = [(tmp_path / f"{threads}.tif").read_bytes() for threads in (1, 2, 3)]
+    assert others == [first, first]
 
 
 def test_the_job_is_described_for_people(folder: Path) -> None:

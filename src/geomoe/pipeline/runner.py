@@ -92,7 +92,7 @@ class Runner:
         if self._device.type == "cpu":
             torch.set_num_threads(1)
         try:
-            with _repeatable(), ThreadPoolExecutor(count) as pool:
+            with ThreadPoolExecutor(count) as pool:
                 yield pool, count
         finally:
             torch.set_num_threads(before)
@@ -133,7 +133,7 @@ class Runner:
         return out
 
     def _pass(self, group: NDArray[np.float32], trace: RoutingTrace | None) -> NDArray[np.float32]:
-        with _out_of_memory(), torch.inference_mode():
+        with _out_of_memory(), torch.inference_mode(), _repeatable(self._device):
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
             result: Tensor = self._model(batch) if trace is None else self._model(batch, trace=trace)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()
@@ -141,7 +141,10 @@ class Runner:
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
+def _repeatable(device: torch.device) -> Iterator[None]:
+    if device.type == "cpu":  # where several threads are here at once, and the flags are theirs in common
+        yield
+        return
     # cuDNN may otherwise pick another algorithm, with other roundings, from one run to the next.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,6 @@ from geomoe.raster.scene import Scene, open_scene
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["UpscaleReport", "upscale"]
-
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -175,21 +173,23 @@ class _Job:
     outputs: Sequence[Output]
 
     def run_all(self, tiles: Tiles, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[list[Piece], bool]]]:
-        """Do some tiles, several at a time; gives the number and the result of each as it is done."""
+        """Do some tiles, several at a time; gives the number and the result of each, in their order."""
         with self.runner.workers() as (pool, count):
-            running: dict[Future[tuple[list[Piece], bool]], int] = {}
+            running: deque[tuple[int, Future[tuple[list[Piece], bool]]]] = deque()
             try:
                 for number in numbers:
-                    if len(running) == count:
-                        yield from _ended(running)
                     # Scenes are read by this thread alone: GDAL's handles are not to be shared.
                     tile = tiles[number]
                     data, valid = self.scene.read(window_of(tile.window, 1), self.bands)  # [C, h, w]
-                    running[pool.submit(self.run, tile, data, valid)] = number
+                    running.append((number, pool.submit(self.run, tile, data, valid)))
+                    if len(running) > count:
+                        first, future = running.popleft()
+                        yield first, future.result()
                 while running:
-                    yield from _ended(running)
+                    first, future = running.popleft()
+                    yield first, future.result()
             finally:
-                for future in running:
+                for _, future in running:
                     future.cancel()
 
     def run(
@@ -228,12 +228,6 @@ class _Job:
                 "check the scene for extreme values there, or use other weights"
             )
         return self.radiometry.to_source(result)
-
-
-def _ended(running: dict[Future[_Result], int]) -> Iterator[tuple[int, _Result]]:
-    """Take out those that have ended, of which there is one at least; raises what one of them raised."""
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        yield running.pop(future), future.result()
 
 
 def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
