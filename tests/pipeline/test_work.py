@@ -203,6 +203,23 @@ def test_cut_off_while_the_files_are_put_in_place(
     assert _same(folder)
 
 
+@pytest.mark.parametrize("left", [["commit", "job.json", "lock"], ["commit", "lock"], ["lock"], []])
+def test_cut_off_while_it_tidies_up(folder: Path, left: list[str]) -> None:
+    """The job is done then: to do it again is refused, as ever, and nothing is left."""
+    kept = _cut(folder, 4)
+    shutil.copytree(kept, folder / "kept")
+    _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    kept.mkdir()
+    for name in left:
+        shutil.copy(folder / "kept" / ("lock" if name == "commit" else name), kept / name)
+    if "job.json" in left:
+        _run(folder / "src.tif", folder / "cut", Counting())
+    else:
+        with pytest.raises(GeomoeError, match="exists already"):
+            _run(folder / "src.tif", folder / "cut", Counting())
+    assert _same(folder)
+
+
 def test_files_of_others_are_neither_replaced_nor_taken_for_ours(folder: Path) -> None:
     _cut(folder, 4)
     (folder / "cut" / "out.tif").write_text("something of theirs")

@@ -101,8 +101,8 @@ def prepare(
         targets.append(Target(experts, [scene.path], overwrite=overwrite))
         if targets[0].path == targets[1].path:
             raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
-    for target in targets:
-        if not target.folder.exists():  # else there is work to go on with, which may have to be put in place
+    if not targets[0].folder.exists():  # else it may be our own finished work that stands there
+        for target in targets:
             target.refuse_what_stands()
     chosen = select_bands(scene, bands, model.contract.bands)
     outputs = output_metadata(scene, chosen, model, experts is not None, {})

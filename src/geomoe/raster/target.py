@@ -15,6 +15,8 @@ __all__ = ["Target", "check_space", "commit", "in_bytes"]
 _SUFFIXES = (".tif", ".tiff")
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
 _NEIGHBOURS = (".aux.xml", ".msk", ".ovr")
+LAST = ("job.json", "commit", "lock")
+"""Files in the folder of the work by which another process knows what is to be done there."""
 _MAX_NAME = 255  # bytes, of common file systems
 
 
@@ -79,8 +81,12 @@ class Target:
         return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.folder))
 
     def clean(self) -> None:
-        """Remove the folder of the work."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder of the work; what says of which job it is goes last."""
+        with suppress(FileNotFoundError):
+            for name in (*set(os.listdir(self.folder)).difference(LAST), *LAST):
+                with suppress(OSError):
+                    (self.folder / name).unlink()
+            self.folder.rmdir()
 
     def drop_neighbours(self) -> None:
         """Remove what other tools kept beside the old file, as it is not true of the new one."""
