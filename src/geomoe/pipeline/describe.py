@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from geomoe.pipeline.plan import UpscalePlan, job_needs
-from geomoe.pipeline.runner import Upscaler, check_scale
+from geomoe.pipeline.runner import Upscaler, check_scale, pick_device
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import sample_scene
@@ -60,7 +60,9 @@ def describe_scene(
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
         if model is not None:
-            facts["upscale"] = _job(job_needs(scene, chosen, model, False, tile), model)
+            facts["upscale"] = _job(
+                job_needs(scene, chosen, model, False, tile, pick_device("auto"), None), model
+            )
     return facts
 
 

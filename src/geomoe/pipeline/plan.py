@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.pipeline.experts import expert_metadata
+from geomoe.pipeline.memory import fitting_workers
 from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, pick_device
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import assumed_order, band_names, select_bands
@@ -36,7 +39,8 @@ class UpscalePlan:
         notes: what its user should know of how the scene was understood, a sentence each.
         tile: side of a core in input pixels.
         scratch_bytes, output_bytes: on the disk of the outputs; both exist at once for a while.
-        memory_bytes: a rough estimate of the peak, which does not depend on the size of the scene.
+        workers: tiles that are done at a time.
+        memory_bytes: an estimate of the peak, which does not depend on the size of the scene.
     """
 
     size: tuple[int, int]
@@ -48,6 +52,7 @@ class UpscalePlan:
     notes: tuple[str, ...]
     tile: int
     tiles: int
+    workers: int
     scratch_bytes: int
     output_bytes: int
     memory_bytes: int
@@ -68,6 +73,7 @@ def plan_upscale(
     bands: str | Sequence[str | int] | None = None,
     tile: int | None = None,
     device: str = "auto",
+    memory: int | None = None,
     overwrite: bool = False,
 ) -> UpscalePlan:
     """What `upscale` would do with the same arguments; reads the scene's header only and writes nothing.
@@ -77,9 +83,9 @@ def plan_upscale(
     """
     model = load(model, scale) if isinstance(model, str) else model
     check_scale(model, scale)
-    pick_device(device)
+    place = pick_device(device)
     with open_scene(src) as scene:
-        return prepare(scene, dst, model, experts, bands, tile, overwrite)[0]
+        return prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)[0]
 
 
 def prepare(
@@ -89,6 +95,8 @@ def prepare(
     experts: str | os.PathLike[str] | None,
     bands: str | Sequence[str | int] | None,
     tile: int | None,
+    device: torch.device,
+    memory: int | None,
     overwrite: bool,
 ) -> tuple[UpscalePlan, list[Target]]:
     """The plan of a job on an open scene, and its targets, found writable and large enough.
@@ -109,16 +117,22 @@ def prepare(
     check_space(
         [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
     )
-    return job_needs(scene, chosen, model, experts is not None, tile), targets
+    return job_needs(scene, chosen, model, experts is not None, tile, device, memory), targets
 
 
 def job_needs(
-    scene: Scene, bands: tuple[int, ...], model: Upscaler, experts: bool, tile: int | None
+    scene: Scene,
+    bands: tuple[int, ...],
+    model: Upscaler,
+    experts: bool,
+    tile: int | None,
+    device: torch.device,
+    memory: int | None,
 ) -> UpscalePlan:
     """The plan of a job on an open scene.
 
     Raises:
-        GeomoeError: if the output would be larger than a GeoTIFF may be.
+        GeomoeError: if the output would be larger than a GeoTIFF may be, or memory does not suffice.
     """
     contract = model.contract
     scale = contract.scale
@@ -132,6 +146,9 @@ def job_needs(
         raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
     outputs = output_metadata(scene, bands, model, experts, {})
     sizes = [estimated_bytes(meta) for meta in outputs]
+    tiles = len(Tiles(scene.width, scene.height, contract, tile))
+    idle, each = _memory(scene, model, outputs[0], tile)
+    workers = fitting_workers(idle, each, tiles, device, memory)
     return UpscalePlan(
         size=(scene.width, scene.height),
         output_size=(scene.width * scale, scene.height * scale),
@@ -141,10 +158,11 @@ def job_needs(
         groups=tuple(band_groups(bands, contract.bands)),
         notes=_notes(scene, bands),
         tile=tile_side(contract, tile),
-        tiles=len(Tiles(scene.width, scene.height, contract, tile)),
+        tiles=tiles,
+        workers=workers,
         scratch_bytes=sum(scratch for scratch, _ in sizes),
         output_bytes=sum(cog for _, cog in sizes),
-        memory_bytes=_memory(scene, model, outputs[0], tile),
+        memory_bytes=idle + workers * each,
     )
 
 
@@ -171,7 +189,8 @@ def output_metadata(
     return [image, expert_metadata(scene, model, tags)] if experts else [image]
 
 
-def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None) -> int:
+def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None) -> tuple[int, int]:
+    """Bytes that a job takes without a tile, and that each tile takes while it is done."""
     contract = model.contract
     side = tile_side(contract, tile) + 2 * contract.margin
     pixels = min(side, scene.width) * min(side, scene.height)
@@ -183,7 +202,7 @@ def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None
     arrays = pixels * output.count * (16 + contract.scale**2 * 24)
     sample = 16_000_000 * 4
     parameters = sum(w.numel() * 4 for w in weights)
-    return int(BLOCK_CACHE_BYTES + _LIBRARIES + parameters + activations + max(arrays, sample))
+    return int(BLOCK_CACHE_BYTES + _LIBRARIES + parameters + sample), int(activations + arrays)
 
 
 # torch, GDAL and scipy, loaded and idle.

@@ -81,13 +81,12 @@ class Runner:
         self._model = upscaler.model.to(device).eval()
 
     @contextmanager
-    def workers(self) -> Iterator[tuple[Executor, int]]:
-        """A pool to call this in, and how many calls it takes at once.
+    def workers(self, count: int) -> Iterator[tuple[Executor, int]]:
+        """A pool to call this in, and how many calls it takes at once: ``count``, on a processor.
 
-        On a processor as many as torch has threads, each with one thread of its own: how sums are split over
-        threads decides how they are rounded, and the result must not depend on the number of processors.
+        Each has one thread of its own: how sums are split over threads decides how they are rounded, and the
+        result must not depend on the number of processors.
         """
-        count = 1 if self._device.type != "cpu" else torch.get_num_threads()
         before = torch.get_num_threads()
         if self._device.type == "cpu":
             torch.set_num_threads(1)

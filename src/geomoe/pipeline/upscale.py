@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from geomoe.errors import GeomoeError
-from geomoe.models import load
-from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.experts import BANDS, expert_layers
 from geomoe.pipeline.heap import trim_heap
-from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
+from geomoe.pipeline.job import open_job
+from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.progress import Progress, Silent
-from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
-from geomoe.pipeline.tiles import Tile, Tiles
-from geomoe.pipeline.work import Output, Piece, Work, window_of
-from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
-from geomoe.raster.sample import sample_scene
-from geomoe.raster.scene import Scene, open_scene
-from geomoe.raster.validity import fill_invalid, upsample_mask
+from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.work import Work
 
 __all__ = ["UpscaleReport", "upscale"]
 
@@ -67,6 +50,7 @@ def upscale(
     bands: str | Sequence[str | int] | None = None,
     tile: int | None = None,
     device: str = "auto",
+    memory: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
@@ -87,6 +71,8 @@ def upscale(
         bands: names or 1-based numbers; all bands with data if ``None``.
         tile: side of a tile in input pixels, rounded up as the model asks; the model's own if ``None``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
+        memory: bytes that the process may take at its peak; half of what is free if ``None``. On a processor
+            it decides how many tiles are done at a time, one for each of torch's threads at most.
         overwrite: whether ``dst`` and ``experts`` may exist.
         progress: hears of every tile.
         order: the order in which the tiles are done, a permutation of their numbers. The bytes are the same.
@@ -95,159 +81,29 @@ def upscale(
         GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
             files that were to be overwritten are as they were.
     """
-    model = load(model, scale) if isinstance(model, str) else model
-    check_scale(model, scale)
-    with ExitStack() as stack:
-        scene = stack.enter_context(open_scene(src))
-        plan, targets = prepare(scene, dst, model, experts, bands, tile, overwrite)
-        runner = Runner(model, pick_device(device))
-        radiometry, valid_share = _look(scene, plan.bands)
-        metas = output_metadata(scene, plan.bands, model, experts is not None, _tags(model, radiometry))
-        outputs = [
-            Output(target, meta, each)
-            for target, meta, each in zip(targets, metas, (model.contract.scale, 1), strict=False)
-        ]
-        tiles = Tiles(scene.width, scene.height, model.contract, tile)
-        key = _key(scene, plan, model, runner, radiometry, outputs)
-        work = stack.enter_context(Work(outputs, key, tiles))
-        job = _Job(scene, plan.bands, runner, model, radiometry, outputs)
-        with _told(progress or Silent(), len(tiles), work) as listener:
-            wanted = [] if work.placed else work.todo(range(len(tiles)) if order is None else order)
-            for number, (pieces, ran) in job.run_all(tiles, wanted):
+    with (
+        open_job(
+            src, dst, model=model, scale=scale, experts=experts, bands=bands, tile=tile, device=device,
+            memory=memory, overwrite=overwrite,
+        ) as job,
+        Work(job.outputs, job.key, job.tiles) as work,
+    ):  # fmt: skip
+        with _told(progress or Silent(), len(job.tiles), work) as listener:
+            wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
+            for number, (pieces, ran) in job.run_all(wanted):
                 work.write(number, pieces, ran=ran)
                 trim_heap()
                 listener.advance()
         work.finish()
-        paths = [t.path for t in targets]
     return UpscaleReport(
-        output=paths[0],
-        experts=paths[1] if experts is not None else None,
-        plan=plan,
+        output=job.outputs[0].target.path,
+        experts=None if experts is None else job.outputs[1].target.path,
+        plan=job.plan,
         resumed=work.resumed,
         skipped=work.skipped,
-        valid_share=valid_share,
-        radiometry=radiometry.rule,
+        valid_share=job.valid_share,
+        radiometry=job.radiometry.rule,
     )
-
-
-def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
-    """The radiometry and the share of valid pixels; the sample, tens of megabytes, ends with the call."""
-    sample = sample_scene(scene, bands)
-    return decide_radiometry(scene.dtype, sample), sample.valid_share
-
-
-def _key(
-    scene: Scene,
-    plan: UpscalePlan,
-    model: Upscaler,
-    runner: Runner,
-    radiometry: Radiometry,
-    outputs: Sequence[Output],
-) -> dict[str, Any]:
-    """Everything that the pixels depend on: a job with another key is another job."""
-    return {
-        "scene": scene.digest(),
-        "bands": plan.bands,
-        "radiometry": radiometry.describe(),
-        "weights": model.hash,
-        "model": model.name,
-        "contract": asdict(model.contract),
-        "tile": plan.tile,
-        "outputs": [output.target.path.name for output in outputs],
-        "version": _version(),
-        # Another build of torch or another processor may round otherwise.
-        "torch": torch.__version__,
-        "device": runner.hardware,
-    }
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything that a tile needs; a tile changes nothing."""
-
-    scene: Scene
-    bands: tuple[int, ...]
-    runner: Runner
-    model: Upscaler
-    radiometry: Radiometry
-    outputs: Sequence[Output]
-
-    def run_all(self, tiles: Tiles, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[list[Piece], bool]]]:
-        """Do some tiles, several at a time; gives the number and the result of each, in their order."""
-        with self.runner.workers() as (pool, count):
-            running: deque[tuple[int, Future[tuple[list[Piece], bool]]]] = deque()
-            try:
-                for number in numbers:
-                    # Scenes are read by this thread alone: GDAL's handles are not to be shared.
-                    tile = tiles[number]
-                    data, valid = self.scene.read(window_of(tile.window, 1), self.bands)  # [C, h, w]
-                    running.append((number, pool.submit(self.run, tile, data, valid)))
-                    if len(running) > count:
-                        first, future = running.popleft()
-                        yield first, future.result()
-                while running:
-                    first, future = running.popleft()
-                    yield first, future.result()
-            finally:
-                for _, future in running:
-                    future.cancel()
-
-    def run(
-        self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> tuple[list[Piece], bool]:
-        """Do one tile: what goes to each output, and whether the model had to run."""
-        scale = self.model.contract.scale
-        rows, columns = tile.inner
-        valid_core = valid[:, rows, columns]
-        any_valid: NDArray[np.bool_] = np.any(valid_core, axis=0)  # [h, w], valid to the data set
-        trace = RoutingTrace() if len(self.outputs) > 1 else None
-        layers = np.zeros((len(BANDS), *any_valid.shape), dtype=np.uint8)
-        if any_valid.any():
-            result = self._model(tile, fill_invalid(self.radiometry.to_model(data), valid), trace)
-            if trace is not None:
-                whole = expert_layers(trace, self.model.name, tile.window.height, tile.window.width)
-                layers = np.where(any_valid, whole[:, rows, columns], np.uint8(0))
-        else:
-            result = np.zeros((len(self.bands), *(n * scale for n in any_valid.shape)), dtype=np.float64)
-        meta = self.outputs[0].meta
-        pixels = quantise(result, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
-        pieces: list[Piece] = [(pixels, upsample_mask(any_valid, scale)), (layers, any_valid)]
-        return pieces[: len(self.outputs)], bool(any_valid.any())
-
-    def _model(
-        self, tile: Tile, filled: NDArray[np.float32], trace: RoutingTrace | None
-    ) -> NDArray[np.float64]:
-        """The core of a tile in source units, ``[C, h * scale, w * scale]`` float64."""
-        scale = self.model.contract.scale
-        rows, columns = (slice(s.start * scale, s.stop * scale) for s in tile.inner)
-        result = self.runner(filled, trace)[:, rows, columns]
-        if not np.isfinite(result).all():
-            raise GeomoeError(
-                f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
-                f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
-                "check the scene for extreme values there, or use other weights"
-            )
-        return self.radiometry.to_source(result)
-
-
-def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
-    # No time and no path of any machine: the same input gives the same bytes.
-    version = _version()
-    return {
-        "GEOMOE_VERSION": version,
-        "GEOMOE_MODEL": model.name,
-        "GEOMOE_WEIGHTS": model.hash,
-        "GEOMOE_SCALE": json.dumps(model.contract.scale),
-        "GEOMOE_RADIOMETRY": radiometry.describe(),
-        "TIFFTAG_SOFTWARE": f"geomoe {version}",
-    }
-
-
-def _version() -> str:
-    try:
-        return metadata.version("geomoe")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 @contextmanager

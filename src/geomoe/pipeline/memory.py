@@ -1,0 +1,58 @@
+"""How much memory there is, and how many tiles at a time it allows."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.target import in_bytes
+
+__all__ = ["available_memory", "fitting_workers"]
+
+_CGROUP = Path("/sys/fs/cgroup")
+_UNKNOWN = 4 * 2**30
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, or its container is left."""
+    free = _UNKNOWN
+    with suppress(OSError, ValueError):
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError, StopIteration):  # counts what the system would give back, too
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        used = int((_CGROUP / "memory.current").read_text())
+        free = min(free, max(0, int((_CGROUP / "memory.max").read_text()) - used))
+    return free
+
+
+def fitting_workers(idle: int, each: int, tiles: int, device: torch.device, budget: int | None) -> int:
+    """How many tiles to do at a time: one for each of torch's threads, as far as memory goes.
+
+    Args:
+        idle: bytes that a job takes without a tile.
+        each: bytes that a tile takes while it is done.
+        tiles: that there are.
+        device: other than on a processor, one tile at a time.
+        budget: bytes that may be taken in all; half of what is free if ``None``.
+
+    Raises:
+        GeomoeError: if it does not suffice for one tile.
+    """
+    free = available_memory()
+    if idle + each > min(free, free if budget is None else budget):
+        there = f"{in_bytes(free)} are free"
+        if budget is not None and budget < free:
+            there = f"{in_bytes(budget)} may be used (--memory)"
+        raise GeomoeError(
+            f"the job needs about {in_bytes(idle + each)} of memory and {there}; use a smaller --tile"
+        )
+    if device.type != "cpu":
+        return 1
+    share = free // 2 if budget is None else min(budget, free)
+    return max(1, min(torch.get_num_threads(), tiles, (share - idle) // max(1, each)))
