@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from geomoe.cli.progress import terminal_progress
+from geomoe.cli.units import Bytes, in_time
 
 if TYPE_CHECKING:
-    from geomoe.pipeline import UpscalePlan
+    from geomoe.pipeline import Forecast
 
 __all__ = ["info", "upscale"]
 
@@ -27,7 +28,10 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
 @click.option("--bands", help="Names or 1-based numbers, such as B04,B03,B02. All by default.")
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and needed, and write nothing.")
+@click.option(
+    "--memory", type=Bytes(), help="What may be taken, such as 4GB. Half of what is free by default."
+)
+@click.option("--dry-run", is_flag=True, help="Try a few tiles, say what is needed, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace DST (and PATH) where it exists.")
 def upscale(
     src: str,
@@ -38,6 +42,7 @@ def upscale(
     bands: str | None,
     tile: int | None,
     device: str,
+    memory: int | None,
     dry_run: bool,
     overwrite: bool,
 ) -> None:
@@ -51,7 +56,7 @@ def upscale(
 
     loaded = load(model, scale)
     if dry_run:
-        plan = pipeline.plan_upscale(
+        forecast = pipeline.forecast_upscale(
             src,
             dst,
             model=loaded,
@@ -60,9 +65,10 @@ def upscale(
             bands=bands,
             tile=tile,
             device=device,
+            memory=memory,
             overwrite=overwrite,
         )
-        click.echo("\n".join(_plan_lines(plan)))
+        click.echo("\n".join(_forecast_lines(forecast)))
         return
     report = pipeline.upscale(
         src,
@@ -73,6 +79,7 @@ def upscale(
         bands=bands,
         tile=tile,
         device=device,
+        memory=memory,
         overwrite=overwrite,
         progress=terminal_progress("tiles"),
     )
@@ -84,18 +91,22 @@ def upscale(
         click.echo(f"{report.experts}: which expert drew each pixel")
 
 
-def _plan_lines(plan: UpscalePlan) -> list[str]:
+def _forecast_lines(forecast: Forecast) -> list[str]:
     from geomoe.raster.target import in_bytes
 
+    plan = forecast.plan
     return [
         f"input    {plan.size[0]} x {plan.size[1]}, {plan.dtype}",
         f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.dtype}",
         f"bands    {', '.join(plan.names)}",
         *(f"note     {note}" for note in plan.notes),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, {plan.passes} runs of the model",
+        f"time     about {in_time(forecast.seconds)}, tiles done at a time: {plan.workers}",
         f"memory   about {in_bytes(plan.memory_bytes)}",
-        f"disk     at most {in_bytes(plan.scratch_bytes + plan.output_bytes)} while it runs, "
-        f"{in_bytes(plan.output_bytes)} when done",
+        f"disk     about {in_bytes(forecast.output_bytes)} when done, "
+        f"{in_bytes(plan.scratch_bytes + forecast.output_bytes)} while it runs "
+        f"(at most {in_bytes(plan.scratch_bytes + plan.output_bytes)})",
+        f"learned  by doing {forecast.tried} of the tiles",
         "nothing was written (--dry-run)",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geomoe.pipeline.describe import describe_scene
+from geomoe.pipeline.forecast import Forecast, forecast_upscale
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.runner import Upscaler
@@ -11,6 +12,7 @@ from geomoe.pipeline.upscale import UpscaleReport, upscale
 
 __all__ = [
     "Box",
+    "Forecast",
     "Progress",
     "Tile",
     "Tiles",
@@ -18,6 +20,7 @@ __all__ = [
     "UpscaleReport",
     "Upscaler",
     "describe_scene",
+    "forecast_upscale",
     "plan_upscale",
     "upscale",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -67,7 +67,7 @@ class Job:
             "device": self.runner.hardware,
         }
 
-    def run_all(self, numbers: Sequence[int]) -> Iterator[tuple[int, tuple[list[Piece], bool]]]:
+    def run_all(self, numbers: Sequence[int]) -> Generator[tuple[int, tuple[list[Piece], bool]], None, None]:
         """Do some tiles, several at a time; gives the number and the result of each, in their order."""
         with self.runner.workers(self.plan.workers) as (pool, count):
             running: deque[tuple[int, Future[tuple[list[Piece], bool]]]] = deque()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.io import DatasetReader
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
@@ -70,6 +72,31 @@ def write_cog(
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def compressed_share(data: NDArray[np.generic], dtype: str) -> tuple[float, float]:
+    """How small pixels ``[C, h, w]`` become in a COG, and how long it takes to put them there.
+
+    Returns:
+        Bytes over bytes, without overviews; and seconds a byte, with overviews and the check that follows.
+    """
+    bands, height, width = data.shape
+    with gdal_env(), MemoryFile() as file:
+        began = time.perf_counter()
+        with file.open(
+            driver="GTiff", width=width, height=height, count=bands, dtype=dtype, compress="deflate",
+            predictor=3 if dtype == "float32" else 2, tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
+            interleave="pixel", photometric="MINISBLACK", alpha="NO",
+        ) as trial:  # fmt: skip
+            trial.write(data)
+        wrote = time.perf_counter()
+        with file.open() as trial:
+            trial.read()
+        read = time.perf_counter()
+        blocks = -(-height // BLOCK) * -(-width // BLOCK) * BLOCK**2
+        padded = height * width / blocks  # of a small trial most is padding, which takes time but no space
+        share = len(file.read()) / data.nbytes
+    return share, ((wrote - began) * padded * 4 / 3 + (read - wrote) * padded) / data.nbytes
 
 
 def _options(meta: CogMetadata) -> dict[str, Any]:

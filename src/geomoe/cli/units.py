@@ -1,0 +1,38 @@
+"""Sizes and times as people write them."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+__all__ = ["Bytes", "in_time"]
+
+_UNITS = {
+    prefix + binary: (1024 if binary else 1000) ** power
+    for power, prefix in enumerate(("", "K", "M", "G", "T"))
+    for binary in ("", "I")
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, such as 4GB or 512MiB."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; fails as click does."""
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(str(value))
+        if found is None or found[2].upper() not in _UNITS or float(found[1]) == 0:
+            self.fail(f"{value!r} is no size; expected one such as 4GB or 512MB", param, ctx)
+        return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def in_time(seconds: float) -> str:
+    """A duration in words, as 40 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,107 @@
+"""What a job will take, tried on a few of its tiles."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomoe.pipeline.job import Job, open_job
+from geomoe.pipeline.plan import UpscalePlan
+from geomoe.pipeline.runner import Upscaler
+from geomoe.raster.cog import compressed_share
+
+__all__ = ["Forecast", "forecast_upscale"]
+
+_TILES = 12
+_SECONDS = 30.0
+"""After which no more tiles are tried."""
+_START = 4.0
+"""Seconds until the first tile, most of which are imports."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A job, and what was learned of it by doing a few tiles and throwing them away.
+
+    Attributes:
+        plan: of the job.
+        seconds: that the job will take.
+        output_bytes: of the finished files.
+        tried: tiles that this was learned from.
+    """
+
+    plan: UpscalePlan
+    seconds: float
+    output_bytes: int
+    tried: int
+
+
+def forecast_upscale(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    model: str | Upscaler = "mfg_hmoe_light",
+    scale: int = 4,
+    experts: str | os.PathLike[str] | None = None,
+    bands: str | Sequence[str | int] | None = None,
+    tile: int | None = None,
+    device: str = "auto",
+    memory: int | None = None,
+    overwrite: bool = False,
+) -> Forecast:
+    """What `upscale` would take with the same arguments; writes nothing.
+
+    Raises:
+        GeomoeError: for what `upscale` would refuse before it works, or in the tiles that are tried.
+    """
+    with open_job(
+        src, dst, model=model, scale=scale, experts=experts, bands=bands, tile=tile, device=device,
+        memory=memory, overwrite=overwrite,
+    ) as job:  # fmt: skip
+        return _forecast(job)
+
+
+def _forecast(job: Job) -> Forecast:
+    total, workers = len(job.tiles), job.plan.workers
+    count = min(total, max(_TILES, 3 * workers))
+    # From the middle of as many equal parts of the scene.
+    numbers = [(2 * i + 1) * total // (2 * count) for i in range(count)]
+    pieces: list[list[NDArray[np.generic]]] = [[] for _ in job.outputs]
+    began = warm = time.monotonic()
+    done = 0
+    results = job.run_all(numbers)
+    for _, (made, _) in results:
+        done += 1
+        now = time.monotonic()
+        if done <= workers < count:  # the first pass of each builds what the others use
+            warm = now
+        for kept, (data, _) in zip(pieces, made, strict=True):
+            kept.append(data)
+        if now - began > _SECONDS:
+            break
+    results.close()
+    timed = done - workers if done > workers else done
+    tiles = total * (time.monotonic() - (warm if done > workers else began)) / timed
+    size, finishing = 0.0, 0.0
+    for output, kept in zip(job.outputs, pieces, strict=True):
+        meta = output.meta
+        share, seconds = compressed_share(_mosaic(kept), meta.dtype)
+        raw = meta.width * meta.height * meta.count * np.dtype(meta.dtype).itemsize
+        size += raw * share * 4 / 3 + (meta.width * meta.height / 64 if meta.mask else 0)  # with overviews
+        finishing += raw * seconds
+    return Forecast(job.plan, _START + tiles + finishing, round(size), done)
+
+
+def _mosaic(pieces: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Pieces ``[C, h, w]`` side by side, near a square; those at the edges of the scene are left out."""
+    largest = max(piece.shape for piece in pieces)
+    whole = [piece for piece in pieces if piece.shape == largest]
+    across = math.isqrt(len(whole))
+    rows = [whole[i : i + across] for i in range(0, len(whole) - across + 1, across)]
+    return np.concatenate([np.concatenate(row, axis=2) for row in rows], axis=1)
