@@ -73,9 +73,8 @@ def run(folder: Path, job: dict[str, object]) -> dict[str, float]:
     seconds = time.perf_counter() - began
     if status:
         raise SystemExit("geomoe upscale failed")
-    disk = sum(
-        (folder / name).stat().st_size for name in ("out.tif", "experts.tif") if (folder / name).exists()
-    )
+    files = [folder / name for name in ("out.tif", "experts.tif")]
+    disk = sum(path.stat().st_size for path in files if path.exists())
     took = {"time": seconds, "memory": usage.ru_maxrss * 1024, "disk": disk}
     return {
         **{f"{what}_ratio": round(told[what] / took[what], 2) for what in took},

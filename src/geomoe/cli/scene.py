@@ -102,7 +102,7 @@ def _forecast_lines(forecast: Forecast) -> list[str]:
         *(f"note     {note}" for note in plan.notes),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, {plan.passes} runs of the model",
         f"time     about {in_time(forecast.seconds)}, tiles done at a time: {plan.workers}",
-        f"memory   about {in_bytes(plan.memory_bytes)}",
+        f"memory   about {in_bytes(forecast.memory_bytes)}",
         f"disk     about {in_bytes(forecast.output_bytes)} when done, "
         f"{in_bytes(plan.scratch_bytes + forecast.output_bytes)} while it runs "
         f"(at most {in_bytes(plan.scratch_bytes + plan.output_bytes)})",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomoe.pipeline.job import Job, open_job
+from geomoe.pipeline.memory import forget_peak, peak_memory
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.cog import compressed_share
@@ -32,12 +33,15 @@ class Forecast:
     Attributes:
         plan: of the job.
         seconds: that the job will take.
+        memory_bytes: the most that this process took for the tiles, others beside them included; the plan's
+            estimate where the system does not tell.
         output_bytes: of the finished files.
         tried: tiles that this was learned from.
     """
 
     plan: UpscalePlan
     seconds: float
+    memory_bytes: int
     output_bytes: int
     tried: int
 
@@ -73,6 +77,7 @@ def _forecast(job: Job) -> Forecast:
     # From the middle of as many equal parts of the scene.
     numbers = [(2 * i + 1) * total // (2 * count) for i in range(count)]
     pieces: list[list[NDArray[np.generic]]] = [[] for _ in job.outputs]
+    forget_peak()
     began = warm = time.monotonic()
     done = 0
     results = job.run_all(numbers)
@@ -86,6 +91,7 @@ def _forecast(job: Job) -> Forecast:
         if now - began > _SECONDS:
             break
     results.close()
+    memory = peak_memory() or job.plan.memory_bytes
     timed = done - workers if done > workers else done
     tiles = total * (time.monotonic() - (warm if done > workers else began)) / timed
     size, finishing = 0.0, 0.0
@@ -95,7 +101,7 @@ def _forecast(job: Job) -> Forecast:
         raw = meta.width * meta.height * meta.count * np.dtype(meta.dtype).itemsize
         size += raw * share * 4 / 3 + (meta.width * meta.height / 64 if meta.mask else 0)  # with overviews
         finishing += raw * seconds
-    return Forecast(job.plan, _START + tiles + finishing, round(size), done)
+    return Forecast(job.plan, _START + tiles + finishing, memory, round(size), done)
 
 
 def _mosaic(pieces: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

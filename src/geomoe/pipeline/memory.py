@@ -11,7 +11,7 @@ import torch
 from geomoe.errors import GeomoeError
 from geomoe.raster.target import in_bytes
 
-__all__ = ["available_memory", "fitting_workers"]
+__all__ = ["available_memory", "fitting_workers", "forget_peak", "peak_memory"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _UNKNOWN = 4 * 2**30
@@ -29,6 +29,20 @@ def available_memory() -> int:
         used = int((_CGROUP / "memory.current").read_text())
         free = min(free, max(0, int((_CGROUP / "memory.max").read_text()) - used))
     return free
+
+
+def forget_peak() -> None:
+    """Begin anew to note the most memory that this process takes; does nothing elsewhere than on Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process took since :func:`forget_peak`; None elsewhere than on Linux."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    return None
 
 
 def fitting_workers(idle: int, each: int, tiles: int, device: torch.device, budget: int | None) -> int:
