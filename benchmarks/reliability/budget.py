@@ -22,14 +22,22 @@ from common import write_scene
 
 JOBS: tuple[dict[str, object], ...] = (
     {"model": "mfg_hmoe_light", "scale": 4, "size": 1024, "dtype": "uint8", "bands": 3},
-    {"model": "mfg_hmoe_light", "scale": 2, "size": 1500, "dtype": "uint16", "bands": 4, "tile": 128},
+    {"model": "mfg_hmoe_light", "scale": 2, "size": 700, "dtype": "uint16", "bands": 4, "tile": 128},
     {"model": "mfg_hmoe_light", "scale": 4, "size": 700, "dtype": "float32", "bands": 1, "tile": 64},
-    {"model": "mfg_hmoe_light", "scale": 2, "size": 1024, "dtype": "uint8", "bands": 3, "memory": "700MB"},
+    {
+        "model": "mfg_hmoe_light",
+        "scale": 2,
+        "size": 700,
+        "dtype": "uint8",
+        "bands": 3,
+        "tile": 128,
+        "memory": "700MB",
+    },
     {"model": "mfg_hmoe_light", "scale": 4, "size": 900, "dtype": "int16", "bands": 3, "experts": True},
-    {"model": "mfg_hmoe_light", "scale": 2, "size": 800, "dtype": "uint16", "bands": 10, "tile": 128},
+    {"model": "mfg_hmoe_light", "scale": 2, "size": 500, "dtype": "uint16", "bands": 10, "tile": 128},
     {"model": "mfg_hmoe_light", "scale": 4, "size": 600, "dtype": "uint8", "bands": 4, "tile": 32},
-    {"model": "mfg_hmoe_light", "scale": 2, "size": 3000, "dtype": "uint8", "bands": 3, "tile": 128},
-)
+    {"model": "mfg_hmoe_light", "scale": 2, "size": 1500, "dtype": "uint8", "bands": 3},
+)  # fmt: skip
 UNITS = {"MB": 1e6, "GB": 1e9, "s": 1, "min": 60, "h": 3600}
 
 

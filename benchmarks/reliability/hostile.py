@@ -2,9 +2,9 @@
 
     python benchmarks/reliability/hostile.py [--json]
 
-Each case is ``geomoe upscale`` in a process of its own. It has to end with our one line of error and status 1,
-within its time, without a byte of a secret file in what it wrote or said; a server on this machine counts the
-connections that are made to it.
+Each case is ``geomoe upscale`` in a process of its own. It has to end with our one line of error and status
+1, within its time, without a byte of a secret file in what it wrote or said; a server on this machine counts
+the connections that are made to it.
 """
 
 from __future__ import annotations
@@ -283,7 +283,8 @@ WEIGHTS: dict[str, Callable[[Path, Path], object]] = {
 
 TARGETS = (
     "http://{at}/dst.tif", "/vsicurl/http://{at}/dst.tif", "/vsimem/dst.tif",
-    "/vsizip/{folder}/a.zip/dst.tif", "s3://bucket/dst.tif", "/dev/full", "{folder}/none/dst.tif", "{folder}", "{folder}/secret.txt",
+    "/vsizip/{folder}/a.zip/dst.tif", "s3://bucket/dst.tif", "/dev/full", "{folder}/none/dst.tif",
+    "{folder}", "{folder}/secret.txt",
     "{folder}/\0dst.tif", "{good}",
 )  # fmt: skip
 

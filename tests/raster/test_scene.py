@@ -272,3 +272,34 @@ def test_a_jpeg_2000_cut_short_is_one_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(GeomoeError, match=r"scene\.jp2"), open_scene(path) as scene:
         scene.read(Window(0, 0, 64, 64), (1, 2, 3))
+
+
+def _jp2(path: Path) -> bytes:
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", width=40, height=33, count=3, dtype="uint8", QUALITY=100
+    ) as file:
+        file.write(pixels(3, 33, 40, "uint8"))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 400, 2**32 - 1])
+def test_damaged_boxes_of_a_jpeg_2000_are_not_given_to_gdal(tmp_path: Path, length: int) -> None:
+    """With a length of 0 inside another box, GDAL 3.10 goes round for ever."""
+    data = bytearray(_jp2(tmp_path / "a.jp2"))
+    with open_scene(tmp_path / "a.jp2") as scene:
+        assert (scene.width, scene.height, scene.count) == (40, 33, 3)
+    colours = data.index(b"colr") - 4
+    data[colours : colours + 4] = length.to_bytes(4, "big")
+    (tmp_path / "a.jp2").write_bytes(data)
+    with (
+        pytest.raises(GeomoeError, match="not a JPEG 2000 whose parts are in order"),
+        open_scene(tmp_path / "a.jp2"),
+    ):
+        pass
+
+
+def test_a_bare_code_stream_is_a_jpeg_2000(tmp_path: Path) -> None:
+    data = _jp2(tmp_path / "a.jp2")
+    (tmp_path / "b.jp2").write_bytes(data[data.index(b"\xff\x4f\xff\x51") :])
+    with open_scene(tmp_path / "b.jp2") as scene:
+        assert (scene.width, scene.count) == (40, 3)

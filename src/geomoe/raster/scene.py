@@ -24,6 +24,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.env import gdal_env, gdal_errors
+from geomoe.raster.jpeg2000 import check_boxes
 from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, local_raster
 
 __all__ = ["DTYPES", "Scene", "Validity", "open_scene"]
@@ -133,6 +134,8 @@ def open_scene(path: str | os.PathLike[str]) -> Iterator[Scene]:
     """
     local, driver = local_raster(path)
     kind = "GeoTIFF" if driver == "GTiff" else "JPEG 2000"
+    if driver != "GTiff":
+        check_boxes(local)
     with gdal_env():
         with gdal_errors(f"{local.name} cannot be opened as a {kind}", f"expected a {kind}, check the file"):
             # "sharing" would hand the same GDAL handle to a scene that is opened twice.
