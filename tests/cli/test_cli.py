@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 import rasterio
@@ -13,6 +14,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from geomoe.cli.main import main
+from geomoe.cli.units import Bytes, in_time
 from geomoe.models import available_weights, list_models, read_card
 from geomoe.models.weights import save
 from tests.models.test_models import tiny
@@ -281,3 +283,22 @@ def test_unknown_attributes_of_the_package_are_errors():
 
     with pytest.raises(AttributeError, match="upscal"):
         geomoe.upscal  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4GB", 4 * 10**9), ("512MiB", 2**29), ("1.5g", 1_500_000_000), ("700 kb", 700_000), ("12", 12)],
+)
+def test_sizes_as_people_write_them(text, count):
+    assert Bytes().convert(text, None, None) == count
+
+
+@pytest.mark.parametrize("text", ["4XB", "", "GB", "-1GB", "0", "1e9GB"])
+def test_what_is_no_size(text):
+    with pytest.raises(click.BadParameter, match="expected one such as 4GB"):
+        Bytes().convert(text, None, None)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (80, "80 s"), (700, "12 min"), (9000, "2.5 h")])
+def test_times_as_people_read_them(seconds, said):
+    assert in_time(seconds) == said

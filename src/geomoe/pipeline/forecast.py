@@ -103,7 +103,7 @@ def _forecast(job: Job) -> Forecast:
         meta = output.meta
         share, seconds = compressed_share(_mosaic(kept), meta.dtype)
         raw = meta.width * meta.height * meta.count * np.dtype(meta.dtype).itemsize
-        size += raw * share * 4 / 3 + (meta.width * meta.height / 64 if meta.mask else 0)  # with overviews
+        size += raw * share + (meta.width * meta.height / 64 if meta.mask else 0)
         finishing += raw * seconds
     return Forecast(job.plan, _START + tiles + finishing, memory, round(size), done)
 

@@ -1,0 +1,46 @@
+"""The scripts whose figures are in the documentation, on a few cases each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "reliability"
+
+
+def _run(script: str, *args: object) -> dict[str, Any]:
+    command = [sys.executable, str(SCRIPTS / script), *map(str, args), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_killed_jobs_end_with_the_bytes_of_one_left_alone() -> None:
+    found = _run("kill.py", "--jobs", 2, "--size", 90)
+    assert (found["equal"], found["left_over"]) == (2, 0)
+    assert found["kills"] >= 6
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing() -> None:
+    found = _run("full_disk.py", "--points", 4)
+    assert (found["jobs"], found["errors"], found["wrong"]) == (8, 8, 0)
+
+
+def test_hostile_paths_and_files_are_refused() -> None:
+    found = _run("hostile.py")
+    assert found["cases"] == found["refused"] >= 60
+    assert found["leaks"] == found["connections"] == found["wrong"] == 0
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_mutated_inputs_are_errors_or_results(seed: int) -> None:
+    found = _run("fuzz.py", "--inputs", 120, "--seed", seed)
+    assert found["errors"] + found["results"] == found["inputs"]
+    assert found["crashes"] == found["hangs"] == found["other_errors"] == found["wrong"] == 0
+    assert min(found["errors"], found["results"]) > 5
