@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +12,7 @@ from geomoe.cli.progress import terminal_progress
 from geomoe.cli.units import Bytes, in_time
 
 if TYPE_CHECKING:
-    from geomoe.pipeline import Forecast
+    from geomoe.pipeline import Forecast, Outcome, Settings
 
 __all__ = ["info", "upscale"]
 
@@ -18,8 +20,20 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
 
 
 @click.command()
-@click.argument("src")
-@click.argument("dst")
+@click.argument("src", required=False)
+@click.argument("dst", required=False)
+@click.option("--manifest", metavar="CSV", help="Many scenes: a file with columns src,dst[,experts][,bands].")
+@click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Of a manifest: how often a scene that failed is tried again.",
+)
+@click.option(
+    "--report", metavar="PATH", help="Of a manifest: what became of each scene.  [default: CSV.report.csv]"
+)
 @click.option("--scale", type=int, default=4, show_default=True, help="Output pixels along one input pixel.")
 @click.option(
     "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
@@ -34,8 +48,12 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
 @click.option("--dry-run", is_flag=True, help="Try a few tiles, say what is needed, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace DST (and PATH) where it exists.")
 def upscale(
-    src: str,
-    dst: str,
+    src: str | None,
+    dst: str | None,
+    manifest: str | None,
+    processes: int | None,
+    retries: int,
+    report: str | None,
     scale: int,
     model: str,
     experts: str | None,
@@ -49,11 +67,19 @@ def upscale(
     """Super-resolve the GeoTIFF SRC into the cloud-optimised GeoTIFF DST.
 
     Grid, data type, range, validity, band names and tags of SRC are kept; the transform is finer by
-    the scale.
+    the scale. With --manifest, many scenes; what is done already is left as it is.
     """
     from geomoe import pipeline
     from geomoe.models import load
 
+    if manifest is not None:
+        if src or dst or experts or bands or dry_run:
+            raise click.UsageError("with --manifest, scenes, targets, experts and bands are its columns")
+        settings = pipeline.Settings(model, scale, tile, device, memory, overwrite)
+        _upscale_many(manifest, settings, processes, retries, report)
+        return
+    if src is None or dst is None:
+        raise click.UsageError("expected SRC and DST, or --manifest")
     loaded = load(model, scale)
     if dry_run:
         forecast = pipeline.forecast_upscale(
@@ -70,7 +96,7 @@ def upscale(
         )
         click.echo("\n".join(_forecast_lines(forecast)))
         return
-    report = pipeline.upscale(
+    done = pipeline.upscale(
         src,
         dst,
         model=loaded,
@@ -83,12 +109,40 @@ def upscale(
         overwrite=overwrite,
         progress=terminal_progress("tiles"),
     )
-    width, height = report.plan.output_size
-    for note in report.plan.notes:
+    width, height = done.plan.output_size
+    for note in done.plan.notes:
         click.echo(note)
-    click.echo(f"{report.output}: {width} x {height}, bands {', '.join(report.plan.names)}, by {loaded.name}")
-    if report.experts:
-        click.echo(f"{report.experts}: which expert drew each pixel")
+    click.echo(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {loaded.name}")
+    if done.experts:
+        click.echo(f"{done.experts}: which expert drew each pixel")
+
+
+def _upscale_many(
+    manifest: str, settings: Settings, processes: int | None, retries: int, report: str | None
+) -> None:
+    from geomoe import pipeline
+    from geomoe.errors import GeomoeError
+
+    tasks = pipeline.read_manifest(manifest)
+    place = Path(report or f"{manifest}.report.csv")
+    bar = terminal_progress("scenes")
+
+    def heard(outcome: Outcome) -> None:
+        bar.advance()
+        if outcome.status in ("failed", "busy"):
+            click.echo(f"{outcome.task.src}: {outcome.status}: {outcome.message}", err=True)
+
+    bar.start(len(tasks))
+    try:
+        outcomes = pipeline.upscale_many(tasks, settings, processes=processes, retries=retries, heard=heard)
+    finally:
+        bar.close()
+    pipeline.write_report(place, outcomes)
+    counts = Counter(outcome.status for outcome in outcomes)
+    said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    click.echo(f"{len(outcomes)} scenes: {said}; {place}")
+    if missing := counts["failed"] + counts["busy"]:
+        raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
 
 
 def _forecast_lines(forecast: Forecast) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geomoe.pipeline.describe import describe_scene
 from geomoe.pipeline.forecast import Forecast, forecast_upscale
+from geomoe.pipeline.many import Outcome, SceneTask, Settings, read_manifest, upscale_many, write_report
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.runner import Upscaler
@@ -13,7 +14,10 @@ from geomoe.pipeline.upscale import UpscaleReport, upscale
 __all__ = [
     "Box",
     "Forecast",
+    "Outcome",
     "Progress",
+    "SceneTask",
+    "Settings",
     "Tile",
     "Tiles",
     "UpscalePlan",
@@ -22,5 +26,8 @@ __all__ = [
     "describe_scene",
     "forecast_upscale",
     "plan_upscale",
+    "read_manifest",
     "upscale",
+    "upscale_many",
+    "write_report",
 ]

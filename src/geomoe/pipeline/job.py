@@ -22,14 +22,15 @@ from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.experts import BANDS, expert_layers
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
-from geomoe.pipeline.tiles import Tile, Tiles
+from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.work import Output, Piece, window_of
+from geomoe.raster.bands import select_bands
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import Scene, open_scene
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
-__all__ = ["Job", "open_job"]
+__all__ = ["Job", "is_made", "open_job"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Job:
             "model": self.model.name,
             "contract": asdict(self.model.contract),
             "tile": self.plan.tile,
-            "outputs": [output.target.path.name for output in self.outputs],
+            "outputs": len(self.outputs),
             "version": _version(),
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
@@ -150,7 +151,7 @@ def open_job(
     with open_scene(src) as scene:
         plan, targets = prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)
         radiometry, valid_share = _look(scene, plan.bands)
-        metas = output_metadata(scene, plan.bands, model, experts is not None, _tags(model, radiometry))
+        metas = output_metadata(scene, plan.bands, model, experts is not None, _tags(model, plan, radiometry))
         yield Job(
             scene=scene,
             plan=plan,
@@ -172,14 +173,52 @@ def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
     return decide_radiometry(scene.dtype, sample), sample.valid_share
 
 
-def _tags(model: Upscaler, radiometry: Radiometry) -> Mapping[str, str]:
+def is_made(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    model: Upscaler,
+    bands: str | Sequence[str | int] | None,
+    tile: int | None,
+) -> bool:
+    """Whether ``dst`` was made from ``src``, as it is, by these weights with these settings.
+
+    By what its tags say, and as for ``src`` by the times of both files: none of them is read whole.
+
+    Raises:
+        GeomoeError: as `open_job` for a scene that cannot be used.
+    """
+    try:
+        if os.stat(src).st_mtime_ns >= os.stat(dst).st_mtime_ns:
+            return False
+    except OSError:
+        return False
+    with open_scene(src) as scene:
+        chosen = select_bands(scene, bands, model.contract.bands)
+    try:
+        with open_scene(dst) as made:
+            tags = made.tags
+    except GeomoeError:
+        return False
+    wanted = _settings(model, chosen, tile_side(model.contract, tile))
+    return all(tags.get(name) == value for name, value in wanted.items())
+
+
+def _settings(model: Upscaler, bands: Sequence[int], tile: int) -> dict[str, str]:
+    return {
+        "GEOMOE_WEIGHTS": model.hash,
+        "GEOMOE_SCALE": json.dumps(model.contract.scale),
+        "GEOMOE_BANDS": json.dumps(bands),
+        "GEOMOE_TILE": json.dumps(tile),
+    }
+
+
+def _tags(model: Upscaler, plan: UpscalePlan, radiometry: Radiometry) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
     version = _version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
-        "GEOMOE_WEIGHTS": model.hash,
-        "GEOMOE_SCALE": json.dumps(model.contract.scale),
+        **_settings(model, plan.bands, plan.tile),
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }

@@ -91,7 +91,7 @@ def compressed_share(data: NDArray[np.generic], dtype: str) -> tuple[float, floa
 
 
 def _trial(data: NDArray[np.generic], dtype: str) -> tuple[float, float, float]:
-    """Of a compressed file in memory: its bytes, seconds to write and to read it, over bytes of its pixels."""
+    """Of a compressed file in memory: bytes, seconds to write and to read, over bytes of its pixels."""
     bands, height, width = data.shape
     with gdal_env(), MemoryFile() as file:
         began = time.perf_counter()

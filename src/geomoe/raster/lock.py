@@ -10,7 +10,11 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["locked"]
+__all__ = ["BusyError", "locked"]
+
+
+class BusyError(GeomoeError):
+    """Another process is at it."""
 
 
 @contextmanager
@@ -24,7 +28,8 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
         busy: what to say where another process holds it.
 
     Raises:
-        GeomoeError: ``busy``, or a folder that cannot be made.
+        BusyError: with ``busy``.
+        GeomoeError: a folder that cannot be made.
     """
     handle = _take(folder, busy)
     try:
@@ -49,7 +54,7 @@ def _take(folder: Path, busy: str) -> int:
                 return handle
         except BlockingIOError:
             os.close(handle)
-            raise GeomoeError(busy) from None
+            raise BusyError(busy) from None
         os.close(handle)
 
 

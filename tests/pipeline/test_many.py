@@ -1,0 +1,147 @@
+"""Many scenes: none of them stands in the way of another."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from geomoe import create_model
+from geomoe.errors import GeomoeError
+from geomoe.models.weights import save
+from geomoe.pipeline import Outcome, SceneTask, Settings, read_manifest, upscale, upscale_many, write_report
+from geomoe.raster.lock import locked
+from tests.models.test_weights import card_of
+from tests.scenes import left_over, pixels, write_scene
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    torch.manual_seed(0)
+    model = create_model("edsr", scale=2, width=4, blocks=1)
+    save(tmp_path / "tiny.safetensors", model, replace(card_of(model), model="edsr"))
+    return Settings(str(tmp_path / "tiny.safetensors"), scale=2, tile=16, device="cpu")
+
+
+def _scene(folder: Path, name: str, side: int = 40) -> SceneTask:
+    write_scene(folder / f"{name}.tif", pixels(3, side, side, "uint16", seed=ord(name)))
+    return SceneTask(str(folder / f"{name}.tif"), str(folder / "out" / f"{name}.tif"))
+
+
+def test_what_can_be_done_is_done_and_told(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    good, stands, busy, changed = (_scene(tmp_path, name) for name in "abcd")
+    write_scene(tmp_path / "out" / "b.tif", pixels(3, 8, 8, "uint8"))
+    upscale(changed.src, changed.dst, model=settings.model, scale=2, tile=16)
+    upscale(good.src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
+    missing = SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "none.tif"))
+    tasks = [good, stands, missing, busy, changed]
+    told: list[Outcome] = []
+    with locked(tmp_path / "out" / ".c.tif.geomoe", "busy"):
+        found = upscale_many(tasks, settings, processes=2, heard=told.append)
+    assert [outcome.task for outcome in found] == tasks
+    assert [outcome.status for outcome in found] == ["done", "failed", "failed", "busy", "there"]
+    assert [outcome.attempts for outcome in found] == [1, 2, 2, 1, 1]
+    assert "exists already" in found[1].message
+    assert "does not exist" in found[2].message
+    assert sorted(told, key=lambda o: tasks.index(o.task)) == found
+    assert Path(good.dst).read_bytes() == (tmp_path / "alone.tif").read_bytes()
+
+    time.sleep(0.01)
+    write_scene(Path(changed.src), pixels(3, 40, 40, "uint16", seed=9))
+    again = upscale_many([good, busy, changed], settings, processes=1, retries=0)
+    assert [outcome.status for outcome in again] == ["there", "done", "failed"], (
+        "a newer scene is another job"
+    )
+    over = upscale_many([changed], Settings(**{**vars(settings), "overwrite": True}), processes=1)
+    assert [outcome.status for outcome in over] == ["done"]
+
+
+def test_other_settings_are_another_job(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    task = _scene(tmp_path, "a")
+    upscale(task.src, task.dst, model=settings.model, scale=2, tile=16, bands="1,2")
+    (found,) = upscale_many([task], settings, retries=0)
+    assert (found.status, "exists already" in found.message) == ("failed", True)
+
+
+def test_a_process_that_is_killed_is_replaced_and_its_scene_gone_on_with(
+    tmp_path: Path, settings: Settings
+) -> None:
+    (tmp_path / "out").mkdir()
+    task = _scene(tmp_path, "a", side=700)
+    other = _scene(tmp_path, "b")
+    found: list[Outcome] = []
+    thread = threading.Thread(target=lambda: found.extend(upscale_many([task, other], settings, processes=1)))
+    thread.start()
+    journal = tmp_path / "out" / ".a.tif.geomoe" / "journal"
+    while thread.is_alive() and not (journal.exists() and journal.stat().st_size > 100):
+        time.sleep(0.01)
+    (child,) = multiprocessing.active_children()
+    os.kill(child.pid or 0, signal.SIGKILL)
+    thread.join()
+    assert [outcome.status for outcome in found] == ["done", "done"]
+    assert found[0].attempts == 2
+    assert found[0].resumed > 0
+    upscale(task.src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
+    assert Path(task.dst).read_bytes() == (tmp_path / "alone.tif").read_bytes()
+    assert left_over(tmp_path / "out") == ["a.tif", "b.tif"]
+
+
+def test_manifests(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text('\ufeffdst,src,bands\nout/a.tif, a.tif ,"B04,B03"\n/x/b.tif,http://b.tif,\n')
+    assert read_manifest(path) == [
+        SceneTask(str(tmp_path / "a.tif"), str(tmp_path / "out" / "a.tif"), None, "B04,B03"),
+        SceneTask("http://b.tif", "/x/b.tif"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "columns ; expected src, dst"),
+        ("a,b\n", "columns a, b; expected src, dst"),
+        ("src,dst,model\n", "expected src, dst"),
+        ("src,dst\n", "names no scene"),
+        ("src,dst\na.tif,\n", "line 2: expected a value for src and dst"),
+        ("src,dst\na.tif,b.tif,c.tif\n", "line 2: expected a value"),
+        ("src,dst\na.tif,x.tif\nb.tif,./x.tif\n", "line 3: .* is the target of line 2"),
+        ("src,dst,experts\na.tif,x.tif,y.tif\nb.tif,y.tif,\n", "line 3: .* is the target of line 2"),
+        ("src,dst\na.tif,b.tif\0\n", "byte of zero|not a CSV"),
+    ],
+)
+def test_manifests_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(GeomoeError, match=said):
+        read_manifest(tmp_path / "m.csv")
+    with pytest.raises(GeomoeError, match="cannot be read"):
+        read_manifest(tmp_path / "none.csv")
+
+
+def test_a_report_has_a_line_for_every_scene(tmp_path: Path) -> None:
+    outcomes = [
+        Outcome(SceneTask("a", "b"), "done", 1.25, 3, 1),
+        Outcome(SceneTask("c", "d"), "failed", 0.1, 0, 2, 'with, "quotes"'),
+    ]
+    write_report(tmp_path / "r.csv", outcomes)
+    with (tmp_path / "r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[1]["message"] == 'with, "quotes"'
+    assert rows[0]["tiles_resumed"] == "3"
+    with pytest.raises(GeomoeError, match="give another --report"):
+        write_report(tmp_path / "none" / "r.csv", outcomes)
+
+
+def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(GeomoeError, match="none"):
+        upscale_many([SceneTask("a.tif", "b.tif")], Settings(str(tmp_path / "none.safetensors"), scale=2))
