@@ -302,3 +302,25 @@ def test_what_is_no_size(text):
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (80, "80 s"), (700, "12 min"), (9000, "2.5 h")])
 def test_times_as_people_read_them(seconds, said):
     assert in_time(seconds) == said
+
+
+@pytest.mark.parametrize("more", [[], ["--scheduler", "local"]])
+def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more):
+    (tmp_path / "m.csv").write_text(f"src,dst,experts\n{scene},out.tif,experts.tif\nnone.tif,none_x2.tif,\n")
+    args = ["upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights, "--processes", 1]
+    status, out, err = run(capsys, *args, "--retries", 0, *more)
+    assert status == 1
+    assert out == f"2 scenes: 1 done, 1 failed; {tmp_path / 'm.csv.report.csv'}\n"
+    assert err.splitlines()[-1].startswith("geomoe: error: 1 of 2 scenes were not made; see ")
+    assert "none.tif: failed: " in err
+    (tmp_path / "m.csv").write_text(f"src,dst,experts\n{scene},out.tif,experts.tif\n")
+    status, out, _ = run(capsys, *args, "--report", tmp_path / "r.csv")
+    assert (status, out) == (0, f"1 scenes: 1 there; {tmp_path / 'r.csv'}\n")
+    assert sorted(p.name for p in tmp_path.glob("*.tif")) == ["experts.tif", "out.tif", "scene.tif"]
+
+
+@pytest.mark.parametrize(
+    "args", [["a.tif"], [], ["--manifest", "m.csv", "a.tif"], ["--manifest", "m.csv", "--bands", "1"]]
+)
+def test_a_manifest_or_a_scene(capsys, args):
+    assert run(capsys, "upscale", *args)[0] == 2

@@ -17,7 +17,16 @@ import torch
 from geomoe import create_model
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import save
-from geomoe.pipeline import Outcome, SceneTask, Settings, read_manifest, upscale, upscale_many, write_report
+from geomoe.pipeline import (
+    Outcome,
+    SceneTask,
+    Settings,
+    cluster,
+    read_manifest,
+    upscale,
+    upscale_many,
+    write_report,
+)
 from geomoe.raster.lock import locked
 from tests.models.test_weights import card_of
 from tests.scenes import left_over, pixels, write_scene
@@ -145,3 +154,21 @@ def test_a_report_has_a_line_for_every_scene(tmp_path: Path) -> None:
 def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(GeomoeError, match="none"):
         upscale_many([SceneTask("a.tif", "b.tif")], Settings(str(tmp_path / "none.safetensors"), scale=2))
+
+
+def test_a_cluster_of_this_machine_does_the_same(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    tasks = [_scene(tmp_path, "a"), SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "n.tif"))]
+    found = upscale_many(tasks, settings, scheduler="local", processes=1)
+    assert [(outcome.status, outcome.attempts) for outcome in found] == [("done", 1), ("failed", 2)]
+    upscale(tasks[0].src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
+    assert Path(tasks[0].dst).read_bytes() == (tmp_path / "alone.tif").read_bytes()
+
+
+def test_a_scheduler_that_is_not_there_is_named(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.0)
+    monkeypatch.setattr(cluster, "_CONNECT", 0.2)
+    with pytest.raises(GeomoeError, match=r"scheduler tcp://127\.0\.0\.1:1 cannot be reached.*0 of 1 scenes"):
+        upscale_many([_scene(tmp_path, "a")], settings, scheduler="tcp://127.0.0.1:1")

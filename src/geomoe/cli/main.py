@@ -26,6 +26,7 @@ _COMMANDS = {
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
 _EXTRAS = {
+    "distributed": "dask",
     "jsonargparse": "train",
     "lightning": "train",
     "matplotlib": "demo",

@@ -25,6 +25,11 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
 @click.option("--manifest", metavar="CSV", help="Many scenes: a file with columns src,dst[,experts][,bands].")
 @click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time.")
 @click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a manifest: of a Dask scheduler; local for one made here.",
+)
+@click.option(
     "--retries",
     type=click.IntRange(0),
     default=1,
@@ -52,6 +57,7 @@ def upscale(
     dst: str | None,
     manifest: str | None,
     processes: int | None,
+    scheduler: str | None,
     retries: int,
     report: str | None,
     scale: int,
@@ -76,7 +82,7 @@ def upscale(
         if src or dst or experts or bands or dry_run:
             raise click.UsageError("with --manifest, scenes, targets, experts and bands are its columns")
         settings = pipeline.Settings(model, scale, tile, device, memory, overwrite)
-        _upscale_many(manifest, settings, processes, retries, report)
+        _upscale_many(manifest, settings, processes, scheduler, retries, report)
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
@@ -118,7 +124,12 @@ def upscale(
 
 
 def _upscale_many(
-    manifest: str, settings: Settings, processes: int | None, retries: int, report: str | None
+    manifest: str,
+    settings: Settings,
+    processes: int | None,
+    scheduler: str | None,
+    retries: int,
+    report: str | None,
 ) -> None:
     from geomoe import pipeline
     from geomoe.errors import GeomoeError
@@ -134,7 +145,9 @@ def _upscale_many(
 
     bar.start(len(tasks))
     try:
-        outcomes = pipeline.upscale_many(tasks, settings, processes=processes, retries=retries, heard=heard)
+        outcomes = pipeline.upscale_many(
+            tasks, settings, processes=processes, scheduler=scheduler, retries=retries, heard=heard
+        )
     finally:
         bar.close()
     pipeline.write_report(place, outcomes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from geomoe.pipeline.describe import describe_scene
 from geomoe.pipeline.forecast import Forecast, forecast_upscale
-from geomoe.pipeline.many import Outcome, SceneTask, Settings, read_manifest, upscale_many, write_report
+from geomoe.pipeline.manifest import Outcome, SceneTask, Settings, read_manifest, write_report
+from geomoe.pipeline.many import upscale_many
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.runner import Upscaler

@@ -1,0 +1,116 @@
+"""Many scenes by the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+from distributed import Client, LocalCluster, as_completed
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from geomoe.errors import GeomoeError
+from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.one import do_scene
+
+__all__ = ["by_dask"]
+
+_PATIENCE = 120.0
+"""Seconds to wait for a scheduler that is gone, or for whoever is at a scene."""
+_CONNECT = 10.0
+"""Seconds for one try to reach it."""
+_LOST = (CommClosedError, OSError, TimeoutError, asyncio.CancelledError)
+
+
+def by_dask(
+    tasks: Sequence[SceneTask],
+    settings: Settings,
+    scheduler: str,
+    processes: int,
+    retries: int,
+    heard: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """As `upscale_many`, by the workers of a cluster; one of this machine where ``scheduler`` is ``local``.
+
+    A scheduler that goes away is waited for, and told anew of what is not done: what its workers had done by
+    then is found done, and what they had begun is gone on with.
+
+    Raises:
+        GeomoeError: a scheduler that cannot be reached.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # else it prints every connection it lost
+    if scheduler != "local":
+        return _by_scheduler(tasks, settings, scheduler, retries, heard)
+    with LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None) as cluster:
+        return _by_scheduler(tasks, settings, cluster.scheduler_address, retries, heard)
+
+
+def _by_scheduler(
+    tasks: Sequence[SceneTask],
+    settings: Settings,
+    scheduler: str,
+    retries: int,
+    heard: Callable[[Outcome], None],
+) -> list[Outcome]:
+    found: dict[int, Outcome] = {}
+    attempts = dict.fromkeys(range(len(tasks)), 0)
+    until = time.monotonic() + _PATIENCE
+    while missing := [number for number in attempts if number not in found]:
+        before = len(found)
+        try:
+            with Client(scheduler, timeout=_CONNECT, set_as_default=False) as client:
+                _ask(client, tasks, settings, missing, attempts, retries, until, found, heard)
+        except _LOST as error:
+            if len(found) > before:
+                until = time.monotonic() + _PATIENCE
+            if time.monotonic() > until:
+                raise GeomoeError(
+                    f"the Dask scheduler {scheduler} cannot be reached: {error}; {len(found)} of "
+                    f"{len(tasks)} scenes were done, the same command goes on"
+                ) from error
+            time.sleep(1)
+    return [found[number] for number in range(len(tasks))]
+
+
+def _ask(
+    client: Client,
+    tasks: Sequence[SceneTask],
+    settings: Settings,
+    missing: Sequence[int],
+    attempts: dict[int, int],
+    retries: int,
+    until: float,
+    found: dict[int, Outcome],
+    heard: Callable[[Outcome], None],
+) -> None:
+    def submit(number: int) -> object:
+        attempts[number] += 1
+        return client.submit(do_scene, tasks[number], settings, key=f"geomoe-{number}-{uuid4()}", pure=False)
+
+    futures = {submit(number): number for number in missing}
+    ended = as_completed(list(futures), loop=client.loop)
+    for future in ended:
+        number = futures.pop(future)
+        if future.status == "cancelled":  # by a scheduler that is gone
+            raise CommClosedError("its connection was lost")
+        try:
+            outcome = future.result()
+        except KilledWorker:
+            outcome = Outcome(tasks[number], "failed", message="the workers that had it were killed")
+        again = outcome.status == "failed" and attempts[number] <= retries
+        # A worker that lost its scheduler may still be at it for a while.
+        if outcome.status == "busy" and time.monotonic() < until:
+            attempts[number] -= 1
+            time.sleep(1)
+            again = True
+        if again:
+            new = submit(number)
+            futures[new] = number
+            ended.add(new)
+            continue
+        found[number] = replace(outcome, attempts=attempts[number])
+        heard(found[number])

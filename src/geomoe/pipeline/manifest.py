@@ -1,0 +1,134 @@
+"""Lists of scenes, and what became of them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from geomoe.errors import GeomoeError
+
+__all__ = ["Outcome", "SceneTask", "Settings", "read_manifest", "write_report"]
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """One line of a manifest.
+
+    Attributes:
+        src, dst: the scene, and where the result goes.
+        experts: where the map of experts goes, if anywhere.
+        bands: names or 1-based numbers with commas; all if ``None``.
+    """
+
+    src: str
+    dst: str
+    experts: str | None = None
+    bands: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all scenes; see `upscale`. ``memory`` is for all processes together."""
+
+    model: str = "mfg_hmoe_light"
+    scale: int = 4
+    tile: int | None = None
+    device: str = "auto"
+    memory: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene.
+
+    Attributes:
+        task: the line of the manifest.
+        status: ``done``; ``there``: made before from this scene with these settings; ``busy``: another
+            process is at it; ``failed``.
+        seconds: of the last attempt.
+        resumed: tiles that an earlier process had done.
+        attempts: how often it was tried.
+        message: the error, in one line.
+    """
+
+    task: SceneTask
+    status: Literal["done", "there", "busy", "failed"]
+    seconds: float = 0.0
+    resumed: int = 0
+    attempts: int = 1
+    message: str = ""
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
+    """The scenes of a CSV file with a header: ``src,dst`` and, where wanted, ``experts`` and ``bands``.
+
+    Relative paths are relative to the folder of the file.
+
+    Raises:
+        GeomoeError: no such file, another header, a line without ``src`` or ``dst``, or two with one target.
+    """
+    path = Path(path)
+    known = [field.name for field in fields(SceneTask)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = reader.fieldnames or []
+            if not {"src", "dst"} <= {*header} <= {*known}:
+                raise GeomoeError(
+                    f"{path} has columns {', '.join(header)}; expected src, dst[, experts][, bands]"
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise GeomoeError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise GeomoeError(f"{path} is not a CSV file: {error}; expected a header src,dst") from error
+    tasks: list[SceneTask] = []
+    targets: dict[str, int] = {}
+    for line, row in rows:
+        given = {
+            name: value.strip() for name, value in row.items() if isinstance(value, str) and value.strip()
+        }
+        if None in row or not {"src", "dst"} <= {*given}:
+            raise GeomoeError(
+                f"{path}, line {line}: expected a value for src and dst, and none beyond the header"
+            )
+        for name in ("src", "dst", "experts"):
+            if name in given and "://" not in given[name] and not given[name].startswith("/vsi"):
+                given[name] = str(path.parent / given[name])
+        if any("\0" in value for value in given.values()):
+            raise GeomoeError(f"{path}, line {line}: holds a byte of zero; expected text")
+        for target in (given["dst"], given.get("experts")):
+            if target is not None and targets.setdefault(os.path.realpath(target), line) != line:
+                raise GeomoeError(
+                    f"{path}, line {line}: {target} is the target of line {targets[os.path.realpath(target)]}"
+                )
+        tasks.append(SceneTask(**given))
+    if not tasks:
+        raise GeomoeError(f"{path} names no scene; expected lines src,dst below the header")
+    return tasks
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write a CSV file with a line for every scene.
+
+    Raises:
+        GeomoeError: if it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["src", "dst", "status", "attempts", "seconds", "tiles_resumed", "message"])
+            for o in outcomes:
+                writer.writerow(
+                    [o.task.src, o.task.dst, o.status, o.attempts, f"{o.seconds:.1f}", o.resumed, o.message]
+                )
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise GeomoeError(f"{path} cannot be written: {error.strerror}; give another --report") from error
