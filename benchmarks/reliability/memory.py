@@ -2,9 +2,9 @@
 
     python benchmarks/reliability/memory.py [--sides 2048,8192,16384] [--sentinel2] [--json]
 
-Each scene is made, 16-bit with one band, and upscaled twice as large by a tiny model in a process of its own; its
-peak is what the system reports for it, Python and libraries included. ``--sentinel2`` does 10980 x 10980
-pixels of four bands.
+Each scene is made, 16-bit with one band, and upscaled to twice its side by a tiny model, in a process of its
+own; its peak is what the system reports for it, Python and libraries included. ``--sentinel2`` does 10980 x
+10980 pixels of four bands.
 """
 
 from __future__ import annotations
