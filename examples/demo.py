@@ -86,7 +86,7 @@ def palette(sizes: list[int]) -> list[list[NDArray[np.float64]]]:
 
 def expert_picture(path: Path) -> tuple[NDArray[np.float64], list[Patch]]:
     """An expert map in colour, ``[H, W, 3]``, and its legend with each expert's share of the pixels."""
-    groups, members, _ = read(path).astype(int)
+    groups, members, *_ = read(path).astype(int)
     with rasterio.open(path) as file:
         legend = json.loads(file.tags()["GEOMOE_LEGEND"])
     described = legend["groups"]

@@ -69,10 +69,10 @@ def test_upscale_writes_the_scene_and_the_map(capsys, scene, weights, tmp_path):
         assert file.transform.almost_equals(from_origin(500_000, 4_000_000, 5, 5))
     with rasterio.open(experts) as file:
         assert (file.width, file.height) == (30, 20)
-        group, expert, confidence = file.read()
+        group, expert, confidence, entropy = file.read()
         assert set(np.unique(group)) <= {1, 2}
         assert set(np.unique(expert)) <= {1, 2}
-        assert confidence.min() >= 1
+        assert min(confidence.min(), entropy.min()) >= 1
         assert json.loads(file.tags()["GEOMOE_LEGEND"])["groups"][1]["kernel_size"] == 3
     assert "60 x 40" in said
     assert "tiles 1/1" in heard, "plain lines where the output is no terminal"

@@ -799,3 +799,13 @@ def test_the_best_come_first_and_of_equals_the_first(experts, k):
     assert torch.equal(best, wanted)
     lost = torch.full((2, experts), torch.nan)
     assert 0 <= int(top(lost, 1).min()) <= int(top(lost, 1).max()) < experts  # of nothing, some expert
+
+
+def test_entropy_is_a_share_of_the_most_there_can_be():
+    p = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1, 0, 0, 0], [0.5, 0.5, 0, 0]])
+    best = p.topk(1)
+    plan = RoutingPlan(best.indices, best.values, p, p.log(), (4,), (3,))
+    assert plan.entropy.tolist() == pytest.approx([1, 0, 0.5])
+    one = torch.ones(2, 1)
+    alone = RoutingPlan(torch.zeros(2, 1, dtype=torch.long), one, one, one.log(), (1,), (2,))
+    assert alone.entropy.tolist() == [0, 0]

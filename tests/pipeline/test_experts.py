@@ -76,7 +76,7 @@ def test_one_choice_for_an_image_is_that_of_the_whole_tile(tmp_path):
     src = write_scene(tmp_path / "s.tif", pixels(3, 20, 30, "uint8"))
     model = loaded("swin2_mose")
     upscale(src, tmp_path / "d.tif", model=model, scale=2, experts=tmp_path / "e.tif", tile=16)
-    legend, (group, expert, confidence) = legend_of(tmp_path / "e.tif")
+    legend, (group, expert, confidence, _) = legend_of(tmp_path / "e.tif")
     assert legend["unit"].startswith("tile: one choice for all")
     assert legend["layer"].startswith("the last of 3 ")
     assert legend["groups"] == [{"group": 1, "experts": 2}]

@@ -180,17 +180,19 @@ def test_expert_map(src: Path, dst: Path, tmp_path: Path) -> None:
     report = upscale(src, dst, model=nearest(4), scale=4, experts=tmp_path / "experts.tif")
     assert report.experts == tmp_path / "experts.tif"
     with rasterio.open(src) as scene, rasterio.open(tmp_path / "experts.tif") as experts:
-        assert (experts.width, experts.height, experts.dtypes) == (45, 37, ("uint8",) * 3)
+        assert (experts.width, experts.height, experts.dtypes) == (45, 37, ("uint8",) * 4)
         assert tuple(experts.transform) == pytest.approx(tuple(scene.transform), rel=1e-15)
         assert experts.crs == scene.crs
-        assert experts.descriptions == ("group", "expert", "confidence")
-        assert (experts.nodata, experts.scales[2]) == (0, 1 / 255)
-        group, member, confidence = experts.read()
+        assert experts.descriptions == ("group", "expert", "confidence", "entropy")
+        assert (experts.nodata, experts.scales[2:]) == (0, (1 / 255, 1 / 255))
+        group, member, confidence, entropy = experts.read()
         assert np.array_equal(experts.dataset_mask(), scene.dataset_mask())
         assert '"kernel_size": 3' in experts.tags()["GEOMOE_LEGEND"]
     valid = group > 0
     assert np.array_equal(valid, member > 0)
     assert np.array_equal(valid, confidence > 0)
+    assert np.array_equal(valid, entropy > 0)
+    assert np.corrcoef(entropy[valid], confidence[valid])[0, 1] < -0.5
     # Brighter pixels have later experts: (1, 1) (1, 2) (2, 1) (2, 2) (2, 3).
     place = np.where(group == 1, member, 2 + member)[:20, 20:]
     bright = data[0, :20, 20:]

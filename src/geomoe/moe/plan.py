@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -95,6 +96,12 @@ class RoutingPlan:
     def confidence(self) -> Tensor:
         """``[N]`` probability of the first choice, in [0, 1]."""
         return self.probabilities.gather(1, self.experts[:, :1]).squeeze(1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """``[N]`` entropy of each row's belief over ln E: 0 where it is sure, 1 where all are alike."""
+        p = self.probabilities.detach()
+        return -torch.xlogy(p, p).sum(1) / math.log(max(2, p.shape[1]))
 
     @property
     def main(self) -> Tensor:

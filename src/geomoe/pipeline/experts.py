@@ -27,7 +27,7 @@ __all__ = [
     "unit_of",
 ]
 
-BANDS = ("group", "expert", "confidence")
+BANDS = ("group", "expert", "confidence", "entropy")
 _MOST = 255
 _SIDE = 8
 
@@ -93,7 +93,7 @@ def kernel_sizes(upscaler: Upscaler, plan: RoutingPlan) -> tuple[int, ...] | Non
 
 
 def expert_metadata(scene: Scene, upscaler: Upscaler, tags: Mapping[str, str]) -> CogMetadata:
-    """Metadata of an expert map: the source's grid, three uint8 bands, 0 where the source is not valid.
+    """Metadata of an expert map: the source's grid, four uint8 bands, 0 where the source is not valid.
 
     Raises:
         GeomoeError: for a model that routes nothing, or nothing that can be shown on pixels.
@@ -106,6 +106,7 @@ def expert_metadata(scene: Scene, upscaler: Upscaler, tags: Mapping[str, str]) -
             "group": "first choice, 1..groups",
             "expert": "first choice, its place in the group, 1..experts",
             "confidence": "probability of the first choice, 1..255 for 0..1",
+            "entropy": "of the belief over all experts, as a share of the most there can be, 1..255 for 0..1",
         },
         "choices": plan.top_k,
         "groups": [
@@ -123,14 +124,14 @@ def expert_metadata(scene: Scene, upscaler: Upscaler, tags: Mapping[str, str]) -
         scene,
         dtype="uint8",
         descriptions=BANDS,
-        scales=(1.0, 1.0, 1 / 255),
+        scales=(1.0, 1.0, 1 / 255, 1 / 255),
         nodata=0,
         tags={**tags, "GEOMOE_LEGEND": json.dumps(legend, sort_keys=True)},
     )
 
 
 def expert_layers(trace: RoutingTrace, name: str, height: int, width: int) -> NDArray[np.uint8]:
-    """The three bands of the map for one tile, from the last layer that routed.
+    """The four bands of the map for one tile, from the last layer that routed.
 
     Args:
         trace: of a pass over one image of ``height`` x ``width`` pixels.
@@ -139,7 +140,7 @@ def expert_layers(trace: RoutingTrace, name: str, height: int, width: int) -> ND
         width: of the image.
 
     Returns:
-        ``[3, height, width]`` uint8: group, expert, confidence; none of them 0. One choice for the
+        ``[4, height, width]`` uint8: group, expert, confidence, entropy; none of them 0. One choice for the
         whole image is that of all its pixels.
 
     Raises:
@@ -166,8 +167,9 @@ def _last(trace: RoutingTrace, name: str, height: int, width: int) -> RoutingPla
 
 
 def _first(plan: RoutingPlan, band: str) -> NDArray[np.uint8]:
-    if band == "confidence":
-        share = np.rint(plan.confidence.float().cpu().numpy() * _MOST)
+    if band in ("confidence", "entropy"):
+        belief = plan.confidence if band == "confidence" else plan.entropy
+        share = np.rint(belief.float().cpu().numpy() * _MOST)
         shares: NDArray[np.uint8] = np.clip(share, 1, _MOST).astype(np.uint8)
         return shares
     chosen = plan.groups if band == "group" else plan.members
