@@ -15,6 +15,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -52,10 +53,8 @@ def main() -> None:
                 folder.mkdir()
                 with room(folder, limit) as setup:
                     status = attempt(src, folder, threads, setup)
-                    left = sorted(path.name for path in folder.iterdir())
-                for path in folder.iterdir():
-                    path.unlink()
-                folder.rmdir()
+                    left = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".geomoe"))
+                shutil.rmtree(folder)
                 right = status == 3 and not left
                 totals["jobs"] += 1
                 totals["errors" if right else "wrong"] += 1

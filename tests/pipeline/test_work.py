@@ -15,6 +15,7 @@ from geomoe.errors import GeomoeError
 from geomoe.pipeline import UpscaleReport, upscale
 from geomoe.pipeline import work as work_module
 from geomoe.raster.lock import locked
+from geomoe.raster.target import Target
 from tests.pipeline.fakes import FakeUpscaler, nearest
 from tests.scenes import left_over, pixels, write_scene
 
@@ -245,14 +246,96 @@ def test_cut_off_before_the_first_tile_leaves_nothing(folder: Path) -> None:
     assert left_over(folder / "cut") == []
 
 
-def test_an_error_leaves_nothing_to_go_on_with(folder: Path) -> None:
-    kept = _cut(folder, 4)
-    assert kept.exists()
+def test_an_error_keeps_what_is_done_too(folder: Path) -> None:
+    """A disk that was full, or a scene that could not be read for a moment, must not cost a night."""
     broken = nearest()
-    broken.model.forward = lambda x, trace=None: torch.full((1, 3, 2, 2), torch.nan)  # type: ignore[method-assign]
-    with pytest.raises(GeomoeError):
-        _run(folder / "src.tif", folder / "cut", Counting(), model=broken, experts=None)
-    assert not kept.exists()
+    calls: list[int] = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        if len(calls) > 4:
+            raise GeomoeError("the disk is gone")
+
+    broken.model.register_forward_hook(fail)
+    with pytest.raises(GeomoeError, match="the disk is gone") as caught:
+        _run(folder / "src.tif", folder / "cut", Counting(), model=broken)
+    assert "tiles are kept in" in caught.value.__notes__[0]
+    heard = Counting(TILES)
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert heard.told[1] > 0
+    assert _same(folder)
+
+
+def test_a_refusal_does_not_cost_what_is_done(folder: Path) -> None:
+    (folder / "cut" / "out.tif").write_text("old")
+    _cut(folder, 4, overwrite=True)
+    with pytest.raises(GeomoeError, match="exists already"):
+        _run(folder / "src.tif", folder / "cut", Counting())
+    heard = Counting(TILES)
+    _run(folder / "src.tif", folder / "cut", heard, overwrite=True)
+    assert heard.told[1] == 4
+    assert _same(folder)
+
+
+def test_interrupted_before_anything_is_believed_costs_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _cut(folder, 4)
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module.Work, "_take_over", cut)
+        with pytest.raises(Cut):
+            _run(folder / "src.tif", folder / "cut", Counting())
+    heard = Counting(TILES)
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert heard.told[1] == 4
+
+
+def test_a_listener_whose_terminal_is_gone_does_not_stop_the_work(folder: Path) -> None:
+    class Gone(Counting):
+        def start(self, total: int, done: int, note: str) -> None:
+            raise BrokenPipeError
+
+        def advance(self) -> None:
+            raise OSError(5, "Input/output error")
+
+        def close(self) -> None:
+            raise OSError(5, "Input/output error")
+
+    _run(folder / "src.tif", folder / "cut", Gone())
+    assert _same(folder)
+
+
+def test_an_old_file_that_was_put_aside_comes_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files have one name only, `commit` moves the old one away before the new one comes."""
+    (folder / "cut" / "out.tif").write_text("old")
+
+    def put_aside(targets: list[Target]) -> None:
+        targets[0].path.replace(targets[0].backup)
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module, "commit", put_aside)
+        with pytest.raises(Cut):
+            _run(folder / "src.tif", folder / "cut", Counting(TILES + 1), overwrite=True)
+    with pytest.raises(Cut):
+        _run(folder / "src.tif", folder / "cut", Counting(1), overwrite=True, tile=32)
+    assert (folder / "cut" / "out.tif").read_text() == "old"
+
+
+def test_a_finished_file_that_was_taken_away_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "clean", lambda self: None)
+        _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    (folder / "cut" / "out.tif").unlink()
+    (folder / "cut" / "experts.tif").unlink()
+    _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    assert _same(folder)
 
 
 def test_two_processes_do_not_write_one_file(folder: Path) -> None:
@@ -290,5 +373,5 @@ def test_the_number_of_threads_leaves_no_trace(tmp_path: Path) -> None:
 def test_the_job_is_described_for_people(folder: Path) -> None:
     job = json.loads((_cut(folder, 1) / "job.json").read_text())
     assert job["weights"] == "0123abcd"
-    assert job["outputs"] == 2
+    assert [Path(path).name for path in job["outputs"]] == ["out.tif", "experts.tif"]
     assert len(job["scene"]) == 64

@@ -21,7 +21,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster import CogMetadata, Scratch, carried_over, open_scene, write_cog
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.env import gdal_env
-from geomoe.raster.scratch import sums_of
+from geomoe.raster.scratch import LayoutError, sums_of
 from tests.scenes import left_over, pixels, write_scene
 
 ROTATED = Affine.translation(4e5, 5e6) * Affine.rotation(20) * Affine.scale(10, -20)
@@ -244,7 +244,7 @@ def test_scratch_files_that_cannot_be_gone_on_with(tmp_path: Path, damage: str) 
             scratch.path.unlink()
         else:
             write_scene(scratch.path, data, tiled=True, blockxsize=256, blockysize=256, compress="deflate")
-        with pytest.raises((OSError, rasterio.RasterioIOError)):
+        with pytest.raises((LayoutError, rasterio.RasterioIOError)):
             scratch.open()
 
 

@@ -77,6 +77,7 @@ def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
     commit(targets)
     for target in targets:
         target.clean()
+        target.folder.rmdir()
     assert left_over(tmp_path) == ["a.tif", "b.tif"]
     assert (tmp_path / "b.tif").read_bytes() == b"new"
 

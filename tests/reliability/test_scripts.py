@@ -48,5 +48,5 @@ def test_mutated_inputs_are_errors_or_results(seed: int) -> None:
 
 def test_a_cluster_that_loses_a_worker_and_its_scheduler_does_each_scene_once() -> None:
     found = _run("cluster.py", "--scenes", 5, "--size", 250)
-    assert found["scenes"] == found["done"] == found["told_once"] == found["equal"] == 5
+    assert found["scenes"] == found["done"] == found["told"] == found["equal"] == 5
     assert found["left_over"] == 0

@@ -68,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         cli.main(args=None if args is None else list(args), prog_name="geomoe", standalone_mode=False)
     except GeomoeError as error:
-        _fail(str(error))
+        _fail(f"{error}{_noted(error)}")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

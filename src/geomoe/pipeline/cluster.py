@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
 from distributed import Client, LocalCluster, as_completed
 from distributed.comm.core import CommClosedError
-from distributed.scheduler import KilledWorker
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
@@ -57,17 +57,19 @@ def _by_scheduler(
     heard: Callable[[Outcome], None],
 ) -> list[Outcome]:
     found: dict[int, Outcome] = {}
-    attempts = dict.fromkeys(range(len(tasks)), 0)
-    until = time.monotonic() + _PATIENCE
-    while missing := [number for number in attempts if number not in found]:
+    failures = dict.fromkeys(range(len(tasks)), 0)
+    lost: float | None = None
+    while missing := [number for number in failures if number not in found]:
         before = len(found)
         try:
             with Client(scheduler, timeout=_CONNECT, set_as_default=False) as client:
-                _ask(client, tasks, settings, missing, attempts, retries, until, found, heard)
+                _ask(client, tasks, settings, missing, failures, retries, found, heard)
+        except ValueError as error:
+            raise GeomoeError(f"{scheduler} is no address of a Dask scheduler: {error}") from error
         except _LOST as error:
-            if len(found) > before:
-                until = time.monotonic() + _PATIENCE
-            if time.monotonic() > until:
+            now = time.monotonic()
+            lost = now if lost is None or len(found) > before else lost
+            if now - lost >= _PATIENCE:
                 raise GeomoeError(
                     f"the Dask scheduler {scheduler} cannot be reached: {error}; {len(found)} of "
                     f"{len(tasks)} scenes were done, the same command goes on"
@@ -81,17 +83,16 @@ def _ask(
     tasks: Sequence[SceneTask],
     settings: Settings,
     missing: Sequence[int],
-    attempts: dict[int, int],
+    failures: dict[int, int],
     retries: int,
-    until: float,
     found: dict[int, Outcome],
     heard: Callable[[Outcome], None],
 ) -> None:
     def submit(number: int) -> object:
-        attempts[number] += 1
         return client.submit(do_scene, tasks[number], settings, key=f"geomoe-{number}-{uuid4()}", pure=False)
 
     futures = {submit(number): number for number in missing}
+    busy_since: dict[int, float] = {}
     ended = as_completed(list(futures), loop=client.loop)
     for future in ended:
         number = futures.pop(future)
@@ -99,18 +100,25 @@ def _ask(
             raise CommClosedError("its connection was lost")
         try:
             outcome = future.result()
-        except KilledWorker:
-            outcome = Outcome(tasks[number], "failed", message="the workers that had it were killed")
-        again = outcome.status == "failed" and attempts[number] <= retries
-        # A worker that lost its scheduler may still be at it for a while.
-        if outcome.status == "busy" and time.monotonic() < until:
-            attempts[number] -= 1
-            time.sleep(1)
-            again = True
+        except _LOST:
+            raise
+        except Exception as error:  # its workers were killed, or have no geomoe
+            outcome = Outcome(
+                tasks[number], "failed", message=f"{type(error).__name__}: {' '.join(str(error).split())}"
+            )
+        again = False
+        if outcome.status == "failed":
+            failures[number] += 1
+            again = failures[number] <= retries
+        elif outcome.status == "busy":  # perhaps a worker that lost its scheduler is still at it
+            since = busy_since.setdefault(number, time.monotonic())
+            again = time.monotonic() - since < _PATIENCE
+            time.sleep(1 if again else 0)
         if again:
             new = submit(number)
             futures[new] = number
             ended.add(new)
             continue
-        found[number] = replace(outcome, attempts=attempts[number])
-        heard(found[number])
+        found[number] = replace(outcome, attempts=failures[number] + (outcome.status != "failed"))
+        with suppress(OSError):  # of a terminal that is gone
+            heard(found[number])

@@ -81,7 +81,7 @@ def _forecast(job: Job) -> Forecast:
     numbers = [(2 * i + 1) * total // (2 * count) for i in range(count)]
     pieces: list[list[NDArray[np.generic]]] = [[] for _ in job.outputs]
     forget_peak()
-    began = warm = time.monotonic()
+    began = warm = now = time.monotonic()
     done = 0
     results = job.run_all(numbers)
     for _, (made, _) in results:
@@ -97,7 +97,7 @@ def _forecast(job: Job) -> Forecast:
     results.close()
     memory = peak_memory() or job.plan.memory_bytes
     timed = done - workers if done > workers else done
-    tiles = total * (time.monotonic() - (warm if done > workers else began)) / timed
+    tiles = total * (now - (warm if done > workers else began)) / timed
     size, finishing = 0.0, 0.0
     for output, kept in zip(job.outputs, pieces, strict=True):
         meta = output.meta

@@ -39,6 +39,7 @@ class Job:
 
     Attributes:
         valid_share: share of sampled input pixels that are valid, 0 to 1.
+        digest: SHA-256 of the scene's file.
     """
 
     scene: Scene
@@ -49,19 +50,20 @@ class Job:
     radiometry: Radiometry
     outputs: tuple[Output, ...]
     valid_share: float
+    digest: str
 
     @property
     def key(self) -> dict[str, Any]:
         """Everything that the pixels depend on: a job with another key is another job."""
         return {
-            "scene": self.scene.digest(),
+            "scene": self.digest,
             "bands": self.plan.bands,
             "radiometry": self.radiometry.describe(),
             "weights": self.model.hash,
             "model": self.model.name,
             "contract": asdict(self.model.contract),
             "tile": self.plan.tile,
-            "outputs": len(self.outputs),
+            "outputs": [str(output.target.path) for output in self.outputs],
             "version": _version(),
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
@@ -151,7 +153,9 @@ def open_job(
     with open_scene(src) as scene:
         plan, targets = prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)
         radiometry, valid_share = _look(scene, plan.bands)
-        metas = output_metadata(scene, plan.bands, model, experts is not None, _tags(model, plan, radiometry))
+        digest = scene.digest()
+        tags = _tags(model, plan, radiometry, digest)
+        metas = output_metadata(scene, plan.bands, model, experts is not None, tags)
         yield Job(
             scene=scene,
             plan=plan,
@@ -164,6 +168,7 @@ def open_job(
                 for target, meta, each in zip(targets, metas, (model.contract.scale, 1), strict=False)
             ),
             valid_share=valid_share,
+            digest=digest,
         )
 
 
@@ -175,36 +180,32 @@ def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
 
 def is_made(
     src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
+    outputs: Sequence[str | os.PathLike[str]],
     model: Upscaler,
     bands: str | Sequence[str | int] | None,
     tile: int | None,
 ) -> bool:
-    """Whether ``dst`` was made from ``src``, as it is, by these weights with these settings.
-
-    By what its tags say, and as for ``src`` by the times of both files: none of them is read whole.
+    """Whether files were made from ``src``, as it is, by these weights with these settings, by their tags.
 
     Raises:
         GeomoeError: as `open_job` for a scene that cannot be used.
     """
-    try:
-        if os.stat(src).st_mtime_ns >= os.stat(dst).st_mtime_ns:
+    found = []
+    for path in outputs:
+        try:
+            with open_scene(path) as made:
+                found.append(made.tags)
+        except GeomoeError:
             return False
-    except OSError:
-        return False
     with open_scene(src) as scene:
         chosen = select_bands(scene, bands, model.contract.bands)
-    try:
-        with open_scene(dst) as made:
-            tags = made.tags
-    except GeomoeError:
-        return False
-    wanted = _settings(model, chosen, tile_side(model.contract, tile))
-    return all(tags.get(name) == value for name, value in wanted.items())
+        wanted = _settings(model, chosen, tile_side(model.contract, tile), scene.digest())
+    return all(tags.get(name) == value for tags in found for name, value in wanted.items())
 
 
-def _settings(model: Upscaler, bands: Sequence[int], tile: int) -> dict[str, str]:
+def _settings(model: Upscaler, bands: Sequence[int], tile: int, digest: str) -> dict[str, str]:
     return {
+        "GEOMOE_SOURCE": digest,
         "GEOMOE_WEIGHTS": model.hash,
         "GEOMOE_SCALE": json.dumps(model.contract.scale),
         "GEOMOE_BANDS": json.dumps(bands),
@@ -212,13 +213,13 @@ def _settings(model: Upscaler, bands: Sequence[int], tile: int) -> dict[str, str
     }
 
 
-def _tags(model: Upscaler, plan: UpscalePlan, radiometry: Radiometry) -> Mapping[str, str]:
+def _tags(model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
     version = _version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
-        **_settings(model, plan.bands, plan.tile),
+        **_settings(model, plan.bands, plan.tile, digest),
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }

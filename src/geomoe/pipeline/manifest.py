@@ -32,7 +32,11 @@ class SceneTask:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all scenes; see `upscale`. ``memory`` is for all processes together."""
+    """What is the same for all scenes; see `upscale`.
+
+    ``memory`` is for all processes of this machine together. Where ``weights`` is not empty, it is the hash
+    that the weights must have wherever they are loaded.
+    """
 
     model: str = "mfg_hmoe_light"
     scale: int = 4
@@ -40,6 +44,7 @@ class Settings:
     device: str = "auto"
     memory: int | None = None
     overwrite: bool = False
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
     Raises:
         GeomoeError: no such file, another header, a line without ``src`` or ``dst``, or two with one target.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     known = [field.name for field in fields(SceneTask)]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -108,6 +113,10 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
                     f"{path}, line {line}: {target} is the target of line {targets[os.path.realpath(target)]}"
                 )
         tasks.append(SceneTask(**given))
+    sources = {os.path.realpath(task.src): line for task, (line, _) in zip(tasks, rows, strict=True)}
+    for target, line in targets.items():
+        if target in sources:
+            raise GeomoeError(f"{path}, line {line}: {target} is the scene of line {sources[target]}")
     if not tasks:
         raise GeomoeError(f"{path} names no scene; expected lines src,dst below the header")
     return tasks

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -53,7 +55,7 @@ def upscale_many(
     Raises:
         GeomoeError: weights or a device that are not there, or a scheduler that cannot be reached.
     """
-    load(settings.model, settings.scale)
+    settings = replace(settings, weights=load(settings.model, settings.scale).hash)
     devices = _devices(settings.device)
     count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))
     count = max(1, min(count, len(tasks)))
@@ -112,7 +114,12 @@ class _Slot:
         )
 
     def submit(self, task: SceneTask) -> Future[Outcome]:
-        return self._pool.submit(do_scene, task, self._settings)
+        try:
+            return self._pool.submit(do_scene, task, self._settings)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self._pool.shutdown()
+            self._pool = self._start()
+            return self._pool.submit(do_scene, task, self._settings)
 
     def outcome(self, future: Future[Outcome], task: SceneTask) -> Outcome:
         try:
@@ -143,3 +150,12 @@ def _ended(slots: Sequence[_Slot]) -> Iterator[None]:
 
 def _prepare(threads: int) -> None:
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever; what it has begun is kept."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

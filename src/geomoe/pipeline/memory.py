@@ -27,6 +27,9 @@ def available_memory() -> int:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     with suppress(OSError, ValueError):  # "max" where there is no limit
         used = int((_CGROUP / "memory.current").read_text())
+        with suppress(OSError):  # files that the system would forget
+            stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+            used -= int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
         free = min(free, max(0, int((_CGROUP / "memory.max").read_text()) - used))
     return free
 

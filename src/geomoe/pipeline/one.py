@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,13 +15,15 @@ from geomoe.raster.lock import BusyError
 
 __all__ = ["do_scene"]
 
-_one_at_a_time = threading.Lock()
-"""Scenes of one process: each uses all of its threads, and the number of torch's is the process's."""
-
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, scale: int) -> LoadedModel:
-    return load(name, scale)
+def _loaded(name: str, scale: int, weights: str) -> LoadedModel:
+    model = load(name, scale)
+    if weights not in ("", model.hash):
+        raise GeomoeError(
+            f"{name} has other weights here ({model.hash[:12]}) than were asked for ({weights[:12]})"
+        )
+    return model
 
 
 def do_scene(task: SceneTask, settings: Settings) -> Outcome:
@@ -31,26 +31,27 @@ def do_scene(task: SceneTask, settings: Settings) -> Outcome:
     began = time.monotonic()
 
     def outcome(status: str, resumed: int = 0, error: Exception | None = None) -> Outcome:
-        message = "" if error is None else " ".join(str(error).split())
+        message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split()) if error else ""
         if error is not None and not isinstance(error, GeomoeError):
             message = f"{type(error).__name__}: {message}"
         return Outcome(task, status, time.monotonic() - began, resumed, message=message)  # type: ignore[arg-type]
 
     try:
-        with _one_at_a_time:
-            began = time.monotonic()
-            model = _loaded(settings.model, settings.scale)
-            whole = task.experts is None or Path(task.experts).exists()
-            if (
-                whole
-                and not settings.overwrite
-                and is_made(task.src, task.dst, model, task.bands, settings.tile)
-            ):
-                return outcome("there")
-            given = {**asdict(settings), "model": model}
-            return outcome(
-                "done", upscale(task.src, task.dst, experts=task.experts, bands=task.bands, **given).resumed
-            )
+        model = _loaded(settings.model, settings.scale, settings.weights)
+        outputs = [task.dst] if task.experts is None else [task.dst, task.experts]
+        # Where work was left, the job itself knows best how far it is.
+        left = any(Path(path).with_name(f".{Path(path).name}.geomoe").exists() for path in outputs)
+        if (
+            not left
+            and not settings.overwrite
+            and is_made(task.src, outputs, model, task.bands, settings.tile)
+        ):
+            return outcome("there")
+        report = upscale(
+            task.src, task.dst, model=model, scale=settings.scale, experts=task.experts, bands=task.bands,
+            tile=settings.tile, device=settings.device, memory=settings.memory, overwrite=settings.overwrite,
+        )  # fmt: skip
+        return outcome("done", report.resumed)
     except BusyError as error:
         return outcome("busy", error=error)
     except Exception as error:  # a mistake of ours must not end the night either

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ from geomoe.moe.plan import RoutingTrace
 __all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "pick_device"]
 
 _Item = TypeVar("_Item")
+_THREADS = threading.Lock()
+"""Of the one who sets how many torch has, which is the process's."""
 
 
 class Upscaler(Protocol):
@@ -87,6 +90,10 @@ class Runner:
         Each has one thread of its own: how sums are split over threads decides how they are rounded, and the
         result must not depend on the number of processors.
         """
+        with _THREADS if self._device.type == "cpu" else nullcontext():
+            yield from self._workers(count)
+
+    def _workers(self, count: int) -> Iterator[tuple[Executor, int]]:
         before = torch.get_num_threads()
         if self._device.type == "cpu":
             torch.set_num_threads(1)

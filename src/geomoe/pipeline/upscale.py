@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,12 +88,12 @@ def upscale(
         ) as job,
         Work(job.outputs, job.key, job.tiles) as work,
     ):  # fmt: skip
-        with _told(progress or Silent(), len(job.tiles), work) as listener:
+        with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
             for number, (pieces, ran) in job.run_all(wanted):
                 work.write(number, pieces, ran=ran)
                 trim_heap()
-                listener.advance()
+                advance()
         work.finish()
     return UpscaleReport(
         output=job.outputs[0].target.path,
@@ -107,9 +107,17 @@ def upscale(
 
 
 @contextmanager
-def _told(progress: Progress, total: int, work: Work) -> Iterator[Progress]:
+def _told(progress: Progress, total: int, work: Work) -> Iterator[Callable[[], None]]:
+    """Tells a listener of the work; one whose terminal is gone does not hinder it."""
+
+    def advance() -> None:
+        with suppress(OSError):
+            progress.advance()
+
     try:
-        progress.start(total, work.resumed, work.note)
-        yield progress
+        with suppress(OSError):
+            progress.start(total, work.resumed, work.note)
+        yield advance
     finally:
-        progress.close()
+        with suppress(OSError):
+            progress.close()

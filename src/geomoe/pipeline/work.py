@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from geomoe.pipeline.tiles import Box, Tiles
@@ -20,7 +21,7 @@ from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.lock import locked
 from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.scratch import Scratch, Sums, sums_of
+from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
 from geomoe.raster.target import Target, commit
 
 __all__ = ["Output", "Piece", "Work", "window_of"]
@@ -58,7 +59,8 @@ class Work:
     have its checksums, and does the rest; the bytes of the finished files are those of a job that was never
     interrupted. A folder of another job is emptied.
 
-    Errors remove the folder; interruptions (``KeyboardInterrupt``, a signal) keep it.
+    However a job ends, what is done is kept; only a folder that this process began, and in which no tile was
+    done, is removed.
 
     Args:
         outputs: of the job, the main one first.
@@ -155,54 +157,67 @@ class Work:
             with _writing(self._outputs[0].target.path):
                 _write_whole(self._folder / "commit", "")
         commit([o.target for o in self._outputs if o.target.part.exists()])
+        for output in self._outputs:
+            output.target.drop_neighbours()
         self._clean()
 
     def _begin(self) -> None:
-        found = _read_json(self._folder / "job.json")
-        if found == self._key and self.placed:
+        found = [_read_json(o.target.folder / "job.json") for o in self._outputs]
+        same = all(job == self._key for job in found)
+        # A part that is not there is in place, or was there and somebody took it away.
+        if (
+            found[0] == self._key
+            and self.placed
+            and all(o.target.part.exists() or o.target.path.exists() for o in self._outputs)
+        ):
             self.note = "the files were finished and only had to be put in place"
             return
+        if found[0] is None:  # of a job that had not begun, or had ended and was tidied up
+            self._outputs[0].target.clean()
         for output in self._outputs:
             output.target.refuse_what_stands()
-        if found == self._key and self._resume():
+        if same and not self.placed and self._resume():
             self.note = f"goes on: {self.resumed} of {len(self._done)} tiles were done"
             return
-        if found is not None:
-            changed = sorted(k for k in {*found, *self._key} if found.get(k) != self._key.get(k))
+        was = found[0]
+        if was is not None:
+            changed = sorted(k for k in {*was, *self._key} if was.get(k) != self._key.get(k))
             what = f"another {', '.join(changed)}" if changed else "damaged"
             self.note = f"starts over: what was begun here before is {what}"
         self._start()
 
     def _start(self) -> None:
+        self._began = True
         for output in self._outputs:
-            for entry in output.target.folder.iterdir():
-                if entry.name != "lock":
-                    entry.unlink()
+            output.target.clean()
         for output, scratch in zip(self._outputs, self._scratches, strict=True):
             with _writing(output.target.path), gdal_env():
                 scratch.create()
                 scratch.open()
         with _writing(self._outputs[0].target.path):
             self._open_journal()
-            _write_whole(self._folder / "job.json", json.dumps(self._key, indent=1, sort_keys=True))
+            for output in reversed(self._outputs):
+                job = json.dumps(self._key, indent=1, sort_keys=True)
+                _write_whole(output.target.folder / "job.json", job)
 
     def _open_journal(self) -> None:
         self._journal = os.open(self._folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def _resume(self) -> bool:
-        """Take over what is there; False if the scratch files cannot be used."""
-        try:
-            with gdal_env():
-                for scratch in self._scratches:
-                    scratch.open()
-            lines = (self._folder / "journal").read_text(errors="replace").splitlines()
+        """Take over what is there; False if the scratch files or the journal are not."""
+        with _writing(self._outputs[0].target.path):
+            try:
+                with gdal_env():
+                    for scratch in self._scratches:
+                        scratch.open()
+                lines = (self._folder / "journal").read_text(errors="replace").splitlines()
+            except (LayoutError, FileNotFoundError, RasterioIOError):
+                self._close()
+                return False
+            for line in lines:
+                self._take_over(line.split())
             self._open_journal()
             os.write(self._journal, b"\n")  # the last line may have been cut
-        except Exception:
-            self._close()
-            return False
-        for line in lines:
-            self._take_over(line.split())
         self.resumed = int(self._done.sum())
         return True
 
@@ -238,17 +253,18 @@ class Work:
             os.close(journal)
 
     _journal = -1
+    _began = False
 
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        done = int(self._done.sum())
         if error is None:
             return
-        done = int(self._done.sum())
-        if isinstance(error, Exception) or not done:
+        if self._began and not done:
             self._close()
             self._clean()
-        else:
+        elif done:
             error.add_note(
                 f"{done} of {len(self._done)} tiles are kept in {self._folder}; the same command goes on"
             )

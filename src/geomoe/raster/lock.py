@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
@@ -32,10 +32,16 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
         GeomoeError: a folder that cannot be made.
     """
     handle = _take(folder, busy)
+    lock = folder / "lock"
     try:
         yield
     finally:
+        with suppress(OSError):
+            if os.listdir(folder) == ["lock"]:
+                lock.unlink()
         os.close(handle)
+        with suppress(OSError):  # not empty: what is there is kept
+            folder.rmdir()
 
 
 def _take(folder: Path, busy: str) -> int:
@@ -45,8 +51,10 @@ def _take(folder: Path, busy: str) -> int:
             if folder.is_symlink():
                 raise GeomoeError(f"{folder} is a symbolic link; remove it")
             handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except FileNotFoundError:
-            continue  # the one who held it removed it just now
+        except FileNotFoundError as error:
+            if folder.parent.is_dir():
+                continue  # the one who held it removed it just now
+            raise GeomoeError(f"{folder.parent} is not there any more; create it first") from error
         except OSError as error:
             raise GeomoeError(f"cannot make {folder}: {error.strerror}; choose another output") from error
         try:
@@ -55,6 +63,10 @@ def _take(folder: Path, busy: str) -> int:
         except BlockingIOError:
             os.close(handle)
             raise BusyError(busy) from None
+        except OSError as error:
+            os.close(handle)
+            what = f"files in {folder.parent} cannot be locked: {error.strerror}"
+            raise GeomoeError(f"{what}; write to another disk") from error
         os.close(handle)
 
 

@@ -19,9 +19,13 @@ from rasterio.windows import Window
 
 from geomoe.raster.metadata import CogMetadata
 
-__all__ = ["SCRATCH_BLOCK", "Scratch", "Sums", "sums_of"]
+__all__ = ["SCRATCH_BLOCK", "LayoutError", "Scratch", "Sums", "sums_of"]
 
 SCRATCH_BLOCK = 256
+
+
+class LayoutError(ValueError):
+    """A file whose blocks are not where `Scratch.create` puts them."""
 
 
 class Sums(NamedTuple):
@@ -78,7 +82,8 @@ class Scratch:
         """Open the files to write and to read windows.
 
         Raises:
-            OSError: and what GDAL raises, if they are not there or not as `create` left them.
+            LayoutError: if they are not as `create` left them.
+            OSError: and what GDAL raises, if they are not there or cannot be read.
         """
         for plane in self._planes:
             plane.open()
@@ -178,9 +183,9 @@ class _Plane:
         size = self.path.stat().st_size
         # GDAL may not have said that the disk was full.
         if None in ends or int(ends[1]) + self._block_bytes > size:
-            raise OSError(f"{size} bytes are too few for its pixels")
+            raise LayoutError(f"{size} bytes are too few for its pixels")
         if int(ends[1]) - int(ends[0]) != (count - 1) * self._block_bytes:
-            raise OSError("its blocks do not follow one another")
+            raise LayoutError("its blocks do not follow one another")
         self._start = int(ends[0])
         self._file = self.path.open("r+b", buffering=0)
 

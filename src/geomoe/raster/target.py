@@ -15,7 +15,7 @@ __all__ = ["Target", "check_space", "commit", "in_bytes"]
 _SUFFIXES = (".tif", ".tiff")
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
 _NEIGHBOURS = (".aux.xml", ".msk", ".ovr")
-LAST = ("job.json", "commit", "lock")
+LAST = ("job.json", "commit")
 """Files in the folder of the work by which another process knows what is to be done there."""
 _MAX_NAME = 255  # bytes, of common file systems
 
@@ -76,17 +76,25 @@ class Target:
 
     def work_bytes(self) -> int:
         """Bytes on the disk of the work that is kept."""
-        if not self.folder.is_dir():
-            return 0
-        return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(self.folder))
+        total = 0
+        with suppress(OSError):
+            for entry in os.scandir(self.folder):
+                found = entry.stat(follow_symlinks=False)
+                total += getattr(found, "st_blocks", 0) * 512
+        return total
 
     def clean(self) -> None:
-        """Remove the folder of the work; what says of which job it is goes last."""
-        with suppress(FileNotFoundError):
-            for name in (*set(os.listdir(self.folder)).difference(LAST), *LAST):
+        """Remove what is in the folder but its lock; what says of which job it is goes last.
+
+        An old file that `commit` had put aside, and for which nothing came, is put back.
+        """
+        with suppress(OSError):
+            if self.backup.exists() and not self.path.exists():
+                os.replace(self.backup, self.path)
+        with suppress(OSError):
+            for name in (*set(os.listdir(self.folder)).difference(LAST, ["lock"]), *LAST):
                 with suppress(OSError):
                     (self.folder / name).unlink()
-            self.folder.rmdir()
 
     def drop_neighbours(self) -> None:
         """Remove what other tools kept beside the old file, as it is not true of the new one."""
