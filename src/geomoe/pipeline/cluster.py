@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
 from distributed import Client, LocalCluster, as_completed
+from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
 from geomoe.errors import GeomoeError
@@ -23,7 +25,8 @@ _PATIENCE = 120.0
 """Seconds to wait for a scheduler that is gone, or for whoever is at a scene."""
 _CONNECT = 10.0
 """Seconds for one try to reach it."""
-_LOST = (CommClosedError, OSError, TimeoutError, asyncio.CancelledError)
+_LOST = (CommClosedError, OSError, TimeoutError, asyncio.CancelledError, CancelledError, ClosedClientError)
+"""What futures and clients raise when their scheduler is gone."""
 
 
 def by_dask(
