@@ -69,5 +69,7 @@ def test_free_memory_is_that_of_the_container_where_it_has_less(
     (tmp_path / "memory.current").write_text("2000000\n")
     monkeypatch.setattr(memory_module, "_CGROUP", tmp_path)
     assert available_memory() == 3_000_000
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 1000000\nactive_file 400000\n")
+    assert available_memory() == 4_400_000, "files that the system would forget are not in the way"
     (tmp_path / "memory.max").write_text("max\n")
     assert available_memory() > 10**7
