@@ -59,7 +59,8 @@ def upscale(
 
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
     out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. Both files
-    appear complete and checked, or neither does. Bands beyond those the model takes at once go through in
+    appear complete and checked, or neither does. However a call ends, the same call goes on where it was; see
+    :class:`~geomoe.pipeline.work.Work`. Bands beyond those the model takes at once go through in
     groups; see `Runner`.
 
     Args:

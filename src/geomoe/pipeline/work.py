@@ -81,6 +81,8 @@ class Work:
         self._done = np.zeros(len(tiles), dtype=np.bool_)
         self._ran = np.zeros(len(tiles), dtype=np.bool_)
         self._holes = False
+        self._journal = -1
+        self._began = False
         self.resumed = 0
         self.note = ""
         self._stack = ExitStack()
@@ -252,15 +254,12 @@ class Work:
         if journal >= 0:
             os.close(journal)
 
-    _journal = -1
-    _began = False
-
     def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        done = int(self._done.sum())
         if error is None:
             return
+        done = int(self._done.sum())
         if self._began and not done:
             self._close()
             self._clean()
