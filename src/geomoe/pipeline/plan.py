@@ -104,9 +104,9 @@ def prepare(
     Raises:
         GeomoeError: if a target, the bands or the size of the output cannot be had.
     """
-    targets = [Target(dst, [scene.path], overwrite=overwrite)]
+    targets = [Target(dst, scene.files, overwrite=overwrite)]
     if experts is not None:
-        targets.append(Target(experts, [scene.path], overwrite=overwrite))
+        targets.append(Target(experts, scene.files, overwrite=overwrite))
         if targets[0].path == targets[1].path:
             raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
     if not targets[0].folder.exists():  # else it may be our own finished work that stands there
@@ -168,7 +168,7 @@ def job_needs(
 
 def _notes(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
     assumed = assumed_order(scene, bands)
-    notes = [assumed] if assumed else []
+    notes = [*scene.notes, *([assumed] if assumed else [])]
     if scene.transform is None and not scene.gcps and scene.rpcs is None:
         notes.append("the scene has no georeference, and neither will the output")
     if scene.alpha is not None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,8 @@ class Scene:
         tags: tags of the data set, default domain, ``AREA_OR_POINT`` among them.
         namespaces: tags in other domains, by domain.
         neighbours: names of files beside it that other tools read and geomoe does not.
+        acquired: when it was taken, in UTC as RFC 3339 writes it; ``None`` where nothing says so.
+        notes: what was decided about it that its user should know, a sentence each.
     """
 
     path: Path
@@ -76,7 +79,14 @@ class Scene:
     namespaces: Mapping[str, Mapping[str, str]]
     block: tuple[int, int]
     neighbours: tuple[str, ...]
+    acquired: str | None
+    notes: tuple[str, ...]
     _source: DatasetReader = field(repr=False, compare=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+        return (self.path,)
 
     @property
     def data_bands(self) -> tuple[int, ...]:
@@ -182,6 +192,8 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
         namespaces={name: source.tags(ns=name) for name in namespaces},
         block=source.block_shapes[0],
         neighbours=check_neighbours(path, placed=placed),
+        acquired=_acquired(source),
+        notes=(),
         _source=source,
     )
 
@@ -218,6 +230,17 @@ def _check_kind(path: Path, source: DatasetReader) -> None:
         )
     if "MINISWHITE" in source.tags(ns="IMAGE_STRUCTURE"):
         raise GeomoeError(f"{name} stores 0 as white; invert it first, so that larger values are brighter")
+
+
+def _acquired(source: DatasetReader) -> str | None:
+    """By GDAL's domain for it. TIFF's own tag of a time is of the file, not of what it shows."""
+    text = source.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", "")
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _validity(source: DatasetReader, nodata: float | None) -> Validity:
