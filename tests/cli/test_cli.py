@@ -317,6 +317,8 @@ def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more)
     status, out, _ = run(capsys, *args, "--report", tmp_path / "r.csv")
     assert (status, out) == (0, f"1 scenes: 1 there; {tmp_path / 'r.csv'}\n")
     assert sorted(p.name for p in tmp_path.glob("*.tif")) == ["experts.tif", "out.tif", "scene.tif"]
+    status, _, err = run(capsys, *args, "--report", tmp_path / "none" / "r.csv")
+    assert (status, len(err.splitlines())) == (1, 1), "before the work, not after"
 
 
 @pytest.mark.parametrize(

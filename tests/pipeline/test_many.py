@@ -70,8 +70,18 @@ def test_what_can_be_done_is_done_and_told(tmp_path: Path, settings: Settings) -
     assert [outcome.status for outcome in again] == ["there", "done", "failed"], (
         "a newer scene is another job"
     )
-    over = upscale_many([changed], Settings(**{**vars(settings), "overwrite": True}), processes=1)
-    assert [outcome.status for outcome in over] == ["done"]
+    over = upscale_many([changed, good], replace(settings, overwrite=True), processes=1)
+    assert [outcome.status for outcome in over] == ["done", "there"], "what is right need not be replaced"
+
+
+def test_weights_may_be_named_from_here(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    task = _scene(tmp_path, "a")
+    found = upscale_many([task], replace(settings, model="tiny.safetensors"), processes=1, scheduler="local")
+    assert [outcome.status for outcome in found] == ["done"]
 
 
 def test_other_settings_are_another_job(tmp_path: Path, settings: Settings) -> None:

@@ -139,6 +139,7 @@ def _upscale_many(
 
     tasks = pipeline.read_manifest(manifest)
     place = Path(report or f"{manifest}.report.csv")
+    pipeline.check_report(place)
     bar = terminal_progress("scenes")
 
     def heard(outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geomoe.pipeline.describe import describe_scene
 from geomoe.pipeline.forecast import Forecast, forecast_upscale
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings, read_manifest, write_report
+from geomoe.pipeline.manifest import Outcome, SceneTask, Settings, check_report, read_manifest, write_report
 from geomoe.pipeline.many import upscale_many
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
@@ -27,6 +27,7 @@ __all__ = [
     "UpscalePlan",
     "UpscaleReport",
     "Upscaler",
+    "check_report",
     "describe_scene",
     "forecast_upscale",
     "plan_upscale",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Outcome", "SceneTask", "Settings", "read_manifest", "write_report"]
+__all__ = ["Outcome", "SceneTask", "Settings", "check_report", "read_manifest", "write_report"]
 
 
 _LAYERS = ("experts", "consistency", "reliability")
@@ -127,6 +127,15 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
     if not tasks:
         raise GeomoeError(f"{path} names no scene; expected lines src,dst below the header")
     return tasks
+
+
+def check_report(path: Path) -> None:
+    """Raise GeomoeError where `write_report` could not write; to be told before the work, not after."""
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK) or path.is_dir():
+        raise GeomoeError(
+            f"{path} cannot be written; give another --report, in a folder that can be written to"
+        )
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:

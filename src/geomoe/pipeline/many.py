@@ -34,7 +34,8 @@ def upscale_many(
 ) -> list[Outcome]:
     """Super-resolve many scenes; none of them stands in the way of another.
 
-    A scene that was made before from the same scene with the same settings is left as it is, one that was
+    A scene that was made before from the same scene with the same settings is left as it is (even if others
+    may be overwritten), one that was
     begun is gone on with, and one that another process is at (perhaps of another machine, where the disk is
     shared and locks work over it) is left to that. A process that dies, for want of memory or otherwise, is
     replaced, and its scene tried again.
@@ -56,6 +57,8 @@ def upscale_many(
         GeomoeError: weights or a device that are not there, or a scheduler that cannot be reached.
     """
     settings = replace(settings, weights=load(settings.model, settings.scale).hash)
+    if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
+        settings = replace(settings, model=os.path.abspath(settings.model))
     devices = _devices(settings.device)
     count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))
     count = max(1, min(count, len(tasks)))

@@ -41,11 +41,7 @@ def do_scene(task: SceneTask, settings: Settings) -> Outcome:
         outputs = [task.dst, *filter(None, (task.experts, task.consistency, task.reliability))]
         # Where work was left, the job itself knows best how far it is.
         left = any(Path(path).with_name(f".{Path(path).name}.geomoe").exists() for path in outputs)
-        if (
-            not left
-            and not settings.overwrite
-            and is_made(task.src, outputs, model, task.bands, settings.tile, settings.fallback)
-        ):
+        if not left and is_made(task.src, outputs, model, task.bands, settings.tile, settings.fallback):
             return outcome("there")
         report = upscale(
             task.src, task.dst, model=model, scale=settings.scale, experts=task.experts,
