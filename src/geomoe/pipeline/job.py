@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from geomoe.models import load
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.experts import BANDS, expert_layers
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
+from geomoe.pipeline.provenance import geomoe_version
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.work import Output, Piece, window_of
@@ -64,7 +64,7 @@ class Job:
             "contract": asdict(self.model.contract),
             "tile": self.plan.tile,
             "outputs": [str(output.target.path) for output in self.outputs],
-            "version": _version(),
+            "version": geomoe_version(),
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
             "device": self.runner.hardware,
@@ -215,7 +215,7 @@ def _settings(model: Upscaler, bands: Sequence[int], tile: int, digest: str) -> 
 
 def _tags(model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
-    version = _version()
+    version = geomoe_version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
@@ -223,10 +223,3 @@ def _tags(model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: st
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }
-
-
-def _version() -> str:
-    try:
-        return metadata.version("geomoe")
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -107,8 +107,9 @@ def prepare(
     targets = [Target(dst, scene.files, overwrite=overwrite)]
     if experts is not None:
         targets.append(Target(experts, scene.files, overwrite=overwrite))
-        if targets[0].path == targets[1].path:
-            raise GeomoeError(f"output and expert map are both {targets[0].path}; give them two names")
+        if targets[0].item == targets[1].item:
+            both = f"{targets[0].path.name} and {targets[1].path.name}"
+            raise GeomoeError(f"output and expert map are {both}; give them two names, not two endings")
     if not targets[0].folder.exists():  # else it may be our own finished work that stands there
         for target in targets:
             target.refuse_what_stands()

@@ -12,6 +12,7 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.progress import Progress, Silent
+from geomoe.pipeline.provenance import Provenance
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.work import Work
 
@@ -24,6 +25,8 @@ class UpscaleReport:
 
     Attributes:
         output, experts: files written; ``experts`` is ``None`` where no map was asked for.
+        items: the STAC item beside each file written, in the order of the files.
+        model_item: the one of the model, in the folder of the output.
         plan: the job as `plan_upscale` describes it.
         resumed: tiles that an earlier process had done.
         skipped: tiles without a valid pixel, which the model was not run on.
@@ -33,6 +36,8 @@ class UpscaleReport:
 
     output: Path
     experts: Path | None
+    items: tuple[Path, ...]
+    model_item: Path
     plan: UpscalePlan
     resumed: int
     skipped: int
@@ -58,10 +63,10 @@ def upscale(
     """Super-resolve a GeoTIFF into a cloud-optimised GeoTIFF.
 
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
-    out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. Both files
-    appear complete and checked, or neither does. However a call ends, the same call goes on where it was; see
-    :class:`~geomoe.pipeline.work.Work`. Bands beyond those the model takes at once go through in
-    groups; see `Runner`.
+    out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. All files
+    appear complete and checked, each with a STAC item beside it that says how it was made, or none does.
+    However a call ends, the same call goes on where it was; see :class:`~geomoe.pipeline.work.Work`. Bands
+    beyond those the model takes at once go through in groups; see `Runner`.
 
     Args:
         src: local GeoTIFF or JPEG 2000: uint8, uint16, int16 or float32.
@@ -87,7 +92,7 @@ def upscale(
             src, dst, model=model, scale=scale, experts=experts, bands=bands, tile=tile, device=device,
             memory=memory, overwrite=overwrite,
         ) as job,
-        Work(job.outputs, job.key, job.tiles) as work,
+        Work(job.outputs, job.key, job.tiles, provenance := Provenance(job)) as work,
     ):  # fmt: skip
         with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
@@ -99,6 +104,8 @@ def upscale(
     return UpscaleReport(
         output=job.outputs[0].target.path,
         experts=None if experts is None else job.outputs[1].target.path,
+        items=tuple(output.target.item for output in job.outputs),
+        model_item=job.outputs[0].target.path.with_name(provenance.model[0]),
         plan=job.plan,
         resumed=work.resumed,
         skipped=work.skipped,
