@@ -121,6 +121,7 @@ def upscale(
     click.echo(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {loaded.name}")
     if done.experts:
         click.echo(f"{done.experts}: which expert drew each pixel")
+    click.echo(f"{done.items[0]}: how it was made; geomoe verify checks it")
 
 
 def _upscale_many(

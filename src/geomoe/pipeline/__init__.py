@@ -11,6 +11,7 @@ from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.pipeline.upscale import UpscaleReport, upscale
+from geomoe.pipeline.verify import Verification, verify
 
 __all__ = [
     "Box",
@@ -24,11 +25,13 @@ __all__ = [
     "UpscalePlan",
     "UpscaleReport",
     "Upscaler",
+    "Verification",
     "describe_scene",
     "forecast_upscale",
     "plan_upscale",
     "read_manifest",
     "upscale",
     "upscale_many",
+    "verify",
     "write_report",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "item_bytes",
     "item_path",
     "pixel_metres",
+    "printable",
     "raster_item",
     "read_item",
     "sha256",
@@ -262,9 +263,14 @@ def check_item(item: object, name: str) -> None:
             raise GeomoeError(f"{name} is not a valid STAC item: it is nested too deeply") from None
         if error is not None:
             place = "/".join(map(str, error.absolute_path)) or "the item"
-            what = re.sub(r"\s+", " ", error.message)
+            what = error.message
             what = what if len(what) <= 160 else f"{what[:70]} ... {what[-85:]}"
-            raise GeomoeError(f"{name} is not a valid STAC item ({schema}): {place}: {what}")
+            raise GeomoeError(printable(f"{name} is not a valid STAC item ({schema}): {place}: {what}"))
+
+
+def printable(text: str) -> str:
+    """Text of a file, without what tells a terminal to do something."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 @cache
