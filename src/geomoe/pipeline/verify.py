@@ -66,7 +66,7 @@ def verify(
         GeomoeError: for a file that cannot be read, is none of geomoe's, or has no item that can be read; and
             for a scene or weights that cannot be read.
     """
-    image, item_file = _files(Path(os.path.abspath(os.fspath(path))))
+    image, item_file = _files(Path(os.path.realpath(path)))
     with open_scene(image) as scene:
         missing = [tag for tag in _SAME if tag not in scene.tags]
         if missing:
