@@ -1,4 +1,4 @@
-"""A disk that is full, at many points of a job: an error each time, and nothing at the target.
+"""A disk that is full, at many points of a job: an error each time, and nothing at the target, no item either.
 
     python benchmarks/reliability/full_disk.py [--points 20] [--limit] [--json]
 

@@ -220,6 +220,26 @@ def test_a_models_item_that_was_lost_before_the_files_were_placed_is_made_again(
     assert read_item(folder / MODEL)["properties"]["geomoe:weights"] == "0123abcd"
 
 
+@pytest.mark.parametrize("full", ["part.json", "commit", MODEL])
+def test_a_disk_that_is_full_at_an_item_leaves_nothing_and_is_gone_on_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    usual = work_module._write_whole
+
+    def fails(path: Path, data: bytes, *where: Path) -> None:
+        if path.name == full:
+            raise OSError(28, "No space left on device")
+        usual(path, data, *where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module, "_write_whole", fails)
+        with pytest.raises(GeomoeError, match="cannot write"):
+            _run(folder)
+    assert [name for name in left_over(folder) if not name.startswith(".")] == ["src.tif"]
+    _run(folder)
+    assert left_over(folder) == [MODEL, "map.stac.json", "map.tif", "out.stac.json", "out.tif", "src.tif"]
+
+
 def test_other_readers_read_the_items(folder: Path) -> None:
     pystac = pytest.importorskip("pystac")
     file = pytest.importorskip("pystac.extensions.file")
