@@ -128,10 +128,13 @@ def test_the_model_says_what_its_card_says() -> None:
         assert said["start_datetime"].startswith(model.card.date)
 
 
-@pytest.mark.parametrize("name", ["4x", "a", "ünï çøde", "x" * 90, "-"])
-def test_models_of_any_name_have_items(name: str) -> None:
+@pytest.mark.parametrize("name", ["4x", "a", "ünï çøde", "ø" * 250, "-", "../a/b", "\udcff"])
+def test_models_of_any_name_have_items(tmp_path: Path, name: str) -> None:
     fake = nearest()
     check_item(model_item(FakeUpscaler(fake.model, fake.contract, name)), name)
+    place = tmp_path / model_item_name(name, "../../0123abcd")
+    place.write_text("a file can have it")
+    assert place.parent == tmp_path
 
 
 def test_a_card_of_any_content_has_an_item() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict
 from functools import cached_property
@@ -161,8 +162,9 @@ def _media(file: Path) -> str:
 
 
 def model_item_name(name: str, digest: str) -> str:
-    """The file of a model's item: one for each model and weights."""
-    return f"{name}.{digest[:12]}.stac.json"
+    """The file of a model's item: one for each model and weights, with a name that a file can have."""
+    short = os.fsdecode(os.fsencode(re.sub(r"[/\\\0]", "-", name))[:_MAX_NAME])
+    return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', digest[:12])}.stac.json"
 
 
 def model_item(model: Upscaler) -> dict[str, Any]:
@@ -269,6 +271,7 @@ def _carded(card: Card) -> dict[str, Any]:
     }
 
 
+_MAX_NAME = 200  # bytes; common file systems take 255
 _TOLD = ("config", "hash")  # by fields of their own
 
 
