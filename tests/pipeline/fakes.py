@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.models.contract import ModelContract
+from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 
 
@@ -18,6 +19,7 @@ class FakeUpscaler:
     contract: ModelContract
     name: str = "fake"
     hash: str = "0123abcd"
+    reference: RoutingReference | None = None
 
 
 class Nearest(nn.Module):

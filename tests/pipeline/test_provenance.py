@@ -169,7 +169,7 @@ def test_an_item_that_stands_there_is_not_overwritten(folder: Path) -> None:
     (folder / "folder.stac.json").mkdir()
     with pytest.raises(GeomoeError, match="is a folder"):
         upscale(folder / "src.tif", folder / "folder.tif", model=nearest(4))
-    with pytest.raises(GeomoeError, match="two names, not two endings"):
+    with pytest.raises(GeomoeError, match="but for their endings"):
         upscale(folder / "src.tif", folder / "a.tif", model=nearest(4), experts=folder / "a.tiff")
 
 

@@ -24,6 +24,7 @@ _COMMANDS = {
     "picture": ("geomoe.cli.picture", "Draw results of several models side by side, and expert maps."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
+    "calibrate": ("geomoe.cli.train", "Learn what the router of weights saw in training."),
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
 _EXTRAS = {

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["info", "upscale"]
 
 _DEFAULT_MODEL = "mfg_hmoe_light"
+_LAYERS = {
+    "experts": "which expert drew each pixel",
+    "consistency": "the output made small again, less the scene",
+    "reliability": "where the model was shown what training did not have",
+}
 
 
 @click.command()
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
-@click.option("--manifest", metavar="CSV", help="Many scenes: a file with columns src,dst[,experts][,bands].")
+@click.option(
+    "--manifest", metavar="CSV", help="Many scenes: a file with columns src,dst and perhaps maps, bands."
+)
 @click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time.")
 @click.option(
     "--scheduler",
@@ -44,6 +51,11 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
     "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
 )
 @click.option("--experts", metavar="PATH", help="Also write the map of which expert drew each pixel.")
+@click.option("--consistency", metavar="PATH", help="Also write the output made small again, less the scene.")
+@click.option(
+    "--reliability", metavar="PATH", help="Also write where the model was shown what training did not have."
+)
+@click.option("--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling.")
 @click.option("--bands", help="Names or 1-based numbers, such as B04,B03,B02. All by default.")
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
@@ -63,6 +75,9 @@ def upscale(
     scale: int,
     model: str,
     experts: str | None,
+    consistency: str | None,
+    reliability: str | None,
+    fallback: bool,
     bands: str | None,
     tile: int | None,
     device: str,
@@ -79,48 +94,36 @@ def upscale(
     from geomoe.models import load
 
     if manifest is not None:
-        if src or dst or experts or bands or dry_run:
-            raise click.UsageError("with --manifest, scenes, targets, experts and bands are its columns")
-        settings = pipeline.Settings(model, scale, tile, device, memory, overwrite)
+        if src or dst or experts or consistency or reliability or bands or dry_run:
+            raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
+        settings = pipeline.Settings(model, scale, tile, device, memory, overwrite, fallback)
         _upscale_many(manifest, settings, processes, scheduler, retries, report)
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
-    loaded = load(model, scale)
+    options: pipeline.Options = {
+        "model": load(model, scale),
+        "scale": scale,
+        "experts": experts,
+        "consistency": consistency,
+        "reliability": reliability,
+        "fallback": fallback,
+        "bands": bands,
+        "tile": tile,
+        "device": device,
+        "memory": memory,
+        "overwrite": overwrite,
+    }
     if dry_run:
-        forecast = pipeline.forecast_upscale(
-            src,
-            dst,
-            model=loaded,
-            scale=scale,
-            experts=experts,
-            bands=bands,
-            tile=tile,
-            device=device,
-            memory=memory,
-            overwrite=overwrite,
-        )
-        click.echo("\n".join(_forecast_lines(forecast)))
+        click.echo("\n".join(_forecast_lines(pipeline.forecast_upscale(src, dst, **options))))
         return
-    done = pipeline.upscale(
-        src,
-        dst,
-        model=loaded,
-        scale=scale,
-        experts=experts,
-        bands=bands,
-        tile=tile,
-        device=device,
-        memory=memory,
-        overwrite=overwrite,
-        progress=terminal_progress("tiles"),
-    )
+    done = pipeline.upscale(src, dst, progress=terminal_progress("tiles"), **options)
     width, height = done.plan.output_size
     for note in done.plan.notes:
         click.echo(note)
-    click.echo(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {loaded.name}")
-    if done.experts:
-        click.echo(f"{done.experts}: which expert drew each pixel")
+    click.echo(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model}")
+    for name, path in done.layers.items():
+        click.echo(f"{path}: {_LAYERS[name]}")
     click.echo(f"{done.items[0]}: how it was made; geomoe verify checks it")
 
 

@@ -1,4 +1,4 @@
-"""``geomoe fit`` and ``geomoe export``."""
+"""``geomoe fit``, ``geomoe export`` and ``geomoe calibrate``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from geomoe.cli.progress import told
 
-__all__ = ["export", "fit"]
+__all__ = ["calibrate", "export", "fit"]
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -40,3 +40,24 @@ def export(source: Path, target: Path, root: Path, protocol: str, overwrite: boo
     with told("images") as progress:
         card = run(source, target, root, protocol=protocol, overwrite=overwrite, half=half, progress=progress)
     click.echo(f"{target}: {card.scores['gain']:+.3f} dB over bicubic on {card.scores['scored']}")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--data", "root", type=click.Path(path_type=Path), required=True, help="The training images.")
+@click.option(
+    "--quantile",
+    type=float,
+    default=0.99,
+    show_default=True,
+    help="Share of pixels that count as like training.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists; it may be SOURCE.")
+def calibrate(source: Path, target: Path, root: Path, quantile: float, overwrite: bool) -> None:
+    """Learn what the router of weights SOURCE saw in training; TARGET has it inside, for --reliability."""
+    from geomoe.evaluation.calibrate import calibrate as run
+
+    with told("images") as progress:
+        card = run(source, target, root, quantile=quantile, overwrite=overwrite, progress=progress)
+    click.echo(f"{target}: distances up to {card.reference['threshold'] ** 0.5:.2f} are like training")

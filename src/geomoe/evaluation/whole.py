@@ -42,8 +42,10 @@ def super_resolve(
     experts: ExpertMap | None = None
     why = ""
     for tile in tiles:
-        window, (rows, columns), trace = tile.window, tile.inner, RoutingTrace()
-        large = runner(np.ascontiguousarray(data[(slice(None), *_slices(window))]), trace)
+        window, (rows, columns) = tile.window, tile.inner
+        traces: list[RoutingTrace] = []
+        large = runner(np.ascontiguousarray(data[(slice(None), *_slices(window))]), traces)
+        trace = traces[0]
         if not np.isfinite(large).all():
             raise GeomoeError(f"{model.name} gave NaN or infinity on this image; use other weights")
         inner = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
+from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
 
 __all__ = [
@@ -53,6 +54,7 @@ class Card:
         date: ISO date on which the weights were written by training.
         licence: SPDX identifier of the weights.
         hash: SHA-256 of names, shapes and bytes of all tensors.
+        reference: what the router saw in training, as :class:`RoutingReference` writes it; may be empty.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Card:
     date: str
     licence: str
     hash: str = field(default="")
+    reference: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class LoadedModel:
     @property
     def hash(self) -> str:
         return self.card.hash
+
+    @property
+    def reference(self) -> RoutingReference | None:
+        """What the router saw in training; ``None`` where the card does not say."""
+        return RoutingReference.from_card(self.card.reference) if self.card.reference else None
 
 
 def _hash(state: Mapping[str, Tensor]) -> str:
@@ -151,6 +159,8 @@ def _open(path: Path) -> tuple[Card, dict[str, Tensor]]:
                 raise ValueError("its card names no model and configuration")
             if card.radiometry not in RADIOMETRIES:
                 raise ValueError(f"its card asks for radiometry {card.radiometry!r}, which is not known here")
+            if card.reference:
+                RoutingReference.from_card(card.reference)
             return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError:
         raise GeomoeError(f"{path} has no geomoe card inside; write weights with 'geomoe export'") from None

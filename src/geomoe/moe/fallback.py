@@ -12,9 +12,23 @@ from torch import Tensor
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
 
-__all__ = ["Fallback"]
+__all__ = ["Fallback", "mahalanobis", "usual"]
 
 Answer = Literal["shared", "mean"]
+
+
+def mahalanobis(rows: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """``[N]`` squared Mahalanobis distance of rows ``[N, C]`` to ``mean`` ``[C]``; precision ``[C, C]``."""
+    apart = rows - mean
+    return ((apart @ precision) * apart).sum(-1)
+
+
+def usual(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``[C]`` and precision ``[C, C]`` of rows ``[N, C]``, a thousandth of their spread added."""
+    covariance = torch.cov(rows.T, correction=0).view(rows.shape[1], -1)
+    spread = covariance.diagonal().mean().clamp_min(1e-12)
+    shrunk = covariance + 1e-3 * spread * torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    return rows.mean(0), torch.linalg.inv(shrunk)
 
 
 class Fallback(AnyRouter):
@@ -63,18 +77,15 @@ class Fallback(AnyRouter):
     def distance(self, rows: Tensor) -> Tensor:
         """``[N]`` float32, squared Mahalanobis distance of rows ``[N, C]``, whatever autocast asks for."""
         with torch.autocast(rows.device.type, enabled=False):
-            apart = rows.float() - self.mean
-            return ((apart @ self.precision) * apart).sum(-1)
+            return mahalanobis(rows.float(), self.mean, self.precision)
 
     @torch.no_grad()
     def fit(self, rows: Tensor) -> None:
         """Learn what is usual from rows ``[N, C]`` like those of training; nothing falls back before."""
         rows = rows.float()
-        self.mean.copy_(rows.mean(0))
-        covariance = torch.cov(rows.T, correction=0).view(rows.shape[1], -1)
-        spread = covariance.diagonal().mean().clamp_min(1e-12)
-        shrunk = covariance + 1e-3 * spread * torch.eye(rows.shape[1], device=rows.device)
-        self.precision.copy_(torch.linalg.inv(shrunk))
+        mean, precision = usual(rows)
+        self.mean.copy_(mean)
+        self.precision.copy_(precision)
         place = min(int(self.quantile * len(rows)), len(rows) - 1)
         self.threshold.fill_(self.distance(rows).sort().values[place])
 

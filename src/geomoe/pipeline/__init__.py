@@ -8,6 +8,7 @@ from geomoe.pipeline.manifest import Outcome, SceneTask, Settings, read_manifest
 from geomoe.pipeline.many import upscale_many
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
+from geomoe.pipeline.request import Options, Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.pipeline.upscale import UpscaleReport, upscale
@@ -16,8 +17,10 @@ from geomoe.pipeline.verify import Verification, verify
 __all__ = [
     "Box",
     "Forecast",
+    "Options",
     "Outcome",
     "Progress",
+    "Request",
     "SceneTask",
     "Settings",
     "Tile",

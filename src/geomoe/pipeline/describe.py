@@ -61,7 +61,7 @@ def describe_scene(
             facts["not read"] = ", ".join(scene.neighbours)
         if model is not None:
             facts["upscale"] = _job(
-                job_needs(scene, chosen, model, False, tile, pick_device("auto"), None), model
+                job_needs(scene, chosen, model, (), tile, pick_device("auto"), None), model
             )
     return facts
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import Job, open_job
 from geomoe.pipeline.memory import forget_peak, peak_memory
 from geomoe.pipeline.plan import UpscalePlan
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.request import Options, Path, Request
 from geomoe.raster.cog import compressed_share
 
 __all__ = ["Forecast", "forecast_upscale"]
@@ -49,28 +49,13 @@ class Forecast:
     tried: int
 
 
-def forecast_upscale(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    *,
-    model: str | Upscaler = "mfg_hmoe_light",
-    scale: int = 4,
-    experts: str | os.PathLike[str] | None = None,
-    bands: str | Sequence[str | int] | None = None,
-    tile: int | None = None,
-    device: str = "auto",
-    memory: int | None = None,
-    overwrite: bool = False,
-) -> Forecast:
+def forecast_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> Forecast:
     """What `upscale` would take with the same arguments; writes nothing.
 
     Raises:
         GeomoeError: for what `upscale` would refuse before it works, or in the tiles that are tried.
     """
-    with open_job(
-        src, dst, model=model, scale=scale, experts=experts, bands=bands, tile=tile, device=device,
-        memory=memory, overwrite=overwrite,
-    ) as job:  # fmt: skip
+    with open_job(Request(src, dst, **options)) as job:
         return _forecast(job)
 
 

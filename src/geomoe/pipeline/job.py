@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
-from geomoe.models import load
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.experts import BANDS, expert_layers
+from geomoe.pipeline.layers import DoneTile, Layer
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.provenance import geomoe_version
-from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
+from geomoe.pipeline.reliability import Heard, Judge
+from geomoe.pipeline.request import Request
+from geomoe.pipeline.runner import Runner, Upscaler, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.work import Output, Piece, window_of
 from geomoe.raster.bands import select_bands
@@ -38,6 +40,9 @@ class Job:
     """Everything that a tile needs; a tile changes nothing.
 
     Attributes:
+        layers: what is made beside the image, in the order of ``outputs`` after the first.
+        judge: of how the model routes, where somebody asked.
+        fallback: whether bicubic upsampling stands where it finds what training did not have.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         digest: SHA-256 of the scene's file.
     """
@@ -48,7 +53,10 @@ class Job:
     runner: Runner
     model: Upscaler
     radiometry: Radiometry
+    layers: tuple[Layer, ...]
     outputs: tuple[Output, ...]
+    judge: Judge | None
+    fallback: bool
     valid_share: float
     digest: str
 
@@ -64,6 +72,9 @@ class Job:
             "contract": asdict(self.model.contract),
             "tile": self.plan.tile,
             "outputs": [str(output.target.path) for output in self.outputs],
+            "layers": [layer.name for layer in self.layers],
+            "fallback": self.fallback,
+            "reliability": self.judge.reference.digest() if self.judge else None,
             "version": geomoe_version(),
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
@@ -94,79 +105,88 @@ class Job:
         self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> tuple[list[Piece], bool]:
         """Do one tile: what goes to each output, and whether the model had to run."""
-        scale = self.model.contract.scale
-        rows, columns = tile.inner
-        valid_core = valid[:, rows, columns]
+        scale, meta = self.model.contract.scale, self.outputs[0].meta
+        core = (slice(None), *tile.inner)
+        valid_core = valid[core]  # [C, h, w]
         any_valid: NDArray[np.bool_] = np.any(valid_core, axis=0)  # [h, w], valid to the data set
-        trace = RoutingTrace() if len(self.outputs) > 1 else None
-        layers = np.zeros((len(BANDS), *any_valid.shape), dtype=np.uint8)
-        if any_valid.any():
-            result = self._model(tile, fill_invalid(self.radiometry.to_model(data), valid), trace)
-            if trace is not None:
-                whole = expert_layers(trace, self.model.name, tile.window.height, tile.window.width)
-                layers = np.where(any_valid, whole[:, rows, columns], np.uint8(0))
+        if not any_valid.any():
+            blank = np.zeros((len(self.plan.bands), *(n * scale for n in any_valid.shape)), dtype=np.float64)
+            pixels = quantise(blank, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
+            maps = [layer.blank(len(self.plan.bands), *any_valid.shape) for layer in self.layers]
         else:
-            result = np.zeros((len(self.plan.bands), *(n * scale for n in any_valid.shape)), dtype=np.float64)
-        meta = self.outputs[0].meta
-        pixels = quantise(result, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
-        pieces: list[Piece] = [(pixels, upsample_mask(any_valid, scale)), (layers, any_valid)]
-        return pieces[: len(self.outputs)], bool(any_valid.any())
+            drawn, traces, surprise = self._model(tile, data, valid)
+            pixels = quantise(drawn, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
+            done = DoneTile(
+                source=data[core],
+                valid=valid_core,
+                pixels=pixels,
+                traces=traces,
+                name=self.model.name,
+                size=(tile.window.height, tile.window.width),
+                inner=tile.inner,
+                surprise=surprise,
+            )
+            maps = [
+                np.where(any_valid, layer.pixels(done), layer.blank(len(self.plan.bands), *any_valid.shape))
+                for layer in self.layers
+            ]
+        pieces: list[Piece] = [(pixels, upsample_mask(any_valid, scale))]
+        return pieces + [(values, any_valid) for values in maps], bool(any_valid.any())
 
     def _model(
-        self, tile: Tile, filled: NDArray[np.float32], trace: RoutingTrace | None
-    ) -> NDArray[np.float64]:
-        """The core of a tile in source units, ``[C, h * scale, w * scale]`` float64."""
+        self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], list[RoutingTrace], NDArray[np.float64] | None]:
+        """The core of a tile in source units, ``[C, h * scale, w * scale]``; how it was routed and judged."""
         scale = self.model.contract.scale
-        rows, columns = (slice(s.start * scale, s.stop * scale) for s in tile.inner)
-        result = self.runner(filled, trace)[:, rows, columns]
+        fine = (slice(None), *(slice(s.start * scale, s.stop * scale) for s in tile.inner))
+        filled = fill_invalid(self.radiometry.to_model(data), valid)
+        traces: list[RoutingTrace] = []
+        routed = any(layer.routed for layer in self.layers)
+        heard: Heard = []
+        with self.judge.listen() if self.judge else nullcontext(heard) as heard:
+            result = self.runner(filled, traces if routed else None)[fine]
         if not np.isfinite(result).all():
             raise GeomoeError(
                 f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
                 f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
                 "check the scene for extreme values there, or use other weights"
             )
-        return self.radiometry.to_source(result)
+        surprise = None
+        if self.judge is not None:
+            surprise = self.judge(heard, tile.window.height, tile.window.width)[tile.inner]
+            if self.fallback and (surprise > 1).any():
+                bicubic = upsample_bicubic(torch.from_numpy(filled)[None], scale)[0].numpy()[fine]
+                result = np.where(upsample_mask(surprise > 1, scale), bicubic, result)
+        return self.radiometry.to_source(result), traces, surprise
 
 
 @contextmanager
-def open_job(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    *,
-    model: str | Upscaler,
-    scale: int,
-    experts: str | os.PathLike[str] | None,
-    bands: str | Sequence[str | int] | None,
-    tile: int | None,
-    device: str,
-    memory: int | None,
-    overwrite: bool,
-) -> Iterator[Job]:
-    """A job that can be done, with its scene open; the arguments are those of `upscale`.
+def open_job(request: Request) -> Iterator[Job]:
+    """A job that can be done, with its scene open.
 
     Raises:
         GeomoeError: for bad input, or a job that cannot be done.
     """
-    model = load(model, scale) if isinstance(model, str) else model
-    check_scale(model, scale)
-    place = pick_device(device)
-    with open_scene(src) as scene:
-        plan, targets = prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)
+    model, device, layers = request.loaded(), pick_device(request.device), request.layers
+    judge = Judge(model) if request.fallback or request.reliability is not None else None
+    with open_scene(request.src) as scene, judge.attached() if judge else nullcontext():
+        plan, targets = prepare(scene, request, model, device)
         radiometry, valid_share = _look(scene, plan.bands)
         digest = scene.digest()
-        tags = _tags(model, plan, radiometry, digest)
-        metas = output_metadata(scene, plan.bands, model, experts is not None, tags)
+        tags = _tags(model, plan, radiometry, digest, request.fallback)
+        metas = output_metadata(scene, plan.bands, model, layers, tags)
+        scales = (model.contract.scale, *(1 for _ in layers))
         yield Job(
             scene=scene,
             plan=plan,
-            tiles=Tiles(scene.width, scene.height, model.contract, tile),
-            runner=Runner(model, place),
+            tiles=Tiles(scene.width, scene.height, model.contract, request.tile),
+            runner=Runner(model, device),
             model=model,
             radiometry=radiometry,
-            outputs=tuple(
-                Output(target, meta, each)
-                for target, meta, each in zip(targets, metas, (model.contract.scale, 1), strict=False)
-            ),
+            layers=tuple(layers),
+            outputs=tuple(Output(*each) for each in zip(targets, metas, scales, strict=True)),
+            judge=judge,
+            fallback=request.fallback,
             valid_share=valid_share,
             digest=digest,
         )
@@ -184,6 +204,7 @@ def is_made(
     model: Upscaler,
     bands: str | Sequence[str | int] | None,
     tile: int | None,
+    fallback: bool,
 ) -> bool:
     """Whether files were made from ``src``, as it is, by these weights with these settings, by their tags.
 
@@ -199,27 +220,32 @@ def is_made(
             return False
     with open_scene(src) as scene:
         chosen = select_bands(scene, bands, model.contract.bands)
-        wanted = _settings(model, chosen, tile_side(model.contract, tile), scene.digest())
+        wanted = _settings(model, chosen, tile_side(model.contract, tile), scene.digest(), fallback)
     return all(tags.get(name) == value for tags in found for name, value in wanted.items())
 
 
-def _settings(model: Upscaler, bands: Sequence[int], tile: int, digest: str) -> dict[str, str]:
+def _settings(
+    model: Upscaler, bands: Sequence[int], tile: int, digest: str, fallback: bool
+) -> dict[str, str]:
     return {
         "GEOMOE_SOURCE": digest,
         "GEOMOE_WEIGHTS": model.hash,
         "GEOMOE_SCALE": json.dumps(model.contract.scale),
         "GEOMOE_BANDS": json.dumps(bands),
         "GEOMOE_TILE": json.dumps(tile),
+        "GEOMOE_FALLBACK": json.dumps(fallback),
     }
 
 
-def _tags(model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str) -> Mapping[str, str]:
+def _tags(
+    model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str, fallback: bool
+) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
     version = geomoe_version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
-        **_settings(model, plan.bands, plan.tile, digest),
+        **_settings(model, plan.bands, plan.tile, digest, fallback),
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }

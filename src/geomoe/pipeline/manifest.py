@@ -14,19 +14,24 @@ from geomoe.errors import GeomoeError
 __all__ = ["Outcome", "SceneTask", "Settings", "read_manifest", "write_report"]
 
 
+_LAYERS = ("experts", "consistency", "reliability")
+
+
 @dataclass(frozen=True)
 class SceneTask:
     """One line of a manifest.
 
     Attributes:
         src, dst: the scene, and where the result goes.
-        experts: where the map of experts goes, if anywhere.
+        experts, consistency, reliability: where these maps go, if anywhere.
         bands: names or 1-based numbers with commas; all if ``None``.
     """
 
     src: str
     dst: str
     experts: str | None = None
+    consistency: str | None = None
+    reliability: str | None = None
     bands: str | None = None
 
 
@@ -44,6 +49,7 @@ class Settings:
     device: str = "auto"
     memory: int | None = None
     overwrite: bool = False
+    fallback: bool = False
     weights: str = ""
 
 
@@ -70,7 +76,7 @@ class Outcome:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
-    """The scenes of a CSV file with a header: ``src,dst`` and, where wanted, ``experts`` and ``bands``.
+    """The scenes of a CSV file with a header: ``src,dst`` and, where wanted, maps and ``bands``.
 
     Relative paths are relative to the folder of the file.
 
@@ -85,7 +91,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
             header = reader.fieldnames or []
             if not {"src", "dst"} <= {*header} <= {*known}:
                 raise GeomoeError(
-                    f"{path} has columns {', '.join(header)}; expected src, dst[, experts][, bands]"
+                    f"{path} has columns {', '.join(header)}; expected src, dst, and perhaps "
+                    f"{', '.join((*_LAYERS, 'bands'))}"
                 )
             rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
@@ -102,12 +109,12 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
             raise GeomoeError(
                 f"{path}, line {line}: expected a value for src and dst, and none beyond the header"
             )
-        for name in ("src", "dst", "experts"):
+        for name in ("src", "dst", *_LAYERS):
             if name in given and "://" not in given[name] and not given[name].startswith("/vsi"):
                 given[name] = str(path.parent / given[name])
         if any("\0" in value for value in given.values()):
             raise GeomoeError(f"{path}, line {line}: holds a byte of zero; expected text")
-        for target in (given["dst"], given.get("experts")):
+        for target in (given["dst"], *(given.get(layer) for layer in _LAYERS)):
             if target is not None and targets.setdefault(os.path.realpath(target), line) != line:
                 raise GeomoeError(
                     f"{path}, line {line}: {target} is the target of line {targets[os.path.realpath(target)]}"

@@ -38,18 +38,20 @@ def do_scene(task: SceneTask, settings: Settings) -> Outcome:
 
     try:
         model = _loaded(settings.model, settings.scale, settings.weights)
-        outputs = [task.dst] if task.experts is None else [task.dst, task.experts]
+        outputs = [task.dst, *filter(None, (task.experts, task.consistency, task.reliability))]
         # Where work was left, the job itself knows best how far it is.
         left = any(Path(path).with_name(f".{Path(path).name}.geomoe").exists() for path in outputs)
         if (
             not left
             and not settings.overwrite
-            and is_made(task.src, outputs, model, task.bands, settings.tile)
+            and is_made(task.src, outputs, model, task.bands, settings.tile, settings.fallback)
         ):
             return outcome("there")
         report = upscale(
-            task.src, task.dst, model=model, scale=settings.scale, experts=task.experts, bands=task.bands,
-            tile=settings.tile, device=settings.device, memory=settings.memory, overwrite=settings.overwrite,
+            task.src, task.dst, model=model, scale=settings.scale, experts=task.experts,
+            consistency=task.consistency, reliability=task.reliability, fallback=settings.fallback,
+            bands=task.bands, tile=settings.tile, device=settings.device, memory=settings.memory,
+            overwrite=settings.overwrite,
         )  # fmt: skip
         return outcome("done", report.resumed)
     except BusyError as error:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Unpack
 
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.models import load
-from geomoe.pipeline.experts import expert_metadata
+from geomoe.pipeline.layers import Layer
 from geomoe.pipeline.memory import fitting_workers
-from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, pick_device
+from geomoe.pipeline.request import Options, Path, Request
+from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import estimated_bytes
@@ -63,69 +64,56 @@ class UpscalePlan:
         return self.tiles * len(self.groups)
 
 
-def plan_upscale(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    *,
-    model: str | Upscaler = "mfg_hmoe_light",
-    scale: int = 4,
-    experts: str | os.PathLike[str] | None = None,
-    bands: str | Sequence[str | int] | None = None,
-    tile: int | None = None,
-    device: str = "auto",
-    memory: int | None = None,
-    overwrite: bool = False,
-) -> UpscalePlan:
+def plan_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> UpscalePlan:
     """What `upscale` would do with the same arguments; reads the scene's header only and writes nothing.
 
     Raises:
         GeomoeError: for everything that `upscale` would refuse before it reads pixels.
     """
-    model = load(model, scale) if isinstance(model, str) else model
-    check_scale(model, scale)
-    place = pick_device(device)
+    request = Request(src, dst, **options)
+    model, device = request.loaded(), pick_device(request.device)
     with open_scene(src) as scene:
-        return prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)[0]
+        return prepare(scene, request, model, device)[0]
 
 
 def prepare(
-    scene: Scene,
-    dst: str | os.PathLike[str],
-    model: Upscaler,
-    experts: str | os.PathLike[str] | None,
-    bands: str | Sequence[str | int] | None,
-    tile: int | None,
-    device: torch.device,
-    memory: int | None,
-    overwrite: bool,
+    scene: Scene, request: Request, model: Upscaler, device: torch.device
 ) -> tuple[UpscalePlan, list[Target]]:
     """The plan of a job on an open scene, and its targets, found writable and large enough.
 
     Raises:
         GeomoeError: if a target, the bands or the size of the output cannot be had.
     """
-    targets = [Target(dst, scene.files, overwrite=overwrite)]
-    if experts is not None:
-        targets.append(Target(experts, scene.files, overwrite=overwrite))
-        if targets[0].item == targets[1].item:
-            both = f"{targets[0].path.name} and {targets[1].path.name}"
-            raise GeomoeError(f"output and expert map are {both}; give them two names, not two endings")
+    names = ["output", *(layer.name for layer in request.layers)]
+    targets = [
+        Target(path, scene.files, overwrite=request.overwrite)
+        for path in (request.dst, *request.layers.values())
+    ]
+    for (name, target), (other, twin) in combinations(zip(names, targets, strict=True), 2):
+        if target.path == twin.path:
+            raise GeomoeError(f"{name} and {other} are both {twin.path}; give them two names")
+        if target.item == twin.item:
+            raise GeomoeError(
+                f"{name} and {other} are both {twin.item.name[:-10]}, but for their endings; "
+                "give them two names"
+            )
     if not targets[0].folder.exists():  # else it may be our own finished work that stands there
         for target in targets:
             target.refuse_what_stands()
-    chosen = select_bands(scene, bands, model.contract.bands)
-    outputs = output_metadata(scene, chosen, model, experts is not None, {})
+    chosen = select_bands(scene, request.bands, model.contract.bands)
+    plan = job_needs(scene, chosen, model, request.layers, request.tile, device, request.memory)
+    outputs = output_metadata(scene, chosen, model, request.layers, {})
     check_space(
         [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
     )
-    return job_needs(scene, chosen, model, experts is not None, tile, device, memory), targets
+    return plan, targets
 
 
 def job_needs(
     scene: Scene,
     bands: tuple[int, ...],
     model: Upscaler,
-    experts: bool,
+    layers: Iterable[Layer],
     tile: int | None,
     device: torch.device,
     memory: int | None,
@@ -145,7 +133,7 @@ def job_needs(
     if max(scene.width, scene.height) * scale > _MAX_SIDE:
         size = f"{scene.width} x {scene.height}"
         raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
-    outputs = output_metadata(scene, bands, model, experts, {})
+    outputs = output_metadata(scene, bands, model, layers, {})
     sizes = [estimated_bytes(meta) for meta in outputs]
     tiles = len(Tiles(scene.width, scene.height, contract, tile))
     idle, each = _memory(scene, model, outputs[0], tile)
@@ -183,11 +171,15 @@ def _notes(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def output_metadata(
-    scene: Scene, bands: tuple[int, ...], model: Upscaler, experts: bool, tags: Mapping[str, str]
+    scene: Scene,
+    bands: tuple[int, ...],
+    model: Upscaler,
+    layers: Iterable[Layer],
+    tags: Mapping[str, str],
 ) -> list[CogMetadata]:
-    """Metadata of the image and, if ``experts``, of the expert map; ``tags`` are added to both."""
+    """Metadata of the image and of each layer; ``tags`` are added to all of them."""
     image = carried_over(scene, bands, model.contract.scale, tags)
-    return [image, expert_metadata(scene, model, tags)] if experts else [image]
+    return [image, *(layer.metadata(scene, bands, model, tags) for layer in layers)]
 
 
 def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None) -> tuple[int, int]:

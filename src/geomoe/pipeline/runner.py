@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
 from geomoe.models.device import pick_device
+from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "pick_device"]
@@ -46,6 +47,10 @@ class Upscaler(Protocol):
     @property
     def hash(self) -> str:
         """Of the weights, for the output's tags."""
+
+    @property
+    def reference(self) -> RoutingReference | None:
+        """What the last router saw in training, if that is known."""
 
 
 def check_scale(model: Upscaler, scale: int) -> None:
@@ -110,12 +115,14 @@ class Runner:
             return torch.cuda.get_device_name(self._device)
         return f"{self._device.type} {torch.backends.cpu.get_cpu_capability()}"
 
-    def __call__(self, data: NDArray[np.float32], trace: RoutingTrace | None = None) -> NDArray[np.float32]:
+    def __call__(
+        self, data: NDArray[np.float32], traces: list[RoutingTrace] | None = None
+    ) -> NDArray[np.float32]:
         """Upscale one tile.
 
         Args:
             data: ``[C, H, W]`` float32 in the model's range, finite.
-            trace: gets the plans of the first group's pass.
+            traces: gets one for the pass of each group.
 
         Returns:
             ``[C, H * scale, W * scale]`` float32; perhaps not finite, which is for the caller to judge.
@@ -126,8 +133,11 @@ class Runner:
         bands, height, width = data.shape
         scale = self._contract.scale
         out = np.empty((bands, height * scale, width * scale), dtype=np.float32)
-        for number, group in enumerate(band_groups(range(bands), self._contract.bands)):
-            result = self._pass(data[list(group)], trace if number == 0 else None)
+        for group in band_groups(range(bands), self._contract.bands):
+            trace = None if traces is None else RoutingTrace()
+            result = self._pass(data[list(group)], trace)
+            if traces is not None and trace is not None:
+                traces.append(trace)
             if result.shape[1:] != out.shape[1:]:
                 raise GeomoeError(
                     f"{self._name} made {result.shape[2]} x {result.shape[1]} pixels of {width} x {height}; "

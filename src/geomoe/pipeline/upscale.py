@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.provenance import Provenance
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.request import Options, Request
 from geomoe.pipeline.work import Work
 
 __all__ = ["UpscaleReport", "upscale"]
@@ -24,9 +25,11 @@ class UpscaleReport:
     """What was done.
 
     Attributes:
-        output, experts: files written; ``experts`` is ``None`` where no map was asked for.
+        output: the file written.
+        layers: the maps written, by their names.
         items: the STAC item beside each file written, in the order of the files.
         model_item: the one of the model, in the folder of the output.
+        model: name of the weights.
         plan: the job as `plan_upscale` describes it.
         resumed: tiles that an earlier process had done.
         skipped: tiles without a valid pixel, which the model was not run on.
@@ -35,30 +38,29 @@ class UpscaleReport:
     """
 
     output: Path
-    experts: Path | None
+    layers: dict[str, Path]
     items: tuple[Path, ...]
     model_item: Path
+    model: str
     plan: UpscalePlan
     resumed: int
     skipped: int
     valid_share: float
     radiometry: str
 
+    @property
+    def experts(self) -> Path | None:
+        """The map of experts; ``None`` where none was asked for."""
+        return self.layers.get("experts")
+
 
 def upscale(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
-    model: str | Upscaler = "mfg_hmoe_light",
-    scale: int = 4,
-    experts: str | os.PathLike[str] | None = None,
-    bands: str | Sequence[str | int] | None = None,
-    tile: int | None = None,
-    device: str = "auto",
-    memory: int | None = None,
-    overwrite: bool = False,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
+    **options: Unpack[Options],
 ) -> UpscaleReport:
     """Super-resolve a GeoTIFF into a cloud-optimised GeoTIFF.
 
@@ -69,31 +71,20 @@ def upscale(
     beyond those the model takes at once go through in groups; see `Runner`.
 
     Args:
-        src: local GeoTIFF or JPEG 2000: uint8, uint16, int16 or float32.
+        src: the scene; see :class:`~geomoe.pipeline.request.Request`.
         dst: the output, ``.tif``.
-        model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
-        scale: output pixels along one input pixel.
-        experts: if given, the map of experts goes here, on the grid of ``src``.
-        bands: names or 1-based numbers; all bands with data if ``None``.
-        tile: side of a tile in input pixels, rounded up as the model asks; the model's own if ``None``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
-        memory: bytes that the process may take at its peak; half of what is free if ``None``. On a processor
-            it decides how many tiles are done at a time, one for each of torch's threads at most.
-        overwrite: whether ``dst`` and ``experts`` may exist.
         progress: hears of every tile.
         order: the order in which the tiles are done, a permutation of their numbers. The bytes are the same.
+        options: ``model``, ``scale``, ``experts`` and whatever else a `Request` has.
 
     Raises:
         GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
             files that were to be overwritten are as they were.
     """
     with (
-        open_job(
-            src, dst, model=model, scale=scale, experts=experts, bands=bands, tile=tile, device=device,
-            memory=memory, overwrite=overwrite,
-        ) as job,
+        open_job(Request(src, dst, **options)) as job,
         Work(job.outputs, job.key, job.tiles, provenance := Provenance(job)) as work,
-    ):  # fmt: skip
+    ):
         with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
             for number, (pieces, ran) in job.run_all(wanted):
@@ -103,9 +94,12 @@ def upscale(
         work.finish()
     return UpscaleReport(
         output=job.outputs[0].target.path,
-        experts=None if experts is None else job.outputs[1].target.path,
+        layers={
+            layer.name: made.target.path for layer, made in zip(job.layers, job.outputs[1:], strict=True)
+        },
         items=tuple(output.target.item for output in job.outputs),
         model_item=job.outputs[0].target.path.with_name(provenance.model[0]),
+        model=job.model.name,
         plan=job.plan,
         resumed=work.resumed,
         skipped=work.skipped,

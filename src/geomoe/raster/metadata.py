@@ -103,8 +103,9 @@ def same_place(
     scales: tuple[float, ...],
     nodata: float,
     tags: Mapping[str, str],
+    overviews: Literal["average", "mode"] = "mode",
 ) -> CogMetadata:
-    """Metadata of a map of classes on the scene's own grid, with bands of its own."""
+    """Metadata of a map on the scene's own grid, with bands of its own."""
     count = len(descriptions)
     place = {k: v for k, v in scene.tags.items() if k == "AREA_OR_POINT"}
     return CogMetadata(
@@ -128,7 +129,7 @@ def same_place(
         tags={**place, **tags},
         band_tags=({},) * count,
         namespaces={},
-        overviews="mode",
+        overviews=overviews,
     )
 
 

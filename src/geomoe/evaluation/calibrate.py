@@ -1,0 +1,124 @@
+"""What a model's router saw in training, learned and put on the card of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from geomoe.data.degradation import REAL, get_degradation
+from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout, hold_out
+from geomoe.data.pairs import degrade
+from geomoe.errors import GeomoeError
+from geomoe.models import LoadedModel, load
+from geomoe.models.reference import RoutingReference
+from geomoe.models.weights import Card, save
+from geomoe.pipeline.reliability import last_router
+
+__all__ = ["calibrate", "shown_rows"]
+
+_IMAGES, _ROWS = 400, 500
+"""So many are enough for the mean and the precision of a few dozen channels; neighbours are much alike."""
+_HELD_OUT = 0.1
+
+
+def calibrate(
+    source: Path,
+    target: Path,
+    root: Path,
+    *,
+    quantile: float = 0.99,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Card:
+    """Write weights anew with a routing reference on their card; the tensors, and so the hash, stay.
+
+    The mean and the precision are of images that the model was trained on, the threshold of images of the
+    same kind that were held out, as small as the card says that training made them.
+
+    Args:
+        source: weights, ``.safetensors``.
+        target: file to write, ``.safetensors``; may be ``source`` if ``overwrite``.
+        root: the training images, as for ``geomoe fit``.
+        quantile: the share of pixels held out that are to count as like training.
+        overwrite: whether ``target`` may exist.
+        progress: called with images done and images in all.
+
+    Raises:
+        GeomoeError: bad weights, a model that routes nothing, no images, or ``target`` cannot be written.
+    """
+    if target.suffix != ".safetensors":
+        raise GeomoeError(f"{target} must end in .safetensors")
+    if target.exists() and not overwrite:
+        raise GeomoeError(f"{target} exists; use --overwrite to replace it")
+    if not 0 < quantile < 1:
+        raise GeomoeError(f"a quantile of {quantile:g} was given; expected one above 0 and below 1")
+    loaded = load(str(source))
+    fit, held_out = _images(root, loaded)
+    fit = fit[:: -(-len(fit) // _IMAGES)]
+    total = len(fit) + len(held_out)
+    done = 0
+
+    def rows(paths: Sequence[Path]) -> Iterator[Tensor]:
+        nonlocal done
+        for path in paths:
+            low, _ = degrade(
+                read_image(path, loaded.contract.bands), loaded.contract.scale, small.drawn(done)
+            )
+            yield shown_rows(loaded, to_unit(low), _ROWS)
+            done += 1
+            if progress:
+                progress(done, total)
+
+    small = get_degradation(loaded.card.degradation)
+    seen, judged = torch.cat(list(rows(fit))), torch.cat(list(rows(held_out)))
+    words = f"{len(held_out)} images held out of training, made small by {loaded.card.degradation}"
+    reference = RoutingReference.learn(seen, judged, quantile, words)
+    card = replace(loaded.card, reference=reference.for_card())
+    half = card.recipe.get("stored") == "float16"
+    return save(target, loaded.model, card, half)
+
+
+def shown_rows(model: LoadedModel, low: Tensor, most: int | None = None) -> Tensor:
+    """What the last router of a model is shown of an image ``[C, h, w]`` in [0, 1]: rows ``[N, C]``.
+
+    Args:
+        model: that routes.
+        low: the image.
+        most: take so many rows, drawn alike every time; all if ``None``.
+
+    Raises:
+        GeomoeError: if the model routes nothing.
+    """
+    router = last_router(model)
+    if router is None:
+        raise GeomoeError(f"{model.name} routes nothing, so there is nothing to compare")
+    kept: list[Tensor] = []
+    hook = router.register_forward_hook(lambda _, shown, __: kept.append(shown[0]))
+    try:
+        with torch.inference_mode():
+            model.model(low[None])
+    finally:
+        hook.remove()
+    rows = kept[-1]
+    if most is None or len(rows) <= most:
+        return rows
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]]
+
+
+def _images(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
+    if model.card.degradation == REAL:
+        raise GeomoeError(
+            f"{model.name} was trained on measured pairs, for which there is no calibration yet"
+        )
+    layout = find_layout(root)
+    if layout in REAL_LAYOUTS:
+        raise GeomoeError(f"{root} holds measured pairs ({layout}), {model.name} was trained on made ones")
+    files = SPLIT_LAYOUTS.get(layout)
+    if files is not None:
+        return files(root, "fit"), files(root, "validation")
+    return hold_out(find_images(root), _HELD_OUT, "images")

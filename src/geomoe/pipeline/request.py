@@ -1,0 +1,84 @@
+"""What is asked for: a scene, where the result goes, and how it is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from geomoe.models import load
+from geomoe.pipeline.layers import Consistency, Experts, Layer, Reliability
+from geomoe.pipeline.runner import Upscaler, check_scale
+
+__all__ = ["Options", "Path", "Request"]
+
+Path = str | os.PathLike[str]
+
+
+class Options(TypedDict, total=False):
+    """The attributes of `Request` beside the scene and the target; what is left out has its default."""
+
+    model: str | Upscaler
+    scale: int
+    experts: Path | None
+    consistency: Path | None
+    reliability: Path | None
+    fallback: bool
+    bands: str | Sequence[str | int] | None
+    tile: int | None
+    device: str
+    memory: int | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """A scene to be super-resolved.
+
+    Attributes:
+        src: local GeoTIFF or JPEG 2000: uint8, uint16, int16 or float32.
+        dst: the output, ``.tif``.
+        model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
+        scale: output pixels along one input pixel.
+        experts: if given, the map of experts goes here, on the grid of ``src``.
+        consistency: if given, what is left when the output is made small again and ``src`` is taken off.
+        reliability: if given, the map of where routing is like that of training.
+        fallback: draw what the reliability map marks by bicubic upsampling, which invents nothing.
+        bands: names or 1-based numbers; all bands with data if ``None``.
+        tile: side of a tile in input pixels, rounded up as the model asks; the model's own if ``None``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
+        memory: bytes that the process may take at its peak; half of what is free if ``None``. On a processor
+            it decides how many tiles are done at a time, one for each of torch's threads at most.
+        overwrite: whether the outputs may exist.
+    """
+
+    src: Path
+    dst: Path
+    model: str | Upscaler = "mfg_hmoe_light"
+    scale: int = 4
+    experts: Path | None = None
+    consistency: Path | None = None
+    reliability: Path | None = None
+    fallback: bool = False
+    bands: str | Sequence[str | int] | None = None
+    tile: int | None = None
+    device: str = "auto"
+    memory: int | None = None
+    overwrite: bool = False
+
+    def loaded(self) -> Upscaler:
+        """The model; raises GeomoeError where there is none, or one for another scale."""
+        model = load(self.model, self.scale) if isinstance(self.model, str) else self.model
+        check_scale(model, self.scale)
+        return model
+
+    @property
+    def layers(self) -> dict[Layer, Path]:
+        """What is made beside the image, and where each goes."""
+        asked: list[tuple[Layer, Path | None]] = [
+            (Experts(), self.experts),
+            (Consistency(), self.consistency),
+            (Reliability(self.fallback), self.reliability),
+        ]
+        return {layer: path for layer, path in asked if path is not None}
