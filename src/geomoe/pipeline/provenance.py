@@ -121,6 +121,10 @@ class Provenance:
             f"{contract.margin} and in groups of {contract.bands} bands. Values were brought to the model's "
             f"range, {job.radiometry.rule}, and back."
         )
+        if job.fallback:
+            how += (
+                " Where its routing was unlike that of training, bicubic interpolation stands in its place."
+            )
         if output is job.outputs[0]:
             return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
         return f"{how} This is a layer beside the image {job.outputs[0].target.path.name}."

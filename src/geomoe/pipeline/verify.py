@@ -26,9 +26,10 @@ _SAME = {
     "GEOMOE_SCALE": ("contract", "scale"),
     "GEOMOE_BANDS": ("bands",),
     "GEOMOE_TILE": ("tile",),
+    "GEOMOE_FALLBACK": ("fallback",),
     "GEOMOE_RADIOMETRY": ("radiometry",),
 }
-_JSON = ("GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_RADIOMETRY")
+_JSON = ("GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_FALLBACK", "GEOMOE_RADIOMETRY")
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _facts(
         "bands": scene.tags["GEOMOE_BANDS"].strip("[]"),
         "radiometry": str(radiometry.get("rule")),
         "tile": scene.tags["GEOMOE_TILE"],
+        "fallback": "bicubic where routing is unlike training" if history.get("fallback") is True else "none",
         "device": str(history.get("device")),
         "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
     }
