@@ -90,7 +90,8 @@ def run(folder: Path, scenes: int, size: int) -> dict[str, int]:
         "found_done": sum(outcome.status == "there" for outcome in ended),
         "tiles_gone_on_with": sum(outcome.resumed for outcome in ended),
         "equal": equal,
-        "left_over": len(list((folder / "out").iterdir())) - scenes,
+        # Beside each scene its item, and one of the model.
+        "left_over": len(list((folder / "out").iterdir())) - 2 * scenes - 1,
     }
 
 

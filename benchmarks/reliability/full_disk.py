@@ -2,7 +2,7 @@
 
     python benchmarks/reliability/full_disk.py [--points 20] [--limit] [--json]
 
-Each job upscales a made scene, with its map of experts, into a file system of its own, a tmpfs whose size is
+Each job upscales a made scene, with its map of experts and items, into a file system of its own, a tmpfs of
 a part of what the job needs; the check of free space beforehand is told a lie, as if the disk filled later.
 Every point is tried with GDAL's threads asked for in the environment, and without. One must be root for that;
 else, or with ``--limit``, it is files that may not grow beyond a part of what the largest one needs.

@@ -5,8 +5,8 @@
 Each job upscales a made scene, with its map of experts, in a process that gets SIGKILL ``--kills`` times: a
 third of them after a random time, a third at a random tile, a third while the files are finished, checked and
 put in place. Then it is left to end. Jobs differ in data type, nodata and size of tiles; every new process of
-a job takes its tiles in another order, with one thread or two. What is compared is the SHA-256 of both files
-with those of a job that was left alone.
+a job takes its tiles in another order, with one thread or two. What is compared is the SHA-256 of both files,
+of the STAC items beside them and of the model's item with those of a job that was left alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from common import fork, sha, tiny, write_scene
 
 from geomoe.pipeline import Tiles, upscale
 
+MADE = ("out.tif", "out.stac.json", "experts.tif", "experts.stac.json", "tiny.tiny.stac.json")
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
@@ -69,7 +70,7 @@ def run(folder: Path, number: int, kills: int, size: int, rng: np.random.Generat
     usual = time.monotonic() - began
 
     def same() -> bool:
-        return all(sha(cut / n) == sha(whole / n) for n in ("out.tif", "experts.tif"))
+        return all(sha(cut / n) == sha(whole / n) for n in MADE)
 
     equal = True
     counts = {"kills": 0, "kills_while_tiles": 0, "kills_while_finishing": 0, "tiles_kept": 0}
@@ -95,11 +96,11 @@ def run(folder: Path, number: int, kills: int, size: int, rng: np.random.Generat
             counts["tiles_kept"] += lines
         elif (cut / "out.tif").exists():  # it had ended before
             equal &= same()
-            for name in ("out.tif", "experts.tif"):
+            for name in MADE:
                 (cut / name).unlink()
     _wait(_start(src, cut, tile, rng.permutation(tiles), 1))
     equal &= same()
-    return {**counts, "equal": int(equal), "left_over": len(list(cut.iterdir())) - 2}
+    return {**counts, "equal": int(equal), "left_over": len(list(cut.iterdir())) - len(MADE)}
 
 
 def lines_of(journal: Path) -> int:

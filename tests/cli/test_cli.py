@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import numpy as np
@@ -255,7 +256,9 @@ def test_a_job_that_is_ended_can_be_gone_on_with(scene, weights, tmp_path, numbe
     goes_on = [sys.executable, "-m", "geomoe.cli.main", *map(str, args)]
     again = subprocess.run(goes_on, capture_output=True, text=True, check=True)
     assert "goes on: 1 of 12 tiles were done" in again.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tif", "scene.tif"]
+    model = f"tiny.{read_card(Path(weights)).hash[:12]}.stac.json"
+    made = ["out.stac.json", "out.tif", "scene.tif", model]
+    assert sorted(path.name for path in tmp_path.iterdir()) == made
 
 
 def test_usage_errors_exit_with_2(capsys):

@@ -112,14 +112,16 @@ def test_a_process_that_is_killed_is_replaced_and_its_scene_gone_on_with(
     assert found[0].resumed > 0
     upscale(task.src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
     assert Path(task.dst).read_bytes() == (tmp_path / "alone.tif").read_bytes()
-    assert left_over(tmp_path / "out") == ["a.tif", "b.tif"]
+    *made, model = left_over(tmp_path / "out")
+    assert made == ["a.stac.json", "a.tif", "b.stac.json", "b.tif"]
+    assert model.startswith("tiny.")
 
 
 def test_manifests(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text('\ufeffdst,src,bands\nout/a.tif, a.tif ,"B04,B03"\n/x/b.tif,http://b.tif,\n')
     assert read_manifest(path) == [
-        SceneTask(str(tmp_path / "a.tif"), str(tmp_path / "out" / "a.tif"), None, "B04,B03"),
+        SceneTask(str(tmp_path / "a.tif"), str(tmp_path / "out" / "a.tif"), bands="B04,B03"),
         SceneTask("http://b.tif", "/x/b.tif"),
     ]
 

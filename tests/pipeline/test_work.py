@@ -15,11 +15,12 @@ from geomoe.errors import GeomoeError
 from geomoe.pipeline import UpscaleReport, upscale
 from geomoe.pipeline import work as work_module
 from geomoe.raster.lock import locked
-from geomoe.raster.target import Target
+from geomoe.raster.target import Move, Target
 from tests.pipeline.fakes import FakeUpscaler, nearest
 from tests.scenes import left_over, pixels, write_scene
 
 TILES = 9
+MADE = ["experts.stac.json", "experts.tif", "fake.0123abcd.stac.json", "out.stac.json", "out.tif"]
 
 
 class Cut(BaseException):
@@ -73,11 +74,9 @@ def _cut(folder: Path, tiles: int, **options: object) -> Path:
 
 
 def _same(folder: Path) -> bool:
-    assert left_over(folder / "cut") == ["experts.tif", "out.tif"]
-    return all(
-        (folder / "cut" / name).read_bytes() == (folder / "whole" / name).read_bytes()
-        for name in ("experts.tif", "out.tif")
-    )
+    assert left_over(folder / "cut") == MADE
+    cut, whole = folder / "cut", folder / "whole"
+    return all((cut / name).read_bytes() == (whole / name).read_bytes() for name in MADE)
 
 
 @pytest.mark.parametrize("tiles", [1, 4, 8, 9])
@@ -126,7 +125,8 @@ def test_another_job_starts_over_and_says_so(folder: Path, change: dict[str, obj
     report = _run(folder / "src.tif", folder / "cut", heard, **change)
     assert heard.told[1:] == (0, f"starts over: what was begun here before is {what}")
     assert report.resumed == 0
-    assert left_over(folder / "cut") == ["experts.tif", "out.tif"]
+    made = [*MADE[:2], report.model_item.name, *MADE[3:]]
+    assert left_over(folder / "cut") == made
 
 
 def test_a_changed_scene_starts_over(folder: Path) -> None:
@@ -184,13 +184,13 @@ def test_what_cannot_be_used_starts_over(folder: Path, name: str) -> None:
     assert _same(folder)
 
 
-@pytest.mark.parametrize("placed", [0, 1, 2])
+@pytest.mark.parametrize("placed", [0, 1, 2, 3, 4])
 def test_cut_off_while_the_files_are_put_in_place(
     folder: Path, monkeypatch: pytest.MonkeyPatch, placed: int
 ) -> None:
-    def some(targets: list[object]) -> None:
-        for target in targets[:placed]:
-            target.part.replace(target.path)  # type: ignore[attr-defined]
+    def some(moves: list[Move]) -> None:
+        for move in moves[:placed]:
+            move.part.replace(move.path)
         raise Cut
 
     with monkeypatch.context() as patch:
@@ -233,7 +233,7 @@ def test_files_of_others_are_neither_replaced_nor_taken_for_ours(folder: Path) -
     (folder / "cut" / ".out.tif.geomoe").symlink_to(folder / "whole")
     with pytest.raises(GeomoeError, match="symbolic link"):
         _run(folder / "src.tif", folder / "cut", Counting())
-    assert left_over(folder / "whole") == ["experts.tif", "out.tif"]
+    assert left_over(folder / "whole") == MADE
 
 
 def test_cut_off_before_the_first_tile_leaves_nothing(folder: Path) -> None:
@@ -313,8 +313,8 @@ def test_an_old_file_that_was_put_aside_comes_back(folder: Path, monkeypatch: py
     """Where files have one name only, `commit` moves the old one away before the new one comes."""
     (folder / "cut" / "out.tif").write_text("old")
 
-    def put_aside(targets: list[Target]) -> None:
-        targets[0].path.replace(targets[0].backup)
+    def put_aside(moves: list[Move]) -> None:
+        moves[0].path.replace(moves[0].backup)
         raise Cut
 
     with monkeypatch.context() as patch:
@@ -332,8 +332,8 @@ def test_a_finished_file_that_was_taken_away_is_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(Target, "clean", lambda self: None)
         _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
-    (folder / "cut" / "out.tif").unlink()
-    (folder / "cut" / "experts.tif").unlink()
+    for name in ("out.tif", "out.stac.json", "experts.tif", "experts.stac.json"):
+        (folder / "cut" / name).unlink()
     _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
     assert _same(folder)
 

@@ -10,7 +10,7 @@ import pytest
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import commit
-from geomoe.raster.target import Target, check_space
+from geomoe.raster.target import Move, Target, check_space
 from tests.scenes import left_over, pixels, write_scene
 
 
@@ -18,6 +18,10 @@ def _target(path: Path) -> Target:
     target = Target(path, [], overwrite=True)
     target.folder.mkdir()
     return target
+
+
+def _images(targets: list[Target]) -> list[Move]:
+    return [target.moves[0] for target in targets]
 
 
 def _refusal(path: Path, sources: list[Path], *, overwrite: bool = False) -> str:
@@ -64,18 +68,19 @@ def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
     for name in ("a.tif", "b.tif"):
         (tmp_path / name).write_bytes(old)
     targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
-    targets[0].part.write_bytes(b"new")  # and no part for b.tif
+    targets[0].moves[0].part.write_bytes(b"new")  # and no part for b.tif
     with pytest.raises(GeomoeError, match="cannot put"):
-        commit(targets)
+        commit(_images(targets))
     assert {name: (tmp_path / name).read_bytes() for name in ("a.tif", "b.tif")} == {
         "a.tif": old,
         "b.tif": old,
     }
     for target in targets:
-        target.part.write_bytes(b"new")
+        target.moves[0].part.write_bytes(b"new")
     (tmp_path / "a.tif.aux.xml").write_text("statistics of the old file")
-    commit(targets)
+    commit(_images(targets))
     for target in targets:
+        target.drop_neighbours()
         target.clean()
         target.folder.rmdir()
     assert left_over(tmp_path) == ["a.tif", "b.tif"]
@@ -90,11 +95,11 @@ def test_commit_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pyte
     targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
     for target in targets:
         target.path.write_bytes(b"old")
-    targets[0].part.write_bytes(b"new")  # and no part for b.tif
+    targets[0].moves[0].part.write_bytes(b"new")  # and no part for b.tif
     with pytest.raises(GeomoeError, match="cannot put"):
-        commit(targets)
+        commit(_images(targets))
     assert [target.path.read_bytes() for target in targets] == [b"old", b"old"]
     for target in targets:
-        target.part.write_bytes(b"new")
-    commit(targets)
+        target.moves[0].part.write_bytes(b"new")
+    commit(_images(targets))
     assert [target.path.read_bytes() for target in targets] == [b"new", b"new"]

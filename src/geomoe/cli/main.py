@@ -18,6 +18,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "upscale": ("geomoe.cli.scene", "Super-resolve a GeoTIFF."),
     "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
+    "verify": ("geomoe.cli.verify", "Check that a file is as it was made, and say of what."),
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
     "picture": ("geomoe.cli.picture", "Draw results of several models side by side, and expert maps."),

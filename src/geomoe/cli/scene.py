@@ -124,6 +124,7 @@ def upscale(
     click.echo(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model}")
     for name, path in done.layers.items():
         click.echo(f"{path}: {_LAYERS[name]}")
+    click.echo(f"{done.items[0]}: how it was made; geomoe verify checks it")
 
 
 def _upscale_many(

@@ -12,6 +12,7 @@ from geomoe.pipeline.request import Options, Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.pipeline.upscale import UpscaleReport, upscale
+from geomoe.pipeline.verify import Verification, verify
 
 __all__ = [
     "Box",
@@ -27,6 +28,7 @@ __all__ = [
     "UpscalePlan",
     "UpscaleReport",
     "Upscaler",
+    "Verification",
     "check_report",
     "describe_scene",
     "forecast_upscale",
@@ -34,5 +36,6 @@ __all__ = [
     "read_manifest",
     "upscale",
     "upscale_many",
+    "verify",
     "write_report",
 ]

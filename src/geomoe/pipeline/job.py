@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.layers import DoneTile, Layer
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
+from geomoe.pipeline.provenance import geomoe_version
 from geomoe.pipeline.reliability import Heard, Judge
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device
@@ -75,7 +75,7 @@ class Job:
             "layers": [layer.name for layer in self.layers],
             "fallback": self.fallback,
             "reliability": self.judge.reference.digest() if self.judge else None,
-            "version": _version(),
+            "version": geomoe_version(),
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
             "device": self.runner.hardware,
@@ -241,7 +241,7 @@ def _tags(
     model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str, fallback: bool
 ) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
-    version = _version()
+    version = geomoe_version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
@@ -249,10 +249,3 @@ def _tags(
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }
-
-
-def _version() -> str:
-    try:
-        return metadata.version("geomoe")
-    except metadata.PackageNotFoundError:
-        return "unknown"

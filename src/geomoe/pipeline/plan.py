@@ -92,6 +92,11 @@ def prepare(
     for (name, target), (other, twin) in combinations(zip(names, targets, strict=True), 2):
         if target.path == twin.path:
             raise GeomoeError(f"{name} and {other} are both {twin.path}; give them two names")
+        if target.item == twin.item:
+            raise GeomoeError(
+                f"{name} and {other} are both {twin.item.name[:-10]}, but for their endings; "
+                "give them two names"
+            )
     if not targets[0].folder.exists():  # else it may be our own finished work that stands there
         for target in targets:
             target.refuse_what_stands()

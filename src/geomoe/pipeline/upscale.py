@@ -13,6 +13,7 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.progress import Progress, Silent
+from geomoe.pipeline.provenance import Provenance
 from geomoe.pipeline.request import Options, Request
 from geomoe.pipeline.work import Work
 
@@ -26,6 +27,8 @@ class UpscaleReport:
     Attributes:
         output: the file written.
         layers: the maps written, by their names.
+        items: the STAC item beside each file written, in the order of the files.
+        model_item: the one of the model, in the folder of the output.
         model: name of the weights.
         plan: the job as `plan_upscale` describes it.
         resumed: tiles that an earlier process had done.
@@ -36,6 +39,8 @@ class UpscaleReport:
 
     output: Path
     layers: dict[str, Path]
+    items: tuple[Path, ...]
+    model_item: Path
     model: str
     plan: UpscalePlan
     resumed: int
@@ -61,9 +66,9 @@ def upscale(
 
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
     out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. All files
-    appear complete and checked, or none does. However a call ends, the same call goes on where it was; see
-    :class:`~geomoe.pipeline.work.Work`. Bands beyond those the model takes at once go through in
-    groups; see `Runner`.
+    appear complete and checked, each with a STAC item beside it that says how it was made, or none does.
+    However a call ends, the same call goes on where it was; see :class:`~geomoe.pipeline.work.Work`. Bands
+    beyond those the model takes at once go through in groups; see `Runner`.
 
     Args:
         src: the scene; see :class:`~geomoe.pipeline.request.Request`.
@@ -78,7 +83,7 @@ def upscale(
     """
     with (
         open_job(Request(src, dst, **options)) as job,
-        Work(job.outputs, job.key, job.tiles) as work,
+        Work(job.outputs, job.key, job.tiles, provenance := Provenance(job)) as work,
     ):
         with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
@@ -92,6 +97,8 @@ def upscale(
         layers={
             layer.name: made.target.path for layer, made in zip(job.layers, job.outputs[1:], strict=True)
         },
+        items=tuple(output.target.item for output in job.outputs),
+        model_item=job.outputs[0].target.path.with_name(provenance.model[0]),
         model=job.model.name,
         plan=job.plan,
         resumed=work.resumed,

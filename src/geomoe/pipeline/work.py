@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from geomoe.raster.lock import locked
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
 from geomoe.raster.target import Target, commit
+
+if TYPE_CHECKING:
+    from geomoe.pipeline.provenance import Provenance
 
 __all__ = ["Output", "Piece", "Work", "window_of"]
 
@@ -66,14 +69,17 @@ class Work:
         outputs: of the job, the main one first.
         key: everything that the pixels depend on, as JSON values.
         tiles: of the job.
+        provenance: makes the item that goes with each output, and the one about the model.
 
     Attributes:
         resumed: tiles that were done before.
         note: what was found there, in words; empty if nothing.
     """
 
-    def __init__(self, outputs: Sequence[Output], key: Mapping[str, Any], tiles: Tiles) -> None:
-        self._outputs, self._tiles = outputs, tiles
+    def __init__(
+        self, outputs: Sequence[Output], key: Mapping[str, Any], tiles: Tiles, provenance: Provenance
+    ) -> None:
+        self._outputs, self._tiles, self._provenance = outputs, tiles, provenance
         self._key = json.loads(json.dumps(key))
         self._folder = outputs[0].target.folder
         self._scratches = [Scratch(o.target.folder, o.meta) for o in outputs]
@@ -154,14 +160,26 @@ class Work:
             for i, (output, scratch) in enumerate(zip(self._outputs, self._scratches, strict=True)):
                 meta, target = output.meta, output.target
                 nodata = float("nan") if meta.nan_nodata and self._holes else meta.nodata
+                image, item = target.moves
                 with _writing(target.path):
-                    write_cog(scratch, target.part, self._pieces(i), nodata, target.path.name)
+                    write_cog(scratch, image.part, self._pieces(i), nodata, target.path.name)
+                    _write_whole(item.part, self._provenance.item(output, image.part, nodata))
             with _writing(self._outputs[0].target.path):
-                _write_whole(self._folder / "commit", "")
-        commit([o.target for o in self._outputs if o.target.part.exists()])
+                _write_whole(self._folder / "commit", b"")
+        self._place_model()
+        commit([move for o in self._outputs for move in o.target.moves if move.part.exists()])
         for output in self._outputs:
             output.target.drop_neighbours()
         self._clean()
+
+    def _place_model(self) -> None:
+        """Put the model's item into each folder of outputs, before them: it is true without them."""
+        name, item = self._provenance.model
+        for output in self._outputs:
+            place = output.target.path.with_name(name)
+            with _writing(place):
+                if not place.is_file() or place.read_bytes() != item:
+                    _write_whole(place, item, output.target.folder)
 
     def _begin(self) -> None:
         found = [_read_json(o.target.folder / "job.json") for o in self._outputs]
@@ -170,7 +188,7 @@ class Work:
         if (
             found[0] == self._key
             and self.placed
-            and all(o.target.part.exists() or o.target.path.exists() for o in self._outputs)
+            and all(m.part.exists() or m.path.exists() for o in self._outputs for m in o.target.moves)
         ):
             self.note = "the files were finished and only had to be put in place"
             return
@@ -200,7 +218,7 @@ class Work:
             self._open_journal()
             for output in reversed(self._outputs):
                 job = json.dumps(self._key, indent=1, sort_keys=True)
-                _write_whole(output.target.folder / "job.json", job)
+                _write_whole(output.target.folder / "job.json", job.encode())
 
     def _open_journal(self) -> None:
         self._journal = os.open(self._folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -286,10 +304,11 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
+def _write_whole(path: Path, data: bytes, folder: Path | None = None) -> None:
+    """Write a file at once; it is made in ``folder``, which is its own if ``None``."""
+    part = (folder or path.parent) / f"{path.name}.part"
+    with part.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

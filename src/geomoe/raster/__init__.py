@@ -1,6 +1,6 @@
 """Scenes on disk: opened safely, read in windows, written as cloud-optimised GeoTIFFs.
 
-Nothing here knows about models; rasterio, numpy and scipy are all it needs.
+Nothing here knows about models; rasterio, numpy, scipy and jsonschema are all it needs.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.stac import item_path
 
-__all__ = ["Target", "check_space", "commit", "in_bytes"]
+__all__ = ["Move", "Target", "check_space", "commit", "in_bytes"]
 
 _SUFFIXES = (".tif", ".tiff")
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
@@ -20,8 +22,27 @@ LAST = ("job.json", "commit")
 _MAX_NAME = 255  # bytes, of common file systems
 
 
+@dataclass(frozen=True)
+class Move:
+    """One file on its way to its place.
+
+    Attributes:
+        part: where the finished file waits for `commit`.
+        path: where it goes.
+        backup: where `commit` keeps the old file until all new ones are in place.
+        overwrite: whether there may be an old one.
+    """
+
+    part: Path
+    path: Path
+    backup: Path
+    overwrite: bool
+
+
 class Target:
     """A path to be written, and the hidden folder beside it where the work on it is kept.
+
+    With the GeoTIFF goes its STAC item, ``out.stac.json`` beside ``out.tif``: there are both or neither.
 
     Args:
         path: of the GeoTIFF to be.
@@ -46,29 +67,27 @@ class Target:
             raise GeomoeError(f"folder {folder} does not exist; create it first (mkdir -p {folder})")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise GeomoeError(f"folder {folder} is not writable; choose another or change its permissions")
-        if self.path.is_dir():
-            raise GeomoeError(f"{self.path} is a folder; give the name of a file to write")
-        if self.path.exists():
-            for source in sources:
-                if os.path.samefile(source, self.path):
-                    raise GeomoeError(f"{self.path} is the input itself; write to another file")
+        self.item = item_path(self.path)
+        for file in (self.path, self.item):
+            if file.is_dir():
+                raise GeomoeError(f"{file} is a folder; give the name of a file to write")
+            if file.exists() and any(os.path.samefile(source, file) for source in sources):
+                raise GeomoeError(f"{file} is the input itself; write to another file")
         self.folder = self.path.with_name(f".{name}.geomoe")
         if len(os.fsencode(self.folder.name)) > _MAX_NAME:
             raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
 
     @property
-    def part(self) -> Path:
-        """Where the finished file waits for `commit`."""
-        return self.folder / "part.tif"
-
-    @property
-    def backup(self) -> Path:
-        """Where `commit` keeps the old file until all new ones are in place."""
-        return self.folder / "backup.tif"
+    def moves(self) -> tuple[Move, Move]:
+        """Of the GeoTIFF and of its item."""
+        return (
+            Move(self.folder / "part.tif", self.path, self.folder / "backup.tif", self.overwrite),
+            Move(self.folder / "part.json", self.item, self.folder / "backup.json", self.overwrite),
+        )
 
     def refuse_what_stands(self) -> None:
         """Raise GeomoeError where a file stands at the path, or speaks for one, and may not be replaced."""
-        for file in () if self.overwrite else (self.path, *self._neighbours()):
+        for file in () if self.overwrite else (self.path, self.item, *self._neighbours()):
             if file.exists():
                 raise GeomoeError(
                     f"{file} exists already; choose another output or allow it with --overwrite"
@@ -88,9 +107,10 @@ class Target:
 
         An old file that `commit` had put aside, and for which nothing came, is put back.
         """
-        with suppress(OSError):
-            if self.backup.exists() and not self.path.exists():
-                os.replace(self.backup, self.path)
+        for move in self.moves:
+            with suppress(OSError):
+                if move.backup.exists() and not move.path.exists():
+                    os.replace(move.backup, move.path)
         with suppress(OSError):
             for name in (*set(os.listdir(self.folder)).difference(LAST, ["lock"]), *LAST):
                 with suppress(OSError):
@@ -132,42 +152,41 @@ def in_bytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def commit(targets: Sequence[Target]) -> None:
-    """Put every finished ``part`` at its path; all of them or, if one fails, none.
+def commit(moves: Sequence[Move]) -> None:
+    """Put every finished file at its place; all of them or, if one fails, none.
 
     Raises:
-        GeomoeError: if a file cannot be replaced; what stood at the targets stands there again.
+        GeomoeError: if a file cannot be replaced; what stood there stands there again.
     """
-    done: list[Target] = []
+    done: list[Move] = []
     try:
-        for target in targets:
-            if target.path.exists():
-                if not target.overwrite:
-                    raise GeomoeError(f"{target.path} appeared during the work; choose another output")
-                if len(targets) > 1:
-                    _keep(target)
-            os.replace(target.part, target.path)
-            done.append(target)
+        for move in moves:
+            if move.path.exists():
+                if not move.overwrite:
+                    raise GeomoeError(f"{move.path} appeared during the work; choose another output")
+                if len(moves) > 1:
+                    _keep(move)
+            os.replace(move.part, move.path)
+            done.append(move)
     except (OSError, GeomoeError) as error:
-        for target in done:
-            target.path.unlink(missing_ok=True)
-        for target in targets:
-            if target.backup.exists():
-                os.replace(target.backup, target.path)
+        for move in done:
+            move.path.unlink(missing_ok=True)
+        for move in moves:
+            if move.backup.exists():
+                os.replace(move.backup, move.path)
         if isinstance(error, GeomoeError):
             raise
         what = f"cannot put {error.filename} in place: {error.strerror}"
         raise GeomoeError(f"{what}; nothing was changed, check the folder") from error
-    for target in targets:
-        target.drop_neighbours()
-        _sync_folder(target.path.parent)
+    for folder in dict.fromkeys(move.path.parent for move in moves):
+        _sync_folder(folder)
 
 
-def _keep(target: Target) -> None:
+def _keep(move: Move) -> None:
     try:
-        os.link(target.path, target.backup)
+        os.link(move.path, move.backup)
     except OSError:  # exFAT and some network file systems have no second names
-        os.replace(target.path, target.backup)
+        os.replace(move.path, move.backup)
 
 
 def _sync_folder(folder: Path) -> None:

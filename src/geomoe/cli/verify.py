@@ -1,0 +1,46 @@
+"""``geomoe verify``."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["verify"]
+
+
+@click.command()
+@click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT...")
+@click.option(
+    "--source", metavar="SCENE", help="Also check that OUTPUT was made of this scene, as it is now."
+)
+@click.option(
+    "--weights", metavar="NAME", help="Also check that OUTPUT was made by these weights: name or file."
+)
+def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) -> None:
+    """Check that OUTPUT is as geomoe made it, and say of what it was made.
+
+    OUTPUT is a GeoTIFF that geomoe wrote, or the .stac.json beside it. The file is compared with its item,
+    and both with the tags inside the file and with the model's item. With many, a line for each.
+    """
+    from geomoe.errors import GeomoeError
+    from geomoe.pipeline import verify
+
+    if len(outputs) == 1:
+        found = verify(outputs[0], source=source, weights=weights)
+        width = max(len(name) for name in found.facts)
+        for name, fact in found.facts.items():
+            click.echo(f"{name:<{width}}  {fact}")
+        if found.faults:
+            raise GeomoeError(f"{found.path.name}: {'; '.join(found.faults)}")
+        click.echo(f"{'verified':<{width}}  it is as it was made")
+        return
+    wrong = 0
+    for output in outputs:
+        try:
+            faults = verify(output, source=source, weights=weights).faults
+        except GeomoeError as error:
+            faults = (str(error),)
+        wrong += bool(faults)
+        click.echo(f"{output}: {'; '.join(faults) or 'as it was made'}")
+    if wrong:
+        raise GeomoeError(f"{wrong} of {len(outputs)} files are not as they were made")
+    click.echo(f"{len(outputs)} files, all as they were made")

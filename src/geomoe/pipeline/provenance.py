@@ -1,0 +1,286 @@
+"""How each output of a job came to be, as STAC items: one beside every file, and one of the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rasterio
+import torch
+
+from geomoe.errors import GeomoeError
+from geomoe.models import Card
+from geomoe.models.registry import describe
+from geomoe.pipeline.runner import Upscaler
+from geomoe.raster.stac import (
+    EXTENSIONS,
+    ITEM,
+    file_fields,
+    href,
+    item_bytes,
+    pixel_metres,
+    raster_item,
+    sha256,
+    when,
+)
+
+if TYPE_CHECKING:
+    from geomoe.pipeline.job import Job
+    from geomoe.pipeline.work import Output
+
+__all__ = ["Provenance", "geomoe_version", "model_item", "model_item_name"]
+
+
+def geomoe_version() -> str:
+    """Of the package that is installed."""
+    try:
+        return metadata.version("geomoe")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class Provenance:
+    """Items of a job's outputs, and of its model.
+
+    They hold no time of writing and no path of any machine: a job that was interrupted ends with the same
+    bytes as one that was not, wherever it is done.
+
+    Raises:
+        GeomoeError: if an item would not be valid; now, as at the end it would cost the work of a night.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        for output in job.outputs:
+            item_bytes(self._item(output, output.meta.nodata), output.target.item.name)
+        self.model  # noqa: B018
+
+    @cached_property
+    def model(self) -> tuple[str, bytes]:
+        """Name and content of the model's item, which all scenes of a folder share."""
+        name = model_item_name(self._job.model.name, self._job.model.hash)
+        return name, item_bytes(model_item(self._job.model), name)
+
+    def item(self, output: Output, written: Path, nodata: float | None) -> bytes:
+        """The item that goes with an output.
+
+        Args:
+            output: of the job.
+            written: where its finished and checked file is.
+            nodata: that was written.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
+        item = self._item(output, nodata)
+        item["assets"]["data"] |= file_fields(written)
+        return item_bytes(item, output.target.item.name)
+
+    def _item(self, output: Output, nodata: float | None) -> dict[str, Any]:
+        item = raster_item(output.target.path, output.meta, nodata, self._job.scene.acquired)
+        item["properties"] |= self._history(output)
+        item["links"] = self._links(output)
+        return item
+
+    def _history(self, output: Output) -> dict[str, Any]:
+        job = self._job
+        # Of the sensor, or what is nearest to it here: upscaling makes pixels smaller, not the sensor finer.
+        gsd = pixel_metres(job.scene)
+        return {
+            "title": f"{job.scene.path.name}, {self._made(output)}",
+            **({} if gsd is None else {"gsd": gsd}),
+            "processing:software": {
+                "geomoe": geomoe_version(),
+                "torch": torch.__version__,
+                "rasterio": rasterio.__version__,
+                "gdal": rasterio.__gdal_version__,
+            },
+            "processing:lineage": self._lineage(output),
+            "geomoe:configuration": self._configuration,
+            "geomoe:sources": self._sources,
+        }
+
+    def _made(self, output: Output) -> str:
+        job = self._job
+        if output is job.outputs[0]:
+            return f"super-resolved {job.model.contract.scale} times by {job.model.name}"
+        return f"{', '.join(name or 'a layer' for name in output.meta.descriptions)} of {job.model.name}"
+
+    def _lineage(self, output: Output) -> str:
+        job = self._job
+        contract, plan = job.model.contract, job.plan
+        how = (
+            f"geomoe ran {job.model.name} (weights {job.model.hash[:12]}) on bands {', '.join(plan.names)} "
+            f"of {job.scene.path.name}, in tiles of {plan.tile} input pixels with a margin of "
+            f"{contract.margin} and in groups of {contract.bands} bands. Values were brought to the model's "
+            f"range, {job.radiometry.rule}, and back."
+        )
+        if job.fallback:
+            how += (
+                " Where its routing was unlike that of training, bicubic interpolation stands in its place."
+            )
+        if output is job.outputs[0]:
+            return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
+        return f"{how} This is a layer beside the image {job.outputs[0].target.path.name}."
+
+    @cached_property
+    def _configuration(self) -> dict[str, Any]:
+        """What the pixels depend on; of the outputs the names alone."""
+        key = self._job.key
+        return {
+            **key,
+            "radiometry": json.loads(key["radiometry"]),
+            "outputs": [output.target.path.name for output in self._job.outputs],
+        }
+
+    @cached_property
+    def _sources(self) -> list[dict[str, str]]:
+        files, digest = self._job.scene.files, self._job.digest
+        return [{"name": f.name, "sha256": digest if len(files) == 1 else sha256(f)} for f in files]
+
+    def _links(self, output: Output) -> list[dict[str, str]]:
+        """To files of the same folder alone: a path to another one would be one of this machine."""
+        job, folder = self._job, output.target.path.parent
+        links = []
+        scene = job.scene.path.resolve()
+        if job.scene.files == (job.scene.path,) and scene.parent == folder:
+            links.append(_link("derived_from", scene.name, _media(scene), "the scene"))
+        for other in job.outputs:
+            if other is not output and other.target.path.parent == folder:
+                links.append(_link("related", other.target.item.name, ITEM, "of the same job"))
+        return [*links, _link("related", self.model[0], ITEM, "the model")]
+
+
+def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:
+    return {"rel": rel, "href": href(name), "type": media, "title": title}
+
+
+def _media(file: Path) -> str:
+    return "image/jp2" if file.suffix.lower() == ".jp2" else "image/tiff; application=geotiff"
+
+
+def model_item_name(name: str, digest: str) -> str:
+    """The file of a model's item: one for each model and weights, with a name that a file can have."""
+    short = os.fsdecode(os.fsencode(re.sub(r"[/\\\0]", "-", name))[:_MAX_NAME])
+    return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', digest[:12])}.stac.json"
+
+
+def model_item(model: Upscaler) -> dict[str, Any]:
+    """The item of a model by the machine learning model extension.
+
+    Its input and output come from its contract; what its weights say of themselves from their card, where
+    they have one. It names no place where they are: they are found by their hash.
+    """
+    card = getattr(model, "card", None)
+    contract = model.contract
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [EXTENSIONS["mlm"]],
+        "id": f"{model.name}.{model.hash[:12]}",
+        "geometry": None,
+        "properties": {
+            **_written(card),
+            "title": f"{model.name}, super-resolution {contract.scale} times",
+            "mlm:name": _mlm_name(model.name),
+            "mlm:architecture": type(model.model).__name__,
+            "mlm:tasks": ["super-resolution"],
+            "mlm:framework": "PyTorch",
+            **({"mlm:framework_version": torch.__version__} if _SEMVER.match(torch.__version__) else {}),
+            "mlm:total_parameters": sum(weight.numel() for weight in model.model.parameters()),
+            "mlm:input": [
+                {
+                    "name": "image",
+                    # Any bands will do, in groups of as many as it takes.
+                    "bands": [],
+                    "input": _array(contract.bands),
+                    "description": f"{_SCALING} Tiles of {contract.tile} pixels and a margin of "
+                    f"{contract.margin}, from multiples of {contract.multiple}.",
+                }
+            ],
+            "mlm:output": [
+                {
+                    "name": "super-resolved image",
+                    "tasks": ["super-resolution"],
+                    "result": _array(contract.bands),
+                    "description": f"{contract.scale} times as high and as wide as the input, in its range.",
+                }
+            ],
+            "geomoe:weights": model.hash,
+            "geomoe:contract": asdict(contract),
+            **({} if card is None else _carded(card)),
+        },
+        "links": [],
+        "assets": {
+            "weights": {
+                "href": f"geomoe:weights/{model.hash}",
+                "title": "the weights, by their hash",
+                "description": "SHA-256 of names, shapes and bytes of all tensors; 'geomoe models' shows "
+                "which weights are there.",
+                "roles": ["mlm:model", "mlm:weights"],
+                "mlm:artifact_type": "safetensors.torch.save_file",
+            }
+        },
+    }
+
+
+_SCALING = (
+    "0 to 1 for nearly all pixels, in float32: uint8 divided by 255, other types from their 0.1 to their "
+    "99.9 percentile, band by band."
+)
+# As the extension asks: a name that others can write.
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]")
+_SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$")
+_SPDX = re.compile(r"[\w.+-]+")
+
+
+def _mlm_name(name: str) -> str:
+    return name if _NAME.fullmatch(name) else f"model {re.sub('[^a-zA-Z0-9]+', '-', name)}".rstrip("- ")
+
+
+def _array(bands: int) -> dict[str, Any]:
+    return {
+        "shape": [-1, bands, -1, -1],
+        "dim_order": ["batch", "channel", "height", "width"],
+        "data_type": "float32",
+    }
+
+
+def _written(card: Card | None) -> dict[str, Any]:
+    """The day on which the weights were written, where their card says it."""
+    if card is None or not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", str(card.date)):
+        return when(None)
+    day = card.date
+    return {"datetime": None, "start_datetime": f"{day}T00:00:00Z", "end_datetime": f"{day}T23:59:59Z"}
+
+
+def _carded(card: Card) -> dict[str, Any]:
+    # What a file says of itself can be anything that JSON can be, and more: NaN among scores.
+    told: dict[str, Any] = json.loads(json.dumps(asdict(card)), parse_constant=str)
+    source = told["data"].get("source") if isinstance(told["data"], dict) else None
+    licence = str(card.licence)
+    return {
+        "mlm:architecture": _architecture(card.model),
+        "mlm:pretrained": True,
+        **({"mlm:pretrained_source": source} if isinstance(source, str) and source else {}),
+        **({"mlm:hyperparameters": card.config} if card.config else {}),
+        **({"license": licence} if _SPDX.fullmatch(licence) else {}),
+        **{f"geomoe:{name}": value for name, value in told.items() if name not in _TOLD},
+    }
+
+
+_MAX_NAME = 200  # bytes; common file systems take 255
+_TOLD = ("config", "hash")  # by fields of their own
+
+
+def _architecture(name: str) -> str:
+    try:
+        return describe(name)
+    except GeomoeError:
+        return name

@@ -1,0 +1,279 @@
+"""STAC items: what a file beside a raster says of it, written, read and checked without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import numpy as np
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from rasterio.crs import CRS
+from rasterio.enums import WktVersion
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.env import gdal_env
+from geomoe.raster.footprint import footprint
+from geomoe.raster.metadata import CogMetadata
+from geomoe.raster.scene import Scene
+
+__all__ = [
+    "COG",
+    "EXTENSIONS",
+    "ITEM",
+    "check_item",
+    "file_fields",
+    "file_name",
+    "href",
+    "item_bytes",
+    "item_path",
+    "pixel_metres",
+    "printable",
+    "raster_item",
+    "read_item",
+    "sha256",
+    "when",
+]
+
+COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+ITEM = "application/geo+json"
+EXTENSIONS = {
+    "projection": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "processing": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "mlm": "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+}
+"""Of each extension that is known here, the address by which an item names it."""
+
+_SUFFIX = ".stac.json"
+_MAX_BYTES = 2**24
+_NUMBERS = re.compile(r"\[\n\s*((?:[-+.eE0-9]+(?:,\n\s*)?)+)\n\s*\]")
+_SHA256 = "1220"
+"""What a multihash begins with that is a SHA-256 (0x12) of 32 bytes (0x20)."""
+
+
+def item_path(path: Path) -> Path:
+    """Where the item of a raster is: ``out.stac.json`` for ``out.tif``."""
+    return path.with_name(path.stem + _SUFFIX)
+
+
+def href(name: str) -> str:
+    """The reference to a file of that name in the folder of the item that makes it."""
+    return "./" + quote(os.fsencode(name))
+
+
+def file_name(reference: object) -> str | None:
+    """The name that `href` was given; ``None`` for what does not name a file in the same folder."""
+    if not isinstance(reference, str) or not reference.startswith("./"):
+        return None
+    name = os.fsdecode(unquote_to_bytes(reference[2:]))
+    return None if not name or name in (".", "..") or "/" in name or "\0" in name else name
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_fields(path: Path) -> dict[str, Any]:
+    """Size and checksum of a file, as its asset has them; raises OSError if it cannot be read."""
+    return {"file:size": path.stat().st_size, "file:checksum": _SHA256 + sha256(path)}
+
+
+def when(acquired: str | None) -> dict[str, Any]:
+    """The time of what a raster shows, as an item must tell it."""
+    if acquired is not None:
+        return {"datetime": acquired}
+    # Not known. An item must then give a span, and this one says no more than that.
+    return {
+        "datetime": None,
+        "start_datetime": "0001-01-01T00:00:00Z",
+        "end_datetime": "9999-12-31T23:59:59Z",
+    }
+
+
+def raster_item(path: Path, meta: CogMetadata, nodata: float | None, acquired: str | None) -> dict[str, Any]:
+    """What a GeoTIFF is and where it lies: an item without links, history, size and checksum.
+
+    Args:
+        path: of the file to be.
+        meta: of the file.
+        nodata: of the file.
+        acquired: as `Scene` has it.
+    """
+    place = footprint(meta)
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [EXTENSIONS[name] for name in ("projection", "raster", "processing", "file")],
+        "id": path.stem,
+        "geometry": None if place is None else place.geometry,
+        **({} if place is None else {"bbox": place.bbox}),
+        "properties": {**when(acquired), **_projection(meta)},
+        "links": [],
+        "assets": {
+            "data": {
+                "href": href(path.name),
+                "type": COG,
+                "roles": ["data"],
+                "raster:sampling": "point" if meta.tags.get("AREA_OR_POINT") == "Point" else "area",
+                "bands": _bands(meta, nodata),
+            }
+        },
+    }
+
+
+def _projection(meta: CogMetadata) -> dict[str, Any]:
+    """The grid; a raster that only points or polynomials place has a shape and none."""
+    shape = {"proj:code": None, "proj:shape": [meta.height, meta.width]}
+    if meta.transform is None or meta.gcps:
+        return shape
+    t = meta.transform
+    if not np.isfinite(tuple(t)).all():
+        return shape
+    corners = [t * (x, y) for x in (0, meta.width) for y in (0, meta.height)]
+    xs, ys = ([corner[i] for corner in corners] for i in (0, 1))
+    return {
+        **shape,
+        **({} if meta.crs is None else _crs(meta.crs)),
+        "proj:bbox": [min(xs), min(ys), max(xs), max(ys)],
+        "proj:transform": [t.a, t.b, t.c, t.d, t.e, t.f],
+    }
+
+
+def _crs(crs: CRS) -> dict[str, Any]:
+    with gdal_env():
+        authority = crs.to_authority(confidence_threshold=100)
+        if authority is not None:
+            return {"proj:code": ":".join(authority)}
+        return {"proj:code": None, "proj:wkt2": crs.to_wkt(version=WktVersion.WKT2_2019)}
+
+
+def pixel_metres(meta: CogMetadata | Scene) -> float | None:
+    """The side of a pixel in metres, the mean one where sides differ; ``None`` on a grid of other units."""
+    if meta.transform is None or meta.crs is None or not meta.crs.is_projected:
+        return None
+    metres = float(meta.crs.linear_units_factor[1])
+    # Nine digits: a side of 10 is not to become 10.000000000000002 by its root.
+    side = float(f"{math.sqrt(abs(meta.transform.determinant)) * metres:.9g}")
+    return side if side and math.isfinite(side) else None
+
+
+def _bands(meta: CogMetadata, nodata: float | None) -> list[dict[str, Any]]:
+    side = pixel_metres(meta)
+    names = [name or f"band {band}" for band, name in enumerate(meta.descriptions, 1)]
+    if len(set(names)) < len(names):  # in an item names are unique
+        names = [f"{name} ({band})" for band, name in enumerate(names, 1)]
+    return [
+        {
+            "name": name,
+            "data_type": meta.dtype,
+            **({} if nodata is None else {"nodata": _number(nodata)}),
+            **({"unit": meta.units[i]} if meta.units[i] else {}),
+            **{
+                f"raster:{field}": value
+                for field, value in (("scale", meta.scales[i]), ("offset", meta.offsets[i]))
+                if math.isfinite(value)
+            },
+            **({} if side is None else {"raster:spatial_resolution": side}),
+        }
+        for i, name in enumerate(names)
+    ]
+
+
+def _number(value: float) -> float | int | str:
+    """As JSON can hold it: by name where it is no number to JSON."""
+    if not math.isfinite(value):
+        return str(value)  # nan, inf, -inf: the names that STAC has for them
+    return int(value) if float(value).is_integer() else value
+
+
+def item_bytes(item: Mapping[str, Any], name: str) -> bytes:
+    """An item as it is written, always the same, after a check of what is to be written.
+
+    Args:
+        item: of JSON values.
+        name: of its file, for messages.
+
+    Raises:
+        GeomoeError: as `check_item`, or for what JSON cannot hold.
+    """
+    try:
+        text = json.dumps(item, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise GeomoeError(f"{name} cannot be written as JSON: {error}") from error
+    check_item(json.loads(text), name)
+    # Numbers of a list in one line. No text is touched: there is no line break inside one.
+    return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text).encode() + b"\n"
+
+
+def read_item(path: Path) -> dict[str, Any]:
+    """A STAC item from a local file, checked.
+
+    Raises:
+        GeomoeError: if it is missing, too large, no JSON, or not a valid item.
+    """
+    if not path.is_file():
+        raise GeomoeError(f"{path} is not there; expected the STAC item of the file beside it")
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES} bytes")
+        found = json.loads(text, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise GeomoeError(f"{path.name} cannot be read as JSON: {what}; write the output again") from error
+    check_item(found, path.name)
+    item: dict[str, Any] = found
+    return item
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def check_item(item: object, name: str) -> None:
+    """Check an item against the schema of STAC and those of its extensions that are known here.
+
+    Args:
+        item: of JSON values.
+        name: of its file, for messages.
+
+    Raises:
+        GeomoeError: with the place of the first thing that is wrong.
+    """
+    named = item.get("stac_extensions") if isinstance(item, dict) else None
+    known = [key for key, address in EXTENSIONS.items() if isinstance(named, list) and address in named]
+    for schema in ("item", *known):
+        try:
+            error = best_match(_validator(schema).iter_errors(item))
+        except RecursionError:
+            raise GeomoeError(f"{name} is not a valid STAC item: it is nested too deeply") from None
+        if error is not None:
+            place = "/".join(map(str, error.absolute_path)) or "the item"
+            what = error.message
+            what = what if len(what) <= 160 else f"{what[:70]} ... {what[-85:]}"
+            raise GeomoeError(printable(f"{name} is not a valid STAC item ({schema}): {place}: {what}"))
+
+
+def printable(text: str) -> str:
+    """Text of a file, without what tells a terminal to do something."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    text = (files("geomoe.raster") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
+    return Draft202012Validator(json.loads(text))

@@ -1,0 +1,258 @@
+"""Items of rasters, and the schemas that they are checked against."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.stac import (
+    EXTENSIONS,
+    check_item,
+    file_fields,
+    file_name,
+    href,
+    item_bytes,
+    pixel_metres,
+    raster_item,
+    read_item,
+)
+from tests.raster.test_footprint import meta_of
+
+Change = Callable[[dict[str, Any]], object]
+UTM = Affine(10, 0, 5e5, 0, -10, 5e6)
+
+
+def _item(**changes: Any) -> dict[str, Any]:
+    meta = meta_of(*changes.pop("grid", (20, 10, UTM, "EPSG:32633")), **changes)
+    return raster_item(Path("out.tif"), meta, meta.nodata, None)
+
+
+def _model() -> dict[str, Any]:
+    array = {
+        "shape": [-1, 3, -1, -1],
+        "dim_order": ["batch", "channel", "height", "width"],
+        "data_type": "float32",
+    }
+    return {
+        **_item(grid=(2, 2, None, None)),
+        "stac_extensions": [EXTENSIONS["mlm"]],
+        "properties": {
+            "datetime": "2026-01-01T00:00:00Z",
+            "mlm:name": "a name",
+            "mlm:architecture": "x",
+            "mlm:tasks": ["super-resolution"],
+            "mlm:input": [{"name": "image", "bands": [], "input": array}],
+            "mlm:output": [{"name": "image", "tasks": ["super-resolution"], "result": array}],
+        },
+        "assets": {"weights": {"href": "./w", "roles": ["mlm:model"], "mlm:artifact_type": "safetensors"}},
+    }  # fmt: skip
+
+
+def test_the_grid_of_a_file() -> None:
+    properties = _item()["properties"]
+    assert properties["proj:code"] == "EPSG:32633"
+    assert properties["proj:shape"] == [10, 20]
+    assert properties["proj:transform"] == [10, 0, 5e5, 0, -10, 5e6]
+    assert properties["proj:bbox"] == [5e5, 5e6 - 100, 5e5 + 200, 5e6]
+    turned = _item(grid=(20, 10, UTM * Affine.rotation(90), "EPSG:32633"))["properties"]
+    assert turned["proj:bbox"] == pytest.approx([5e5 - 100, 5e6 - 200, 5e5, 5e6])
+
+
+def test_a_crs_without_a_code_is_written_out() -> None:
+    own = "+proj=laea +lat_0=51.3 +lon_0=9.7 +ellps=WGS84 +units=m"
+    properties = _item(grid=(20, 10, UTM, own))["properties"]
+    assert properties["proj:code"] is None
+    assert properties["proj:wkt2"].startswith("PROJCRS[")
+
+
+def test_without_a_grid_there_is_a_shape_and_no_place() -> None:
+    item = _item(grid=(20, 10, None, None))
+    assert item["geometry"] is None
+    assert "bbox" not in item
+    assert {k: v for k, v in item["properties"].items() if k.startswith("proj")} == {
+        "proj:code": None, "proj:shape": [10, 20],
+    }  # fmt: skip
+    check_item(item, "x")
+
+
+def test_a_time_that_is_not_known_is_any_time() -> None:
+    assert _item()["properties"]["datetime"] is None
+    assert _item()["properties"]["start_datetime"] == "0001-01-01T00:00:00Z"
+    meta = meta_of(2, 2, UTM, "EPSG:32633")
+    known = raster_item(Path("a.tif"), meta, None, "2024-05-01T10:00:31.5Z")
+    assert known["properties"]["datetime"] == "2024-05-01T10:00:31.5Z"
+    check_item(known, "x")
+
+
+def test_bands() -> None:
+    item = _item(
+        count=3, dtype="float32", nodata=float("nan"), descriptions=("B04", None, "B04"),
+        units=("K", None, ""), scales=(0.1, 1, 1), offsets=(-5.0, 0, float("inf")),
+    )  # fmt: skip
+    check_item(item, "x")
+    first, second, third = item["assets"]["data"]["bands"]
+    assert first == {
+        "name": "B04 (1)", "data_type": "float32", "nodata": "nan", "unit": "K", "raster:scale": 0.1,
+        "raster:offset": -5.0, "raster:spatial_resolution": 10,
+    }  # fmt: skip
+    assert second["name"] == "band 2 (2)"
+    assert "raster:offset" not in third
+
+
+def test_metres_of_a_pixel() -> None:
+    assert pixel_metres(meta_of(2, 2, UTM * Affine.scale(1 / 4), "EPSG:32633")) == 2.5
+    assert pixel_metres(meta_of(2, 2, UTM * Affine.rotation(33), "EPSG:32633")) == 10
+    assert pixel_metres(meta_of(2, 2, UTM, "EPSG:2263")) == pytest.approx(10 * 0.3048006)  # US survey feet
+    assert pixel_metres(meta_of(2, 2, UTM, "EPSG:4326")) is None
+    assert pixel_metres(meta_of(2, 2, None, None)) is None
+
+
+def test_size_and_checksum_are_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    fields = file_fields(tmp_path / "a")
+    # FIPS 180-2, appendix B.1, as a multihash.
+    assert fields["file:checksum"] == "1220ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert fields["file:size"] == 3
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a b#c?%41:d.tif", "é.tif", "\udcff.tif", "..a"])
+def test_a_reference_gives_back_the_name(name: str) -> None:
+    reference = href(name)
+    assert reference.isascii()
+    assert file_name(reference) == name
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["/etc/passwd", "../a", "./../a", "./%2e%2e", "./a/b", "./a%2fb", "https://a/b", "./", "./%00", 3],
+)
+def test_a_reference_to_elsewhere_names_nothing(reference: object) -> None:
+    assert file_name(reference) is None
+
+
+def test_what_is_written_is_read_again_and_always_the_same(tmp_path: Path) -> None:
+    item = _item(descriptions=("[\n 1,\n 2\n]",))
+    data = item_bytes(item, "x")
+    assert data == item_bytes(copy.deepcopy(item), "x")
+    (tmp_path / "x.stac.json").write_bytes(data)
+    assert read_item(tmp_path / "x.stac.json") == json.loads(json.dumps(item))
+    assert b"[5.0" not in data
+    assert b"[10, 20]" in data
+
+
+def _set(*place: Any) -> Change:
+    *path, last, value = place
+
+    def change(item: dict[str, Any]) -> None:
+        for name in path:
+            item = item[name]
+        item[last] = value
+
+    return change
+
+
+WRONG: dict[str, Change] = {
+    "stac_version": _set("stac_version", "1.0.0"),
+    "no id": lambda item: item.pop("id"),
+    "geometry without bounds": lambda item: item.pop("bbox"),
+    "three bounds": _set("bbox", [0, 0, 1]),
+    "longitude": lambda item: item["geometry"]["coordinates"][0].insert(0, [181, 0]),
+    "open ring": lambda item: item["geometry"]["coordinates"].append([[0, 0], [1, 1]]),
+    "no time": lambda item: item["properties"].pop("datetime"),
+    "time without a span": lambda item: item["properties"].pop("end_datetime"),
+    "time of a zone": _set("properties", "datetime", "2024-01-01T00:00:00+01:00"),
+    "day alone": _set("properties", "datetime", "2024-01-01"),
+    "gsd": _set("properties", "gsd", 0),
+    "collection": _set("collection", "x"),
+    "bands of properties": lambda item: (
+        item["properties"].update(bands=[]),
+        item["assets"]["data"].pop("bands"),
+    ),
+    "link without rel": _set("links", [{"href": "./a"}]),
+    "reference with a space": _set("links", [{"href": "a b", "rel": "related"}]),
+    "data type": lambda item: item["assets"]["data"]["bands"][0].update(data_type="Byte"),
+    "nodata": lambda item: item["assets"]["data"]["bands"][0].update(nodata="NaN"),
+    "proj:code": _set("properties", "proj:code", 32633),
+    "proj:epsg": _set("properties", "proj:epsg", 32633),
+    "proj:shape": _set("properties", "proj:shape", [1, 2, 3]),
+    "proj:transform": _set("properties", "proj:transform", [1] * 7),
+    "raster:scale": lambda item: item["assets"]["data"]["bands"][0].update({"raster:scale": "1"}),
+    "raster:bands": _set("assets", "data", "raster:bands", []),
+    "raster:sampling": _set("assets", "data", "raster:sampling", "centre"),
+    "processing:software": _set("properties", "processing:software", {"geomoe": 1}),
+    "processing:steps": _set("properties", "processing:steps", "x"),
+    "checksum that is cut": _set("assets", "data", "file:checksum", "1220" + "0" * 62),
+    "checksum without a code": _set("assets", "data", "file:checksum", "G" * 64),
+    "size": _set("assets", "data", "file:size", -1),
+}
+WRONG_MODEL: dict[str, Change] = {
+    "task": _set("properties", "mlm:tasks", ["super resolution"]),
+    "no input": lambda item: item["properties"].pop("mlm:input"),
+    "input without bands": lambda item: item["properties"]["mlm:input"][0].pop("bands"),
+    "bands without a dimension": lambda item: item["properties"]["mlm:input"][0].update(bands=["B04"]),
+    "name": _set("properties", "mlm:name", "4x"),
+    "version": _set("properties", "mlm:framework_version", "2.13"),
+    "unknown field": _set("properties", "mlm:colour", "red"),
+    "artifact of an item": _set("properties", "mlm:artifact_type", "x"),
+    "asset without artifact": lambda item: item["assets"]["weights"].pop("mlm:artifact_type"),
+    "no model among the assets": lambda item: item["assets"]["weights"].update(roles=["data"]),
+    "scaling": lambda item: item["properties"]["mlm:input"][0].update(
+        value_scaling=[{"type": "z-score", "mean": 0}]
+    ),
+    "accelerator": _set("properties", "mlm:accelerator", "gpu"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_the_schemas_refuse(case: str) -> None:
+    item = json.loads(json.dumps(_item()))
+    check_item(item, "x")
+    WRONG[case](item)
+    with pytest.raises(GeomoeError, match="x is not a valid STAC item"):
+        check_item(item, "x")
+
+
+@pytest.mark.parametrize("case", WRONG_MODEL)
+def test_the_schema_of_models_refuses(case: str) -> None:
+    item = json.loads(json.dumps(_model()))
+    check_item(item, "x")
+    WRONG_MODEL[case](item)
+    with pytest.raises(GeomoeError, match="x is not a valid STAC item"):
+        check_item(item, "x")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "NaN", '{"type": NaN}', "[" * 100_000, '{"a":' * 50_000, "\xff", '"\\ud800"', "3"]
+)
+def test_hostile_json_is_one_line_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.stac.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(GeomoeError) as caught:
+        read_item(tmp_path / "x.stac.json")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(GeomoeError, match="cannot be written as JSON"):
+        item_bytes(_item() | {"extra": np.nan}, "x")
+    item = _item()
+    item["properties"]["title"] = 3
+    with pytest.raises(GeomoeError) as caught:
+        item_bytes(item | {"id": "\x1b[2J"}, "x")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_pystac_and_the_core_schema_of_others_agree() -> None:
+    pystac = pytest.importorskip("pystac")
+    for given in (_item(), _item(grid=(20, 10, None, None)), _model()):
+        item = json.loads(item_bytes(given, "x"))
+        # pystac carries the core's published schemas; extensions' it would fetch.
+        pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
