@@ -25,9 +25,10 @@ from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.work import Output, Piece, window_of
 from geomoe.raster.bands import select_bands
+from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["Job", "is_made", "open_job"]
@@ -150,7 +151,7 @@ def open_job(
     model = load(model, scale) if isinstance(model, str) else model
     check_scale(model, scale)
     place = pick_device(device)
-    with open_scene(src) as scene:
+    with open_scene(src, bands) as scene:
         plan, targets = prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)
         radiometry, valid_share = _look(scene, plan.bands)
         digest = scene.digest()
@@ -193,11 +194,11 @@ def is_made(
     found = []
     for path in outputs:
         try:
-            with open_scene(path) as made:
+            with open_file(path) as made:
                 found.append(made.tags)
         except GeomoeError:
             return False
-    with open_scene(src) as scene:
+    with open_scene(src, bands) as scene:
         chosen = select_bands(scene, bands, model.contract.bands)
         wanted = _settings(model, chosen, tile_side(model.contract, tile), scene.digest())
     return all(tags.get(name) == value for tags in found for name, value in wanted.items())

@@ -18,7 +18,8 @@ from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.env import BLOCK_CACHE_BYTES
 from geomoe.raster.metadata import CogMetadata, carried_over
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.open import open_scene
+from geomoe.raster.scene import Scene
 from geomoe.raster.target import Target, check_space
 
 __all__ = ["MAX_OUTPUT_BANDS", "UpscalePlan", "job_needs", "output_metadata", "plan_upscale", "prepare"]
@@ -84,7 +85,7 @@ def plan_upscale(
     model = load(model, scale) if isinstance(model, str) else model
     check_scale(model, scale)
     place = pick_device(device)
-    with open_scene(src) as scene:
+    with open_scene(src, bands) as scene:
         return prepare(scene, dst, model, experts, bands, tile, place, memory, overwrite)[0]
 
 
