@@ -18,7 +18,7 @@ from tests.scenes import pixels
 
 SIDE = 24
 """Pixels of the 10 m grid, each way; a multiple of six."""
-OFFSETS = {band: -1000 for band in range(13)}
+OFFSETS = dict.fromkeys(range(13), -1000)
 L1C = {
     "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10, "B8A": 20,
     "B09": 60, "B10": 60, "B11": 20, "B12": 20,

@@ -130,7 +130,7 @@ def test_level_1c_has_every_band_on_its_own_grid(tmp_path: Path) -> None:
         with open_scene(root, band) as scene:
             assert scene.transform is not None
             assert scene.transform.a == pixel
-    assert {pixel for pixel in L1C.values()} == {10, 20, 60}
+    assert set(L1C.values()) == {10, 20, 60}
 
 
 @pytest.mark.parametrize(
@@ -333,10 +333,9 @@ def test_any_metadata_are_a_product_or_our_error(changes: list[tuple[int, int, s
         text = text[:place] + piece + text[place + cut :]
     try:
         found = read_product("p", "MTD_MSIL2A.xml", text.encode())
-    except GeomoeError as error:
-        assert "\n" not in str(error)
-    else:
-        assert all(np.isfinite([layer.scale, layer.offset]).all() for layer in found.layers)
+    except GeomoeError:
+        return
+    assert all(np.isfinite([layer.scale, layer.offset]).all() for layer in found.layers)
 
 
 @settings(max_examples=100, deadline=None)

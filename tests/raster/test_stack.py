@@ -17,6 +17,7 @@ from geomoe.raster import select_bands
 from geomoe.raster.layers import Layer, choose_layers
 from geomoe.raster.stack import open_stack
 from tests.pipeline.fakes import nearest
+from tests.products import write_item
 from tests.scenes import UTM, pixels, write_scene
 
 WHOLE = Window(0, 0, 20, 16)
@@ -67,14 +68,10 @@ def test_declared_nodata_is_applied_where_the_file_has_none(tmp_path: Path) -> N
 
 def upscale_stack(folder: Path, layers: list[Layer]) -> None:
     """Through a model, as a STAC item's bands would go."""
-    from tests.products import write_item
-
-    assets = {
-        layer.name: {
-            "href": layer.file.name, "raster:bands": [{"nodata": layer.nodata}], "eo:bands": [{"name": layer.name}],
-        }
-        for layer in layers
-    }  # fmt: skip
+    assets = {}
+    for layer in layers:
+        band = {"name": layer.name, "nodata": layer.nodata}
+        assets[layer.name] = {"href": layer.file.name, "bands": [band]}
     upscale(write_item(folder / "item.json", assets), folder / "out.tif", model=nearest(), scale=2)
 
 

@@ -16,7 +16,7 @@ from geomoe.errors import GeomoeError
 __all__ = ["main"]
 
 _COMMANDS = {
-    "upscale": ("geomoe.cli.scene", "Super-resolve a GeoTIFF."),
+    "upscale": ("geomoe.cli.scene", "Super-resolve a scene."),
     "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),

@@ -22,7 +22,11 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
 @click.command()
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
-@click.option("--manifest", metavar="CSV", help="Many scenes: a file with columns src,dst[,experts][,bands].")
+@click.option(
+    "--manifest",
+    metavar="PATH",
+    help="Many scenes: a CSV file with columns src,dst[,experts][,bands], or a STAC collection.",
+)
 @click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time.")
 @click.option(
     "--scheduler",
@@ -37,7 +41,9 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
     help="Of a manifest: how often a scene that failed is tried again.",
 )
 @click.option(
-    "--report", metavar="PATH", help="Of a manifest: what became of each scene.  [default: CSV.report.csv]"
+    "--report",
+    metavar="PATH",
+    help="Of a manifest: what became of each scene.  [default: MANIFEST.report.csv]",
 )
 @click.option("--scale", type=int, default=4, show_default=True, help="Output pixels along one input pixel.")
 @click.option(
@@ -70,7 +76,10 @@ def upscale(
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Super-resolve the GeoTIFF SRC into the cloud-optimised GeoTIFF DST.
+    """Super-resolve the scene SRC into the cloud-optimised GeoTIFF DST.
+
+    SRC is a GeoTIFF or JPEG 2000, a Sentinel-2 product (its folder or zip) or a STAC item of local files;
+    of several grids, the finest that has the --bands.
 
     Grid, data type, range, validity, band names and tags of SRC are kept; the transform is finer by
     the scale. With --manifest, many scenes; what is done already is left as it is.
@@ -134,7 +143,7 @@ def _upscale_many(
     from geomoe import pipeline
     from geomoe.errors import GeomoeError
 
-    tasks = pipeline.read_manifest(manifest)
+    tasks = pipeline.read_manifest(manifest, settings.scale)
     place = Path(report or f"{manifest}.report.csv")
     bar = terminal_progress("scenes")
 

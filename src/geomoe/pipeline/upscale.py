@@ -55,7 +55,7 @@ def upscale(
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
 ) -> UpscaleReport:
-    """Super-resolve a GeoTIFF into a cloud-optimised GeoTIFF.
+    """Super-resolve a scene into a cloud-optimised GeoTIFF.
 
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
     out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. Both files
@@ -64,7 +64,8 @@ def upscale(
     groups; see `Runner`.
 
     Args:
-        src: local GeoTIFF or JPEG 2000: uint8, uint16, int16 or float32.
+        src: a local scene of uint8, uint16, int16 or float32: GeoTIFF, JPEG 2000, Sentinel-2 product or STAC
+            item; see :func:`geomoe.raster.open_scene`.
         dst: the output, ``.tif``.
         model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
         scale: output pixels along one input pixel.
