@@ -2,9 +2,9 @@
 
     python benchmarks/reliability/fuzz.py [--inputs 10000] [--seed 0] [--json]
 
-Files are made in seven ways a GeoTIFF can be stored, as JPEG 2000, as the zip, the metadata and the manifest of
-a Sentinel-2 product, as a STAC item, and as weights with their card; each input is one of them with some bytes
-changed, cut out, put in or doubled, most of them in the header, or with letters and digits changed. Scenes are
+Files are made in seven ways a GeoTIFF can be stored, as JPEG 2000, as the zip, the metadata and the manifest
+of a Sentinel-2 product, as a STAC item, and as weights with their card; each input is one of them with some
+bytes changed, cut out, put in or doubled, most of them in the header, or some letters and digits. Scenes are
 opened, described and read whole; some are upscaled by a tiny model, and what came of it is read back. Workers
 are processes whose memory is capped; what is counted is what is left of them.
 """
@@ -28,13 +28,13 @@ import numpy as np
 import rasterio
 import torch
 from common import fork, tiny, write_scene
-from products import write_item, write_safe, zipped
 from rasterio.windows import Window
 
 from geomoe import GeomoeError, create_model, load
 from geomoe.models.weights import Card, save
 from geomoe.pipeline import describe_scene, upscale
 from geomoe.raster import open_scene
+from products import write_item, write_safe, zipped
 
 CAP = 3 * 2**30
 """Bytes of address space above what a worker has when it begins."""

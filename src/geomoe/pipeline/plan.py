@@ -16,7 +16,6 @@ from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, pick_devi
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.env import BLOCK_CACHE_BYTES
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
@@ -203,7 +202,7 @@ def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None
     arrays = pixels * output.count * (16 + contract.scale**2 * 24)
     sample = 16_000_000 * 4
     parameters = sum(w.numel() * 4 for w in weights)
-    return int(BLOCK_CACHE_BYTES + _LIBRARIES + parameters + sample), int(activations + arrays)
+    return int(scene.cache_bytes + _LIBRARIES + parameters + sample), int(activations + arrays)
 
 
 # torch, GDAL and scipy, loaded and idle.

@@ -81,7 +81,10 @@ def open_safe(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
 def _not_one(path: Path, found: Sequence[str]) -> str:
     if found:
         return f"{path.name} has {' and '.join(found)}; expected one of them, give one product"
-    old = path.is_dir() and any("_MTD_SAFL" in entry.name for entry in path.iterdir())
+    try:
+        old = any("_MTD_SAFL" in entry.name for entry in path.iterdir())
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}; check the path of the scene"
     if old:
         return (
             f"{path.name} is a Sentinel-2 product of the format before December 2016, which is not read; "

@@ -60,7 +60,7 @@ class _Folder:
         self._root = root
 
     def holds(self, name: str) -> bool:
-        return (self._root / name).is_file()
+        return os.path.isfile(self._root / name)
 
     def size(self, name: str) -> int:
         return self.place(name).stat().st_size

@@ -24,7 +24,7 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.env import gdal_env, gdal_errors
+from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
 from geomoe.raster.jpeg2000 import check_boxes
 from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, local_raster
 
@@ -89,6 +89,15 @@ class Scene:
         return (self.path,)
 
     @property
+    def cache_bytes(self) -> int:
+        """The most bytes of decoded blocks that are kept in memory."""
+        if self._source.driver == "GTiff":
+            return BLOCK_CACHE_BYTES
+        rows, columns = self.block
+        pixels = (self.height + rows) * (self.width + columns) * self.count
+        return min(JPEG2000_CACHE_BYTES, BLOCK_CACHE_BYTES + pixels * np.dtype(self.dtype).itemsize)
+
+    @property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
         """Other names of each band, beside its description."""
         return ((),) * self.count
@@ -151,7 +160,7 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[Scene]:
     kind = "GeoTIFF" if driver == "GTiff" else "JPEG 2000"
     if driver != "GTiff":
         check_boxes(local)
-    with gdal_env():
+    with gdal_env(BLOCK_CACHE_BYTES if driver == "GTiff" else JPEG2000_CACHE_BYTES):
         with gdal_errors(f"{local.name} cannot be opened as a {kind}", f"expected a {kind}, check the file"):
             # "sharing" would hand the same GDAL handle to a scene that is opened twice.
             source = rasterio.open(local, driver=driver, sharing=False)

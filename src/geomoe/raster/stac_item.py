@@ -222,7 +222,7 @@ def _located(
     here, missing = [], {}
     for asset in item.assets:
         place = local_href(path, asset.href)
-        if place is None or not place.exists():
+        if place is None or not os.path.exists(place):
             missing[asset.key] = (asset.href, (asset.key, *(n for band in asset.bands for n in band.names)))
         else:
             here.append((asset, place))
