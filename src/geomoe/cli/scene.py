@@ -50,7 +50,10 @@ _DEFAULT_MODEL = "mfg_hmoe_light"
     "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
 )
 @click.option("--experts", metavar="PATH", help="Also write the map of which expert drew each pixel.")
-@click.option("--bands", help="Names or 1-based numbers, such as B04,B03,B02. All by default.")
+@click.option(
+    "--bands",
+    help="Names or 1-based numbers, such as B04,B03,B02. All by default (of a product: of its finest grid).",
+)
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(

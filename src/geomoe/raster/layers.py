@@ -106,7 +106,7 @@ def choose_layers(
         f"of {pixel:g}: {listed([layer.name for layer in layers if layer.pixel == pixel])}" for pixel in grids
     ]
     raise GeomoeError(
-        f"{product} has no grid with {listed(names)}; choose bands of one pixel size, {'; '.join(held)}"
+        f"{product} has no grid with {listed(names)}; choose bands of one pixel size: {'; '.join(held)}"
     )
 
 
