@@ -16,6 +16,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import describe_scene, plan_upscale, upscale
+from geomoe.pipeline.job import is_made
 from geomoe.raster import open_scene, safe_files, select_bands
 from geomoe.raster.safe import read_product
 from tests.pipeline.fakes import nearest
@@ -104,6 +105,15 @@ def test_a_product_comes_through_a_model_with_its_names_and_reflectance(made: Pa
         assert (out.descriptions, out.scales, out.offsets) == (("B8A", "B11"), (1e-4,) * 2, (-0.1,) * 2)
         expected = np.stack([band_pixels("B8A", 20), band_pixels("B11", 20)])
         assert np.array_equal(out.read(), expected.repeat(2, 1).repeat(2, 2))
+
+
+def test_what_was_made_of_a_product_is_known_again(made: Path, tmp_path: Path) -> None:
+    model, out = nearest(), tmp_path / "out.tif"
+    upscale(made, out, model=model, scale=2, bands="red,B11")
+    packed = zipped(made, tmp_path / "p.zip")
+    assert is_made(packed, [out], model, "B04,swir16", None)  # the same bands of the same files
+    assert not is_made(packed, [out], model, "B11,B04", None)
+    assert not is_made(packed, [out], model, "B04,B03", None)
 
 
 def test_info_and_the_plan_say_what_was_decided(made: Path, tmp_path: Path) -> None:
