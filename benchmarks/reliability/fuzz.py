@@ -2,8 +2,9 @@
 
     python benchmarks/reliability/fuzz.py [--inputs 10000] [--seed 0] [--json]
 
-Files are made in seven ways a GeoTIFF can be stored, as JPEG 2000 and as weights with their card; each input
-is one of them with some bytes changed, cut out, put in or doubled, most of them in the header. Scenes are
+Files are made in seven ways a GeoTIFF can be stored, as JPEG 2000, as the zip, the metadata and the manifest
+of a Sentinel-2 product, as a STAC item, and as weights with their card; each input is one of them with some
+bytes changed, cut out, put in or doubled, most of them in the header, or some letters and digits. Scenes are
 opened, described and read whole; some are upscaled by a tiny model, and what came of it is read back. Workers
 are processes whose memory is capped; what is counted is what is left of them.
 """
@@ -33,6 +34,7 @@ from geomoe import GeomoeError, create_model, load
 from geomoe.models.weights import Card, save
 from geomoe.pipeline import describe_scene, upscale
 from geomoe.raster import open_scene
+from products import write_item, write_safe, zipped
 
 CAP = 3 * 2**30
 """Bytes of address space above what a worker has when it begins."""
@@ -99,11 +101,33 @@ def make_seeds(folder: Path) -> list[Path]:
     ) as file:  # fmt: skip
         file.write(scene.read().astype(np.uint8))
     seeds.append(folder / "plain.jp2")
+    product = write_safe(folder / "product.SAFE")
+    seeds += [zipped(product, folder / "product.zip"), product / "MTD_MSIL2A.xml", product / "manifest.safe"]
+    for ending in ("xml", "safe"):
+        write_safe(folder / f"mutated_{ending}")
+    seeds.append(write_item(folder / "item.json", "raw.tif", "packbits.tif", "raw.tif"))
     torch.manual_seed(0)
     model = create_model("edsr", scale=2, width=4, blocks=1)
     card = Card("edsr", {}, "unit", {"source": "made"}, "bilinear", {}, "mfg_hmoe", {}, "", "", "CC0-1.0")
     save(folder / "tiny.safetensors", model, replace(card, config=asdict(model.config)))  # type: ignore[call-overload]
     return [*seeds, folder / "tiny.safetensors"]
+
+
+def mutated_place(folder: Path, seed: Path) -> Path:
+    """Where a mutated copy goes: metadata into a product whose other files are as they were."""
+    if seed.parent == folder:
+        return folder / f"mutated{seed.suffix}"
+    return folder / f"mutated_{seed.suffix[1:]}" / seed.name
+
+
+def mutate_text(data: bytes, rng: np.random.Generator) -> bytes:
+    """Some letters and digits changed, so that what is written in them stays well-formed more often."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        places = [i for i in rng.integers(0, len(changed), 20) if chr(changed[i]).isalnum()]
+        for place in places[:1]:
+            changed[place] = int(rng.choice([*b"019eEaZ-._/ "]))
+    return bytes(changed)
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
@@ -144,8 +168,9 @@ def work(folder: Path, seeds: Sequence[Path], first: int, last: int, seed: int) 
         for number in range(first, last):
             rng = np.random.default_rng((seed, number))
             source = seeds[int(rng.integers(len(seeds)))]
-            path = folder / f"mutated{source.suffix}"
-            path.write_bytes(mutate(source.read_bytes(), rng))
+            path = mutated_place(folder, source)
+            text = source.suffix in (".xml", ".safe", ".json") and rng.random() < 0.7
+            path.write_bytes((mutate_text if text else mutate)(source.read_bytes(), rng))
             (folder / "at").write_text(str(number))
             try:
                 outcome = attempt(path, model, whole=bool(rng.random() < 0.1))
@@ -165,8 +190,10 @@ def attempt(path: Path, model: object, *, whole: bool) -> str:
         with torch.inference_mode():
             good = tuple(loaded.model(torch.zeros(1, 3, 8, 8)).shape) == (1, 3, 16, 16)
         return "results" if good else "wrong: another shape"
+    path = path.parent if path.suffix == ".safe" else path
     describe_scene(path)
     with open_scene(path) as scene:
+        scene.digest()
         if scene.width * scene.height > 10**6:
             return "results"
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), scene.data_bands[:3])
@@ -174,7 +201,7 @@ def attempt(path: Path, model: object, *, whole: bool) -> str:
             return "wrong: pixels and validity of different shapes"
         size = (scene.width, scene.height)
     if whole and max(size) < 200:
-        target = path.with_name("out.tif")
+        target = path.with_name("mutated_out.tif")
         upscale(path, target, model=model, scale=2, bands=[1], overwrite=True)  # type: ignore[arg-type]
         with rasterio.open(target) as out:
             if (out.width, out.height) != (2 * size[0], 2 * size[1]):

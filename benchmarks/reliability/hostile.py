@@ -3,8 +3,8 @@
     python benchmarks/reliability/hostile.py [--json]
 
 Each case is ``geomoe upscale`` in a process of its own. It has to end with our one line of error and status
-1, within its time, without a byte of a secret file in what it wrote or said; a server on this machine counts
-the connections that are made to it.
+1, within its time, without a byte of a secret file in what it wrote or said, and with nothing left in the
+folder for temporary files; a server on this machine counts the connections that are made to it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy as np
 import rasterio
 import torch
 from common import fork, write_scene
+from hostile_products import MANIFESTS, SOURCES
 from safetensors.torch import save_file
 
 from geomoe import create_model
@@ -58,6 +59,7 @@ def main() -> None:
             folder = Path(name) / "case"
             folder.mkdir()
             (folder / "secret.txt").write_text(SECRET * 100)
+            (folder / "temporary").mkdir()
             before = count()
             argv = build(folder, good, weights)
             status, said = run(argv, folder)
@@ -70,6 +72,7 @@ def main() -> None:
             totals["refused"] += refused
             totals["leaks"] += leak
             totals["connections"] += connections
+            wrote += [*(folder / "temporary").iterdir()]
             wrong = not refused or leak or connections > 0 or bool(wrote)
             totals["wrong"] += wrong
             if wrong or not args.json:
@@ -121,6 +124,10 @@ def cases(port: int) -> dict[str, Build]:
         found[name] = file("src.tif", make)
     for name, beside in NEIGHBOURS.items():
         found[f"neighbour {name}"] = file("src.tif", _beside(name, beside))
+    for name, source in SOURCES.items():
+        found[name] = _product(source, at, ["upscale", "{place}", "{folder}/dst.tif"])
+    for name, source in MANIFESTS.items():
+        found[name] = _product(source, at, ["upscale", "--manifest", "{place}"])
     for name, change in WEIGHTS.items():
         found[f"weights: {name}"] = _weights(change)
     for text in TARGETS:
@@ -244,6 +251,15 @@ NEIGHBOURS = {
 }
 
 
+def _product(make: Callable[[Path, Path, str], Path], at: str, argv: list[str]) -> Build:
+    def build(folder: Path, good: Path, weights: Path) -> list[str]:
+        place = make(folder, good, at)
+        given = [text.format(place=place, folder=folder) for text in argv]
+        return [*given, "--scale", "2", "--model", str(weights)]
+
+    return build
+
+
 def _weights(change: Callable[[Path, Path], object]) -> Build:
     def build(folder: Path, good: Path, weights: Path) -> list[str]:
         path = folder / "w.safetensors"
@@ -317,6 +333,7 @@ def run(argv: list[str], folder: Path) -> tuple[int, str]:
         handle = os.open(heard, os.O_WRONLY | os.O_CREAT)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        tempfile.tempdir = str(folder / "temporary")
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         try:
             command_line(argv)

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import assumed_order, decide_radiometry, open_scene, sample_scene, select_bands
+from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES
 from tests.scenes import UTM, pixels, write_scene
 
 WHOLE = Window(0, 0, 20, 16)
@@ -257,6 +258,7 @@ def test_jpeg_2000_is_read_like_a_geotiff(tmp_path: Path) -> None:
         file.write(data)
     with open_scene(path) as scene:
         assert (scene.width, scene.height, scene.dtype, scene.transform) == (50, 40, "uint16", UTM)
+        assert BLOCK_CACHE_BYTES < scene.cache_bytes <= JPEG2000_CACHE_BYTES
         read, valid = scene.read(Window(0, 0, 50, 40), (1, 2, 3))
     assert np.array_equal(read, data)
     assert valid.all()

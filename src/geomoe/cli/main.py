@@ -16,7 +16,7 @@ from geomoe.errors import GeomoeError
 __all__ = ["main"]
 
 _COMMANDS = {
-    "upscale": ("geomoe.cli.scene", "Super-resolve a GeoTIFF."),
+    "upscale": ("geomoe.cli.scene", "Super-resolve a scene."),
     "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
     "verify": ("geomoe.cli.verify", "Check that a file is as it was made, and say of what."),
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),

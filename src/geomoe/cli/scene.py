@@ -28,7 +28,9 @@ _LAYERS = {
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
 @click.option(
-    "--manifest", metavar="CSV", help="Many scenes: a file with columns src,dst and perhaps maps, bands."
+    "--manifest",
+    metavar="PATH",
+    help="Many scenes: a CSV file with columns src,dst and perhaps maps, bands; or a STAC collection.",
 )
 @click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time.")
 @click.option(
@@ -44,7 +46,9 @@ _LAYERS = {
     help="Of a manifest: how often a scene that failed is tried again.",
 )
 @click.option(
-    "--report", metavar="PATH", help="Of a manifest: what became of each scene.  [default: CSV.report.csv]"
+    "--report",
+    metavar="PATH",
+    help="Of a manifest: what became of each scene.  [default: MANIFEST.report.csv]",
 )
 @click.option("--scale", type=int, default=4, show_default=True, help="Output pixels along one input pixel.")
 @click.option(
@@ -56,7 +60,10 @@ _LAYERS = {
     "--reliability", metavar="PATH", help="Also write where the model was shown what training did not have."
 )
 @click.option("--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling.")
-@click.option("--bands", help="Names or 1-based numbers, such as B04,B03,B02. All by default.")
+@click.option(
+    "--bands",
+    help="Names or 1-based numbers, such as B04,B03,B02. All by default (of a product: of its finest grid).",
+)
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
@@ -85,7 +92,10 @@ def upscale(
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Super-resolve the GeoTIFF SRC into the cloud-optimised GeoTIFF DST.
+    """Super-resolve the scene SRC into the cloud-optimised GeoTIFF DST.
+
+    SRC is a GeoTIFF or JPEG 2000, a Sentinel-2 product (its folder or zip) or a STAC item of local files;
+    of several grids, the finest that has the --bands.
 
     Grid, data type, range, validity, band names and tags of SRC are kept; the transform is finer by
     the scale. With --manifest, many scenes; what is done already is left as it is.
@@ -138,7 +148,7 @@ def _upscale_many(
     from geomoe import pipeline
     from geomoe.errors import GeomoeError
 
-    tasks = pipeline.read_manifest(manifest)
+    tasks = pipeline.read_manifest(manifest, settings.scale)
     place = Path(report or f"{manifest}.report.csv")
     pipeline.check_report(place)
     bar = terminal_progress("scenes")

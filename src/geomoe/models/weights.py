@@ -164,7 +164,7 @@ def _open(path: Path) -> tuple[Card, dict[str, Tensor]]:
             return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError:
         raise GeomoeError(f"{path} has no geomoe card inside; write weights with 'geomoe export'") from None
-    except (SafetensorError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, TypeError, ValueError, OSError, RecursionError) as error:
         raise GeomoeError(f"{path} is not a weights file of geomoe: {_first_line(error)}") from error
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from geomoe.pipeline.plan import UpscalePlan, job_needs
 from geomoe.pipeline.runner import Upscaler, check_scale, pick_device
 from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import sample_scene
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.scene import Scene
 from geomoe.raster.target import in_bytes
 
 __all__ = ["describe_scene"]
@@ -28,7 +29,7 @@ def describe_scene(
     """Facts about a scene, in the order in which they are to be read.
 
     Args:
-        src: local GeoTIFF or JPEG 2000.
+        src: a scene, as for `upscale`.
         model: if given, what it would do with the scene is told too.
         scale: that the model is to be for; its own if ``None``.
         bands: names or 1-based numbers; all bands with data if ``None``.
@@ -39,7 +40,7 @@ def describe_scene(
     """
     if model is not None and scale is not None:
         check_scale(model, scale)
-    with open_scene(src) as scene:
+    with open_scene(src, bands) as scene:
         chosen = select_bands(scene, bands, model.contract.bands if model else 1)
         sample = sample_scene(scene, chosen)
         facts = {
@@ -49,6 +50,10 @@ def describe_scene(
             "pixel": _pixel(scene),
             "bands": ", ".join(f"{b} {n}" for b, n in zip(chosen, band_names(scene, chosen), strict=True)),
         }
+        if scene.acquired:
+            facts["acquired"] = scene.acquired
+        if scene.notes:
+            facts["decided"] = "; ".join(scene.notes)
         if assumed := assumed_order(scene, chosen):
             facts["assumed"] = assumed
         empty = [n for n, v in zip(band_names(scene, chosen), sample.values, strict=True) if not v.size]

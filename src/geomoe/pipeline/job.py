@@ -27,9 +27,10 @@ from geomoe.pipeline.runner import Runner, Upscaler, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.work import Output, Piece, window_of
 from geomoe.raster.bands import select_bands
+from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["Job", "is_made", "open_job"]
@@ -169,7 +170,7 @@ def open_job(request: Request) -> Iterator[Job]:
     """
     model, device, layers = request.loaded(), pick_device(request.device), request.layers
     judge = Judge(model) if request.fallback or request.reliability is not None else None
-    with open_scene(request.src) as scene, judge.attached() if judge else nullcontext():
+    with open_scene(request.src, request.bands) as scene, judge.attached() if judge else nullcontext():
         plan, targets = prepare(scene, request, model, device)
         radiometry, valid_share = _look(scene, plan.bands)
         digest = scene.digest()
@@ -214,11 +215,11 @@ def is_made(
     found = []
     for path in outputs:
         try:
-            with open_scene(path) as made:
+            with open_file(path) as made:
                 found.append(made.tags)
         except GeomoeError:
             return False
-    with open_scene(src) as scene:
+    with open_scene(src, bands) as scene:
         chosen = select_bands(scene, bands, model.contract.bands)
         wanted = _settings(model, chosen, tile_side(model.contract, tile), scene.digest(), fallback)
     return all(tags.get(name) == value for tags in found for name, value in wanted.items())

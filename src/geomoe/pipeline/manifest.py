@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.stac_collection import read_collection
 
 __all__ = ["Outcome", "SceneTask", "Settings", "check_report", "read_manifest", "write_report"]
 
@@ -75,15 +76,41 @@ class Outcome:
     message: str = ""
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
-    """The scenes of a CSV file with a header: ``src,dst`` and, where wanted, maps and ``bands``.
+def read_manifest(path: str | os.PathLike[str], scale: int = 4) -> list[SceneTask]:
+    """The scenes of a CSV file, or the items of a STAC collection (``.json``).
 
-    Relative paths are relative to the folder of the file.
+    A CSV file has a header: ``src,dst`` and, where wanted, maps and ``bands``. Relative paths are
+    relative to the folder of the file. The output of an item goes there too, named by its id:
+    ``<id>_x<scale>.tif``.
 
     Raises:
-        GeomoeError: no such file, another header, a line without ``src`` or ``dst``, or two with one target.
+        GeomoeError: no such file, another header, a line without ``src`` or ``dst``, two with one target, or
+            items that cannot be listed.
     """
     path = Path(path).absolute()
+    rows = _from_collection(path, scale) if path.suffix.lower() == ".json" else _from_csv(path)
+    targets: dict[str, str] = {}
+    for row, task in rows:
+        for target in (task.dst, *(getattr(task, layer) for layer in _LAYERS)):
+            if target is not None and (other := targets.setdefault(os.path.realpath(target), row)) != row:
+                raise GeomoeError(f"{path}, {row}: {target} is the target of {other}")
+    sources = {os.path.realpath(task.src): row for row, task in rows}
+    for target, row in targets.items():
+        if target in sources:
+            raise GeomoeError(f"{path}, {row}: {target} is the scene of {sources[target]}")
+    if not rows:
+        raise GeomoeError(f"{path} names no scene; expected lines src,dst below a header, or links to items")
+    return [task for _, task in rows]
+
+
+def _from_collection(path: Path, scale: int) -> list[tuple[str, SceneTask]]:
+    return [
+        (f"item {i}", SceneTask(str(item), str(path.parent / f"{name}_x{scale}.tif")))
+        for i, (name, item) in enumerate(read_collection(path), 1)
+    ]
+
+
+def _from_csv(path: Path) -> list[tuple[str, SceneTask]]:
     known = [field.name for field in fields(SceneTask)]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -99,8 +126,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
         raise GeomoeError(f"{path} cannot be read: {error.strerror}; check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise GeomoeError(f"{path} is not a CSV file: {error}; expected a header src,dst") from error
-    tasks: list[SceneTask] = []
-    targets: dict[str, int] = {}
+    tasks = []
     for line, row in rows:
         given = {
             name: value.strip() for name, value in row.items() if isinstance(value, str) and value.strip()
@@ -109,23 +135,12 @@ def read_manifest(path: str | os.PathLike[str]) -> list[SceneTask]:
             raise GeomoeError(
                 f"{path}, line {line}: expected a value for src and dst, and none beyond the header"
             )
+        if any("\0" in value for value in given.values()):
+            raise GeomoeError(f"{path}, line {line}: holds a byte of zero; expected text")
         for name in ("src", "dst", *_LAYERS):
             if name in given and "://" not in given[name] and not given[name].startswith("/vsi"):
                 given[name] = str(path.parent / given[name])
-        if any("\0" in value for value in given.values()):
-            raise GeomoeError(f"{path}, line {line}: holds a byte of zero; expected text")
-        for target in (given["dst"], *(given.get(layer) for layer in _LAYERS)):
-            if target is not None and targets.setdefault(os.path.realpath(target), line) != line:
-                raise GeomoeError(
-                    f"{path}, line {line}: {target} is the target of line {targets[os.path.realpath(target)]}"
-                )
-        tasks.append(SceneTask(**given))
-    sources = {os.path.realpath(task.src): line for task, (line, _) in zip(tasks, rows, strict=True)}
-    for target, line in targets.items():
-        if target in sources:
-            raise GeomoeError(f"{path}, line {line}: {target} is the scene of line {sources[target]}")
-    if not tasks:
-        raise GeomoeError(f"{path} names no scene; expected lines src,dst below the header")
+        tasks.append((f"line {line}", SceneTask(**given)))
     return tasks
 
 

@@ -17,9 +17,9 @@ from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.env import BLOCK_CACHE_BYTES
 from geomoe.raster.metadata import CogMetadata, carried_over
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.open import open_scene
+from geomoe.raster.scene import Scene
 from geomoe.raster.target import Target, check_space
 
 __all__ = ["MAX_OUTPUT_BANDS", "UpscalePlan", "job_needs", "output_metadata", "plan_upscale", "prepare"]
@@ -72,7 +72,7 @@ def plan_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> UpscalePla
     """
     request = Request(src, dst, **options)
     model, device = request.loaded(), pick_device(request.device)
-    with open_scene(src) as scene:
+    with open_scene(src, request.bands) as scene:
         return prepare(scene, request, model, device)[0]
 
 
@@ -195,7 +195,7 @@ def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None
     arrays = pixels * output.count * (16 + contract.scale**2 * 24)
     sample = 16_000_000 * 4
     parameters = sum(w.numel() * 4 for w in weights)
-    return int(BLOCK_CACHE_BYTES + _LIBRARIES + parameters + sample), int(activations + arrays)
+    return int(scene.cache_bytes + _LIBRARIES + parameters + sample), int(activations + arrays)
 
 
 # torch, GDAL and scipy, loaded and idle.

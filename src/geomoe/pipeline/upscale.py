@@ -62,7 +62,7 @@ def upscale(
     order: Sequence[int] | None = None,
     **options: Unpack[Options],
 ) -> UpscaleReport:
-    """Super-resolve a GeoTIFF into a cloud-optimised GeoTIFF.
+    """Super-resolve a scene into a cloud-optimised GeoTIFF.
 
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
     out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. All files

@@ -8,9 +8,10 @@ from __future__ import annotations
 from geomoe.raster.bands import assumed_order, band_names, select_bands
 from geomoe.raster.cog import write_cog
 from geomoe.raster.metadata import CogMetadata, carried_over
+from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import SceneSample, sample_scene
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.scene import Scene
 from geomoe.raster.scratch import Scratch
 from geomoe.raster.target import Target, commit
 from geomoe.raster.validity import fill_invalid, upsample_mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.layers import matching
 from geomoe.raster.scene import Scene
 
 __all__ = ["assumed_order", "band_names", "first_bands", "select_bands"]
@@ -64,8 +65,8 @@ def first_bands(scene: Scene, count: int) -> tuple[int, ...]:
 def _find(scene: Scene, item: str | int) -> int:
     text = str(item).strip()
     number = text.casefold().removeprefix("band ")  # as band_names() calls those without a name
-    names = [(d or "").strip().casefold() for d in scene.descriptions]
-    matches = [i for i, name in enumerate(names, 1) if name and name == text.casefold()]
+    names = [((d or "").strip(), *a) for d, a in zip(scene.descriptions, scene.aliases, strict=True)]
+    matches = [i + 1 for i in matching(text, names)] if text else []
     if isinstance(item, str) and len(matches) > 1:
         raise GeomoeError(f"{len(matches)} bands are named {text!r}; name one by its number, {matches}")
     if isinstance(item, str) and matches:

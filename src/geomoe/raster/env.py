@@ -13,10 +13,14 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RP
 from geomoe.errors import GeomoeError
 from geomoe.raster.quiet import silence_libtiff
 
-__all__ = ["BLOCK_CACHE_BYTES", "gdal_env", "gdal_errors", "one_line"]
+__all__ = ["BLOCK_CACHE_BYTES", "JPEG2000_CACHE_BYTES", "gdal_env", "gdal_errors", "one_line"]
 
 BLOCK_CACHE_BYTES = 32 * 2**20
 """Small: up to here memory grows with the scene, and neighbouring tiles share few blocks."""
+
+JPEG2000_CACHE_BYTES = 256 * 2**20
+"""Its blocks are large and slow to decode: two rows of those of four Sentinel-2 bands fit, so that a row of
+tiles does not decode anew what the one above it did."""
 
 # A private GDAL class (CPLE_BaseError) escapes from rasterio.shutil.copy; the others are rasterio's own
 # roots. UnicodeDecodeError, a ValueError, comes from mutated tags.
@@ -24,7 +28,7 @@ _GDAL_ERRORS = (RasterioError, CPLE_BaseError, CRSError, RPCError, OSError, Valu
 
 
 @contextmanager
-def gdal_env() -> Iterator[None]:
+def gdal_env(cache_bytes: int = BLOCK_CACHE_BYTES) -> Iterator[None]:
     """Bounded block cache, no files beside the one that is named, masks inside the file.
 
     ``EMPTY_DIR`` keeps GDAL from opening ``.msk``, ``.ovr`` and ``.aux.xml`` neighbours, which any driver
@@ -33,7 +37,7 @@ def gdal_env() -> Iterator[None]:
     silence_libtiff()
     with (
         rasterio.Env(
-            GDAL_CACHEMAX=BLOCK_CACHE_BYTES,
+            GDAL_CACHEMAX=cache_bytes,
             GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
             GDAL_PAM_ENABLED="NO",
             GDAL_TIFF_INTERNAL_MASK="YES",

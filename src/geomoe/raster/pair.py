@@ -18,7 +18,7 @@ from geomoe.raster.bands import first_bands
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene
-from geomoe.raster.scene import open_scene
+from geomoe.raster.scene import open_file
 
 __all__ = ["SCALES", "Footprint", "PairOfScenes", "common_area", "footprint", "read_pair"]
 
@@ -53,7 +53,7 @@ class Footprint:
 
 def footprint(path: Path) -> Footprint:
     """Where a GeoTIFF lies; raises GeomoeError where it does not say so by a transform and a CRS."""
-    with open_scene(path) as scene:
+    with open_file(path) as scene:
         if scene.transform is None or scene.crs is None:
             raise GeomoeError(
                 f"{path} has no grid (transform and CRS), by which its counterpart could be found"
@@ -171,7 +171,7 @@ def read_pair(
     Raises:
         GeomoeError: too few bands, types that differ, or a damaged file.
     """
-    with open_scene(pair.low) as low, open_scene(pair.high) as high:
+    with open_file(pair.low) as low, open_file(pair.high) as high:
         if low.dtype != high.dtype:
             raise GeomoeError(
                 f"{pair.low.name} is {low.dtype} and {pair.high.name} is {high.dtype}; a pair must be of one "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from rasterio.io import DatasetReader
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "check_neighbours", "local_raster"]
+__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "check_neighbours", "local_file", "local_raster"]
 
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 512 * 2**20
@@ -25,23 +26,39 @@ _WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab")
 _RPC_FILES = (".rpb", "_rpc.txt")
 
 
-def local_raster(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """The absolute path of a plain local GeoTIFF or JPEG 2000, and the one driver that may open it.
+def local_file(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of something that is on this machine's disks: a regular file or a folder.
 
     Raises:
-        GeomoeError: if ``path`` is a URL, a virtual path of GDAL's, a folder, missing, or neither by name.
+        GeomoeError: if ``path`` is a URL, a virtual path of GDAL's, missing, or a device, pipe or socket.
     """
     text = os.fspath(path)
     if "\0" in text or text.startswith("/vsi") or "://" in text:
         raise GeomoeError(f"{text!r} is not a local file; download the scene, give the path of the copy")
     # Not resolve(): a symbolic link keeps its own name in messages.
     local = Path(os.path.abspath(text))
+    try:
+        mode = local.stat().st_mode
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise GeomoeError(f"{local} does not exist; check the path of the scene") from None
+        raise GeomoeError(
+            f"{text!r} cannot be read: {error.strerror}; check the path of the scene"
+        ) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise GeomoeError(f"{local} is not a regular file; expected a scene on disk")
+    return local
+
+
+def local_raster(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The absolute path of a plain local GeoTIFF or JPEG 2000, and the one driver that may open it.
+
+    Raises:
+        GeomoeError: if ``path`` is a URL, a virtual path of GDAL's, a folder, missing, or neither by name.
+    """
+    local = local_file(path)
     if local.is_dir():
         raise GeomoeError(f"{local} is a folder; expected a GeoTIFF or JPEG 2000, name one file inside it")
-    if not local.exists():
-        raise GeomoeError(f"{local} does not exist; check the path of the scene")
-    if not local.is_file():
-        raise GeomoeError(f"{local} is not a regular file; expected a GeoTIFF or JPEG 2000 on disk")
     driver = _DRIVERS.get(local.suffix.lower())
     if driver is None:
         found = local.suffix or "no extension"

@@ -24,11 +24,11 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.env import gdal_env, gdal_errors
+from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
 from geomoe.raster.jpeg2000 import check_boxes
 from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, local_raster
 
-__all__ = ["DTYPES", "Scene", "Validity", "open_scene"]
+__all__ = ["DTYPES", "Scene", "Validity", "in_utc", "open_file", "representable"]
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -89,6 +89,20 @@ class Scene:
         return (self.path,)
 
     @property
+    def cache_bytes(self) -> int:
+        """The most bytes of decoded blocks that are kept in memory."""
+        if self._source.driver == "GTiff":
+            return BLOCK_CACHE_BYTES
+        rows, columns = self.block
+        pixels = (self.height + rows) * (self.width + columns) * self.count
+        return min(JPEG2000_CACHE_BYTES, BLOCK_CACHE_BYTES + pixels * np.dtype(self.dtype).itemsize)
+
+    @property
+    def aliases(self) -> tuple[tuple[str, ...], ...]:
+        """Other names of each band, beside its description."""
+        return ((),) * self.count
+
+    @property
     def data_bands(self) -> tuple[int, ...]:
         """Bands that hold measurements; an alpha band is a mask, not data."""
         return tuple(b for b, c in enumerate(self.colorinterp, 1) if c is not ColorInterp.alpha)
@@ -99,7 +113,7 @@ class Scene:
         return next((b for b, c in enumerate(self.colorinterp, 1) if c is ColorInterp.alpha), None)
 
     def digest(self) -> str:
-        """SHA-256 of the file, in hexadecimal."""
+        """SHA-256 of what it is read from, in hexadecimal."""
         with gdal_errors(f"cannot read {self.path}", "check the disk"), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -133,8 +147,8 @@ class Scene:
 
 
 @contextmanager
-def open_scene(path: str | os.PathLike[str]) -> Iterator[Scene]:
-    """Open a local GeoTIFF or JPEG 2000 for reading, with the driver of its name and no other.
+def open_file(path: str | os.PathLike[str]) -> Iterator[Scene]:
+    """Open one local GeoTIFF or JPEG 2000 for reading, with the driver of its name and no other.
 
     A file named ``.tif`` may be a VRT that names any other file or address; forcing the driver refuses it.
 
@@ -146,7 +160,7 @@ def open_scene(path: str | os.PathLike[str]) -> Iterator[Scene]:
     kind = "GeoTIFF" if driver == "GTiff" else "JPEG 2000"
     if driver != "GTiff":
         check_boxes(local)
-    with gdal_env():
+    with gdal_env(BLOCK_CACHE_BYTES if driver == "GTiff" else JPEG2000_CACHE_BYTES):
         with gdal_errors(f"{local.name} cannot be opened as a {kind}", f"expected a {kind}, check the file"):
             # "sharing" would hand the same GDAL handle to a scene that is opened twice.
             source = rasterio.open(local, driver=driver, sharing=False)
@@ -162,7 +176,7 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
     dtype = source.dtypes[0]
     gcps, gcps_crs = source.gcps
     nodata = source.nodata
-    if nodata is not None and not _representable(nodata, dtype):
+    if nodata is not None and not representable(nodata, dtype):
         nodata = None
     transform = source.transform
     if transform.is_identity and (source.crs is None or gcps):
@@ -234,12 +248,19 @@ def _check_kind(path: Path, source: DatasetReader) -> None:
 
 def _acquired(source: DatasetReader) -> str | None:
     """By GDAL's domain for it. TIFF's own tag of a time is of the file, not of what it shows."""
-    text = source.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", "")
+    return in_utc(source.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", ""))
+
+
+def in_utc(text: str) -> str | None:
+    """A time of ISO 8601 as RFC 3339 writes it in UTC, which is also what a time without a zone is taken for.
+
+    ``None`` for any other text.
+    """
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return time.isoformat().replace("+00:00", "Z")
 
 
@@ -254,7 +275,8 @@ def _validity(source: DatasetReader, nodata: float | None) -> Validity:
     return "nan" if source.dtypes[0] == "float32" else "all"
 
 
-def _representable(nodata: float, dtype: str) -> bool:
+def representable(nodata: float, dtype: str) -> bool:
+    """Whether a nodata value can be one of a pixel of this type."""
     if dtype == "float32":
         return math.isnan(nodata) or abs(nodata) <= float(np.finfo(np.float32).max)
     info = np.iinfo(np.dtype(dtype))

@@ -12,7 +12,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.bands import first_bands
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene
-from geomoe.raster.scene import open_scene
+from geomoe.raster.scene import open_file
 from geomoe.raster.validity import fill_invalid
 
 __all__ = ["read_scaled", "read_values"]
@@ -31,7 +31,7 @@ def read_scaled(path: Path, bands: int) -> NDArray[np.float32]:
     Raises:
         GeomoeError: no GeoTIFF that can be used, or fewer bands than wanted.
     """
-    with open_scene(path) as scene:
+    with open_file(path) as scene:
         chosen = first_bands(scene, bands)
         radiometry = decide_radiometry(scene.dtype, sample_scene(scene, chosen))
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
@@ -51,7 +51,7 @@ def read_values(path: Path, bands: int) -> tuple[NDArray[np.float32], bool]:
     Raises:
         GeomoeError: no GeoTIFF that can be used, fewer bands than wanted, or pixels that are not valid.
     """
-    with open_scene(path) as scene:
+    with open_file(path) as scene:
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), first_bands(scene, bands))
         if not valid.all():
             raise GeomoeError(f"{path} has {int((~valid).sum())} invalid values; expected none")

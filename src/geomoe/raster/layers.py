@@ -1,0 +1,119 @@
+"""The bands of a product of several files and grids, and which of them are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geomoe.errors import GeomoeError
+
+__all__ = ["Checksum", "Layer", "choose_layers", "listed", "matching", "only_names"]
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What the bytes of a file must give.
+
+    Attributes:
+        algorithm: as :mod:`hashlib` calls it.
+        value: in hexadecimal.
+    """
+
+    algorithm: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One band of one file, and what the metadata of its product say of it.
+
+    Attributes:
+        name: of the band.
+        file: where it is; of a product that is not unpacked, its name inside.
+        pixel: its side on the ground, in units of the CRS; by it the grids of a product are told apart.
+        band: in the file, from 1.
+        aliases: other names, by which it can be chosen.
+        scale, offset: physical value = stored value * scale + offset; a file's own win, if it has some.
+        nodata: of invalid pixels; a file's own wins, if it has one.
+        checksum: of the file.
+    """
+
+    name: str
+    file: Path
+    pixel: float
+    band: int = 1
+    aliases: tuple[str, ...] = ()
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    checksum: Checksum | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, and the others."""
+        return (self.name, *self.aliases)
+
+
+def matching(text: str, names: Sequence[Sequence[str]]) -> list[int]:
+    """Places where ``text`` is the name, in any case; else where it is one of the others that follow it."""
+    wanted = text.strip().casefold()
+    first = [i for i, n in enumerate(names) if n and n[0].casefold() == wanted]
+    return first or [i for i, n in enumerate(names) if wanted in [other.casefold() for other in n[1:]]]
+
+
+def only_names(bands: str | Sequence[str | int] | None) -> list[str] | None:
+    """The bands that a user named; ``None`` where none was, or a number is among them.
+
+    Numbers count the bands of a product's finest grid, so they do not say which grid is meant.
+    """
+    if bands is None:
+        return None
+    wanted = bands.split(",") if isinstance(bands, str) else list(bands)
+    texts = [str(item).strip() for item in wanted]
+    numbers = any(text.casefold().removeprefix("band ").removeprefix("-").isdigit() for text in texts)
+    return None if numbers or not texts else texts
+
+
+def choose_layers(
+    product: str, layers: Sequence[Layer], bands: str | Sequence[str | int] | None
+) -> list[Layer]:
+    """The layers of one grid that are meant.
+
+    Args:
+        product: its name, for messages.
+        layers: at least one, on any number of grids.
+        bands: what the user selects. Without names, all bands of the finest grid; with names, those, on the
+            finest grid that has all of them.
+
+    Raises:
+        GeomoeError: if no grid has all of them, or a name stands for several bands of one.
+    """
+    grids = sorted({layer.pixel for layer in layers})
+    names = only_names(bands)
+    if names is None:
+        return [layer for layer in layers if layer.pixel == grids[0]]
+    for pixel in grids:
+        grid = [layer for layer in layers if layer.pixel == pixel]
+        found = [matching(name, [layer.names for layer in grid]) for name in names]
+        if all(found):
+            for name, places in zip(names, found, strict=True):
+                if len(places) > 1:
+                    several = ", ".join(grid[i].name for i in places)
+                    raise GeomoeError(f"{name!r} of {product} may be any of {several}; name one of them")
+            return [grid[i] for i in dict.fromkeys(places[0] for places in found)]
+    held = [
+        f"of {pixel:g}: {listed([layer.name for layer in layers if layer.pixel == pixel])}" for pixel in grids
+    ]
+    raise GeomoeError(
+        f"{product} has no grid with {listed(names)}; choose bands of one pixel size: {'; '.join(held)}"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one line that is not too long."""
+    return f"{', '.join(map(_short, names[:24]))}{', ...' if len(names) > 24 else ''}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 and name.isprintable() else repr(name[:40])

@@ -1,0 +1,41 @@
+"""Whatever may be given as a scene, opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from geomoe.raster.safe import METADATA, open_safe
+from geomoe.raster.safety import local_file
+from geomoe.raster.scene import Scene, open_file
+from geomoe.raster.stac_item import open_item
+
+__all__ = ["open_scene"]
+
+
+@contextmanager
+def open_scene(
+    path: str | os.PathLike[str], bands: str | Sequence[str | int] | None = None
+) -> Iterator[Scene]:
+    """Open a local scene for reading, by what its name says it is.
+
+    Args:
+        path: a GeoTIFF or JPEG 2000; the folder (``.SAFE``), metadata file or zip of a Sentinel-2 product; or
+            a STAC item (``.json``) whose assets are local files.
+        bands: what will be selected of it. A product of several grids is opened on the one that these names
+            share; without names, on its finest. See :func:`geomoe.raster.layers.choose_layers`.
+
+    Raises:
+        GeomoeError: if it is none of these, or cannot be used.
+    """
+    local = local_file(path)
+    if local.is_dir() or local.name in METADATA or local.suffix.lower() == ".zip":
+        opened = open_safe(local.parent if local.name in METADATA else local, bands)
+    elif local.suffix.lower() in (".json", ".geojson"):
+        opened = open_item(local, bands)
+    else:
+        opened = open_file(Path(path))
+    with opened as scene:
+        yield scene

@@ -1,0 +1,208 @@
+"""A scene whose bands come from several files on one grid."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.env import gdal_errors
+from geomoe.raster.layers import Checksum, Layer
+from geomoe.raster.scene import Scene, open_file, representable
+
+__all__ = ["MAX_FILES", "StackScene", "open_stack"]
+
+MAX_FILES = 256
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class StackScene(Scene):
+    """A scene of layers, read from the files that hold them.
+
+    Where some file has a mask or alpha band and no nodata value is declared, validity cannot be kept band by
+    band: a pixel is invalid in all bands that are read together if it is in one of them.
+    """
+
+    _layers: tuple[Layer, ...] = field(repr=False)
+    _parts: Mapping[Path, Scene] = field(repr=False, compare=False)
+    _files: tuple[Path, ...] = field(repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+        return self._files
+
+    @property
+    def aliases(self) -> tuple[tuple[str, ...], ...]:
+        """Other names of each band, beside its description."""
+        return tuple(layer.aliases for layer in self._layers)
+
+    def digest(self) -> str:
+        """SHA-256 over those of its files and what is said of their bands, in hexadecimal.
+
+        Raises:
+            GeomoeError: if a file cannot be read, or does not have its checksum.
+        """
+        sums = {layer.file: _digest(layer.file, layer.checksum) for layer in self._layers}
+        total = hashlib.sha256()
+        for layer in self._layers:
+            said = (layer.band, layer.name, layer.scale, layer.offset, layer.nodata)
+            total.update(f"{sums[layer.file]} {said}\n".encode())
+        return total.hexdigest()
+
+    def read(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Pixels and their validity; see :meth:`Scene.read`."""
+        wanted = [self._layers[band - 1] for band in bands]
+        shape = (len(wanted), window.height, window.width)
+        data, valid = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+        for file in dict.fromkeys(layer.file for layer in wanted):
+            rows = [i for i, layer in enumerate(wanted) if layer.file == file]
+            part = self._parts[file]
+            data[rows], valid[rows] = part.read(window, [wanted[i].band for i in rows])
+            for i in rows:
+                if (nodata := _added_nodata(wanted[i], part)) is not None:
+                    valid[i] &= data[i] != np.float32(nodata)
+        if self.validity == "mask":
+            valid &= valid.all(axis=0)
+        return data, valid
+
+
+@contextmanager
+def open_stack(
+    path: Path,
+    layers: Sequence[Layer],
+    *,
+    files: Sequence[Path] = (),
+    acquired: str | None = None,
+    notes: Sequence[str] = (),
+) -> Iterator[StackScene]:
+    """Open layers as one scene, whose bands have their order.
+
+    Args:
+        path: of the product that they are of.
+        layers: at least one.
+        files: that the scene is of; those of the layers if none are given.
+        acquired: when it was taken; else what all files agree on.
+        notes: what was decided about the product.
+
+    Raises:
+        GeomoeError: if a file cannot be opened, or two do not have the same grid and type.
+    """
+    places = list(dict.fromkeys(layer.file for layer in layers))
+    if len(places) > MAX_FILES:
+        raise GeomoeError(f"{path.name} takes {len(places)} files, more than {MAX_FILES}; choose some bands")
+    with ExitStack() as opened:
+        parts = {file: opened.enter_context(open_file(file)) for file in places}
+        _check_alike(parts)
+        said: dict[str, Any] = {"path": path, "notes": tuple(notes)}
+        if acquired is not None:
+            said["acquired"] = acquired
+        yield StackScene(
+            **_described(layers, parts) | said,
+            _layers=tuple(layers),
+            _parts=parts,
+            _files=tuple(files) or tuple(places),
+        )
+
+
+def _described(layers: Sequence[Layer], parts: Mapping[Path, Scene]) -> dict[str, Any]:
+    """Fields of the scene: those of the first file, but where bands or files differ."""
+    of = [parts[layer.file] for layer in layers]
+    first, place = of[0], [layer.band - 1 for layer in layers]
+    described = {f.name: getattr(first, f.name) for f in fields(Scene)}
+    declared = [part.nodata if part.nodata is not None else _added_nodata(layer, part)
+                for layer, part in zip(layers, of, strict=True)]  # fmt: skip
+    nodata = next((value for value in declared if value is not None), None)
+    if nodata is not None:
+        validity = "nodata"
+    elif any(part.validity in ("mask", "alpha") for part in of):
+        validity = "mask"
+    else:
+        validity = first.validity
+    own = [(part.scales[i], part.offsets[i]) for part, i in zip(of, place, strict=True)]
+    said = [(layer.scale, layer.offset) for layer in layers]
+    chosen = [mine if mine != (1, 0) else other for mine, other in zip(own, said, strict=True)]
+    times = {part.acquired for part in of}
+    return described | {
+        "count": len(layers),
+        "nodata": nodata,
+        "validity": validity,
+        "descriptions": tuple(layer.name for layer in layers),
+        "units": tuple(part.units[i] for part, i in zip(of, place, strict=True)),
+        "scales": tuple(scale for scale, _ in chosen),
+        "offsets": tuple(offset for _, offset in chosen),
+        "colorinterp": (ColorInterp.gray, *(ColorInterp.undefined,) * (len(layers) - 1)),
+        "tags": _shared([part.tags for part in of]),
+        "band_tags": tuple(part.band_tags[i] for part, i in zip(of, place, strict=True)),
+        "namespaces": _shared([part.namespaces for part in of]),
+        "neighbours": tuple(dict.fromkeys(name for part in parts.values() for name in part.neighbours)),
+        "acquired": times.pop() if len(times) == 1 else None,
+    }
+
+
+def _added_nodata(layer: Layer, part: Scene) -> float | None:
+    """The nodata value that metadata declare and the file does not."""
+    if part.nodata is not None or layer.nodata is None or not representable(layer.nodata, part.dtype):
+        return None
+    return layer.nodata
+
+
+def _shared(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in given[0].items() if all(g.get(key) == value for g in given[1:])}
+
+
+def _check_alike(parts: Mapping[Path, Scene]) -> None:
+    first, *others = parts.values()
+    for other in others:
+        for what, mine, its in zip(_GRID, _grid(first), _grid(other), strict=True):
+            if mine != its:
+                raise GeomoeError(
+                    f"{first.path.name} and {other.path.name} differ in {what}: {_said(mine)} and "
+                    f"{_said(its)}; expected bands of one grid and type, choose others"
+                )
+
+
+_GRID = ("size", "transform", "CRS", "data type", "ground control points", "RPCs")
+
+
+def _grid(scene: Scene) -> tuple[Any, ...]:
+    return (
+        (scene.width, scene.height),
+        None if scene.transform is None else tuple(scene.transform)[:6],
+        scene.crs,
+        scene.dtype,
+        [(p.row, p.col, p.x, p.y, p.z) for p in scene.gcps],
+        None if scene.rpcs is None else scene.rpcs.to_dict(),
+    )
+
+
+def _said(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _digest(file: Path, checksum: Checksum | None) -> str:
+    """SHA-256 of a file, whose own checksum is compared in the same pass."""
+    sha = hashlib.sha256()
+    own = None if checksum is None else hashlib.new(checksum.algorithm, usedforsecurity=False)
+    with gdal_errors(f"cannot read {file}", "check the disk"), file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            sha.update(chunk)
+            if own is not None:
+                own.update(chunk)
+    if checksum is not None and own is not None and own.hexdigest() != checksum.value.lower():
+        raise GeomoeError(
+            f"{os.fspath(file.name)} does not have the checksum that its product lists; download it again"
+        )
+    return sha.hexdigest()
