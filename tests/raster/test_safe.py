@@ -164,7 +164,7 @@ def test_offsets_are_by_baseline_and_band_id(
 ) -> None:
     files = [f"IMG_DATA/T_{b}{'' if level == 'L1C' else '_60m'}" for b in L1C]
     found = read_product("p", f"MTD_MSI{level}.xml", metadata(level, files, **said).encode())  # type: ignore[arg-type]
-    have = {layer.name: layer.offset for layer in found.layers}
+    have = {part.name: part.offset for part in found.parts}
     assert {name: have[name] for name in offsets} == pytest.approx(offsets)
     assert note in found.notes[0]
 
@@ -345,7 +345,7 @@ def test_any_metadata_are_a_product_or_our_error(changes: list[tuple[int, int, s
         found = read_product("p", "MTD_MSIL2A.xml", text.encode())
     except GeomoeError:
         return
-    assert all(np.isfinite([layer.scale, layer.offset]).all() for layer in found.layers)
+    assert all(np.isfinite([part.scale, part.offset]).all() for part in found.parts)
 
 
 @settings(max_examples=100, deadline=None)

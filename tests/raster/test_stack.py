@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import upscale
 from geomoe.raster import select_bands
-from geomoe.raster.layers import Layer, choose_layers
+from geomoe.raster.product import ProductBand, choose_bands
 from geomoe.raster.stack import open_stack
 from tests.pipeline.fakes import nearest
 from tests.products import write_item
@@ -23,23 +23,23 @@ from tests.scenes import UTM, pixels, write_scene
 WHOLE = Window(0, 0, 20, 16)
 
 
-def _layer(
+def _part(
     path: Path, seed: int = 0, band: int = 1, said: dict[str, Any] | None = None, **options: Any
-) -> Layer:
-    """A layer of a file that is written if it is not there."""
+) -> ProductBand:
+    """A part of a file that is written if it is not there."""
     if not path.exists():
         write_scene(path, pixels(band, 16, 20, options.pop("dtype", "uint16"), seed), **options)
-    return Layer(path.stem, path, 10, band, **(said or {}))
+    return ProductBand(path.stem, path, 10, band, **(said or {}))
 
 
 def test_bands_are_read_from_their_files_in_any_order(tmp_path: Path) -> None:
-    layers = [
-        _layer(tmp_path / "a.tif", 1),
-        _layer(tmp_path / "b.tif", 2, band=3),
-        _layer(tmp_path / "a.tif"),
+    parts = [
+        _part(tmp_path / "a.tif", 1),
+        _part(tmp_path / "b.tif", 2, band=3),
+        _part(tmp_path / "a.tif"),
     ]
     expected = np.stack([pixels(1, 16, 20, "uint16", 1)[0], pixels(3, 16, 20, "uint16", 2)[2]])
-    with open_stack(tmp_path / "product", layers[:2]) as scene:
+    with open_stack(tmp_path / "product", parts[:2]) as scene:
         assert (scene.count, scene.descriptions, scene.transform) == (2, ("a", "b"), UTM)
         assert scene.files == (tmp_path / "a.tif", tmp_path / "b.tif")
         for bands in ([1, 2], [2], [2, 1], [1, 2, 1]):
@@ -51,27 +51,27 @@ def test_bands_are_read_from_their_files_in_any_order(tmp_path: Path) -> None:
 def test_declared_nodata_is_applied_where_the_file_has_none(tmp_path: Path) -> None:
     data = pixels(1, 16, 20, "uint16")
     data[0, :4], data[0, 4:6] = 0, 7
-    layers = [
-        _layer(write_scene(tmp_path / "none.tif", data), said={"nodata": 0.0}),
-        _layer(write_scene(tmp_path / "own.tif", data, nodata=7), said={"nodata": 0.0}),
-        _layer(write_scene(tmp_path / "beyond.tif", data), said={"nodata": -9999.0}),
+    parts = [
+        _part(write_scene(tmp_path / "none.tif", data), said={"nodata": 0.0}),
+        _part(write_scene(tmp_path / "own.tif", data, nodata=7), said={"nodata": 0.0}),
+        _part(write_scene(tmp_path / "beyond.tif", data), said={"nodata": -9999.0}),
     ]
-    with open_stack(tmp_path, layers) as scene:
+    with open_stack(tmp_path, parts) as scene:
         assert (scene.validity, scene.nodata) == ("nodata", 0)
         valid = scene.read(WHOLE, (1, 2, 3))[1]
     assert np.array_equal(valid, np.stack([data[0] != 0, data[0] != 7, np.ones((16, 20), dtype=bool)]))
-    upscale_stack(tmp_path, layers)
+    upscale_stack(tmp_path, parts)
     with rasterio.open(tmp_path / "out.tif") as out:
         assert out.nodata == 0
         assert np.array_equal(out.read_masks()[:, ::2, ::2] > 0, valid)
 
 
-def upscale_stack(folder: Path, layers: list[Layer]) -> None:
+def upscale_stack(folder: Path, parts: list[ProductBand]) -> None:
     """Through a model, as a STAC item's bands would go."""
     assets = {}
-    for layer in layers:
-        band = {"name": layer.name, "nodata": layer.nodata}
-        assets[layer.name] = {"href": layer.file.name, "bands": [band]}
+    for part in parts:
+        band = {"name": part.name, "nodata": part.nodata}
+        assets[part.name] = {"href": part.file.name, "bands": [band]}
     upscale(write_item(folder / "item.json", assets), folder / "out.tif", model=nearest(), scale=2)
 
 
@@ -83,12 +83,12 @@ def test_masks_and_alpha_bands_keep_working(tmp_path: Path) -> None:
     data = np.concatenate([pixels(3, 16, 20, "uint8", 1), other[None].astype(np.uint8) * 255])
     alpha = write_scene(tmp_path / "alpha.tif", data, photometric="RGB", alpha="YES")
     plain = write_scene(tmp_path / "plain.tif", pixels(1, 16, 20, "uint8"))
-    layers = [Layer("m", masked, 10), Layer("a", alpha, 10, 2), Layer("p", plain, 10)]
-    with open_stack(tmp_path, layers) as scene:
+    parts = [ProductBand("m", masked, 10), ProductBand("a", alpha, 10, 2), ProductBand("p", plain, 10)]
+    with open_stack(tmp_path, parts) as scene:
         assert (scene.validity, scene.data_bands, scene.alpha) == ("mask", (1, 2, 3), None)
         assert np.array_equal(scene.read(WHOLE, (3,))[1][0], np.ones_like(keep))
         assert np.array_equal(scene.read(WHOLE, (1, 2, 3))[1], np.stack([keep & other] * 3))
-    upscale_stack(tmp_path, [_layer(masked), _layer(plain)])
+    upscale_stack(tmp_path, [_part(masked), _part(plain)])
     with rasterio.open(tmp_path / "out.tif") as out:
         assert np.array_equal(out.dataset_mask()[::2, ::2] > 0, keep)
 
@@ -97,8 +97,8 @@ def test_a_files_own_scale_wins_over_what_is_said_of_it(tmp_path: Path) -> None:
     with rasterio.open(write_scene(tmp_path / "own.tif", pixels(1, 16, 20, "uint16")), "r+") as file:
         file.scales, file.offsets, file.units = (0.5,), (3.0,), ("K",)
     said = {"scale": 1e-4, "offset": -0.1}
-    layers = [_layer(tmp_path / "own.tif", said=said), _layer(tmp_path / "other.tif", said=said)]
-    with open_stack(tmp_path, layers) as scene:
+    parts = [_part(tmp_path / "own.tif", said=said), _part(tmp_path / "other.tif", said=said)]
+    with open_stack(tmp_path, parts) as scene:
         assert (scene.scales, scene.offsets, scene.units) == ((0.5, 1e-4), (3.0, -0.1), ("K", None))
 
 
@@ -111,45 +111,45 @@ def test_a_files_own_scale_wins_over_what_is_said_of_it(tmp_path: Path) -> None:
     ],
 )
 def test_files_must_be_alike(tmp_path: Path, options: dict[str, Any], what: str) -> None:
-    layers = [_layer(tmp_path / "a.tif"), _layer(tmp_path / "b.tif"), _layer(tmp_path / "c.tif", **options)]
+    parts = [_part(tmp_path / "a.tif"), _part(tmp_path / "b.tif"), _part(tmp_path / "c.tif", **options)]
     with (
         pytest.raises(GeomoeError, match=rf"a\.tif and c\.tif differ in {what}"),
-        open_stack(tmp_path, layers),
+        open_stack(tmp_path, parts),
     ):
         pass
     write_scene(tmp_path / "b.tif", pixels(1, 8, 8, "uint16"))
     with (
         pytest.raises(GeomoeError, match=r"differ in size: \(20, 16\) and \(8, 8\)"),
-        open_stack(tmp_path, layers),
+        open_stack(tmp_path, parts),
     ):
         pass
 
 
 def test_what_all_files_say_is_kept(tmp_path: Path) -> None:
-    layers = [_layer(tmp_path / "a.tif"), _layer(tmp_path / "b.tif")]
-    for layer in layers:
-        with rasterio.open(layer.file, "r+") as file:
-            file.update_tags(of="both", name=layer.name)
-            file.update_tags(1, band=layer.name)
-    with open_stack(tmp_path, layers) as scene:
+    parts = [_part(tmp_path / "a.tif"), _part(tmp_path / "b.tif")]
+    for part in parts:
+        with rasterio.open(part.file, "r+") as file:
+            file.update_tags(of="both", name=part.name)
+            file.update_tags(1, band=part.name)
+    with open_stack(tmp_path, parts) as scene:
         assert scene.tags["of"] == "both"
         assert "name" not in scene.tags
         assert [tags["band"] for tags in scene.band_tags] == ["a", "b"]
 
 
 def test_choice_of_layers() -> None:
-    def layer(name: str, pixel: float, *aliases: str) -> Layer:
-        return Layer(name, Path(name), pixel, aliases=aliases)
+    def part(name: str, pixel: float, *aliases: str) -> ProductBand:
+        return ProductBand(name, Path(name), pixel, aliases=aliases)
 
-    layers = [
-        layer("B05", 20, "rededge"),
-        layer("B06", 20, "rededge"),
-        layer("red", 10),
-        layer("B4", 10, "B05"),
+    parts = [
+        part("B05", 20, "rededge"),
+        part("B06", 20, "rededge"),
+        part("red", 10),
+        part("B4", 10, "B05"),
     ]
 
     def names(bands: object) -> list[str]:
-        return [found.name for found in choose_layers("p", layers, bands)]  # type: ignore[arg-type]
+        return [found.name for found in choose_bands("p", parts, bands)]  # type: ignore[arg-type]
 
     assert names(None) == names("1") == names([2, "B4"]) == ["red", "B4"]
     assert names("b05") == ["B4"]  # on the finest grid that has it, by whatever name
@@ -163,9 +163,9 @@ def test_choice_of_layers() -> None:
 
 
 def test_names_in_any_case_and_aliases_select_bands(tmp_path: Path) -> None:
-    layers = [_layer(tmp_path / "B04.tif", said={"aliases": ("B4", "red")}),
-              _layer(tmp_path / "red.tif", said={"aliases": ("B4",)})]  # fmt: skip
-    with open_stack(tmp_path, layers) as scene:
+    parts = [_part(tmp_path / "B04.tif", said={"aliases": ("B4", "red")}),
+              _part(tmp_path / "red.tif", said={"aliases": ("B4",)})]  # fmt: skip
+    with open_stack(tmp_path, parts) as scene:
         assert select_bands(scene, "RED,b04", 3) == (2, 1)  # a name before another's alias
         with pytest.raises(GeomoeError, match="2 bands are named"):
             select_bands(scene, "b4", 3)

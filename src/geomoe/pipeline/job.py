@@ -205,7 +205,7 @@ def is_made(
     model: Upscaler,
     bands: str | Sequence[str | int] | None,
     tile: int | None,
-    fallback: bool,
+    fallback: bool = False,
 ) -> bool:
     """Whether files were made from ``src``, as it is, by these weights with these settings, by their tags.
 

@@ -12,7 +12,8 @@ from typing import Any
 from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.pipeline.provenance import model_item_name
-from geomoe.raster.scene import Scene, open_scene
+from geomoe.raster.open import open_scene
+from geomoe.raster.scene import Scene
 from geomoe.raster.stac import file_fields, file_name, href, item_path, printable, read_item
 
 __all__ = ["Verification", "verify"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.layers import matching
+from geomoe.raster.product import matching
 from geomoe.raster.scene import Scene
 
 __all__ = ["assumed_order", "band_names", "first_bands", "select_bands"]

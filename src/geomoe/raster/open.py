@@ -25,7 +25,7 @@ def open_scene(
         path: a GeoTIFF or JPEG 2000; the folder (``.SAFE``), metadata file or zip of a Sentinel-2 product; or
             a STAC item (``.json``) whose assets are local files.
         bands: what will be selected of it. A product of several grids is opened on the one that these names
-            share; without names, on its finest. See :func:`geomoe.raster.layers.choose_layers`.
+            share; without names, on its finest. See :func:`geomoe.raster.product.choose_bands`.
 
     Raises:
         GeomoeError: if it is none of these, or cannot be used.

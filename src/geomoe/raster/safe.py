@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.layers import Checksum, Layer, choose_layers
+from geomoe.raster.product import Checksum, ProductBand, choose_bands
 from geomoe.raster.safe_files import ProductFiles, open_folder, open_zip, plain_name
 from geomoe.raster.scene import Scene, in_utc
 from geomoe.raster.stack import open_stack
@@ -43,12 +43,12 @@ class SafeProduct:
     """What the metadata of a product say.
 
     Attributes:
-        layers: all its bands of reflectance, on all grids; ``file`` is the name inside the product.
+        parts: all its bands of reflectance, on all grids; ``file`` is the name inside the product.
         acquired: when sensing began.
         notes: how values become reflectance, and why so.
     """
 
-    layers: tuple[Layer, ...]
+    parts: tuple[ProductBand, ...]
     acquired: str | None
     notes: tuple[str, ...]
 
@@ -69,11 +69,11 @@ def open_safe(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
         if len(metadata) != 1:
             raise GeomoeError(_not_one(path, metadata))
         product = read_product(path.name, metadata[0], files.content(metadata[0]))
-        chosen = choose_layers(path.name, product.layers, bands)
+        chosen = choose_bands(path.name, product.parts, bands)
         if files.holds(_MANIFEST):
             chosen = _checked(path.name, files, chosen)
-        placed = [replace(layer, file=files.place(str(layer.file))) for layer in chosen]
-        of = [path] if path.is_file() else [*(layer.file for layer in placed), files.place(metadata[0])]
+        placed = [replace(part, file=files.place(str(part.file))) for part in chosen]
+        of = [path] if path.is_file() else [*(part.file for part in placed), files.place(metadata[0])]
         with open_stack(path, placed, files=of, acquired=product.acquired, notes=product.notes) as scene:
             yield scene
 
@@ -119,8 +119,8 @@ def read_product(product: str, metadata: str, content: bytes) -> SafeProduct:
         raise GeomoeError(f"{name} has {quantity} {divisor:g}; expected a number such as 10000")
     nodata = _nodata(root, name)
     offsets = _offsets(root, "RADIO_ADD_OFFSET" if level == "L1C" else "BOA_ADD_OFFSET", name)
-    layers = [
-        Layer(
+    parts = [
+        ProductBand(
             name=band,
             file=Path(file),
             pixel=pixel,
@@ -131,14 +131,14 @@ def read_product(product: str, metadata: str, content: bytes) -> SafeProduct:
         )
         for band, pixel, file in _images(root, product, level)
     ]
-    if not layers:
+    if not parts:
         raise GeomoeError(f"{name} names no image of a band; expected a product as it is downloaded")
-    if len({(layer.name, layer.pixel) for layer in layers}) < len(layers):
+    if len({(part.name, part.pixel) for part in parts}) < len(parts):
         raise GeomoeError(f"{name} names several images of one band; expected a product of one tile")
-    layers.sort(key=lambda layer: (layer.pixel, _ORDER.index(layer.name)))
-    added = {layer.name: offsets.get(layer.name, 0.0) for layer in layers}
+    parts.sort(key=lambda part: (part.pixel, _ORDER.index(part.name)))
+    added = {part.name: offsets.get(part.name, 0.0) for part in parts}
     note = _note(baseline, divisor, added, bool(offsets))
-    return SafeProduct(tuple(layers), _acquired(root), (note,))
+    return SafeProduct(tuple(parts), _acquired(root), (note,))
 
 
 def _images(root: Element, product: str, level: str) -> Iterator[tuple[str, float, str]]:
@@ -212,25 +212,25 @@ def _number(name: str, tag: str, text: str) -> float:
     return number
 
 
-def _checked(product: str, files: ProductFiles, layers: Sequence[Layer]) -> list[Layer]:
-    """The layers with the checksums of the manifest; raises GeomoeError where a file has another size."""
+def _checked(product: str, files: ProductFiles, parts: Sequence[ProductBand]) -> list[ProductBand]:
+    """The parts with the checksums of the manifest; raises GeomoeError where a file has another size."""
     root = read_xml(f"{_MANIFEST} of {product}", files.content(_MANIFEST))
     listed: dict[str, Element] = {}
     for stream in elements(root, "byteStream"):
         for place in elements(stream, "fileLocation"):
             listed[place.get("href", "").removeprefix("./")] = stream
     found = []
-    for layer in layers:
-        entry = listed.get(str(layer.file))
+    for part in parts:
+        entry = listed.get(str(part.file))
         if entry is not None:
-            size, has = entry.get("size", ""), files.size(str(layer.file))
+            size, has = entry.get("size", ""), files.size(str(part.file))
             if size.strip().isdecimal() and size.strip() != str(has):
                 raise GeomoeError(
-                    f"{layer.file.name} of {product} has {has} bytes, its manifest says {size[:20]}; "
+                    f"{part.file.name} of {product} has {has} bytes, its manifest says {size[:20]}; "
                     "download it again"
                 )
-            layer = replace(layer, checksum=_checksum(entry))
-        found.append(layer)
+            part = replace(part, checksum=_checksum(entry))
+        found.append(part)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.layers import Layer, choose_layers, listed, matching, only_names
+from geomoe.raster.product import ProductBand, choose_bands, listed, matching, only_names
 from geomoe.raster.scene import Scene, in_utc, open_file
 from geomoe.raster.stack import MAX_FILES, open_stack
 from geomoe.raster.text import finite, read_bounded, read_json
@@ -34,7 +34,7 @@ _WAVELENGTHS = {
 
 @dataclass(frozen=True)
 class BandInfo:
-    """What an item says of a band of an asset; see `Layer`.
+    """What an item says of a band of an asset; see `ProductBand`.
 
     Attributes:
         names: its name, its common name; may be empty.
@@ -95,18 +95,18 @@ def open_item(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
     item = read_item(path.name, read_bounded(path))
     here, missing = _located(path, item)
     wanted = only_names(bands)
-    layers = _layers(path, here, wanted)
-    if not layers:
+    parts = _parts(path, here, wanted)
+    if not parts:
         raise GeomoeError(_nothing(path, missing))
     for name in wanted or ():
         lacking = {key: href for key, (href, names) in missing.items() if matching(name, [names])}
-        if lacking and not matching(name, [layer.names for layer in layers]):
+        if lacking and not matching(name, [part.names for part in parts]):
             raise GeomoeError(_nothing(path, {key: (href, ()) for key, href in lacking.items()}))
-    chosen = choose_layers(path.name, layers, bands)
+    chosen = choose_bands(path.name, parts, bands)
     notes = [*item.notes]
     if missing and wanted is None:
         notes.append(f"not on this machine, and left out: {listed(sorted(missing))}")
-    files = [path, *dict.fromkeys(layer.file for layer in chosen)]
+    files = [path, *dict.fromkeys(part.file for part in chosen)]
     with open_stack(path, chosen, files=files, acquired=item.acquired, notes=notes) as scene:
         yield scene
 
@@ -229,8 +229,8 @@ def _located(
     return here, missing
 
 
-def _layers(path: Path, here: Sequence[tuple[Asset, Path]], wanted: Sequence[str] | None) -> list[Layer]:
-    """Layers to choose from: of assets whose bands are described, and of others where these do not do.
+def _parts(path: Path, here: Sequence[tuple[Asset, Path]], wanted: Sequence[str] | None) -> list[ProductBand]:
+    """Parts to choose from: of assets whose bands are described, and of others where these do not do.
 
     Items list classes, water vapour and the like as data too, but describe no bands of them.
     """
@@ -243,19 +243,19 @@ def _layers(path: Path, here: Sequence[tuple[Asset, Path]], wanted: Sequence[str
         for asset, file in named
         if any(matching(name, [(asset.key, *(n for b in asset.bands for n in b.names))]) for name in wanted)
     ]
-    layers: list[Layer] = []
+    parts: list[ProductBand] = []
     for assets in (of_interest, of_interest + others, named + others):  # the last one to say what there is
-        layers = _opened(path, assets)
-        if all(matching(name, [layer.names for layer in layers]) for name in wanted):
+        parts = _opened(path, assets)
+        if all(matching(name, [part.names for part in parts]) for name in wanted):
             break
-    return layers
+    return parts
 
 
-def _opened(path: Path, assets: Sequence[tuple[Asset, Path]]) -> list[Layer]:
-    """Layers of assets; what their files say counts, so these are looked into."""
+def _opened(path: Path, assets: Sequence[tuple[Asset, Path]]) -> list[ProductBand]:
+    """Parts of assets; what their files say counts, so these are looked into."""
     if len(assets) > MAX_FILES:
         raise GeomoeError(f"{path.name} has {len(assets)} files, more than {MAX_FILES}; choose some bands")
-    found: list[tuple[Layer, BandInfo]] = []
+    found: list[tuple[ProductBand, BandInfo]] = []
     for asset, file in assets:
         with open_file(file) as scene:
             data, descriptions = scene.data_bands, scene.descriptions
@@ -274,30 +274,30 @@ def _opened(path: Path, assets: Sequence[tuple[Asset, Path]]) -> list[Layer]:
             names = [*info.names] if len(asset.bands) > 1 or len(data) == 1 else []
             names += [own, asset.key] if len(data) == 1 else [own or f"{asset.key} {band}"]
             first, *aliases = dict.fromkeys(name for name in names if name)
-            layer = Layer(first, file, pixel, band, tuple(aliases), info.scale, info.offset, info.nodata)
-            found.append((layer, info))
-    return [layer for layer, _ in _in_order(_once(found))]
+            part = ProductBand(first, file, pixel, band, tuple(aliases), info.scale, info.offset, info.nodata)
+            found.append((part, info))
+    return [part for part, _ in _in_order(_once(found))]
 
 
-def _once(found: Sequence[tuple[Layer, BandInfo]]) -> list[tuple[Layer, BandInfo]]:
+def _once(found: Sequence[tuple[ProductBand, BandInfo]]) -> list[tuple[ProductBand, BandInfo]]:
     """Each band of a grid once: items may have it as GeoTIFF, which is read faster, and as JPEG 2000."""
-    best: dict[tuple[str, float], tuple[Layer, BandInfo]] = {}
-    for layer, info in found:
-        key = (layer.name.casefold(), layer.pixel)
-        if key in best and best[key][0].file == layer.file:
-            key = (f"{layer.name} {layer.band}", layer.pixel)
-        if key not in best or (best[key][0].file.suffix.lower() == ".jp2" != layer.file.suffix.lower()):
-            best[key] = (layer, info)
+    best: dict[tuple[str, float], tuple[ProductBand, BandInfo]] = {}
+    for part, info in found:
+        key = (part.name.casefold(), part.pixel)
+        if key in best and best[key][0].file == part.file:
+            key = (f"{part.name} {part.band}", part.pixel)
+        if key not in best or (best[key][0].file.suffix.lower() == ".jp2" != part.file.suffix.lower()):
+            best[key] = (part, info)
     return list(best.values())
 
 
-def _in_order(found: list[tuple[Layer, BandInfo]]) -> list[tuple[Layer, BandInfo]]:
+def _in_order(found: list[tuple[ProductBand, BandInfo]]) -> list[tuple[ProductBand, BandInfo]]:
     if any(info.wavelength is None for _, info in found):
         return found
 
-    def place(pair: tuple[Layer, BandInfo]) -> tuple[int, float]:
-        layer, info = pair
-        names = [name.casefold() for name in layer.names]
+    def place(pair: tuple[ProductBand, BandInfo]) -> tuple[int, float]:
+        part, info = pair
+        names = [name.casefold() for name in part.names]
         first = next((i for i, name in enumerate(_FIRST) if name in names), len(_FIRST))
         return first, (info.wavelength or 0.0) if first == len(_FIRST) else 0.0
 

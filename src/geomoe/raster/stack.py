@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.env import gdal_errors
-from geomoe.raster.layers import Checksum, Layer
+from geomoe.raster.product import Checksum, ProductBand
 from geomoe.raster.scene import Scene, open_file, representable
 
 __all__ = ["MAX_FILES", "StackScene", "open_stack"]
@@ -28,13 +28,13 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class StackScene(Scene):
-    """A scene of layers, read from the files that hold them.
+    """A scene of members, read from the files that hold them.
 
     Where some file has a mask or alpha band and no nodata value is declared, validity cannot be kept band by
     band: a pixel is invalid in all bands that are read together if it is in one of them.
     """
 
-    _layers: tuple[Layer, ...] = field(repr=False)
+    _members: tuple[ProductBand, ...] = field(repr=False)
     _parts: Mapping[Path, Scene] = field(repr=False, compare=False)
     _files: tuple[Path, ...] = field(repr=False)
 
@@ -46,7 +46,7 @@ class StackScene(Scene):
     @property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
         """Other names of each band, beside its description."""
-        return tuple(layer.aliases for layer in self._layers)
+        return tuple(member.aliases for member in self._members)
 
     def digest(self) -> str:
         """SHA-256 over those of its files and what is said of their bands, in hexadecimal.
@@ -54,20 +54,20 @@ class StackScene(Scene):
         Raises:
             GeomoeError: if a file cannot be read, or does not have its checksum.
         """
-        sums = {layer.file: _digest(layer.file, layer.checksum) for layer in self._layers}
+        sums = {member.file: _digest(member.file, member.checksum) for member in self._members}
         total = hashlib.sha256()
-        for layer in self._layers:
-            said = (layer.band, layer.name, layer.scale, layer.offset, layer.nodata)
-            total.update(f"{sums[layer.file]} {said}\n".encode())
+        for member in self._members:
+            said = (member.band, member.name, member.scale, member.offset, member.nodata)
+            total.update(f"{sums[member.file]} {said}\n".encode())
         return total.hexdigest()
 
     def read(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Pixels and their validity; see :meth:`Scene.read`."""
-        wanted = [self._layers[band - 1] for band in bands]
+        wanted = [self._members[band - 1] for band in bands]
         shape = (len(wanted), window.height, window.width)
         data, valid = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
-        for file in dict.fromkeys(layer.file for layer in wanted):
-            rows = [i for i, layer in enumerate(wanted) if layer.file == file]
+        for file in dict.fromkeys(member.file for member in wanted):
+            rows = [i for i, member in enumerate(wanted) if member.file == file]
             part = self._parts[file]
             data[rows], valid[rows] = part.read(window, [wanted[i].band for i in rows])
             for i in rows:
@@ -81,25 +81,25 @@ class StackScene(Scene):
 @contextmanager
 def open_stack(
     path: Path,
-    layers: Sequence[Layer],
+    members: Sequence[ProductBand],
     *,
     files: Sequence[Path] = (),
     acquired: str | None = None,
     notes: Sequence[str] = (),
 ) -> Iterator[StackScene]:
-    """Open layers as one scene, whose bands have their order.
+    """Open members as one scene, whose bands have their order.
 
     Args:
         path: of the product that they are of.
-        layers: at least one.
-        files: that the scene is of; those of the layers if none are given.
+        members: at least one.
+        files: that the scene is of; those of the members if none are given.
         acquired: when it was taken; else what all files agree on.
         notes: what was decided about the product.
 
     Raises:
         GeomoeError: if a file cannot be opened, or two do not have the same grid and type.
     """
-    places = list(dict.fromkeys(layer.file for layer in layers))
+    places = list(dict.fromkeys(member.file for member in members))
     if len(places) > MAX_FILES:
         raise GeomoeError(f"{path.name} takes {len(places)} files, more than {MAX_FILES}; choose some bands")
     with ExitStack() as opened:
@@ -109,20 +109,20 @@ def open_stack(
         if acquired is not None:
             said["acquired"] = acquired
         yield StackScene(
-            **_described(layers, parts) | said,
-            _layers=tuple(layers),
+            **_described(members, parts) | said,
+            _members=tuple(members),
             _parts=parts,
             _files=tuple(files) or tuple(places),
         )
 
 
-def _described(layers: Sequence[Layer], parts: Mapping[Path, Scene]) -> dict[str, Any]:
+def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> dict[str, Any]:
     """Fields of the scene: those of the first file, but where bands or files differ."""
-    of = [parts[layer.file] for layer in layers]
-    first, place = of[0], [layer.band - 1 for layer in layers]
+    of = [parts[member.file] for member in members]
+    first, place = of[0], [member.band - 1 for member in members]
     described = {f.name: getattr(first, f.name) for f in fields(Scene)}
-    declared = [part.nodata if part.nodata is not None else _added_nodata(layer, part)
-                for layer, part in zip(layers, of, strict=True)]  # fmt: skip
+    declared = [part.nodata if part.nodata is not None else _added_nodata(member, part)
+                for member, part in zip(members, of, strict=True)]  # fmt: skip
     nodata = next((value for value in declared if value is not None), None)
     if nodata is not None:
         validity = "nodata"
@@ -131,18 +131,18 @@ def _described(layers: Sequence[Layer], parts: Mapping[Path, Scene]) -> dict[str
     else:
         validity = first.validity
     own = [(part.scales[i], part.offsets[i]) for part, i in zip(of, place, strict=True)]
-    said = [(layer.scale, layer.offset) for layer in layers]
+    said = [(member.scale, member.offset) for member in members]
     chosen = [mine if mine != (1, 0) else other for mine, other in zip(own, said, strict=True)]
     times = {part.acquired for part in of}
     return described | {
-        "count": len(layers),
+        "count": len(members),
         "nodata": nodata,
         "validity": validity,
-        "descriptions": tuple(layer.name for layer in layers),
+        "descriptions": tuple(member.name for member in members),
         "units": tuple(part.units[i] for part, i in zip(of, place, strict=True)),
         "scales": tuple(scale for scale, _ in chosen),
         "offsets": tuple(offset for _, offset in chosen),
-        "colorinterp": (ColorInterp.gray, *(ColorInterp.undefined,) * (len(layers) - 1)),
+        "colorinterp": (ColorInterp.gray, *(ColorInterp.undefined,) * (len(members) - 1)),
         "tags": _shared([part.tags for part in of]),
         "band_tags": tuple(part.band_tags[i] for part, i in zip(of, place, strict=True)),
         "namespaces": _shared([part.namespaces for part in of]),
@@ -151,11 +151,11 @@ def _described(layers: Sequence[Layer], parts: Mapping[Path, Scene]) -> dict[str
     }
 
 
-def _added_nodata(layer: Layer, part: Scene) -> float | None:
+def _added_nodata(member: ProductBand, part: Scene) -> float | None:
     """The nodata value that metadata declare and the file does not."""
-    if part.nodata is not None or layer.nodata is None or not representable(layer.nodata, part.dtype):
+    if part.nodata is not None or member.nodata is None or not representable(member.nodata, part.dtype):
         return None
-    return layer.nodata
+    return member.nodata
 
 
 def _shared(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Checksum", "Layer", "choose_layers", "listed", "matching", "only_names"]
+__all__ = ["Checksum", "ProductBand", "choose_bands", "listed", "matching", "only_names"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Checksum:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ProductBand:
     """One band of one file, and what the metadata of its product say of it.
 
     Attributes:
@@ -75,27 +75,27 @@ def only_names(bands: str | Sequence[str | int] | None) -> list[str] | None:
     return None if numbers or not texts else texts
 
 
-def choose_layers(
-    product: str, layers: Sequence[Layer], bands: str | Sequence[str | int] | None
-) -> list[Layer]:
-    """The layers of one grid that are meant.
+def choose_bands(
+    product: str, parts: Sequence[ProductBand], bands: str | Sequence[str | int] | None
+) -> list[ProductBand]:
+    """The parts of one grid that are meant.
 
     Args:
         product: its name, for messages.
-        layers: at least one, on any number of grids.
+        parts: at least one, on any number of grids.
         bands: what the user selects. Without names, all bands of the finest grid; with names, those, on the
             finest grid that has all of them.
 
     Raises:
         GeomoeError: if no grid has all of them, or a name stands for several bands of one.
     """
-    grids = sorted({layer.pixel for layer in layers})
+    grids = sorted({part.pixel for part in parts})
     names = only_names(bands)
     if names is None:
-        return [layer for layer in layers if layer.pixel == grids[0]]
+        return [part for part in parts if part.pixel == grids[0]]
     for pixel in grids:
-        grid = [layer for layer in layers if layer.pixel == pixel]
-        found = [matching(name, [layer.names for layer in grid]) for name in names]
+        grid = [part for part in parts if part.pixel == pixel]
+        found = [matching(name, [part.names for part in grid]) for name in names]
         if all(found):
             for name, places in zip(names, found, strict=True):
                 if len(places) > 1:
@@ -103,7 +103,7 @@ def choose_layers(
                     raise GeomoeError(f"{name!r} of {product} may be any of {several}; name one of them")
             return [grid[i] for i in dict.fromkeys(places[0] for places in found)]
     held = [
-        f"of {pixel:g}: {listed([layer.name for layer in layers if layer.pixel == pixel])}" for pixel in grids
+        f"of {pixel:g}: {listed([part.name for part in parts if part.pixel == pixel])}" for pixel in grids
     ]
     raise GeomoeError(
         f"{product} has no grid with {listed(names)}; choose bands of one pixel size: {'; '.join(held)}"
