@@ -74,6 +74,15 @@ def test_what_can_be_done_is_done_and_told(tmp_path: Path, settings: Settings) -
     assert [outcome.status for outcome in over] == ["done", "there"], "what is right need not be replaced"
 
 
+def test_a_file_that_lost_its_item_is_not_taken_for_made(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    task = _scene(tmp_path, "a")
+    upscale_many([task], settings, processes=1)
+    (tmp_path / "out" / "a.stac.json").unlink()
+    (found,) = upscale_many([task], settings, processes=1, retries=0)
+    assert (found.status, "exists already" in found.message) == ("failed", True)
+
+
 def test_weights_may_be_named_from_here(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,24 @@ def test_another_job_starts_over_and_says_so(folder: Path, change: dict[str, obj
     assert left_over(folder / "cut") == made
 
 
+def test_a_job_with_other_maps_leaves_nothing_of_the_first(folder: Path) -> None:
+    _cut(folder, 4)
+    heard, cut = Counting(TILES + 1), folder / "cut"
+    upscale(
+        folder / "src.tif",
+        cut / "out.tif",
+        model=nearest(),
+        scale=2,
+        consistency=cut / "c.tif",
+        progress=heard,
+    )
+    assert heard.told[2] == "starts over: what was begun here before is another layers, outputs"
+    names = left_over(cut)
+    assert [name for name in names if not name.startswith("fake.")] == [
+        "c.stac.json", "c.tif", "out.stac.json", "out.tif",
+    ]  # fmt: skip
+
+
 def test_a_changed_scene_starts_over(folder: Path) -> None:
     _cut(folder, 4)
     data = pixels(3, 40, 40, "float32", seed=1)

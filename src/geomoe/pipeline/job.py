@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import Scene, open_file
+from geomoe.raster.stac import item_path
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["Job", "is_made", "open_job"]
@@ -209,11 +211,15 @@ def is_made(
 ) -> bool:
     """Whether files were made from ``src``, as it is, by these weights with these settings, by their tags.
 
+    A file without its item was made by nobody.
+
     Raises:
         GeomoeError: as `open_job` for a scene that cannot be used.
     """
     found = []
     for path in outputs:
+        if not item_path(Path(path)).is_file():
+            return False
         try:
             with open_file(path) as made:
                 found.append(made.tags)

@@ -90,7 +90,7 @@ def prepare(
         for path in (request.dst, *request.layers.values())
     ]
     for (name, target), (other, twin) in combinations(zip(names, targets, strict=True), 2):
-        if target.path == twin.path:
+        if target.item == twin.item:  # also where one ends in .tif and the other in .tiff
             raise GeomoeError(f"{name} and {other} are both {twin.path}; give them two names")
         if target.item == twin.item:
             raise GeomoeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
+from geomoe.errors import GeomoeError
 from geomoe.pipeline.tiles import Box, Tiles
 from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors
@@ -204,7 +205,21 @@ class Work:
             changed = sorted(k for k in {*was, *self._key} if was.get(k) != self._key.get(k))
             what = f"another {', '.join(changed)}" if changed else "damaged"
             self.note = f"starts over: what was begun here before is {what}"
+            self._give_up(was)
         self._start()
+
+    def _give_up(self, was: Mapping[str, Any]) -> None:
+        """Remove what the job that was begun here kept beside outputs that this one does not have."""
+        mine = {str(output.target.path) for output in self._outputs}
+        outputs = was.get("outputs")
+        for path in outputs if isinstance(outputs, list) else ():
+            if path in mine:
+                continue
+            with suppress(GeomoeError):
+                left = Target(str(path), (), overwrite=True)
+                if _read_json(left.folder / "job.json") == was:
+                    with locked(left.folder, "busy"):
+                        left.clean()
 
     def _start(self) -> None:
         self._began = True
