@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, LocalCluster, as_completed, get_worker
 from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
@@ -19,7 +19,7 @@ from geomoe.errors import GeomoeError
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.one import do_scene
 
-__all__ = ["by_dask"]
+__all__ = ["by_cluster", "by_local_cluster"]
 
 _PATIENCE = 120.0
 """Seconds to wait for a scheduler that is gone, or for whoever is at a scene."""
@@ -29,36 +29,40 @@ _LOST = (CommClosedError, OSError, TimeoutError, asyncio.CancelledError, Cancell
 """What futures and clients raise when their scheduler is gone."""
 
 
-def by_dask(
+def by_local_cluster(
     tasks: Sequence[SceneTask],
-    settings: Settings,
-    scheduler: str,
-    processes: int,
+    settings: Sequence[Settings],
     retries: int,
     heard: Callable[[Outcome], None],
 ) -> list[Outcome]:
-    """As `upscale_many`, by the workers of a cluster; one of this machine where ``scheduler`` is ``local``.
+    """As `by_cluster`, by workers started here: one for each of ``settings``, with its device."""
+    with LocalCluster(n_workers=len(settings), threads_per_worker=1, dashboard_address=None) as cluster:
+        return by_cluster(tasks, settings, cluster.scheduler_address, retries, heard)
+
+
+def by_cluster(
+    tasks: Sequence[SceneTask],
+    settings: Sequence[Settings],
+    scheduler: str,
+    retries: int,
+    heard: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """As `upscale_many`, by the workers of a cluster.
 
     A scheduler that goes away is waited for, and told anew of what is not done: what its workers had done by
     then is found done, and what they had begun is gone on with.
+
+    Args:
+        tasks: the scenes.
+        settings: of the workers, by their number where they have one (those of a local cluster do).
+        scheduler: its address.
+        retries: how often a scene is tried again.
+        heard: is told what became of each scene.
 
     Raises:
         GeomoeError: a scheduler that cannot be reached.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # else it prints every connection it lost
-    if scheduler != "local":
-        return _by_scheduler(tasks, settings, scheduler, retries, heard)
-    with LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None) as cluster:
-        return _by_scheduler(tasks, settings, cluster.scheduler_address, retries, heard)
-
-
-def _by_scheduler(
-    tasks: Sequence[SceneTask],
-    settings: Settings,
-    scheduler: str,
-    retries: int,
-    heard: Callable[[Outcome], None],
-) -> list[Outcome]:
     found: dict[int, Outcome] = {}
     failures = dict.fromkeys(range(len(tasks)), 0)
     lost: float | None = None
@@ -84,7 +88,7 @@ def _by_scheduler(
 def _ask(
     client: Client,
     tasks: Sequence[SceneTask],
-    settings: Settings,
+    settings: Sequence[Settings],
     missing: Sequence[int],
     failures: dict[int, int],
     retries: int,
@@ -92,7 +96,7 @@ def _ask(
     heard: Callable[[Outcome], None],
 ) -> None:
     def submit(number: int) -> object:
-        return client.submit(do_scene, tasks[number], settings, key=f"geomoe-{number}-{uuid4()}", pure=False)
+        return client.submit(_do, tasks[number], settings, key=f"geomoe-{number}-{uuid4()}", pure=False)
 
     futures = {submit(number): number for number in missing}
     busy_since: dict[int, float] = {}
@@ -125,3 +129,8 @@ def _ask(
         found[number] = replace(outcome, attempts=failures[number] + (outcome.status != "failed"))
         with suppress(OSError):  # of a terminal that is gone
             heard(found[number])
+
+
+def _do(task: SceneTask, settings: Sequence[Settings]) -> Outcome:
+    name = get_worker().name
+    return do_scene(task, settings[name % len(settings) if isinstance(name, int) else 0])

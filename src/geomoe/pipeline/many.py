@@ -35,10 +35,9 @@ def upscale_many(
     """Super-resolve many scenes; none of them stands in the way of another.
 
     A scene that was made before from the same scene with the same settings is left as it is (even if others
-    may be overwritten), one that was
-    begun is gone on with, and one that another process is at (perhaps of another machine, where the disk is
-    shared and locks work over it) is left to that. A process that dies, for want of memory or otherwise, is
-    replaced, and its scene tried again.
+    may be overwritten), one that was begun is gone on with, and one that another process is at (perhaps of
+    another machine, where the disk is shared and locks work over it) is left to that. A process that dies,
+    for want of memory or otherwise, is replaced, and its scene tried again.
 
     Args:
         tasks: from :func:`read_manifest`, or made.
@@ -62,18 +61,18 @@ def upscale_many(
     devices = _devices(settings.device)
     count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))
     count = max(1, min(count, len(tasks)))
-    if scheduler is not None:
-        from geomoe.pipeline.cluster import by_dask
-
-        return by_dask(tasks, settings, scheduler, count, retries, heard)
     threads = max(1, torch.get_num_threads() // count)
     budget = (available_memory() // 2 if settings.memory is None else settings.memory) // count
+    each = [replace(settings, device=devices[i % len(devices)], memory=budget) for i in range(count)]
+    if scheduler is not None:
+        from geomoe.pipeline.cluster import by_cluster, by_local_cluster
+
+        if scheduler == "local":
+            return by_local_cluster(tasks, each, retries, heard)
+        return by_cluster(tasks, [settings], scheduler, retries, heard)
     found: dict[int, Outcome] = {}
     waiting = deque((number, 1) for number in range(len(tasks)))
-    slots = [
-        _Slot(replace(settings, device=devices[i % len(devices)], memory=budget), threads)
-        for i in range(count)
-    ]
+    slots = [_Slot(of_slot, threads) for of_slot in each]
     with _ended(slots):
         running: dict[Future[Outcome], tuple[_Slot, int, int]] = {}
         free = list(slots)
