@@ -68,11 +68,19 @@ def _readable(name: str, card: dict[str, Any]) -> str:
     for key, value in card.items():
         if isinstance(value, dict):
             lines.append(f"  {key}")
-            lines += [f"    {k:<18} {v}" for k, v in value.items() if k != "start"]
+            lines += [f"    {k:<18} {_short(v)}" for k, v in value.items() if k != "start"]
             lines += [f"    {'start':<18} {leg}" for leg in _legs(value)]
         else:
             lines.append(f"  {key:<20} {value}")
     return "\n".join(lines)
+
+
+def _short(value: object) -> object:
+    return (
+        f"{len(value)} rows or numbers, --json prints them"
+        if isinstance(value, list) and len(value) > 16
+        else value
+    )
 
 
 def _legs(recipe: dict[str, Any]) -> list[str]:
