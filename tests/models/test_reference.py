@@ -79,21 +79,24 @@ def test_calibrating_keeps_the_tensors(tmp_path: Path) -> None:
     assert load(str(tmp_path / "w.safetensors")).reference is None
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
-    for i in range(12):
+    for i in range(20):
         Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(tmp_path / f"images/{i}.png")
     after = calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path / "images")
     assert {**asdict(read_card(tmp_path / "n.safetensors")), "reference": {}} == asdict(before)
     assert after.hash == before.hash
     reference = load(str(tmp_path / "n.safetensors")).reference
     assert reference is not None
-    assert "1 images held out" in reference.data
+    assert "4 images held out" in reference.data
 
 
 def test_calibrating_what_routes_nothing_is_refused(tmp_path: Path) -> None:
     model = geomoe.create_model("edsr", scale=2)
     card = replace(card_of(tiny("mfg_hmoe_light")), model="edsr", config=asdict(model.config))
     save(tmp_path / "w.safetensors", model, card)
-    for i in range(2):
+    Image.new("RGB", (16, 16)).save(tmp_path / "0.png")
+    with pytest.raises(GeomoeError, match="holds 1 images"):
+        calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path)
+    for i in range(20):
         Image.new("RGB", (16, 16)).save(tmp_path / f"{i}.png")
     with pytest.raises(GeomoeError, match="routes nothing"):
         calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path)

@@ -18,7 +18,8 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline import upscale
+from geomoe.pipeline import Request, plan_upscale, upscale
+from geomoe.pipeline.job import is_made
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.scenes import left_over, pixels, write_scene
 
@@ -162,3 +163,24 @@ def test_no_hook_stays_on_the_model(src: Path, tmp_path: Path) -> None:
     model = routed()
     upscale(src, tmp_path / "d.tif", model=model, scale=2, fallback=True)
     assert not any(module._forward_hooks for module in model.model.modules())
+
+
+def test_what_is_made_is_told_by_what_it_is(src: Path, tmp_path: Path) -> None:
+    write_scene(src, pixels(3, 20, 20, "uint8"))
+    model, out, mask = routed(), tmp_path / "d.tif", tmp_path / "r.tif"
+    upscale(src, out, model=model, scale=2, reliability=mask, fallback=True)
+    asked = Request(src, out, model, 2, reliability=mask, fallback=True)
+    assert is_made(asked)
+    assert not is_made(replace(asked, fallback=False))
+    assert not is_made(replace(asked, dst=mask, reliability=out)), "a map is no image"
+    assert not is_made(replace(asked, consistency=mask, reliability=None)), "nor another map"
+    stricter = replace(model, reference=replace(model.reference, threshold=0.1))
+    assert not is_made(replace(asked, model=stricter)), "calibrated anew, it would be another image"
+    (tmp_path / "link.tif").symlink_to(out)
+    assert is_made(replace(asked, dst=tmp_path / "link.tif"))
+
+
+def test_a_fallback_that_cannot_be_had_is_told_by_the_plan(src: Path, tmp_path: Path) -> None:
+    write_scene(src, pixels(3, 20, 20, "uint8"))
+    with pytest.raises(GeomoeError, match="routes nothing"):
+        plan_upscale(src, tmp_path / "d.tif", model=convolutional(), scale=2, fallback=True)

@@ -21,6 +21,7 @@ from geomoe.pipeline import (
     Outcome,
     SceneTask,
     Settings,
+    check_report,
     cluster,
     read_manifest,
     upscale,
@@ -81,6 +82,22 @@ def test_a_file_that_lost_its_item_is_not_taken_for_made(tmp_path: Path, setting
     (tmp_path / "out" / "a.stac.json").unlink()
     (found,) = upscale_many([task], settings, processes=1, retries=0)
     assert (found.status, "exists already" in found.message) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["a.tif,u.tif\nb.tif,u.tiff\n", "a.tif,x.tif\nx.stac.json,y.tif\n", "a.tif,x.tif,e.tif\nb.tif,e.tiff,\n"],
+)
+def test_a_manifest_in_which_one_line_would_harm_another(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "m.csv").write_text(("src,dst,experts\n" if ",e.tif" in lines else "src,dst\n") + lines)
+    with pytest.raises(GeomoeError, match=r"is the (target|scene) of line"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_a_report_does_not_cost_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("src,dst\n")
+    with pytest.raises(GeomoeError, match="is the manifest"):
+        check_report(tmp_path / "x" / ".." / "m.csv", [tmp_path / "m.csv"])
 
 
 def test_weights_may_be_named_from_here(

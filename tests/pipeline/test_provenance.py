@@ -202,7 +202,8 @@ def test_the_models_item_is_shared_and_made_right(folder: Path) -> None:
     upscale(folder / "src.tif", folder / "two.tif", model=nearest(4))
     assert (folder / MODEL).stat().st_ino == first
     right = (folder / MODEL).read_bytes()
-    (folder / MODEL).write_text("{}")
+    (folder / MODEL).write_bytes(right.replace(b"PyTorch", b"PaTorch"))
+    assert (folder / MODEL).read_bytes() != right
     upscale(folder / "src.tif", folder / "three.tif", model=nearest(4))
     assert (folder / MODEL).read_bytes() == right
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -393,3 +394,42 @@ def test_the_job_is_described_for_people(folder: Path) -> None:
     assert job["weights"] == "0123abcd"
     assert [Path(path).name for path in job["outputs"]] == ["out.tif", "experts.tif"]
     assert len(job["scene"]) == 64
+
+
+@pytest.mark.parametrize("placed", [1, 2, 3])
+def test_cut_off_in_place_and_then_given_up_leaves_the_old_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, placed: int
+) -> None:
+    """An image and its item are of one job, whichever, when another job takes over and fails."""
+    cut, whole = folder / "cut", folder / "whole"
+    for name in MADE:
+        shutil.copy(whole / name, cut / name)
+    real = os.replace
+    count = 0
+
+    def some(source: str | Path, target: str | Path) -> None:
+        nonlocal count
+        if Path(source).name in ("part.tif", "part.json"):
+            count += 1
+            if count > placed:
+                raise Cut
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", some)
+        with pytest.raises(Cut):
+            _run(folder / "src.tif", cut, Counting(TILES + 1), overwrite=True, tile=32)
+    with pytest.raises(Cut):
+        _run(folder / "src.tif", cut, Counting(1), overwrite=True, bands="1,2")
+    assert {name: (cut / name).read_bytes() for name in MADE} == {
+        name: (whole / name).read_bytes() for name in MADE
+    }
+
+
+def test_the_place_of_the_models_item_is_not_taken_from_others(folder: Path) -> None:
+    place = folder / "cut" / MADE[2]
+    place.write_text("precious")
+    with pytest.raises(GeomoeError, match="and is none; move it away"):
+        _run(folder / "src.tif", folder / "cut", Counting(1), overwrite=True)
+    assert left_over(folder / "cut") == [MADE[2]]
+    assert place.read_text() == "precious"

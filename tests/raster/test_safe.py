@@ -17,6 +17,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import describe_scene, plan_upscale, upscale
 from geomoe.pipeline.job import is_made
+from geomoe.pipeline.request import Request
 from geomoe.raster import open_scene, safe_files, select_bands
 from geomoe.raster.safe import read_product
 from tests.pipeline.fakes import nearest
@@ -111,9 +112,9 @@ def test_what_was_made_of_a_product_is_known_again(made: Path, tmp_path: Path) -
     model, out = nearest(), tmp_path / "out.tif"
     upscale(made, out, model=model, scale=2, bands="red,B11")
     packed = zipped(made, tmp_path / "p.zip")
-    assert is_made(packed, [out], model, "B04,swir16", None)  # the same bands of the same files
-    assert not is_made(packed, [out], model, "B11,B04", None)
-    assert not is_made(packed, [out], model, "B04,B03", None)
+    assert is_made(Request(packed, out, model, 2, bands="B04,swir16"))  # the same bands of the same files
+    assert not is_made(Request(packed, out, model, 2, bands="B11,B04"))
+    assert not is_made(Request(packed, out, model, 2, bands="B04,B03"))
 
 
 def test_info_and_the_plan_say_what_was_decided(made: Path, tmp_path: Path) -> None:

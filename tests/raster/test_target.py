@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,20 +67,37 @@ def test_space_is_checked_for_all_outputs_together(tmp_path: Path, monkeypatch: 
         check_space([(tmp_path / "a.tif", 10**9), (tmp_path / "b.tif", 10**9)])
 
 
-def test_commit_is_all_or_nothing(tmp_path: Path) -> None:
+@contextmanager
+def _failing_at(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The first file that goes to ``name`` is refused by the disk."""
+    real = os.replace
+    failed: list[str] = []
+
+    def refused(source: str | Path, target: str | Path) -> None:
+        if Path(target).name == name and not failed:
+            failed.append(name)
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refused)
+        yield
+
+
+def test_commit_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = b"what stood here"
     for name in ("a.tif", "b.tif"):
         (tmp_path / name).write_bytes(old)
     targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
-    targets[0].moves[0].part.write_bytes(b"new")  # and no part for b.tif
-    with pytest.raises(GeomoeError, match="cannot put"):
+    for target in targets:
+        target.moves[0].part.write_bytes(b"new")
+    with pytest.raises(GeomoeError, match="cannot put"), _failing_at("b.tif", monkeypatch):
         commit(_images(targets))
     assert {name: (tmp_path / name).read_bytes() for name in ("a.tif", "b.tif")} == {
         "a.tif": old,
         "b.tif": old,
     }
-    for target in targets:
-        target.moves[0].part.write_bytes(b"new")
+    assert all(target.moves[0].part.read_bytes() == b"new" for target in targets), "they wait"
     (tmp_path / "a.tif.aux.xml").write_text("statistics of the old file")
     commit(_images(targets))
     for target in targets:
@@ -95,11 +116,29 @@ def test_commit_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pyte
     targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
     for target in targets:
         target.path.write_bytes(b"old")
-    targets[0].moves[0].part.write_bytes(b"new")  # and no part for b.tif
-    with pytest.raises(GeomoeError, match="cannot put"):
-        commit(_images(targets))
-    assert [target.path.read_bytes() for target in targets] == [b"old", b"old"]
     for target in targets:
         target.moves[0].part.write_bytes(b"new")
+    with pytest.raises(GeomoeError, match="cannot put"), _failing_at("b.tif", monkeypatch):
+        commit(_images(targets))
+    assert [target.path.read_bytes() for target in targets] == [b"old", b"old"]
     commit(_images(targets))
     assert [target.path.read_bytes() for target in targets] == [b"new", b"new"]
+
+
+def test_what_an_interrupted_commit_put_in_place_is_undone_with_the_rest(tmp_path: Path) -> None:
+    targets = [_target(tmp_path / name) for name in ("a.tif", "b.tif")]
+    targets[0].path.write_bytes(b"new")  # in place since the first try
+    targets[1].moves[0].part.write_bytes(b"new")
+    targets[1].path.write_bytes(b"of somebody else")
+    moves = [replace(target.moves[0], overwrite=False) for target in targets]
+    with pytest.raises(GeomoeError, match="appeared"):
+        commit(moves)
+    assert not targets[0].path.exists()
+    assert [move.part.read_bytes() for move in moves] == [b"new", b"new"]
+    assert targets[1].path.read_bytes() == b"of somebody else"
+
+
+def test_one_item_is_not_given_to_two_files(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.stac.json"):
+        (tmp_path / name).write_bytes(b"")
+    assert "is the item of" in _refusal(tmp_path / "a.tiff", [], overwrite=True)

@@ -70,7 +70,11 @@ _LAYERS = {
     "--memory", type=Bytes(), help="What may be taken, such as 4GB. Half of what is free by default."
 )
 @click.option("--dry-run", is_flag=True, help="Try a few tiles, say what is needed, and write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace DST (and PATH) where it exists.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace DST, maps and their items. Of a manifest: what is right already is left.",
+)
 def upscale(
     src: str | None,
     dst: str | None,
@@ -150,7 +154,8 @@ def _upscale_many(
 
     tasks = pipeline.read_manifest(manifest, settings.scale)
     place = Path(report or f"{manifest}.report.csv")
-    pipeline.check_report(place)
+    named = [f for t in tasks for f in (t.src, t.dst, t.experts, t.consistency, t.reliability) if f]
+    pipeline.check_report(place, [manifest, *named])
     bar = terminal_progress("scenes")
 
     def heard(outcome: Outcome) -> None:

@@ -60,4 +60,4 @@ def calibrate(source: Path, target: Path, root: Path, quantile: float, overwrite
 
     with told("images") as progress:
         card = run(source, target, root, quantile=quantile, overwrite=overwrite, progress=progress)
-    click.echo(f"{target}: distances up to {card.reference['threshold'] ** 0.5:.2f} are like training")
+    click.echo(f"{target}: {card.reference['quantile']:.0%} of {card.reference['data']} are like training")

@@ -23,7 +23,8 @@ __all__ = ["calibrate", "shown_rows"]
 
 _IMAGES, _ROWS = 400, 500
 """So many are enough for the mean and the precision of a few dozen channels; neighbours are much alike."""
-_HELD_OUT = 0.1
+_HELD_OUT, _LEAST = 0.2, 20
+"""Of a folder that is not split: the share that the threshold is found on, and the fewest images."""
 
 
 def calibrate(
@@ -49,7 +50,8 @@ def calibrate(
         progress: called with images done and images in all.
 
     Raises:
-        GeomoeError: bad weights, a model that routes nothing, no images, or ``target`` cannot be written.
+        GeomoeError: bad weights, too few images, a model that routes nothing, or ``target`` cannot be
+            written.
     """
     if target.suffix != ".safetensors":
         raise GeomoeError(f"{target} must end in .safetensors")
@@ -57,6 +59,8 @@ def calibrate(
         raise GeomoeError(f"{target} exists; use --overwrite to replace it")
     if not 0 < quantile < 1:
         raise GeomoeError(f"a quantile of {quantile:g} was given; expected one above 0 and below 1")
+    if not source.is_file():
+        raise GeomoeError(f"{source} does not exist; give a .safetensors file, such as 'geomoe fit' writes")
     loaded = load(str(source))
     fit, held_out = _images(root, loaded)
     fit = fit[:: -(-len(fit) // _IMAGES)]
@@ -121,4 +125,7 @@ def _images(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
     files = SPLIT_LAYOUTS.get(layout)
     if files is not None:
         return files(root, "fit"), files(root, "validation")
-    return hold_out(find_images(root), _HELD_OUT, "images")
+    found = find_images(root)
+    if len(found) < _LEAST:
+        raise GeomoeError(f"{root} holds {len(found)} images; calibration wants {_LEAST} or more")
+    return hold_out(found, _HELD_OUT, "images")

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.layers import DoneTile, Layer
+from geomoe.pipeline.layers import IMAGE, DoneTile, Layer, of_layer, reference_tag
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.provenance import geomoe_version
-from geomoe.pipeline.reliability import Heard, Judge
+from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
@@ -145,8 +145,7 @@ class Job:
         filled = fill_invalid(self.radiometry.to_model(data), valid)
         traces: list[RoutingTrace] = []
         routed = any(layer.routed for layer in self.layers)
-        heard: Heard = []
-        with self.judge.listen() if self.judge else nullcontext(heard) as heard:
+        with self.judge.listen(*filled.shape[1:]) if self.judge else nullcontext() as surprise:
             result = self.runner(filled, traces if routed else None)[fine]
         if not np.isfinite(result).all():
             raise GeomoeError(
@@ -154,9 +153,8 @@ class Job:
                 f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
                 "check the scene for extreme values there, or use other weights"
             )
-        surprise = None
-        if self.judge is not None:
-            surprise = self.judge(heard, tile.window.height, tile.window.width)[tile.inner]
+        if surprise is not None:
+            surprise = surprise[tile.inner]
             if self.fallback and (surprise > 1).any():
                 bicubic = upsample_bicubic(torch.from_numpy(filled)[None], scale)[0].numpy()[fine]
                 result = np.where(upsample_mask(surprise > 1, scale), bicubic, result)
@@ -171,7 +169,7 @@ def open_job(request: Request) -> Iterator[Job]:
         GeomoeError: for bad input, or a job that cannot be done.
     """
     model, device, layers = request.loaded(), pick_device(request.device), request.layers
-    judge = Judge(model) if request.fallback or request.reliability is not None else None
+    judge = Judge(model) if request.judged else None
     with open_scene(request.src, request.bands) as scene, judge.attached() if judge else nullcontext():
         plan, targets = prepare(scene, request, model, device)
         radiometry, valid_share = _look(scene, plan.bands)
@@ -201,34 +199,34 @@ def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
     return decide_radiometry(scene.dtype, sample), sample.valid_share
 
 
-def is_made(
-    src: str | os.PathLike[str],
-    outputs: Sequence[str | os.PathLike[str]],
-    model: Upscaler,
-    bands: str | Sequence[str | int] | None,
-    tile: int | None,
-    fallback: bool = False,
-) -> bool:
-    """Whether files were made from ``src``, as it is, by these weights with these settings, by their tags.
+def is_made(request: Request) -> bool:
+    """Whether all files of a request were made from its scene, as it is, with its settings, by their tags.
 
     A file without its item was made by nobody.
 
     Raises:
-        GeomoeError: as `open_job` for a scene that cannot be used.
+        GeomoeError: as `open_job` for a scene or model that cannot be used.
     """
-    found = []
-    for path in outputs:
-        if not item_path(Path(path)).is_file():
+    found = {}
+    for name, path in {IMAGE: request.dst, **{m.name: p for m, p in request.layers.items()}}.items():
+        real = Path(os.path.realpath(path))  # as `Target` writes through a symbolic link
+        if not item_path(real).is_file():
             return False
         try:
-            with open_file(path) as made:
-                found.append(made.tags)
+            with open_file(real) as made:
+                found[name] = made.tags
         except GeomoeError:
             return False
-    with open_scene(src, bands) as scene:
-        chosen = select_bands(scene, bands, model.contract.bands)
-        wanted = _settings(model, chosen, tile_side(model.contract, tile), scene.digest(), fallback)
-    return all(tags.get(name) == value for tags in found for name, value in wanted.items())
+    model = request.loaded()
+    with open_scene(request.src, request.bands) as scene:
+        chosen = select_bands(scene, request.bands, model.contract.bands)
+        side = tile_side(model.contract, request.tile)
+        wanted = _settings(model, chosen, side, scene.digest(), request.fallback)
+    return all(
+        found[layer].get(tag) == value
+        for layer in found
+        for tag, value in {**wanted, **of_layer(layer, model)}.items()
+    )
 
 
 def _settings(
@@ -241,6 +239,7 @@ def _settings(
         "GEOMOE_BANDS": json.dumps(bands),
         "GEOMOE_TILE": json.dumps(tile),
         "GEOMOE_FALLBACK": json.dumps(fallback),
+        "GEOMOE_REFERENCE": reference_tag(model) if fallback else "null",
     }
 
 

@@ -17,7 +17,19 @@ from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.metadata import CogMetadata, same_place
 from geomoe.raster.scene import Scene
 
-__all__ = ["Consistency", "DoneTile", "Experts", "Layer", "Reliability"]
+__all__ = [
+    "IMAGE",
+    "Consistency",
+    "DoneTile",
+    "Experts",
+    "Layer",
+    "Reliability",
+    "of_layer",
+    "reference_tag",
+]
+
+IMAGE = "image"
+"""What the first output is called, where maps have their names."""
 
 
 @dataclass(frozen=True)
@@ -170,3 +182,14 @@ class Reliability:
         assert tile.surprise is not None
         reliable = np.where(tile.surprise > 1, 2, 1)
         return np.stack([reliable, np.clip(np.rint(tile.surprise * 100), 1, 255)]).astype(np.uint8)
+
+
+def of_layer(name: str, upscaler: Upscaler) -> dict[str, str]:
+    """Tags of one output that the others of its job do not have, or have otherwise."""
+    reference = {"GEOMOE_REFERENCE": reference_tag(upscaler)} if name == Reliability.name else {}
+    return {"GEOMOE_LAYER": name, **reference}
+
+
+def reference_tag(upscaler: Upscaler) -> str:
+    """The digest of the routing reference, as JSON."""
+    return json.dumps(upscaler.reference.digest() if upscaler.reference else None)

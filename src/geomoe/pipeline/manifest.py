@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.stac import item_path
 from geomoe.raster.stac_collection import read_collection
 
 __all__ = ["Outcome", "SceneTask", "Settings", "check_report", "read_manifest", "write_report"]
@@ -41,7 +42,8 @@ class Settings:
     """What is the same for all scenes; see `upscale`.
 
     ``memory`` is for all processes of this machine together. Where ``weights`` is not empty, it is the hash
-    that the weights must have wherever they are loaded.
+    that the weights must have wherever they are loaded; ``reference`` likewise is the digest of what their
+    router saw in training.
     """
 
     model: str = "mfg_hmoe_light"
@@ -52,6 +54,7 @@ class Settings:
     overwrite: bool = False
     fallback: bool = False
     weights: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def read_manifest(path: str | os.PathLike[str], scale: int = 4) -> list[SceneTas
     rows = _from_collection(path, scale) if path.suffix.lower() == ".json" else _from_csv(path)
     targets: dict[str, str] = {}
     for row, task in rows:
-        for target in (task.dst, *(getattr(task, layer) for layer in _LAYERS)):
-            if target is not None and (other := targets.setdefault(os.path.realpath(target), row)) != row:
+        for target in _targets(task):
+            if (other := targets.setdefault(os.path.realpath(target), row)) != row:
                 raise GeomoeError(f"{path}, {row}: {target} is the target of {other}")
     sources = {os.path.realpath(task.src): row for row, task in rows}
     for target, row in targets.items():
@@ -101,6 +104,12 @@ def read_manifest(path: str | os.PathLike[str], scale: int = 4) -> list[SceneTas
     if not rows:
         raise GeomoeError(f"{path} names no scene; expected lines src,dst below a header, or links to items")
     return [task for _, task in rows]
+
+
+def _targets(task: SceneTask) -> list[str]:
+    """Everything that is written of a scene beside the model's item: files, and an item with each."""
+    files = [task.dst, *filter(None, (getattr(task, layer) for layer in _LAYERS))]
+    return [*files, *(str(item_path(Path(os.path.realpath(file)))) for file in files)]
 
 
 def _from_collection(path: Path, scale: int) -> list[tuple[str, SceneTask]]:
@@ -144,8 +153,13 @@ def _from_csv(path: Path) -> list[tuple[str, SceneTask]]:
     return tasks
 
 
-def check_report(path: Path) -> None:
-    """Raise GeomoeError where `write_report` could not write; to be told before the work, not after."""
+def check_report(path: Path, taken: Sequence[str | os.PathLike[str]] = ()) -> None:
+    """Raise GeomoeError where `write_report` could not write, or not without harm to ``taken`` files.
+
+    To be told before the work, not after.
+    """
+    if os.path.realpath(path) in {os.path.realpath(file) for file in taken}:
+        raise GeomoeError(f"{path} is the manifest, or a file that it names; give another --report")
     folder = path.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK) or path.is_dir():
         raise GeomoeError(

@@ -18,6 +18,7 @@ from geomoe.models import load
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.memory import available_memory
 from geomoe.pipeline.one import do_scene
+from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["upscale_many"]
@@ -55,7 +56,10 @@ def upscale_many(
     Raises:
         GeomoeError: weights or a device that are not there, or a scheduler that cannot be reached.
     """
-    settings = replace(settings, weights=load(settings.model, settings.scale).hash)
+    model = load(settings.model, settings.scale)
+    judged = settings.fallback or any(task.reliability for task in tasks)
+    reference = Judge(model).reference.digest() if judged else ""
+    settings = replace(settings, weights=model.hash, reference=reference)
     if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
         settings = replace(settings, model=os.path.abspath(settings.model))
     devices = _devices(settings.device)

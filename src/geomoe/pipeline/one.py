@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -10,19 +11,22 @@ from geomoe.errors import GeomoeError
 from geomoe.models import LoadedModel, load
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
-from geomoe.pipeline.upscale import upscale
+from geomoe.pipeline.request import Request
+from geomoe.pipeline.upscale import carry_out
 from geomoe.raster.lock import BusyError
 
 __all__ = ["do_scene"]
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, scale: int, weights: str) -> LoadedModel:
+def _loaded(name: str, scale: int, weights: str, reference: str) -> LoadedModel:
     model = load(name, scale)
     if weights not in ("", model.hash):
         raise GeomoeError(
             f"{name} has other weights here ({model.hash[:12]}) than were asked for ({weights[:12]})"
         )
+    if reference != "" and (model.reference is None or model.reference.digest() != reference):
+        raise GeomoeError(f"{name} has another routing reference here than was asked for")
     return model
 
 
@@ -37,19 +41,19 @@ def do_scene(task: SceneTask, settings: Settings) -> Outcome:
         return Outcome(task, status, time.monotonic() - began, resumed, message=message)  # type: ignore[arg-type]
 
     try:
-        model = _loaded(settings.model, settings.scale, settings.weights)
-        outputs = [task.dst, *filter(None, (task.experts, task.consistency, task.reliability))]
-        # Where work was left, the job itself knows best how far it is.
-        left = any(Path(path).with_name(f".{Path(path).name}.geomoe").exists() for path in outputs)
-        if not left and is_made(task.src, outputs, model, task.bands, settings.tile, settings.fallback):
-            return outcome("there")
-        report = upscale(
-            task.src, task.dst, model=model, scale=settings.scale, experts=task.experts,
-            consistency=task.consistency, reliability=task.reliability, fallback=settings.fallback,
-            bands=task.bands, tile=settings.tile, device=settings.device, memory=settings.memory,
-            overwrite=settings.overwrite,
+        request = Request(
+            task.src, task.dst, bands=task.bands, scale=settings.scale, tile=settings.tile,
+            model=_loaded(settings.model, settings.scale, settings.weights, settings.reference),
+            device=settings.device, memory=settings.memory, overwrite=settings.overwrite,
+            experts=task.experts, consistency=task.consistency, reliability=task.reliability,
+            fallback=settings.fallback,
         )  # fmt: skip
-        return outcome("done", report.resumed)
+        # Where work was left, the job itself knows best how far it is.
+        paths = (Path(os.path.realpath(path)) for path in (request.dst, *request.layers.values()))
+        left = any(path.with_name(f".{path.name}.geomoe").exists() for path in paths)
+        if not left and is_made(request):
+            return outcome("there")
+        return outcome("done", carry_out(request).resumed)
     except BusyError as error:
         return outcome("busy", error=error)
     except Exception as error:  # a mistake of ours must not end the night either

@@ -10,8 +10,9 @@ from typing import Unpack
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline.layers import Layer
+from geomoe.pipeline.layers import IMAGE, Layer, of_layer
 from geomoe.pipeline.memory import fitting_workers
+from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
 from geomoe.pipeline.tiles import Tiles, tile_side
@@ -22,7 +23,15 @@ from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import Target, check_space
 
-__all__ = ["MAX_OUTPUT_BANDS", "UpscalePlan", "job_needs", "output_metadata", "plan_upscale", "prepare"]
+__all__ = [
+    "IMAGE",
+    "MAX_OUTPUT_BANDS",
+    "UpscalePlan",
+    "job_needs",
+    "output_metadata",
+    "plan_upscale",
+    "prepare",
+]
 
 # A COG of GDAL 3.10 keeps the bands of a pixel together: its blocks grow with their number.
 MAX_OUTPUT_BANDS = 256
@@ -90,7 +99,7 @@ def prepare(
         for path in (request.dst, *request.layers.values())
     ]
     for (name, target), (other, twin) in combinations(zip(names, targets, strict=True), 2):
-        if target.item == twin.item:  # also where one ends in .tif and the other in .tiff
+        if target.path == twin.path:
             raise GeomoeError(f"{name} and {other} are both {twin.path}; give them two names")
         if target.item == twin.item:
             raise GeomoeError(
@@ -100,6 +109,8 @@ def prepare(
     if not targets[0].folder.exists():  # else it may be our own finished work that stands there
         for target in targets:
             target.refuse_what_stands()
+    if request.judged:
+        Judge(model)
     chosen = select_bands(scene, request.bands, model.contract.bands)
     plan = job_needs(scene, chosen, model, request.layers, request.tile, device, request.memory)
     outputs = output_metadata(scene, chosen, model, request.layers, {})
@@ -177,9 +188,12 @@ def output_metadata(
     layers: Iterable[Layer],
     tags: Mapping[str, str],
 ) -> list[CogMetadata]:
-    """Metadata of the image and of each layer; ``tags`` are added to all of them."""
-    image = carried_over(scene, bands, model.contract.scale, tags)
-    return [image, *(layer.metadata(scene, bands, model, tags) for layer in layers)]
+    """Metadata of the image and of each layer; ``tags``, and one that says which it is, are added."""
+    image = carried_over(scene, bands, model.contract.scale, {**tags, **of_layer(IMAGE, model)})
+    return [
+        image,
+        *(layer.metadata(scene, bands, model, {**tags, **of_layer(layer.name, model)}) for layer in layers),
+    ]
 
 
 def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None) -> tuple[int, int]:

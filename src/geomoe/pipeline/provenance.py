@@ -26,6 +26,7 @@ from geomoe.raster.stac import (
     item_bytes,
     pixel_metres,
     raster_item,
+    read_item,
     sha256,
     when,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from geomoe.pipeline.job import Job
     from geomoe.pipeline.work import Output
 
-__all__ = ["Provenance", "geomoe_version", "model_item", "model_item_name"]
+__all__ = ["Provenance", "geomoe_version", "is_model_item", "model_item", "model_item_name"]
 
 
 def geomoe_version() -> str:
@@ -169,6 +170,14 @@ def model_item_name(name: str, digest: str) -> str:
     """The file of a model's item: one for each model and weights, with a name that a file can have."""
     short = os.fsdecode(os.fsencode(re.sub(r"[/\\\0]", "-", name))[:_MAX_NAME])
     return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', digest[:12])}.stac.json"
+
+
+def is_model_item(path: Path) -> bool:
+    """Whether a file is the item of some model, and may be written anew."""
+    try:
+        return "mlm:name" in read_item(path)["properties"]
+    except GeomoeError:
+        return False
 
 
 def model_item(model: Upscaler) -> dict[str, Any]:

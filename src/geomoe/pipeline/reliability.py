@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingPlan
@@ -18,10 +18,7 @@ from geomoe.moe.router import AnyRouter
 from geomoe.pipeline.experts import on_pixels, unit_of
 from geomoe.pipeline.runner import Upscaler
 
-__all__ = ["Heard", "Judge", "last_router"]
-
-Heard = list[tuple[Tensor, RoutingPlan]]
-"""Of each call of a router: the rows ``[N, C]`` that it was shown, and its plan."""
+__all__ = ["Judge", "last_router"]
 
 _SIDE = 8
 
@@ -30,7 +27,13 @@ def last_router(upscaler: Upscaler) -> nn.Module | None:
     """The router that runs last in a pass of the model; ``None`` where none does."""
     order: list[nn.Module] = []
     routers = [module for module in upscaler.model.modules() if isinstance(module, AnyRouter)]
-    hooks = [router.register_forward_hook(lambda module, *_: order.append(module)) for router in routers]
+    me = threading.get_ident()  # others may run the model at the same time
+
+    def note(module: nn.Module, *_: object) -> None:
+        if threading.get_ident() == me:
+            order.append(module)
+
+    hooks = [router.register_forward_hook(note) for router in routers]
     place = next((p.device for p in upscaler.model.parameters()), torch.device("cpu"))
     try:
         with torch.inference_mode():
@@ -70,51 +73,45 @@ class Judge:
     @contextmanager
     def attached(self) -> Iterator[Self]:
         """While it lasts, the router can be listened to. Once for a job: hooks are shared by threads."""
-
-        def keep(_: nn.Module, shown: tuple[Any, ...], plan: RoutingPlan) -> None:
-            heard: Heard | None = getattr(self._here, "heard", None)
-            if heard is not None:
-                heard.append((shown[0], plan))
-
-        hook = self._router.register_forward_hook(keep)
+        hook = self._router.register_forward_hook(self._hear)
         try:
             yield self
         finally:
             hook.remove()
 
     @contextmanager
-    def listen(self) -> Iterator[Heard]:
-        """What the router is shown by this thread while it lasts; others may run the model too."""
-        heard: Heard = []
-        self._here.heard = heard
-        try:
-            yield heard
-        finally:
-            self._here.heard = None
-
-    def __call__(self, heard: Heard, height: int, width: int) -> NDArray[np.float64]:
-        """How unusual each pixel is, ``[height, width]``: above 1, unlike training.
+    def listen(self, height: int, width: int) -> Iterator[NDArray[np.float64]]:
+        """How unusual each pixel is of an image that this thread shows the model while it lasts.
 
         Args:
-            heard: over the passes for one image; the most unusual of them counts.
             height: of the image.
             width: of the image.
 
+        Yields:
+            ``[height, width]``, filled as the model runs; of several passes the most unusual counts. Above 1:
+            unlike training.
+
         Raises:
-            GeomoeError: if the model routes neither pixels nor whole images.
+            GeomoeError: from the model's pass, if it routes neither pixels nor whole images.
         """
-        surprise = np.zeros((height, width))
-        for rows, plan in heard:
-            if unit_of(plan, height, width) is None:
-                raise GeomoeError(
-                    f"{self._name} routes neither pixels nor whole images; "
-                    "leave out --reliability and --fallback"
-                )
-            if rows.shape[1] != len(self.reference.mean):
-                raise GeomoeError(
-                    f"the routing reference of {self._name} is for {len(self.reference.mean)} channels, its "
-                    f"router sees {rows.shape[1]}; write it anew with geomoe calibrate"
-                )
-            pixels = on_pixels(plan, self.reference.surprise(rows).numpy(), height, width)
-            surprise = np.maximum(surprise, pixels)
-        return surprise
+        self._here.surprise = surprise = np.zeros((height, width))
+        try:
+            yield surprise
+        finally:
+            self._here.surprise = None
+
+    def _hear(self, _: nn.Module, shown: tuple[Any, ...], plan: RoutingPlan) -> None:
+        surprise: NDArray[np.float64] | None = getattr(self._here, "surprise", None)
+        if surprise is None:  # another job of this process, on the same model
+            return
+        if unit_of(plan, *surprise.shape) is None:
+            raise GeomoeError(
+                f"{self._name} routes neither pixels nor whole images; leave out --reliability and --fallback"
+            )
+        if shown[0].shape[1] != len(self.reference.mean):
+            raise GeomoeError(
+                f"the routing reference of {self._name} is for {len(self.reference.mean)} channels, its "
+                f"router sees {shown[0].shape[1]}; write it anew with geomoe calibrate"
+            )
+        pixels = on_pixels(plan, self.reference.surprise(shown[0]).numpy(), *surprise.shape)
+        np.maximum(surprise, pixels, out=surprise)

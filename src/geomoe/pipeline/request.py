@@ -75,6 +75,11 @@ class Request:
         return model
 
     @property
+    def judged(self) -> bool:
+        """Whether it is asked how the model routes."""
+        return self.fallback or self.reliability is not None
+
+    @property
     def layers(self) -> dict[Layer, Path]:
         """What is made beside the image, and where each goes."""
         asked: list[tuple[Layer, Path | None]] = [

@@ -17,7 +17,7 @@ from geomoe.pipeline.provenance import Provenance
 from geomoe.pipeline.request import Options, Request
 from geomoe.pipeline.work import Work
 
-__all__ = ["UpscaleReport", "upscale"]
+__all__ = ["UpscaleReport", "carry_out", "upscale"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,15 @@ def upscale(
         GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
             files that were to be overwritten are as they were.
     """
+    return carry_out(Request(src, dst, **options), progress, order)
+
+
+def carry_out(
+    request: Request, progress: Progress | None = None, order: Sequence[int] | None = None
+) -> UpscaleReport:
+    """As :func:`upscale`, what a request asks for."""
     with (
-        open_job(Request(src, dst, **options)) as job,
+        open_job(request) as job,
         Work(job.outputs, job.key, job.tiles, provenance := Provenance(job)) as work,
     ):
         with _told(progress or Silent(), len(job.tiles), work) as advance:

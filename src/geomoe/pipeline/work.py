@@ -17,13 +17,14 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.pipeline.provenance import is_model_item
 from geomoe.pipeline.tiles import Box, Tiles
 from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.lock import locked
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
-from geomoe.raster.target import Target, commit
+from geomoe.raster.target import Target, commit, roll_back
 
 if TYPE_CHECKING:
     from geomoe.pipeline.provenance import Provenance
@@ -168,10 +169,20 @@ class Work:
             with _writing(self._outputs[0].target.path):
                 _write_whole(self._folder / "commit", b"")
         self._place_model()
-        commit([move for o in self._outputs for move in o.target.moves if move.part.exists()])
+        commit([move for o in self._outputs for move in o.target.moves])
         for output in self._outputs:
             output.target.drop_neighbours()
         self._clean()
+
+    def _refuse_model(self) -> None:
+        """Raise GeomoeError where the place of the model's item is taken by something else."""
+        name, _ = self._provenance.model
+        for output in self._outputs:
+            place = output.target.path.with_name(name)
+            if place in (output.target.path, output.target.item):
+                raise GeomoeError(f"{name} is where the model's item goes; choose another output")
+            if os.path.lexists(place) and not is_model_item(place):
+                raise GeomoeError(f"{place} is where the model's item goes, and is none; move it away")
 
     def _place_model(self) -> None:
         """Put the model's item into each folder of outputs, before them: it is true without them."""
@@ -197,6 +208,7 @@ class Work:
             self._outputs[0].target.clean()
         for output in self._outputs:
             output.target.refuse_what_stands()
+        self._refuse_model()
         if same and not self.placed and self._resume():
             self.note = f"goes on: {self.resumed} of {len(self._done)} tiles were done"
             return
@@ -209,17 +221,23 @@ class Work:
         self._start()
 
     def _give_up(self, was: Mapping[str, Any]) -> None:
-        """Remove what the job that was begun here kept beside outputs that this one does not have."""
-        mine = {str(output.target.path) for output in self._outputs}
-        outputs = was.get("outputs")
-        for path in outputs if isinstance(outputs, list) else ():
-            if path in mine:
-                continue
+        """Undo and remove what the job that was begun here left at, and beside, its outputs."""
+        paths = was.get("outputs")
+        targets = []
+        for path in paths if isinstance(paths, list) else ():
             with suppress(GeomoeError):
-                left = Target(str(path), (), overwrite=True)
-                if _read_json(left.folder / "job.json") == was:
-                    with locked(left.folder, "busy"):
-                        left.clean()
+                target = Target(str(path), (), overwrite=True)
+                if _read_json(target.folder / "job.json") == was:
+                    targets.append(target)
+        moves = [move for target in targets for move in target.moves]
+        waiting = [move for move in moves if move.part.exists()]
+        if self.placed and waiting:  # cut off while its files were put in place
+            roll_back(moves, [move for move in moves if move not in waiting])
+        mine = [output.target.path for output in self._outputs]
+        for left in targets:
+            if left.path not in mine:
+                with suppress(GeomoeError), locked(left.folder, "busy"):
+                    left.clean()
 
     def _start(self) -> None:
         self._began = True

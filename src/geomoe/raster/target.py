@@ -12,7 +12,7 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.raster.stac import item_path
 
-__all__ = ["Move", "Target", "check_space", "commit", "in_bytes"]
+__all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back"]
 
 _SUFFIXES = (".tif", ".tiff")
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
@@ -73,6 +73,9 @@ class Target:
                 raise GeomoeError(f"{file} is a folder; give the name of a file to write")
             if file.exists() and any(os.path.samefile(source, file) for source in sources):
                 raise GeomoeError(f"{file} is the input itself; write to another file")
+        twin = self.path.with_suffix(next(s for s in _SUFFIXES if s != self.path.suffix.lower()))
+        if self.item.exists() and twin.exists():
+            raise GeomoeError(f"{self.item.name} is the item of {twin}; choose another name than {name}")
         self.folder = self.path.with_name(f".{name}.geomoe")
         if len(os.fsencode(self.folder.name)) > _MAX_NAME:
             raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
@@ -155,31 +158,43 @@ def in_bytes(count: int) -> str:
 def commit(moves: Sequence[Move]) -> None:
     """Put every finished file at its place; all of them or, if one fails, none.
 
+    Args:
+        moves: all of a job; those whose part is gone are in place since an earlier, interrupted call.
+
     Raises:
-        GeomoeError: if a file cannot be replaced; what stood there stands there again.
+        GeomoeError: if a file cannot be replaced; what stood there stands there again, and every part waits
+            for another call.
     """
-    done: list[Move] = []
+    done = [move for move in moves if not move.part.exists()]
     try:
         for move in moves:
+            if move in done:
+                continue
             if move.path.exists():
                 if not move.overwrite:
                     raise GeomoeError(f"{move.path} appeared during the work; choose another output")
-                if len(moves) > 1:
-                    _keep(move)
+                _keep(move)
             os.replace(move.part, move.path)
             done.append(move)
     except (OSError, GeomoeError) as error:
-        for move in done:
-            move.path.unlink(missing_ok=True)
-        for move in moves:
-            if move.backup.exists():
-                os.replace(move.backup, move.path)
+        roll_back(moves, done)
         if isinstance(error, GeomoeError):
             raise
         what = f"cannot put {error.filename} in place: {error.strerror}"
         raise GeomoeError(f"{what}; nothing was changed, check the folder") from error
     for folder in dict.fromkeys(move.path.parent for move in moves):
         _sync_folder(folder)
+
+
+def roll_back(moves: Sequence[Move], done: Sequence[Move]) -> None:
+    """Undo a `commit` that was not finished, of which ``done`` are in place."""
+    for move in done:
+        with suppress(OSError):
+            os.replace(move.path, move.part)
+    for move in moves:
+        with suppress(OSError):
+            if move.backup.exists():
+                os.replace(move.backup, move.path)
 
 
 def _keep(move: Move) -> None:
