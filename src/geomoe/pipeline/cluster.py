@@ -62,7 +62,8 @@ def by_cluster(
     Raises:
         GeomoeError: a scheduler that cannot be reached.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # else it prints every connection it lost
+    for name in ("distributed", "distributed.client"):  # else they print every connection that was lost
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     found: dict[int, Outcome] = {}
     failures = dict.fromkeys(range(len(tasks)), 0)
     lost: float | None = None
