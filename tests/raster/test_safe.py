@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
@@ -328,6 +329,26 @@ def test_members_that_are_not_unpacked(
     assert "more than a band" in _refusal(packed)
     monkeypatch.setattr(safe_files, "_MAX_DIRECTORY_BYTES", 500)
     assert "too long" in _refusal(packed)
+
+
+@pytest.mark.parametrize("comment", [b"", b"c" * (2**16 - 1)])
+@pytest.mark.parametrize("plain", [0, 50, 2**32 - 1])
+def test_a_long_list_of_members_is_refused_before_it_is_read(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: int, comment: bytes
+) -> None:
+    packed = zipped(made, tmp_path / "p.zip").read_bytes()
+    end = packed.rindex(b"PK\x05\x06")
+    *_, count, length, offset, _ = struct.unpack("<4s4H2LH", packed[end:])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+    last = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, plain, offset, len(comment))
+    path = tmp_path / "64.zip"
+    path.write_bytes(packed[:end] + record + locator + last + comment)
+    with open_scene(path) as scene:  # as Python reads it
+        assert scene.count == 4
+    monkeypatch.setattr(safe_files, "_MAX_DIRECTORY_BYTES", length - 1)
+    monkeypatch.setattr(safe_files.zipfile, "ZipFile", None)
+    assert "too long" in _refusal(path)
 
 
 _XML = metadata("L2A", images("L2A"))

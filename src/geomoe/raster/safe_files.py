@@ -212,14 +212,15 @@ def _check_directory(path: Path) -> None:
     """Refuses a list of members that is itself a bomb: Python reads all of it at once."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 2**16 - 22))
+        file.seek(max(0, size - 2**16 - 22 - 76))  # of its end records, and the longest comment
         tail = file.read()
     found = tail.rfind(b"PK\x05\x06")
     if found < 0 or found + 22 > len(tail):
         raise zipfile.BadZipFile("it is not a zip, or cut short")
     length = struct.unpack_from("<I", tail, found + 12)[0]
-    large = tail.rfind(b"PK\x06\x06", 0, found)  # of an archive of more than 4 GiB
-    if length == 2**32 - 1 and large >= 0 and large + 48 <= len(tail):
-        length = struct.unpack_from("<Q", tail, large + 40)[0]
+    # Before it may be two records of an archive of more than 4 GiB: Python goes by them, whatever it says.
+    large = tail[max(0, found - 76) : found]
+    if len(large) == 76 and large.startswith(b"PK\x06\x06") and large.startswith(b"PK\x06\x07", 56):
+        length = struct.unpack_from("<Q", large, 40)[0]
     if length > _MAX_DIRECTORY_BYTES:
         raise zipfile.BadZipFile("its list of files is too long for a product")
