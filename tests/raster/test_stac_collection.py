@@ -39,10 +39,11 @@ def test_items_of_one_id_do_not_write_over_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "href", ["https://example.com/a.json", "/vsicurl/a.json", 5, None, "none.json", "/dev/zero"]
+    "href",
+    ["https://example.com/a.json", "/vsicurl/a.json", 5, None, "none.json", "/dev/zero", "\ud800.json", "\0"],
 )
 def test_items_that_are_not_here(tmp_path: Path, href: object) -> None:
-    with pytest.raises(GeomoeError):
+    with pytest.raises(GeomoeError, match=r"^[ -~]+$"):
         read_collection(_collection(tmp_path / "collection.json", href))
 
 

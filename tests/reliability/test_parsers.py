@@ -62,11 +62,17 @@ def test_lists_of_scenes(tmp_path: Path, content: bytes, header: bytes) -> None:
         assert all(isinstance(task, SceneTask) and task.src and task.dst for task in found)
 
 
+_HREF = st.sampled_from(["a.json", "./%61.json", "%00", "%2Fvsimem/a", "%zz", "..", "\ud800.json", "\n.json"])
+_LINK = st.fixed_dictionaries({"rel": st.just("item"), "href": _HREF | _ANY})
+
+
 @_FEW
-@given(_ANY, st.sampled_from(["Collection", "Catalog", "Feature"]))
+@given(_ANY | st.lists(_LINK | _ANY, max_size=2), st.sampled_from(["Collection", "Catalog", "Feature"]))
 def test_lists_of_items(tmp_path: Path, links: object, kind: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"type": "Feature", "id": "a"}))
     (tmp_path / "all.json").write_text(json.dumps({"type": kind, "links": links}))
-    _outcome(lambda: read_manifest(tmp_path / "all.json"))
+    found = _outcome(lambda: read_manifest(tmp_path / "all.json"))
+    assert found in (None, [SceneTask(str(tmp_path / "a.json"), str(tmp_path / "a_x4.tif"))])
 
 
 _FIELDS = [name for name in Card.__dataclass_fields__ if name != "hash"]

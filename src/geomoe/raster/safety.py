@@ -37,16 +37,16 @@ def local_file(path: str | os.PathLike[str]) -> Path:
         raise GeomoeError(f"{text!r} is not a local file; download the scene, give the path of the copy")
     # Not resolve(): a symbolic link keeps its own name in messages.
     local = Path(os.path.abspath(text))
+    shown = str(local) if str(local).isprintable() else repr(str(local))
     try:
         mode = local.stat().st_mode
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise GeomoeError(f"{local} does not exist; check the path of the scene") from None
-        raise GeomoeError(
-            f"{text!r} cannot be read: {error.strerror}; check the path of the scene"
-        ) from error
+    except FileNotFoundError:
+        raise GeomoeError(f"{shown} does not exist; check the path of the scene") from None
+    except (OSError, ValueError) as error:  # the second for a name that no file can have
+        why = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        raise GeomoeError(f"{text!r} cannot be read: {why}; check the path of the scene") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise GeomoeError(f"{local} is not a regular file; expected a scene on disk")
+        raise GeomoeError(f"{shown} is not a regular file; expected a scene on disk")
     return local
 
 
