@@ -16,7 +16,10 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import upscale
 from geomoe.raster import open_scene, select_bands
-from geomoe.raster.stac_item import read_item
+from geomoe.raster.stac import href as reference
+from geomoe.raster.stac import item_path
+from geomoe.raster.stac_collection import read_collection
+from geomoe.raster.stac_item import local_href, read_item
 from tests.pipeline.fakes import nearest
 from tests.products import write_item, write_jp2
 from tests.scenes import UTM, pixels, write_scene
@@ -160,6 +163,30 @@ def test_links_may_go_through_other_folders(tmp_path: Path) -> None:
     asset["href"] = str(tmp_path / "red.tif")
     with open_scene(write_item(tmp_path / "items" / "item.json", {"a": asset})) as scene:
         assert scene.descriptions == ("a",)
+
+
+@pytest.mark.parametrize("name", ["a b.tif", "50%.tif", "a#b?.tif", "é.tif", "a%20b.tif"])
+def test_our_own_item_opens_the_file_beside_it(tmp_path: Path, name: str) -> None:
+    write_scene(tmp_path / "src.tif", pixels(3, 12, 12, "uint16"))
+    upscale(tmp_path / "src.tif", tmp_path / name, model=nearest(), scale=2)
+    item = item_path(tmp_path / name)
+    with open_scene(item) as scene:
+        assert scene.files == (item, tmp_path / name)
+    (tmp_path / "all.json").write_text(
+        json.dumps({"type": "Catalog", "links": [{"rel": "item", "href": reference(item.name)}]})
+    )
+    item.write_text(item.read_text().replace('"id": ', '"id": "a", "was": '))
+    assert read_collection(tmp_path / "all.json") == [("a", item)]
+
+
+def test_a_name_that_stands_there_as_it_is_comes_first(tmp_path: Path) -> None:
+    for name in ("a%20b.tif", "a b.tif"):
+        assert local_href(tmp_path / "item.json", "a%20b.tif") == tmp_path / "a%20b.tif"
+        (tmp_path / name).touch()
+    (tmp_path / "a%20b.tif").unlink()
+    assert local_href(tmp_path / "item.json", "a%20b.tif") == tmp_path / "a b.tif"
+    for href in ("%2Fvsimem/a.tif", "https%3A//a/b.tif", "%00.tif", "file%3a%2f%2f/etc/passwd"):
+        assert local_href(tmp_path / "item.json", href) is None
 
 
 @pytest.mark.parametrize("href", ["/dev/zero", "/etc/hostname", "text.tif", "item.json", ".", "\0.tif"])

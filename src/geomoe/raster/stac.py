@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 import numpy as np
 from jsonschema import Draft202012Validator
@@ -25,6 +25,7 @@ from geomoe.raster.env import gdal_env
 from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scene import Scene
+from geomoe.raster.text import unquoted
 
 __all__ = [
     "COG",
@@ -77,7 +78,7 @@ def file_name(reference: object) -> str | None:
     """The name that `href` was given; ``None`` for what does not name a file in the same folder."""
     if not isinstance(reference, str) or not reference.startswith("./"):
         return None
-    name = os.fsdecode(unquote_to_bytes(reference[2:]))
+    name = unquoted(reference[2:])
     return None if not name or name in (".", "..") or "/" in name or "\0" in name else name
 
 

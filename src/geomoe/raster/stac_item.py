@@ -13,7 +13,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.product import ProductBand, choose_bands, listed, matching, only_names
 from geomoe.raster.scene import Scene, in_utc, open_file
 from geomoe.raster.stack import MAX_FILES, open_stack
-from geomoe.raster.text import finite, read_bounded, read_json
+from geomoe.raster.text import finite, read_bounded, read_json, unquoted
 
 __all__ = ["Asset", "StacItem", "local_href", "open_item", "read_item"]
 
@@ -142,10 +142,17 @@ def read_item(name: str, content: bytes) -> StacItem:
 
 
 def local_href(item: Path, href: str) -> Path | None:
-    """Where a link of an item leads on this machine's disks; ``None`` for an address or virtual path."""
-    if "://" in href or "\0" in href or href.startswith("/vsi"):
-        return None
-    return Path(os.path.normpath(item.parent / href))
+    """Where a link of an item leads on this machine's disks; ``None`` for an address or virtual path.
+
+    Some write a path as it is, others quote it, as `geomoe.raster.stac.href` does: a file of either name
+    will do, the first one first.
+    """
+    places = []
+    for text in (href, unquoted(href)):
+        if "://" in text or "\0" in text or text.startswith("/vsi"):
+            return None
+        places.append(Path(os.path.normpath(item.parent / text)))
+    return next((place for place in places if os.path.exists(place)), places[0])
 
 
 def _asset(name: str, key: str, asset: dict[str, Any]) -> Asset | None:

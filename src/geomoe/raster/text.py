@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["MAX_BYTES", "elements", "finite", "read_bounded", "read_json", "read_xml"]
+__all__ = ["MAX_BYTES", "elements", "finite", "read_bounded", "read_json", "read_xml", "unquoted"]
 
 MAX_BYTES = 8 * 2**20
 """Of a product's metadata; a hundred times what the largest ones take."""
@@ -77,6 +78,11 @@ def finite(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def unquoted(reference: str) -> str:
+    """The path that a reference stands for, as a URL quotes it; bytes that are no text as `os` has them."""
+    return unquote(reference, errors="surrogateescape")
 
 
 def _line(error: Exception) -> str:
