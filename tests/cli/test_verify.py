@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from geomoe.pipeline import upscale
 from tests.cli.test_cli import run
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
-from tests.scenes import pixels, write_scene
+from tests.products import write_item, write_safe, zipped
+from tests.scenes import UTM, pixels, write_scene
 
 OUT, MAP = "out.tif", "map.tif"
 
@@ -185,3 +187,44 @@ def test_a_terminal_is_not_told_what_to_do(capsys: Any, folder: Path) -> None:
     _, said, heard = run(capsys, "verify", OUT)
     assert "\x1b" not in said + heard
     assert "\x07" not in said + heard
+
+
+@pytest.mark.parametrize("bands", [None, "B8A,B11", "red,B11", "2", "B05"])
+def test_a_product_is_known_again_with_the_bands_that_were_used(
+    capsys: Any, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, bands: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packed = zipped(write_safe(tmp_path / "p.SAFE"), tmp_path / "p.zip")
+    for source in ("p.SAFE", "p.zip"):
+        upscale(source, OUT, model=weights, scale=2, bands=bands, experts=MAP, overwrite=True)
+        for output in (OUT, MAP):
+            for other in ("p.SAFE", "p.zip"):
+                assert run(capsys, "verify", output, "--source", other)[::2] == (0, "")
+    said = json.loads((tmp_path / ITEM).read_text())
+    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+    assert said["properties"]["geomoe:sources"] == [{"name": "p.zip", "sha256": digest}]
+    assert {link["type"] for link in said["links"] if link["rel"] == "derived_from"} == {"application/zip"}
+    other = write_safe(tmp_path / "q.SAFE", offsets={})
+    status, _, heard = run(capsys, "verify", OUT, "--source", str(other))
+    assert (status, "was not made of q.SAFE" in heard) == (1, True)
+
+
+@pytest.mark.parametrize("bands", [None, "B04_20m", "B04,B02", "red", "1"])
+def test_an_item_is_known_again_with_the_bands_that_were_used(
+    capsys: Any, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, bands: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assets = {}
+    for band, common in (("B02", "blue"), ("B04", "red")):
+        for size in (10, 20):
+            key = f"{band}_{size}m"
+            write_scene(
+                tmp_path / f"{key}.tif", pixels(1, 240 // size, 240 // size, "uint16", seed=size),
+                transform=UTM * UTM.scale(size / 10),
+            )  # fmt: skip
+            assets[key] = {"href": f"{key}.tif", "eo:bands": [{"name": band, "common_name": common}]}
+    write_item(tmp_path / "item.json", assets)
+    upscale("item.json", OUT, model=weights, scale=2, bands=bands)
+    assert run(capsys, "verify", OUT, "--source", "item.json")[::2] == (0, "")
+    (tmp_path / "item.json").unlink()
+    assert run(capsys, "verify", OUT, "--source", "item.json")[0] == 1

@@ -30,6 +30,7 @@ from geomoe.raster.stac import (
     sha256,
     when,
 )
+from geomoe.raster.stack import StackScene
 
 if TYPE_CHECKING:
     from geomoe.pipeline.job import Job
@@ -133,17 +134,25 @@ class Provenance:
     @cached_property
     def _configuration(self) -> dict[str, Any]:
         """What the pixels depend on; of the outputs the names alone."""
-        key = self._job.key
+        key, scene = self._job.key, self._job.scene
         return {
             **key,
+            # By which a product opens with these bands again; of one without a name, how it is called.
+            "names": [
+                [name, *scene.aliases[band - 1]]
+                for name, band in zip(self._job.plan.names, self._job.plan.bands, strict=True)
+            ],
             "radiometry": json.loads(key["radiometry"]),
             "outputs": [output.target.path.name for output in self._job.outputs],
         }
 
     @cached_property
     def _sources(self) -> list[dict[str, str]]:
-        files, digest = self._job.scene.files, self._job.digest
-        return [{"name": f.name, "sha256": digest if len(files) == 1 else sha256(f)} for f in files]
+        scene = self._job.scene
+        if not isinstance(scene, StackScene):
+            return [{"name": scene.path.name, "sha256": self._job.digest}]
+        # The digest of a product is none of a file, also where all of it is in one zip.
+        return [{"name": f.name, "sha256": sha256(f)} for f in scene.files]
 
     def _links(self, output: Output) -> list[dict[str, str]]:
         """To files of the same folder alone: a path to another one would be one of this machine."""
@@ -163,7 +172,9 @@ def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:
 
 
 def _media(file: Path) -> str:
-    return "image/jp2" if file.suffix.lower() == ".jp2" else "image/tiff; application=geotiff"
+    return {".jp2": "image/jp2", ".zip": "application/zip"}.get(
+        file.suffix.lower(), "image/tiff; application=geotiff"
+    )
 
 
 def model_item_name(name: str, digest: str) -> str:

@@ -15,6 +15,7 @@ from geomoe.pipeline.provenance import model_item_name
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
 from geomoe.raster.stac import file_fields, file_name, href, item_path, printable, read_item
+from geomoe.raster.stack import StackScene
 
 __all__ = ["Verification", "verify"]
 
@@ -80,7 +81,7 @@ def verify(
             *_of_file(scene, item),
             *_of_tags(scene, history, sources),
             *_of_model(scene, item),
-            *([] if source is None else _of_source(scene, source)),
+            *([] if source is None else _of_source(scene, source, history)),
             *([] if weights is None else _of_weights(scene, weights)),
         ]
         return Verification(image, _facts(scene, item, history, sources), tuple(dict.fromkeys(faults)))
@@ -123,7 +124,9 @@ def _of_file(scene: Scene, item: Mapping[str, Any]) -> list[str]:
 
 def _of_tags(scene: Scene, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
     wrong = [tag for tag, place in _SAME.items() if _tag(scene, tag) != _at(history, place)]
-    if len(sources) == 1 and _object(sources[0]).get("sha256") != scene.tags["GEOMOE_SOURCE"]:
+    # Of a product the tag is over what is read of it, of a plain file it is the file's.
+    plain = [_object(s) for s in sources if not str(_object(s).get("name")).lower().endswith(".zip")]
+    if len(sources) == len(plain) == 1 and plain[0].get("sha256") != scene.tags["GEOMOE_SOURCE"]:
         wrong.append("GEOMOE_SOURCE")
     return [f"its tag {tag} and its item do not say the same" for tag in wrong]
 
@@ -158,11 +161,30 @@ def _of_model(scene: Scene, item: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _of_source(scene: Scene, source: str | os.PathLike[str]) -> list[str]:
-    with open_scene(source) as other:
-        if other.digest() == scene.tags["GEOMOE_SOURCE"]:
-            return []
-        return [f"it was not made of {other.path.name}, or that was changed since"]
+def _of_source(scene: Scene, source: str | os.PathLike[str], history: Mapping[str, Any]) -> list[str]:
+    failed = []
+    for bands in _selections(history):
+        try:
+            with open_scene(source, bands) as other:
+                if other.digest() == scene.tags["GEOMOE_SOURCE"]:
+                    return []
+                fault = f"it was not made of {other.path.name}, or that was changed since"
+                if not isinstance(other, StackScene):  # all of a plain file counts, whatever is selected
+                    return [fault]
+        except GeomoeError as error:
+            failed.append(error)
+    if len(failed) == len(_selections(history)):
+        raise failed[0]
+    return [fault]
+
+
+def _selections(history: Mapping[str, Any]) -> list[list[str] | None]:
+    """How a product may have been opened: as it is, or by names of its bands.
+
+    The first name of a band is the usual one; the last is that of an item's asset, which tells grids apart.
+    """
+    names = [[str(name) for name in _list(row)] for row in _list(history.get("names"))]
+    return [None, *([[row[place] for row in names] for place in (0, -1)] if all(names) else [])]
 
 
 def _of_weights(scene: Scene, weights: str) -> list[str]:
