@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 
 from geomoe.models import read_card
 from geomoe.models.weights import save
@@ -115,6 +116,10 @@ def _configuration(**changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda item: item["properties"]["geomoe:configuration"].update(changes)
 
 
+def _band(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda item: item["assets"]["data"]["bands"][0].update(changes)
+
+
 ITEM = "out.stac.json"
 HARM: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "a pixel": (_pixel, "changed"),
@@ -134,13 +139,38 @@ HARM: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "other source": (
         _edit(ITEM, _properties(geomoe__sources=[{"name": "x", "sha256": "0" * 64}])), "GEOMOE_SOURCE",
     ),
-    "other shape": (_edit(ITEM, _properties(proj__shape=[1, 2])), "pixels"),
-    "other type": (_edit(ITEM, lambda i: i["assets"]["data"]["bands"][0].update(data_type="int8")), "bands"),
+    "other shape": (_edit(ITEM, _properties(proj__shape=[1, 2])), "proj:shape"),
+    "other grid": (_edit(ITEM, _properties(proj__transform=[5, 0, 0, 0, -5, 0])), "proj:transform"),
+    "other CRS": (_edit(ITEM, _properties(proj__code="EPSG:32619")), "proj:code"),
+    "a grid of huge numbers": (_edit(ITEM, _properties(proj__transform=[10**400] * 6)), "proj:transform"),
+    "other layer": (_edit("map.stac.json", _configuration(layers=["reliability"])), "GEOMOE_LAYER"),
+    "no CRS": (_edit(ITEM, lambda i: i["properties"].pop("proj:code")), "proj:code"),
+    "more of a grid": (_edit(ITEM, _properties(proj__projjson={"a": 1})), "proj:projjson|not a valid"),
+    "other place": (_edit(ITEM, lambda i: i["geometry"]["coordinates"][0].reverse()), "geometry"),
+    "other bounds": (_edit(ITEM, lambda i: i.update(bbox=[0, 0, 1, 1])), "bbox"),
+    "other band": (_edit(ITEM, _band(name="B08")), "asset's bands"),
+    "other nodata": (_edit(ITEM, _band(nodata=7)), "asset's bands"),
+    "one more asset": (_edit(ITEM, lambda i: i["assets"].update(a={"href": "./a"})), "assets"),
+    "other title": (_edit(ITEM, _properties(title="mine")), "title"),
+    "other lineage": (_edit(ITEM, lambda i: i["properties"].update({"processing:lineage": "x"})), "lineage"),
+    "no lineage": (_edit(ITEM, lambda i: i["properties"].pop("processing:lineage")), "lineage"),
+    "other gsd": (_edit(ITEM, _properties(gsd=1)), "gsd"),
+    "no gsd": (_edit(ITEM, lambda i: i["properties"].pop("gsd")), "gsd"),
+    "other software": (_edit(ITEM, _properties(processing__software={"torch": "1"})), "software"),
+    "other torch": (_edit(ITEM, _configuration(torch="1")), "software"),
+    "other margin": (_edit(ITEM, _configuration(contract={"scale": 2, "bands": 3, "margin": 7})),
+                     "lineage.*two contracts"),
+    "other names": (_edit(ITEM, _configuration(names=[["B08"], ["B03"], ["B02"]])), "lineage"),
+    "other outputs": (_edit(ITEM, _configuration(outputs=["a.tif"])), "none of the outputs"),
+    "no names": (_edit(ITEM, _configuration(names=[[], 1])), "no configuration"),
+    "other type": (_edit(ITEM, _band(data_type="int8")), "bands"),
     "no asset": (_edit(ITEM, lambda item: item["assets"].clear()), "another file"),
     "no model": (lambda f, m: (f / m).unlink(), "is not there"),
     "no link to the model": (_edit(ITEM, lambda item: item["links"].clear()), "no link to the model"),
     "model is not valid": (_edit("model", _properties(mlm__tasks="x")), "not a valid STAC item"),
     "model of other weights": (_edit("model", _properties(geomoe__weights="0" * 64)), "other weights"),
+    "model of another name": (_edit("model", lambda i: i.update(id="other")), "another model"),
+    "model of another contract": (_edit("model", _properties(geomoe__contract={})), "two contracts"),
 }  # fmt: skip
 
 
@@ -148,7 +178,7 @@ HARM: dict[str, tuple[Callable[[Path, str], object], str]] = {
 def test_what_was_changed_is_found_out(capsys: Any, folder: Path, weights: str, case: str) -> None:
     harm, said = HARM[case]
     harm(folder, _model(weights))
-    status, _, heard = run(capsys, "verify", OUT)
+    status, _, heard = run(capsys, "verify", MAP if "GEOMOE_LAYER" in said else OUT)
     assert status == 1
     assert heard.startswith("geomoe: error: ")
     assert heard.count("\n") == 1
@@ -228,3 +258,64 @@ def test_an_item_is_known_again_with_the_bands_that_were_used(
     assert run(capsys, "verify", OUT, "--source", "item.json")[::2] == (0, "")
     (tmp_path / "item.json").unlink()
     assert run(capsys, "verify", OUT, "--source", "item.json")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"license": "MIT"},
+        {"mlm__total_parameters": 1},
+        {"mlm__name": "other"},
+        {"geomoe__scores": {"PSNR": 99}},
+    ],
+)
+def test_what_the_model_says_is_what_its_weights_say(
+    capsys: Any, folder: Path, weights: str, changes: dict[str, Any]
+) -> None:
+    (folder / "renamed.safetensors").write_bytes(Path(weights).read_bytes())
+    _edit("model", _properties(mlm__framework_version="1.2.3"))(folder, _model(weights))  # another machine's
+    assert run(capsys, "verify", OUT, "--weights", "renamed.safetensors")[0] == 0
+    _edit("model", _properties(**changes))(folder, _model(weights))
+    status, _, heard = run(capsys, "verify", OUT, "--weights", weights)
+    assert (status, "does not say what the weights say" in heard) == (1, True)
+
+
+_ALBERS = "+proj=aea +lat_1=10.3 +lat_2=47.7 +lat_0=3 +lon_0=-75.123456789 +datum=WGS84 +units=m"
+_TURNED = Affine.translation(4.4e5 + 1 / 3, 4.2e6) * Affine.rotation(17) * Affine.scale(1.7, -1.7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        ("uint8", {"transform": None, "crs": None}),
+        ("uint16", {"transform": _TURNED, "nodata": 65535}),
+        ("int16", {"crs": _ALBERS, "nodata": -32768}),
+        ("float32", {"nodata": -3.4028234663852886e38}),
+        (
+            "float32",
+            {"nodata": 0.1, "transform": Affine(1 / 3600, 0, 179.9, 0, -1 / 3600, 3), "crs": "EPSG:4326"},
+        ),
+        ("float32", {"crs": "EPSG:2263"}),  # in feet
+    ],
+)
+@pytest.mark.parametrize("point", [False, True])
+def test_nothing_is_found_wrong_with_what_is_right(
+    capsys: Any, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch, dtype: str,
+    said: dict[str, Any], point: bool,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    data = pixels(3, 12, 16, dtype)
+    if dtype == "float32" and "nodata" not in said:
+        data[:, :3, :3] = np.nan
+    write_scene(tmp_path / "src.tif", data, names=["a", "a", ""], **said)
+    with rasterio.open("src.tif", "r+") as file:
+        file.scales, file.offsets, file.units = (1e-4, 1 / 3, 1.0), (-0.1, 0, 7), ("K", "", "m")
+        file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2024-05-01T10:00:31.5")
+        if point:
+            file.update_tags(AREA_OR_POINT="Point")
+    upscale("src.tif", OUT, model=weights, scale=2, experts=MAP, consistency="c.tif")
+    for output in (OUT, MAP, "c.tif"):
+        assert run(capsys, "verify", output, "--source", "src.tif", "--weights", weights)[::2] == (0, "")
+    _edit(ITEM, _properties(datetime="2025-01-01T00:00:00Z"))(tmp_path, "")
+    status, _, heard = run(capsys, "verify", OUT)
+    assert (status, "time" in heard) == (1, True)

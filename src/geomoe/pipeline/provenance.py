@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from importlib import metadata
@@ -36,7 +37,15 @@ if TYPE_CHECKING:
     from geomoe.pipeline.job import Job
     from geomoe.pipeline.work import Output
 
-__all__ = ["Provenance", "geomoe_version", "is_model_item", "model_item", "model_item_name"]
+__all__ = [
+    "Provenance",
+    "geomoe_version",
+    "is_model_item",
+    "lineage",
+    "model_item",
+    "model_item_name",
+    "title",
+]
 
 
 def geomoe_version() -> str:
@@ -95,7 +104,7 @@ class Provenance:
         # Of the sensor, or what is nearest to it here: upscaling makes pixels smaller, not the sensor finer.
         gsd = pixel_metres(job.scene)
         return {
-            "title": f"{job.scene.path.name}, {self._made(output)}",
+            "title": title(job.scene.path.name, self._configuration, self._layer(output)),
             **({} if gsd is None else {"gsd": gsd}),
             "processing:software": {
                 "geomoe": geomoe_version(),
@@ -103,33 +112,13 @@ class Provenance:
                 "rasterio": rasterio.__version__,
                 "gdal": rasterio.__gdal_version__,
             },
-            "processing:lineage": self._lineage(output),
+            "processing:lineage": lineage(job.scene.path.name, self._configuration, self._layer(output)),
             "geomoe:configuration": self._configuration,
             "geomoe:sources": self._sources,
         }
 
-    def _made(self, output: Output) -> str:
-        job = self._job
-        if output is job.outputs[0]:
-            return f"super-resolved {job.model.contract.scale} times by {job.model.name}"
-        return f"{', '.join(name or 'a layer' for name in output.meta.descriptions)} of {job.model.name}"
-
-    def _lineage(self, output: Output) -> str:
-        job = self._job
-        contract, plan = job.model.contract, job.plan
-        how = (
-            f"geomoe ran {job.model.name} (weights {job.model.hash[:12]}) on bands {', '.join(plan.names)} "
-            f"of {job.scene.path.name}, in tiles of {plan.tile} input pixels with a margin of "
-            f"{contract.margin} and in groups of {contract.bands} bands. Values were brought to the model's "
-            f"range, {job.radiometry.rule}, and back."
-        )
-        if job.fallback:
-            how += (
-                " Where its routing was unlike that of training, bicubic interpolation stands in its place."
-            )
-        if output is job.outputs[0]:
-            return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
-        return f"{how} This is a layer beside the image {job.outputs[0].target.path.name}."
+    def _layer(self, output: Output) -> tuple[str | None, ...]:
+        return () if output is self._job.outputs[0] else output.meta.descriptions
 
     @cached_property
     def _configuration(self) -> dict[str, Any]:
@@ -165,6 +154,31 @@ class Provenance:
             if other is not output and other.target.path.parent == folder:
                 links.append(_link("related", other.target.item.name, ITEM, "of the same job"))
         return [*links, _link("related", self.model[0], ITEM, "the model")]
+
+
+def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
+    """What an output is, by the name of its scene and its configuration; ``layer``: bands of one."""
+    model = configuration["model"]
+    if layer:
+        return f"{scene}, {', '.join(name or 'a layer' for name in layer)} of {model}"
+    return f"{scene}, super-resolved {configuration['contract']['scale']} times by {model}"
+
+
+def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
+    """How an output came to be, in words; the same arguments as `title`."""
+    contract, image = configuration["contract"], configuration["outputs"][0]
+    how = (
+        f"geomoe ran {configuration['model']} (weights {configuration['weights'][:12]}) on bands "
+        f"{', '.join(names[0] for names in configuration['names'])} of {scene}, in tiles of "
+        f"{configuration['tile']} input pixels with a margin of {contract['margin']} and in groups of "
+        f"{contract['bands']} bands. Values were brought to the model's range, "
+        f"{configuration['radiometry']['rule']}, and back."
+    )
+    if configuration["fallback"]:
+        how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
+    if layer:
+        return f"{how} This is a layer beside the image {image}."
+    return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
 
 
 def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
 from geomoe.models import load
-from geomoe.pipeline.provenance import model_item_name
+from geomoe.pipeline.layers import IMAGE
+from geomoe.pipeline.provenance import lineage, model_item, model_item_name, title
+from geomoe.raster.metadata import carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
-from geomoe.raster.stac import file_fields, file_name, href, item_path, printable, read_item
+from geomoe.raster.stac import (
+    file_fields,
+    file_name,
+    href,
+    item_bytes,
+    item_path,
+    pixel_metres,
+    printable,
+    raster_item,
+    read_item,
+)
 from geomoe.raster.stack import StackScene
 
 __all__ = ["Verification", "verify"]
@@ -31,7 +44,9 @@ _SAME = {
     "GEOMOE_FALLBACK": ("fallback",),
     "GEOMOE_RADIOMETRY": ("radiometry",),
 }
-_JSON = ("GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_FALLBACK", "GEOMOE_RADIOMETRY")
+_JSON = (
+    "GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_FALLBACK", "GEOMOE_RADIOMETRY", "GEOMOE_REFERENCE",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,11 @@ def verify(
     """Check an output of geomoe against its STAC item and its model's, and both against its tags.
 
     Nobody signs an item: who changes a file and its item alike is not found out. What is found is every
-    change of the file or of its history that was not made to both.
+    change of the file, and of its item and the model's as far as something else tells the same: what follows
+    from the file (place, grid, bands, and its time where the file has it), from its tags, or from the
+    configuration (title, lineage, gsd, versions of geomoe and torch). What stands in one place alone is taken
+    as it is: the device, other versions, a CRS without a code, names and hashes of a product's files, links.
+    So is what the model's item says beyond name, weights and contract, unless ``weights`` are given.
 
     Args:
         path: of a GeoTIFF that geomoe wrote, or of its item.
@@ -80,9 +99,10 @@ def verify(
         faults = [
             *_of_file(scene, item),
             *_of_tags(scene, history, sources),
-            *_of_model(scene, item),
+            *_of_history(scene, item, history, sources),
+            *_of_model(scene, item, history),
             *([] if source is None else _of_source(scene, source, history)),
-            *([] if weights is None else _of_weights(scene, weights)),
+            *([] if weights is None else _of_weights(scene, item_file, weights)),
         ]
         return Verification(image, _facts(scene, item, history, sources), tuple(dict.fromkeys(faults)))
 
@@ -114,26 +134,61 @@ def _of_file(scene: Scene, item: Mapping[str, Any]) -> list[str]:
         return [f"it has {now['file:size']} bytes, its item says {asset.get('file:size')!r}: it was changed"]
     if asset.get("file:checksum") != now["file:checksum"]:
         return ["its SHA-256 is not the one of its item: the file or its item was changed"]
-    types = [_object(band).get("data_type") for band in _list(asset.get("bands"))]
-    if types != [scene.dtype] * scene.count:
-        return [f"it has {scene.count} bands of {scene.dtype}, its item says otherwise"]
-    if item["properties"].get("proj:shape") != [scene.height, scene.width]:
-        return [f"it has {scene.height} x {scene.width} pixels, its item says otherwise"]
-    return []
+    meta = carried_over(scene, range(1, scene.count + 1), 1, {})
+    now, said = _of_raster(raster_item(scene.path, meta, scene.nodata, None)), _of_raster(item)
+    return [
+        f"its item says otherwise of its {what}"
+        for what in now | said
+        if not _alike(now.get(what), said.get(what))
+    ]
+
+
+def _of_raster(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item says that follows from the file; of its place in time there may be more in the scene."""
+    parts = {"": item, "asset's ": _object(item["assets"].get("data"))}
+    told = {f"{of}{key}": value for of, part in parts.items() for key, value in part.items()}
+    told |= {key: value for key, value in item["properties"].items() if key.startswith("proj:")}
+    told["assets"] = sorted(item["assets"])
+    # A GeoTIFF does not keep every CRS without a code to the letter.
+    for other in ("properties", "links", "proj:wkt2", "asset's file:size", "asset's file:checksum"):
+        told.pop(other, None)
+    return told
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two JSON values are the same, but for rounding in the last digits of a number.
+
+    Where pixels are points, a file has the corner half a pixel away.
+    """
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        try:
+            return math.isclose(one, other, rel_tol=1e-8, abs_tol=2e-9)
+        except OverflowError:  # of an integer larger than any float
+            return one == other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return one == other
 
 
 def _of_tags(scene: Scene, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
     wrong = [tag for tag, place in _SAME.items() if _tag(scene, tag) != _at(history, place)]
     # Of a product the tag is over what is read of it, of a plain file it is the file's.
-    plain = [_object(s) for s in sources if not str(_object(s).get("name")).lower().endswith(".zip")]
-    if len(sources) == len(plain) == 1 and plain[0].get("sha256") != scene.tags["GEOMOE_SOURCE"]:
+    if _plain(sources) and _object(sources[0]).get("sha256") != scene.tags["GEOMOE_SOURCE"]:
         wrong.append("GEOMOE_SOURCE")
+    layer, reference = scene.tags.get("GEOMOE_LAYER"), _tag(scene, "GEOMOE_REFERENCE")
+    layers = zip(_list(history.get("outputs")), (IMAGE, *_list(history.get("layers"))), strict=False)
+    if layer is not None and (scene.path.name, layer) not in layers:
+        wrong.append("GEOMOE_LAYER")
+    if reference is not None and reference != history.get("reliability"):
+        wrong.append("GEOMOE_REFERENCE")
     return [f"its tag {tag} and its item do not say the same" for tag in wrong]
 
 
 def _tag(scene: Scene, tag: str) -> object:
     try:
-        return json.loads(scene.tags[tag]) if tag in _JSON else scene.tags[tag]
+        return json.loads(scene.tags.get(tag, "null")) if tag in _JSON else scene.tags[tag]
     except (ValueError, RecursionError):
         return None if tag in _JSON else ""
 
@@ -147,7 +202,42 @@ def _at(value: object, place: tuple[str, ...]) -> object:
 _NOWHERE = object()
 
 
-def _of_model(scene: Scene, item: Mapping[str, Any]) -> list[str]:
+def _plain(sources: Sequence[object]) -> bool:
+    """Whether the scene was one file, and no product."""
+    return len(sources) == 1 and not str(_object(sources[0]).get("name")).lower().endswith(".zip")
+
+
+def _of_history(
+    scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any], sources: Sequence[object]
+) -> list[str]:
+    """What else follows from the file and the configuration."""
+    said, outputs = item["properties"], _list(history.get("outputs"))
+    if scene.path.name not in outputs:
+        return ["it is none of the outputs of its item"]
+    image = outputs[0] == scene.path.name
+    layer = () if image else scene.descriptions
+    software = _object(said.get("processing:software"))
+    try:
+        named = str(said.get("title")).removesuffix(title("", history, layer))
+        pixel = pixel_metres(scene)
+        gsd = None if pixel is None else pixel * (history["contract"]["scale"] if image else 1)
+        pairs = {
+            "title": (said.get("title"), title(named, history, layer)),
+            "lineage": (said.get("processing:lineage"), lineage(named, history, layer)),
+            "gsd": (said.get("gsd"), gsd),
+            "software": (
+                [software.get("geomoe"), software.get("torch")],
+                [history.get("version"), history.get("torch")],
+            ),
+        }
+    except (LookupError, TypeError, ArithmeticError, RecursionError):
+        return ["its item has no configuration that geomoe wrote"]
+    if scene.acquired is not None and _plain(sources):
+        pairs["time"] = (said.get("datetime"), scene.acquired)
+    return [f"its item's {what} is not as its history says" for what in pairs if not _alike(*pairs[what])]
+
+
+def _of_model(scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any]) -> list[str]:
     digest = scene.tags["GEOMOE_WEIGHTS"]
     name = model_item_name(scene.tags["GEOMOE_MODEL"], digest)
     if file_name(href(name)) is None or not any(link["href"] == href(name) for link in item["links"]):
@@ -158,6 +248,10 @@ def _of_model(scene: Scene, item: Mapping[str, Any]) -> list[str]:
         return [f"the model's item: {error}"]
     if model["properties"].get("geomoe:weights") != digest:
         return [f"{name} is of other weights than the file"]
+    if model["id"] != f"{scene.tags['GEOMOE_MODEL']}.{digest[:12]}":
+        return [f"{name} is of another model than the file"]
+    if model["properties"].get("geomoe:contract") != history.get("contract"):
+        return [f"{name} and the file's item have two contracts"]
     return []
 
 
@@ -187,12 +281,21 @@ def _selections(history: Mapping[str, Any]) -> list[list[str] | None]:
     return [None, *([[row[place] for row in names] for place in (0, -1)] if all(names) else [])]
 
 
-def _of_weights(scene: Scene, weights: str) -> list[str]:
+def _of_weights(scene: Scene, item_file: Path, weights: str) -> list[str]:
     scale = _tag(scene, "GEOMOE_SCALE")
     model = load(weights, scale if isinstance(scale, int) else None)
-    if model.hash == scene.tags["GEOMOE_WEIGHTS"]:
-        return []
-    return [f"it was made by other weights than {model.name} ({model.hash[:12]})"]
+    if model.hash != scene.tags["GEOMOE_WEIGHTS"]:
+        return [f"it was made by other weights than {model.name} ({model.hash[:12]})"]
+    model = replace(model, name=scene.tags["GEOMOE_MODEL"])  # the file may have another name now
+    path = item_file.with_name(model_item_name(model.name, model.hash))
+    try:
+        said = read_item(path)
+    except GeomoeError:
+        return []  # told already
+    now = json.loads(item_bytes(model_item(model), path.name))
+    for each in (said, now):
+        each["properties"].pop("mlm:framework_version", None)  # of this torch
+    return [] if _alike(now, said) else [f"{path.name} does not say what the weights say of themselves"]
 
 
 def _facts(
