@@ -59,6 +59,7 @@ def test_the_card_gives_back_what_was_learned() -> None:
         {"precision": [[1, 2], [3]]},
         {"threshold": 0},
         {"threshold": None},
+        {"threshold": 10**400},
         {"threshold": float("inf")},
         {"quantile": 1.5},
         {"more": 1},

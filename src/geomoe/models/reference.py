@@ -60,7 +60,7 @@ class RoutingReference:
             mean = torch.tensor(held["mean"], dtype=torch.float64)
             precision = torch.tensor(held["precision"], dtype=torch.float64)
             threshold, quantile = float(held["threshold"]), float(held["quantile"])
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise ValueError(f"its routing reference is damaged: {error}") from error
         if mean.ndim != 1 or precision.shape != (len(mean), len(mean)) or not len(mean):
             raise ValueError("its routing reference has a mean and a precision of other sizes")
