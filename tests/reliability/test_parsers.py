@@ -87,7 +87,9 @@ def test_cards_of_weights(tmp_path: Path, card: object) -> None:
 
 
 @_FEW
-@given(st.fixed_dictionaries({name: _ANY for name in _FIELDS if name not in ("model", "config", "reference")}))
+@given(
+    st.fixed_dictionaries({name: _ANY for name in _FIELDS if name not in ("model", "config", "reference")})
+)
 def test_cards_that_have_all_fields(tmp_path: Path, rest: dict[str, object]) -> None:
     path = tmp_path / "w.safetensors"
     card = {**rest, "model": "edsr", "config": {"scale": 2}, "radiometry": "unit"}
