@@ -12,6 +12,7 @@ from geomoe.errors import GeomoeError
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.router import AnyRouter
 from geomoe.tasks.compiled import TRUNKS
+from geomoe.tasks.precision import has_bfloat16
 
 __all__ = ["Muon", "matrices", "orthogonal"]
 
@@ -136,11 +137,11 @@ def _back(matrix: Tensor, weight: Tensor) -> Tensor:
 def orthogonal(stack: Tensor) -> Tensor:
     """``[B, m, n]`` to the nearest matrices whose singular values are about 1, by five Newton-Schulz steps.
 
-    In bfloat16: what is left of the singular values' spread is larger than its rounding. Most end between 0.7
-    and 1.2; the smallest of square matrices stay below.
+    In bfloat16, where the device computes with it: what is left of the singular values' spread is larger than
+    its rounding. Most end between 0.7 and 1.2; the smallest of square matrices stay below.
     """
     a, b, c = _QUINTIC
-    x = stack.bfloat16()
+    x = stack.bfloat16() if has_bfloat16(stack.device) else stack.float()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
