@@ -18,8 +18,12 @@ class MovingAverage(EMAWeightAveraging):
     Buffers are copied, not averaged: an average would truncate integer ones, and the biases of routers
     would lag behind.
 
+    Early on the average is of the latest weights alone, ``(1 + t) / (10 + t)`` of the old one at step ``t``:
+    else the weights that training started from would still weigh a third after 1,000 steps. With ``decay`` 1
+    nothing moves.
+
     Args:
-        decay: share of the old average that is kept at each step.
+        decay: share of the old average that is kept at each step, once that many are behind.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -46,7 +50,8 @@ class MovingAverage(EMAWeightAveraging):
             if first:
                 torch._foreach_copy_(old, new)
             else:
-                torch._foreach_lerp_(old, new, 1 - self.decay)
+                kept_share = self.decay if self.decay == 1 else min(self.decay, (1 + step) / (10 + step))
+                torch._foreach_lerp_(old, new, 1 - kept_share)
             for kept, now in zip(self.averaged.buffers(), pl_module.buffers(), strict=True):
                 kept.copy_(now)
             self._average_model.n_averaged += 1
