@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -322,6 +323,26 @@ def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more)
     assert sorted(p.name for p in tmp_path.glob("*.tif")) == ["experts.tif", "out.tif", "scene.tif"]
     status, _, err = run(capsys, *args, "--report", tmp_path / "none" / "r.csv")
     assert (status, len(err.splitlines())) == (1, 1), "before the work, not after"
+
+
+def test_a_dry_run_of_a_manifest(capsys, scene, weights, tmp_path, monkeypatch):
+    (tmp_path / "m.csv").write_text(f"src,dst\n{scene},out.tif\nnone.tif,none_x2.tif\n")
+    args = ["upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights, "--dry-run"]
+    status, out, err = run(capsys, *args)
+    assert status == 1
+    assert out.startswith("scenes   1 to be made, 0 made already, 1 refused\ntiles ")
+    assert out.endswith("learned  from tiles of 1 of the scenes\nnothing was written (--dry-run)\n")
+    assert "none.tif: " in err
+    assert err.splitlines()[-1] == "geomoe: error: 1 of 2 scenes would not be made"
+    (tmp_path / "m.csv").write_text(f"src,dst\n{scene},out.tif\n")
+    assert run(capsys, *args)[0] == 0
+    usage = SimpleNamespace(free=1)
+    shutil = SimpleNamespace(disk_usage=lambda folder: usage)
+    monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
+    status, _, err = run(capsys, *args)
+    assert status == 1
+    assert "free, and outputs of about" in err.splitlines()[-1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.csv", "scene.tif"]
 
 
 @pytest.mark.parametrize(

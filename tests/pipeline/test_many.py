@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,8 +22,11 @@ from geomoe.pipeline import (
     Outcome,
     SceneTask,
     Settings,
+    UnfinishedReport,
     check_report,
     cluster,
+    forecast_many,
+    forecast_upscale,
     read_manifest,
     upscale,
     upscale_many,
@@ -187,6 +191,59 @@ def test_a_report_has_a_line_for_every_scene(tmp_path: Path) -> None:
     assert rows[0]["tiles_resumed"] == "3"
     with pytest.raises(GeomoeError, match="give another --report"):
         write_report(tmp_path / "none" / "r.csv", outcomes)
+
+
+def test_a_report_is_there_while_work_goes_on(tmp_path: Path) -> None:
+    report, said = UnfinishedReport(tmp_path / "r.csv", every=0), []
+    for name in "ab":
+        report.add(Outcome(SceneTask(name, f"{name}.tif"), "done"))
+        with (tmp_path / "r.csv").open(newline="") as file:
+            said.append([row["src"] for row in csv.DictReader(file)])
+    assert said == [["a"], ["a", "b"]]
+    later = UnfinishedReport(tmp_path / "later.csv", every=3600)
+    later.add(Outcome(SceneTask("a", "a.tif"), "done"))
+    assert not (tmp_path / "later.csv").exists()
+    later.write()
+    assert (tmp_path / "later.csv").exists()
+    UnfinishedReport(tmp_path / "none" / "r.csv", every=0).add(Outcome(SceneTask("a", "a.tif"), "done"))
+
+
+def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    made, small, large = _scene(tmp_path, "a"), _scene(tmp_path, "b"), _scene(tmp_path, "c", 200)
+    upscale(made.src, made.dst, model=settings.model, scale=2, tile=16)
+    before = left_over(tmp_path)
+    missing = SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "none.tif"))
+    heard: list[int] = []
+    told = forecast_many([made, small, missing, large], settings, lambda: heard.append(1))
+    assert left_over(tmp_path) == before
+    assert (told.scenes, told.there, len(told.refused), len(heard)) == (2, 1, 1, 4)
+    assert told.refused[0].task == missing
+    assert "none.tif" in told.refused[0].message
+    assert told.passes == 3 * 3 + 13 * 13
+    assert told.tried == 1, "nearly all the work is in one scene"
+    alone = forecast_upscale(large.src, large.dst, model=settings.model, scale=2, tile=16)
+    assert 8 < told.seconds < 4 + 10 * alone.seconds
+    assert told.output_bytes == pytest.approx(alone.output_bytes * (1 + 40**2 / 200**2), rel=0.1)
+    assert not told.short
+    upscale_many([small], settings, processes=1)
+    assert forecast_many([made, small], settings).passes == 0, "both are made by now"
+    assert forecast_many([made], settings).seconds == 0
+
+
+def test_a_disk_too_small_for_all_is_foretold(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    tasks = [_scene(tmp_path, name, 100) for name in "ab"]
+    one = forecast_many(tasks[:1], settings)
+    usage = SimpleNamespace(free=round(1.5 * one.output_bytes))
+    shutil = SimpleNamespace(disk_usage=lambda folder: usage)
+    monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
+    (short,) = forecast_many(tasks, settings).short
+    assert short[0] == str(tmp_path / "out")
+    assert short[1] > short[2] == usage.free
+    assert forecast_many(tasks[:1], settings).short == ()
 
 
 def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:

@@ -97,6 +97,32 @@ def test_the_weights_written_are_the_averaged_ones(folder, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_short_run_forgets_the_weights_it_started_from(folder, tmp_path):
+    train(folder, tmp_path / "still", "--ema.decay=1.0")
+    train(folder, tmp_path / "slow", "--ema.decay=0.999")
+    start, average = (load(str(tmp_path / run / "last.safetensors")) for run in ("still", "slow"))
+    raw = torch.load(tmp_path / "slow" / "last.ckpt", weights_only=True)["current_model_state"]
+    share = [
+        ((mean - trained).norm() / (mean - first).norm()).item()
+        for (name, mean), first in zip(
+            average.model.state_dict().items(), start.model.state_dict().values(), strict=True
+        )
+        if (trained := raw[f"model.{name}"]).is_floating_point() and not torch.equal(mean, first)
+    ]
+    # 0.999 from the first step on would leave 99 % of the start after 12 steps.
+    assert len(share) > 10
+    assert max(share) < 1
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_cpu_that_imitates_bfloat16_is_named(folder, tmp_path, capsys, monkeypatch, kernels):
+    monkeypatch.setattr("geomoe.tasks.fit.has_bfloat16", lambda device: kernels)
+    train(folder, tmp_path, "--trainer.precision=bf16-mixed")
+    assert ("imitates bfloat16" in capsys.readouterr().err) != kernels
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_steps_that_would_never_be_written_are_refused(folder, tmp_path):
     with pytest.raises(GeomoeError, match="no multiple"):
         train(folder, tmp_path, "--data.steps_per_epoch=5")

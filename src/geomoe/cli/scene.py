@@ -69,7 +69,11 @@ _LAYERS = {
 @click.option(
     "--memory", type=Bytes(), help="What may be taken, such as 4GB. Half of what is free by default."
 )
-@click.option("--dry-run", is_flag=True, help="Try a few tiles, say what is needed, and write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Try a few tiles, say what is needed, and write nothing. Of a manifest: read every header, too.",
+)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -108,9 +112,12 @@ def upscale(
     from geomoe.models import load
 
     if manifest is not None:
-        if src or dst or experts or consistency or reliability or bands or dry_run:
+        if src or dst or experts or consistency or reliability or bands:
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
         settings = pipeline.Settings(model, scale, tile, device, memory, overwrite, fallback)
+        if dry_run:
+            _forecast_many(manifest, settings)
+            return
         _upscale_many(manifest, settings, processes, scheduler, retries, report)
         return
     if src is None or dst is None:
@@ -158,7 +165,10 @@ def _upscale_many(
     pipeline.check_report(place, [manifest, *named])
     bar = terminal_progress("scenes")
 
+    so_far = pipeline.UnfinishedReport(place)
+
     def heard(outcome: Outcome) -> None:
+        so_far.add(outcome)
         bar.advance()
         if outcome.status in ("failed", "busy"):
             click.echo(f"{outcome.task.src}: {outcome.status}: {outcome.message}", err=True)
@@ -168,6 +178,9 @@ def _upscale_many(
         outcomes = pipeline.upscale_many(
             tasks, settings, processes=processes, scheduler=scheduler, retries=retries, heard=heard
         )
+    except BaseException:
+        so_far.write()
+        raise
     finally:
         bar.close()
     pipeline.write_report(place, outcomes)
@@ -176,6 +189,39 @@ def _upscale_many(
     click.echo(f"{len(outcomes)} scenes: {said}; {place}")
     if missing := counts["failed"] + counts["busy"]:
         raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
+
+
+def _forecast_many(manifest: str, settings: Settings) -> None:
+    from geomoe import pipeline
+    from geomoe.errors import GeomoeError
+    from geomoe.raster.target import in_bytes
+
+    tasks = pipeline.read_manifest(manifest, settings.scale)
+    bar = terminal_progress("headers")
+    bar.start(len(tasks))
+    try:
+        told = pipeline.forecast_many(tasks, settings, bar.advance)
+    finally:
+        bar.close()
+    for outcome in told.refused:
+        click.echo(f"{outcome.task.src}: {outcome.message}", err=True)
+    lines = [f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.refused)} refused"]
+    if told.scenes:
+        lines += [
+            f"tiles    {told.passes} runs of the model at most",
+            f"time     about {in_time(told.seconds)} on this machine",
+            f"memory   about {in_bytes(told.memory_bytes)} for one scene at a time",
+            f"disk     about {in_bytes(told.output_bytes)} when done",
+            f"learned  from tiles of {told.tried} of the scenes",
+        ]
+    click.echo("\n".join([*lines, "nothing was written (--dry-run)"]))
+    if told.refused:
+        raise GeomoeError(f"{len(told.refused)} of {len(tasks)} scenes would not be made")
+    for folder, wanted, free in told.short:
+        raise GeomoeError(
+            f"the disk of {folder} has {in_bytes(free)} free, and outputs of about "
+            f"{in_bytes(wanted)} go there"
+        )
 
 
 def _forecast_lines(forecast: Forecast) -> list[str]:

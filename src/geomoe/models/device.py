@@ -6,7 +6,7 @@ import torch
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["pick_device"]
+__all__ = ["devices_of", "pick_device"]
 
 
 def pick_device(device: str) -> torch.device:
@@ -23,3 +23,14 @@ def pick_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise GeomoeError(f"device {device!r} cannot be used here; try --device cpu") from error
     return chosen
+
+
+def devices_of(device: str) -> list[str]:
+    """All that ``auto`` or ``cuda`` stands for, for one process each; else the one that is named.
+
+    Raises:
+        GeomoeError: as :func:`pick_device`.
+    """
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return [str(pick_device(device))]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from geomoe.pipeline.describe import describe_scene
 from geomoe.pipeline.forecast import Forecast, forecast_upscale
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings, check_report, read_manifest, write_report
+from geomoe.pipeline.forecasts import ManyForecast, forecast_many
+from geomoe.pipeline.manifest import (
+    Outcome,
+    SceneTask,
+    Settings,
+    UnfinishedReport,
+    check_report,
+    read_manifest,
+    write_report,
+)
 from geomoe.pipeline.many import upscale_many
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
 from geomoe.pipeline.progress import Progress
@@ -17,6 +26,7 @@ from geomoe.pipeline.verify import Verification, verify
 __all__ = [
     "Box",
     "Forecast",
+    "ManyForecast",
     "Options",
     "Outcome",
     "Progress",
@@ -25,12 +35,14 @@ __all__ = [
     "Settings",
     "Tile",
     "Tiles",
+    "UnfinishedReport",
     "UpscalePlan",
     "UpscaleReport",
     "Upscaler",
     "Verification",
     "check_report",
     "describe_scene",
+    "forecast_many",
     "forecast_upscale",
     "plan_upscale",
     "read_manifest",

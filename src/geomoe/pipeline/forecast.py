@@ -18,14 +18,14 @@ from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.raster.cog import compressed_share
 
-__all__ = ["Forecast", "forecast_upscale"]
+__all__ = ["START", "Forecast", "forecast_job", "forecast_upscale"]
 
 _TILES = 12
 _SIDE = 512
 """Of what is kept of a tile, to see how small it becomes."""
 _SECONDS = 30.0
 """After which no more tiles are tried."""
-_START = 4.0
+START = 4.0
 """Seconds until the first tile, most of which are imports."""
 
 
@@ -56,10 +56,11 @@ def forecast_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> Foreca
         GeomoeError: for what `upscale` would refuse before it works, or in the tiles that are tried.
     """
     with open_job(Request(src, dst, **options)) as job:
-        return _forecast(job)
+        return forecast_job(job)
 
 
-def _forecast(job: Job) -> Forecast:
+def forecast_job(job: Job) -> Forecast:
+    """What a job that is open would take."""
     total, workers = len(job.tiles), job.plan.workers
     count = min(total, max(_TILES, 3 * workers))
     # From the middle of as many equal parts of the scene.
@@ -90,7 +91,7 @@ def _forecast(job: Job) -> Forecast:
         raw = meta.width * meta.height * meta.count * np.dtype(meta.dtype).itemsize
         size += raw * share + (meta.width * meta.height / 64 if meta.mask else 0)
         finishing += raw * seconds
-    return Forecast(job.plan, _START + tiles + finishing, memory, round(size), done)
+    return Forecast(job.plan, START + tiles + finishing, memory, round(size), done)
 
 
 def _mosaic(pieces: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

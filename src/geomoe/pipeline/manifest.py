@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +15,15 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.stac import item_path
 from geomoe.raster.stac_collection import read_collection
 
-__all__ = ["Outcome", "SceneTask", "Settings", "check_report", "read_manifest", "write_report"]
+__all__ = [
+    "Outcome",
+    "SceneTask",
+    "Settings",
+    "UnfinishedReport",
+    "check_report",
+    "read_manifest",
+    "write_report",
+]
 
 
 _LAYERS = ("experts", "consistency", "reliability")
@@ -186,3 +196,31 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise GeomoeError(f"{path} cannot be written: {error.strerror}; give another --report") from error
+
+
+@dataclass
+class UnfinishedReport:
+    """The report of a night that goes on: whoever looks, or whatever ends it, finds the scenes until then.
+
+    Attributes:
+        path: of the file, which `write_report` then writes anew, in the order of the manifest.
+        every: seconds from one writing to the next.
+    """
+
+    path: Path
+    every: float = 10.0
+    _outcomes: list[Outcome] = field(default_factory=list)
+    _written: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more scene, in the order in which they end."""
+        self._outcomes.append(outcome)
+        if time.monotonic() - self._written >= self.every:
+            self.write()
+
+    def write(self) -> None:
+        """Write what there is. A report that cannot be written must not end the work."""
+        self._written = time.monotonic()
+        if self._outcomes:
+            with contextlib.suppress(GeomoeError):
+                write_report(self.path, self._outcomes)

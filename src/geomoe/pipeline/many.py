@@ -15,11 +15,11 @@ from dataclasses import replace
 import torch
 
 from geomoe.models import load
+from geomoe.models.device import devices_of
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.memory import available_memory
 from geomoe.pipeline.one import do_scene
 from geomoe.pipeline.reliability import Judge
-from geomoe.pipeline.runner import pick_device
 
 __all__ = ["upscale_many"]
 
@@ -62,7 +62,7 @@ def upscale_many(
     settings = replace(settings, weights=model.hash, reference=reference)
     if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
         settings = replace(settings, model=os.path.abspath(settings.model))
-    devices = _devices(settings.device)
+    devices = devices_of(settings.device)
     count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))
     count = max(1, min(count, len(tasks)))
     threads = max(1, torch.get_num_threads() // count)
@@ -95,12 +95,6 @@ def upscale_many(
                 found[number] = outcome
                 heard(outcome)
     return [found[number] for number in range(len(tasks))]
-
-
-def _devices(device: str) -> list[str]:
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return [str(pick_device(device))]
 
 
 class _Slot:

@@ -15,7 +15,7 @@ from geomoe.pipeline.request import Request
 from geomoe.pipeline.upscale import carry_out
 from geomoe.raster.lock import BusyError
 
-__all__ = ["do_scene"]
+__all__ = ["do_scene", "is_done", "request_of"]
 
 
 @lru_cache(maxsize=1)
@@ -30,6 +30,24 @@ def _loaded(name: str, scale: int, weights: str, reference: str) -> LoadedModel:
     return model
 
 
+def request_of(task: SceneTask, settings: Settings, model: LoadedModel) -> Request:
+    """A line of a manifest, with what is the same for all of them."""
+    return Request(
+        task.src, task.dst, bands=task.bands, scale=settings.scale, tile=settings.tile, model=model,
+        device=settings.device, memory=settings.memory, overwrite=settings.overwrite,
+        experts=task.experts, consistency=task.consistency, reliability=task.reliability,
+        fallback=settings.fallback,
+    )  # fmt: skip
+
+
+def is_done(request: Request) -> bool:
+    """Whether everything that is asked for was made before, and no work was left."""
+    # Where work was left, the job itself knows best how far it is.
+    paths = (Path(os.path.realpath(path)) for path in (request.dst, *request.layers.values()))
+    left = any(path.with_name(f".{path.name}.geomoe").exists() for path in paths)
+    return not left and is_made(request)
+
+
 def do_scene(task: SceneTask, settings: Settings) -> Outcome:
     """Super-resolve a scene unless it was done before; an error is an outcome."""
     began = time.monotonic()
@@ -41,17 +59,9 @@ def do_scene(task: SceneTask, settings: Settings) -> Outcome:
         return Outcome(task, status, time.monotonic() - began, resumed, message=message)  # type: ignore[arg-type]
 
     try:
-        request = Request(
-            task.src, task.dst, bands=task.bands, scale=settings.scale, tile=settings.tile,
-            model=_loaded(settings.model, settings.scale, settings.weights, settings.reference),
-            device=settings.device, memory=settings.memory, overwrite=settings.overwrite,
-            experts=task.experts, consistency=task.consistency, reliability=task.reliability,
-            fallback=settings.fallback,
-        )  # fmt: skip
-        # Where work was left, the job itself knows best how far it is.
-        paths = (Path(os.path.realpath(path)) for path in (request.dst, *request.layers.values()))
-        left = any(path.with_name(f".{path.name}.geomoe").exists() for path in paths)
-        if not left and is_made(request):
+        model = _loaded(settings.model, settings.scale, settings.weights, settings.reference)
+        request = request_of(task, settings, model)
+        if is_done(request):
             return outcome("there")
         return outcome("done", carry_out(request).resumed)
     except BusyError as error:

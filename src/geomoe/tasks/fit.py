@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from geomoe.errors import GeomoeError
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.precision import has_bfloat16
 from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.routing import RoutingMonitor
 from geomoe.tasks.super_resolution import SuperResolution
@@ -85,6 +86,11 @@ class _FitCLI(LightningCLI):
         # Before the logger makes a folder for the run.
         path = self.config.fit.ckpt_path
         self._writer.refuse_what_would_be_lost(self.trainer, self.datamodule, resumes=path is not None)
+        if "bf16" in str(self.trainer.precision) and not has_bfloat16(self.trainer.strategy.root_device):
+            sys.stderr.write(
+                "geomoe: this CPU imitates bfloat16, which takes several times as long; "
+                "--trainer.precision 32-true does not\n"
+            )
         if path in (None, "last", "best"):
             return
         if not Path(path).is_file():

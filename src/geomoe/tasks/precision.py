@@ -8,7 +8,7 @@ __all__ = ["has_bfloat16"]
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 have kernels there: some CPUs imitate them, at several times float32's time."""
+    """Whether products in bfloat16 have kernels there: some CPUs imitate them, in several times the time."""
     if device.type != "cpu":
         return True
     # oneDNN's answer, which decides the path that torch takes.
