@@ -109,6 +109,20 @@ def test_a_product_comes_through_a_model_with_its_names_and_reflectance(made: Pa
         assert np.array_equal(out.read(), expected.repeat(2, 1).repeat(2, 2))
 
 
+@pytest.mark.parametrize("level", ["L2A", "L1C"])
+def test_a_band_without_its_product_is_told_where_that_is(tmp_path: Path, level: str) -> None:
+    folder = (
+        write_safe(tmp_path / "A.SAFE", level=level) if level == "L1C" else write_safe(tmp_path / "A.SAFE")
+    )
+    file = folder / f"{next(name for name, at in images(level).items() if at[0] == 'B04')}.jp2"
+    with open_scene(file) as scene:
+        (note,) = scene.notes
+    assert f"give {folder}, " in note
+    alone = Path(shutil.copy(file, tmp_path / file.name))
+    with open_scene(alone) as scene:
+        assert scene.notes == ()
+
+
 def test_what_was_made_of_a_product_is_known_again(made: Path, tmp_path: Path) -> None:
     model, out = nearest(), tmp_path / "out.tif"
     upscale(made, out, model=model, scale=2, bands="red,B11")

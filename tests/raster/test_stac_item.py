@@ -144,7 +144,7 @@ def test_what_is_elsewhere_is_left_out_or_asked_for(tmp_path: Path) -> None:
     with open_scene(path, "B04") as scene:
         assert scene.notes == ()
     assert "download it" in _refusal(path, "B04,b08")
-    assert "has no grid with B05" in _refusal(path, "B05")
+    assert "has no band B05; choose bands of one pixel size: of 10: B04" in _refusal(path, "B05")
     for href in (
         "s3://bucket/a.tif",
         "/vsicurl/http://example.com/a.tif",

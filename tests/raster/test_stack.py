@@ -157,9 +157,12 @@ def test_choice_of_layers() -> None:
     assert names("RED,red") == ["red"]  # that it stands twice is said later
     with pytest.raises(GeomoeError, match="may be any of B05, B06"):
         names("rededge")
-    for bad in ("B8", "red,B06", "", " ,"):
-        with pytest.raises(GeomoeError, match="no grid with"):
+    for bad, lacking in (("B8", "band B8;"), ("red,B8", "band B8;"), ("red,B06", "grid with red, B06;")):
+        with pytest.raises(GeomoeError, match=f"p has no {lacking}"):
             names(bad)
+    for empty in ("", " ,"):
+        with pytest.raises(GeomoeError, match="p has no band"):
+            names(empty)
 
 
 def test_names_in_any_case_and_aliases_select_bands(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from geomoe.raster.safe import METADATA, open_safe
@@ -38,4 +39,21 @@ def open_scene(
     else:
         opened = open_file(Path(path))
     with opened as scene:
-        yield scene
+        product = None if local.is_dir() else _product_around(local)
+        if product is None or scene.notes:
+            yield scene
+        else:
+            yield replace(scene, notes=(_ALONE.format(product=product),))
+
+
+_ALONE = (
+    "a band of a Sentinel-2 product by itself, without the invalid value and the offset that the product "
+    "knows of; give {product}, and its name as one of the bands"
+)
+
+
+def _product_around(file: Path) -> Path | None:
+    """The product that a band's file lies in: ``GRANULE/*/IMG_DATA/R10m`` below it, L1C without the last."""
+    if file.suffix.lower() != ".jp2":
+        return None
+    return next((up for up in file.parents[:5] if any((up / name).is_file() for name in METADATA)), None)

@@ -105,9 +105,9 @@ def choose_bands(
     held = [
         f"of {pixel:g}: {listed([part.name for part in parts if part.pixel == pixel])}" for pixel in grids
     ]
-    raise GeomoeError(
-        f"{product} has no grid with {listed(names)}; choose bands of one pixel size: {'; '.join(held)}"
-    )
+    unknown = [name for name in names if not matching(name, [part.names for part in parts])]
+    lacks = f"no band {listed(unknown)}" if unknown else f"no grid with {listed(names)}"
+    raise GeomoeError(f"{product} has {lacks}; choose bands of one pixel size: {'; '.join(held)}")
 
 
 def listed(names: Sequence[str]) -> str:
