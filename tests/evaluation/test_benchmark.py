@@ -1,8 +1,10 @@
 """Benchmarks of tiny models on made images, from the file to the table."""
 
+import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +113,13 @@ def test_two_arms_and_two_seeds_make_a_table(finished):
         assert 50 < row.cost.peak_mb < ours, "of a process of its own, without Lightning"
         assert [step for step, _ in mine[0]["curve"]] == [3, 6]
     assert [row.psnr.mean for row in table.rows] == sorted((r.psnr.mean for r in table.rows), reverse=True)
+    with (out / "scores.csv").open(newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert len(scores) == 2 * 2 * 4
+    for row in scores:
+        result = results[f"{row['arm']}seed{row['seed']}"]
+        assert float(row["psnr"]) == pytest.approx(result["psnr"][row["image"]], abs=1e-4)
+        assert float(row["ssim"]) == pytest.approx(result["ssim"][row["image"]], abs=1e-5)
     dense = next(row for row in table.rows if row.arm == "dense")
     assert dense.difference is not None
     by_image = [
@@ -487,6 +496,17 @@ def test_pairs_that_were_measured_are_refused(data, tmp_path):
         benchmark = read_benchmark(written(tmp_path, train=train, test=test))
         with pytest.raises(GeomoeError, match=r"pairs that were measured \(paired\)"):
             describe_benchmark(benchmark, tmp_path, tmp_path / "out")
+
+
+def test_an_end_is_an_end_where_nothing_can_be_written(data, tmp_path):
+    """A folder that went away must not turn Ctrl-C into one failed run among others."""
+
+    def interrupted(config, checkpoint):
+        shutil.rmtree(tmp_path / "out")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(read_benchmark(written(tmp_path)), data, tmp_path / "out", train=interrupted)
 
 
 def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):

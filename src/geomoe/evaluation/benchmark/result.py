@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Result", "read_result", "write_json"]
+__all__ = ["Result", "read_result", "write_json", "write_scores"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,26 @@ def write_json(path: Path, value: Any) -> None:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise GeomoeError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def write_scores(path: Path, results: Iterable[Result]) -> None:
+    """A line for every arm, seed and test image, for tests of other people's making.
+
+    Raises:
+        GeomoeError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["arm", "seed", "image", "psnr", "ssim"])
+            for result in results:
+                for image, psnr in result.psnr.items():
+                    row = [result.arm, result.seed, image, f"{psnr:.4f}", f"{result.ssim[image]:.5f}"]
+                    writer.writerow(row)
         part.replace(path)
     except OSError as error:
         raise GeomoeError(f"{path} cannot be written: {error.strerror}") from error

@@ -18,7 +18,7 @@ from geomoe.evaluation.benchmark.config import Benchmark
 from geomoe.evaluation.benchmark.cost import measure_costs
 from geomoe.evaluation.benchmark.curves import draw_curves
 from geomoe.evaluation.benchmark.render import html, latex, markdown
-from geomoe.evaluation.benchmark.result import Result, write_json
+from geomoe.evaluation.benchmark.result import Result, write_json, write_scores
 from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs, scored_images
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
@@ -182,6 +182,7 @@ def _write(
         curves.unlink(missing_ok=True)
         say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")
     write_json(out / "table.json", table.as_dict())
+    write_scores(out / "scores.csv", [result for done in results.values() for result in done])
     (out / "table.md").write_text(markdown(table))
     (out / "table.tex").write_text(latex(table))
     (out / "table.html").write_text(html(table, curves if curves.exists() else None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -154,14 +155,21 @@ class Run:
             began = time.monotonic()
             try:
                 train(self.folder / "fit.yaml", checkpoint if checkpoint.exists() else None)
-            finally:
-                state = _state(self.folder) or {"hash": self.hash, "seconds": 0.0}
-                state["seconds"] += time.monotonic() - began
-                write_json(self.folder / "state.json", state)
+            except BaseException:
+                # A state that cannot be written must not take the place of what ended the training.
+                with contextlib.suppress(GeomoeError):
+                    self._count(began)
+                raise
+            self._count(began)
         say(f"{self.name}: scoring the best weights on the test images")
         result = self._score(device)
         write_json(self.folder / "result.json", result)
         return result
+
+    def _count(self, began: float) -> None:
+        state = _state(self.folder) or {"hash": self.hash, "seconds": 0.0}
+        state["seconds"] += time.monotonic() - began
+        write_json(self.folder / "state.json", state)
 
     def _begin(self) -> None:
         there = _state(self.folder)
