@@ -392,6 +392,24 @@ def test_columns_of_the_paper_are_there_where_it_has_values(table):
     assert cells(psnr)[0][-1] == "paper: PSNR"
 
 
+def test_the_order_is_held_against_the_papers_and_between_seeds(tmp_path):
+    arms = {name: {"model": "mfg_hmoe_light", "options": TINY, "paper": {"psnr": paper}}
+            for name, paper in (("routed", 29.0), ("b", 28.0), ("c", 27.0))}  # fmt: skip
+    benchmark = read_benchmark(written(tmp_path, seeds=[0, 1], arms=arms))
+    scores = {"routed": (27.0, 27.0), "b": (28.0, 29.0), "c": (29.0, 28.0)}
+    made = {
+        name: [result(name, seed, [psnr, psnr]) for seed, psnr in enumerate(by_seed)]
+        for name, by_seed in scores.items()
+    }
+    costs = dict.fromkeys(made, Cost(1, 1, 1.0, 1.0, 1.0))
+    told = make_table(benchmark, made, costs, "a machine").notes
+    assert any("beside the paper's, 3 arms: Kendall's tau -0.82" in note for note in told)
+    assert any("beside another's, 2 seeds: Kendall's tau +0.33." in note for note in told)
+    two = {name: made[name] for name in ("routed", "b")}
+    told = make_table(benchmark, two, costs, "a machine").notes
+    assert not any("Kendall" in note for note in told)
+
+
 def test_one_seed_is_said_to_be_one(tmp_path):
     benchmark = read_benchmark(written(tmp_path, seeds=[0]))
     one = make_table(benchmark, {"routed": [result("routed", 0, [28.0, 30.0])]},

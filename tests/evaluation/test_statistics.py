@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from geomoe import GeomoeError
-from geomoe.evaluation.statistics import holm, mean_interval, wilcoxon
+from geomoe.evaluation.statistics import agreement, holm, mean_interval, wilcoxon
 
 
 def test_of_one_seed_it_is_the_interval_of_student():
@@ -68,3 +68,17 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1, 1]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "tau"),
+    [
+        ([[1, 2, 3], [10, 20, 30]], 1),
+        ([[1, 2, 3], [3, 2, 1]], -1),
+        ([[1, 2, 3], [1, 3, 2]], 1 / 3),  # two of three pairs in one order
+        ([[1, 2, 3], [1, 2, 3], [3, 2, 1]], -1 / 3),
+        ([[1, 2, 3], [5, 5, 5]], 0),
+    ],
+)
+def test_agreement_is_the_mean_of_kendalls_tau(scores, tau):
+    assert agreement(np.array(scores, dtype=float)) == pytest.approx(tau)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from scipy import stats
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Interval", "holm", "mean_interval", "wilcoxon"]
+__all__ = ["Interval", "agreement", "holm", "mean_interval", "wilcoxon"]
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,18 @@ def holm(p: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p) - rank) * p[i]))
         corrected[i] = least
     return corrected
+
+
+def agreement(scores: NDArray[np.float64]) -> float:
+    """How far several judges put things in one order: the mean of Kendall's tau-b over pairs of judges.
+
+    Args:
+    """How far several judges put things in one order: Kendall's tau-b, its mean over pairs of judges.
+            least 2.
+
+    Returns:
+        1 for one order, -1 for two that are each other's reverse, about 0 where chance decides; 0 too where a
+        judge holds all for equal.
+    """
+    pairs = [stats.kendalltau(one, other).statistic for one, other in combinations(scores, 2)]
+    return fmean(0.0 if np.isnan(tau) else float(tau) for tau in pairs)

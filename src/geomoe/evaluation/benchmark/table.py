@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geomoe.evaluation.benchmark.config import Arm, Benchmark, Paper
 from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.result import Result
-from geomoe.evaluation.statistics import Interval, holm, mean_interval, wilcoxon
+from geomoe.evaluation.statistics import Interval, agreement, holm, mean_interval, wilcoxon
 
 __all__ = ["Row", "Table", "make_table"]
 
@@ -107,7 +107,7 @@ def make_table(
         "date": date or datetime.now(UTC).date().isoformat(),
         "commit": _all(result.commit or "unknown" for result in every),
     }
-    notes = _notes(benchmark, arms, rows, every, len(p))
+    notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results)]
     return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes))
 
 
@@ -179,3 +179,27 @@ def _notes(
     if absent := [arm.label for arm in benchmark.arms if arm.name not in there]:
         notes.append(f"Not finished with any seed: {', '.join(absent)}.")
     return notes
+
+
+def _orders(rows: Sequence[Row], results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Whether the order of the rows is that of the paper, and of each seed."""
+    notes = []
+    known = [(row.psnr.mean, row.paper.psnr) for row in rows if row.paper]
+    if len(known) >= _FEWEST:
+        tau = agreement(np.array(known).T)
+        notes.append(
+            f"The order by PSNR beside the paper's, {len(known)} arms: Kendall's tau {tau:+.2f} "
+            "(1 the same order, 0 chance, -1 the reverse)."
+        )
+    seeds = sorted(set.intersection(*(set(row.seeds) for row in rows))) if rows else []
+    if len(rows) >= _FEWEST and len(seeds) > 1:
+        by_seed = [_scores(results[row.arm], seeds, "psnr").mean(1) for row in rows]
+        notes.append(
+            f"The order under one seed beside another's, {len(seeds)} seeds: "
+            f"Kendall's tau {agreement(np.array(by_seed).T):+.2f}."
+        )
+    return notes
+
+
+_FEWEST = 3
+"""Arms that have an order worth speaking of."""
