@@ -19,6 +19,7 @@ from geomoe.cli.main import main
 from geomoe.cli.units import Bytes, in_time
 from geomoe.models import available_weights, list_models, read_card
 from geomoe.models.weights import save
+from geomoe.pipeline import Outcome
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
 
@@ -325,6 +326,20 @@ def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more)
     assert (status, len(err.splitlines())) == (1, 1), "before the work, not after"
 
 
+def test_a_night_that_is_cut_off_leaves_its_report(capsys, scene, weights, tmp_path, monkeypatch):
+    (tmp_path / "m.csv").write_text(f"src,dst\n{scene},out.tif\n{scene},other.tif\n")
+
+    def cut_off(tasks, settings, heard, **rest):
+        heard(Outcome(tasks[1], "done"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geomoe.pipeline.upscale_many", cut_off)
+    status, _, _ = run(capsys, "upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights)
+    assert status == 130
+    lines = (tmp_path / "m.csv.report.csv").read_text().splitlines()
+    assert [line.split(",")[2] for line in lines] == ["status", "waiting", "done"]
+
+
 def test_a_dry_run_of_a_manifest(capsys, scene, weights, tmp_path, monkeypatch):
     (tmp_path / "m.csv").write_text(f"src,dst\n{scene},out.tif\nnone.tif,none_x2.tif\n")
     args = ["upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights, "--dry-run"]
@@ -336,12 +351,13 @@ def test_a_dry_run_of_a_manifest(capsys, scene, weights, tmp_path, monkeypatch):
     assert err.splitlines()[-1] == "geomoe: error: 1 of 2 scenes would not be made"
     (tmp_path / "m.csv").write_text(f"src,dst\n{scene},out.tif\n")
     assert run(capsys, *args)[0] == 0
+    assert run(capsys, *args, "--scheduler", "local")[0] == 2
     usage = SimpleNamespace(free=1)
     shutil = SimpleNamespace(disk_usage=lambda folder: usage)
     monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
     status, _, err = run(capsys, *args)
     assert status == 1
-    assert "free, and outputs of about" in err.splitlines()[-1]
+    assert "has 0.0 MB free, and " in err.splitlines()[-1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.csv", "scene.tif"]
 
 

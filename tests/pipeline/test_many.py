@@ -27,6 +27,7 @@ from geomoe.pipeline import (
     cluster,
     forecast_many,
     forecast_upscale,
+    plan_upscale,
     read_manifest,
     upscale,
     upscale_many,
@@ -194,18 +195,28 @@ def test_a_report_has_a_line_for_every_scene(tmp_path: Path) -> None:
 
 
 def test_a_report_is_there_while_work_goes_on(tmp_path: Path) -> None:
-    report, said = UnfinishedReport(tmp_path / "r.csv", every=0), []
-    for name in "ab":
-        report.add(Outcome(SceneTask(name, f"{name}.tif"), "done"))
-        with (tmp_path / "r.csv").open(newline="") as file:
-            said.append([row["src"] for row in csv.DictReader(file)])
-    assert said == [["a"], ["a", "b"]]
-    later = UnfinishedReport(tmp_path / "later.csv", every=3600)
-    later.add(Outcome(SceneTask("a", "a.tif"), "done"))
-    assert not (tmp_path / "later.csv").exists()
+    tasks = [SceneTask(name, f"{name}.tif") for name in ("a", "b", "\udcff")]
+
+    def said(name: str) -> list[str]:
+        with (tmp_path / name).open(newline="") as file:
+            return [f"{row['src']} {row['status']}" for row in csv.DictReader(file)]
+
+    report, later = (UnfinishedReport(tmp_path / f"{every}.csv", tasks, every=every) for every in (0, 3600))
+    assert said("0.csv") == ["a waiting", "b waiting", "\\udcff waiting"], "from the first moment on"
+    for one in (report, later):
+        one.add(Outcome(tasks[1], "done"))
+    assert said("0.csv") == ["a waiting", "b done", "\\udcff waiting"]
+    assert said("3600.csv")[1] == "b waiting"
     later.write()
-    assert (tmp_path / "later.csv").exists()
-    UnfinishedReport(tmp_path / "none" / "r.csv", every=0).add(Outcome(SceneTask("a", "a.tif"), "done"))
+    assert said("3600.csv") == said("0.csv")
+    UnfinishedReport(tmp_path / "none" / "r.csv", tasks, every=0).add(Outcome(tasks[0], "done"))
+
+
+def _free(monkeypatch: pytest.MonkeyPatch, count: float) -> None:
+    """So many bytes on every disk, by what foretells; what begins a job sees the true ones."""
+    usage = SimpleNamespace(free=round(count))
+    shutil = SimpleNamespace(disk_usage=lambda folder: usage)
+    monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
 
 
 def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -> None:
@@ -215,7 +226,9 @@ def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -
     before = left_over(tmp_path)
     missing = SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "none.tif"))
     heard: list[int] = []
-    told = forecast_many([made, small, missing, large], settings, lambda: heard.append(1))
+    threads = torch.get_num_threads()
+    told = forecast_many([made, small, missing, large], settings, heard=lambda: heard.append(1))
+    assert torch.get_num_threads() == threads
     assert left_over(tmp_path) == before
     assert (told.scenes, told.there, len(told.refused), len(heard)) == (2, 1, 1, 4)
     assert told.refused[0].task == missing
@@ -223,27 +236,68 @@ def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -
     assert told.passes == 3 * 3 + 13 * 13
     assert told.tried == 1, "nearly all the work is in one scene"
     alone = forecast_upscale(large.src, large.dst, model=settings.model, scale=2, tile=16)
-    assert 8 < told.seconds < 4 + 10 * alone.seconds
     assert told.output_bytes == pytest.approx(alone.output_bytes * (1 + 40**2 / 200**2), rel=0.1)
+    assert told.seconds > 4
     assert not told.short
     upscale_many([small], settings, processes=1)
-    assert forecast_many([made, small], settings).passes == 0, "both are made by now"
-    assert forecast_many([made], settings).seconds == 0
+    rest = forecast_many([made, small], settings)
+    assert (rest.there, rest.passes, rest.seconds) == (2, 0, 0), "both are made by now"
+
+
+def test_a_start_is_waited_for_once(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    told = forecast_many([_scene(tmp_path, name, 20) for name in "abcdefghij"], settings, processes=1)
+    assert 4 < told.seconds < 20
+
+
+def test_maps_count_in_what_is_foretold(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    plain = _scene(tmp_path, "a", 200)
+    mapped = replace(plain, consistency=str(tmp_path / "out" / "map.tif"))
+    image, both = (forecast_many([task], settings).output_bytes for task in (plain, mapped))
+    assert both > 1.1 * image
+
+
+def test_a_damaged_scene_does_not_end_a_dry_run(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    good, bad = _scene(tmp_path, "a"), _scene(tmp_path, "b", 200)
+    whole = Path(bad.src).read_bytes()
+    Path(bad.src).write_bytes(whole[: len(whole) // 2])
+    told = forecast_many([good, bad], settings)
+    assert (told.scenes, told.tried) == (1, 1), "a smaller one is tried"
+    assert [outcome.task for outcome in told.refused] == [bad]
+
+
+def test_each_process_has_its_share_of_the_memory_in_a_dry_run(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    tasks = [_scene(tmp_path, name) for name in "ab"]
+    limited = replace(settings, memory=600 * 10**6)
+    assert not forecast_many(tasks, limited, processes=1).refused
+    told = forecast_many(tasks, limited, processes=2)
+    assert len(told.refused) == 2
+    assert "300.0 MB may be used" in told.refused[0].message
 
 
 def test_a_disk_too_small_for_all_is_foretold(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out").mkdir()
-    tasks = [_scene(tmp_path, name, 100) for name in "ab"]
-    one = forecast_many(tasks[:1], settings)
-    usage = SimpleNamespace(free=round(1.5 * one.output_bytes))
-    shutil = SimpleNamespace(disk_usage=lambda folder: usage)
-    monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
-    (short,) = forecast_many(tasks, settings).short
-    assert short[0] == str(tmp_path / "out")
-    assert short[1] > short[2] == usage.free
-    assert forecast_many(tasks[:1], settings).short == ()
+    tasks = [_scene(tmp_path, name, 200) for name in "abc"]
+    plan = plan_upscale(tasks[0].src, tasks[0].dst, model=settings.model, scale=2, tile=16)
+    hand = plan.scratch_bytes + plan.output_bytes
+    one = forecast_many(tasks[:1], settings).output_bytes
+    _free(monkeypatch, hand + 1.5 * one)
+    ((folder, wanted, free),) = forecast_many(tasks, settings, processes=1).short
+    assert folder == str(tmp_path / "out")
+    assert wanted == pytest.approx(hand + 2 * one, rel=0.1)
+    assert free == round(hand + 1.5 * one)
+    assert not forecast_many(tasks[:2], settings, processes=1).short
+    assert forecast_many(tasks[:2], settings, processes=2).short, "two scenes are at hand"
+    for task in tasks:
+        Path(task.dst).write_bytes(bytes(one))
+    assert not forecast_many(tasks, replace(settings, overwrite=True), processes=1).short, (
+        "what is replaced makes room"
+    )
 
 
 def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:

@@ -118,9 +118,10 @@ def test_a_band_without_its_product_is_told_where_that_is(tmp_path: Path, level:
     with open_scene(file) as scene:
         (note,) = scene.notes
     assert f"give {folder}, " in note
-    alone = Path(shutil.copy(file, tmp_path / file.name))
-    with open_scene(alone) as scene:
-        assert scene.notes == ()
+    colours = file.with_name(file.name.replace("B04", "TCI"))
+    for other in (tmp_path / file.name, colours):
+        with open_scene(Path(shutil.copy(file, other))) as scene:
+            assert scene.notes == ()
 
 
 def test_what_was_made_of_a_product_is_known_again(made: Path, tmp_path: Path) -> None:

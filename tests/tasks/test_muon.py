@@ -10,20 +10,32 @@ from geomoe.moe.bank import ExpertBank
 from geomoe.moe.experts import ModuleExperts
 from geomoe.moe.router import Router
 from geomoe.tasks.muon import Muon, matrices, orthogonal
+from geomoe.tasks.precision import has_bfloat16
 from tests.models.sizes import tiny
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 90), (2, 90, 16), (1, 20, 20)])
-def test_orthogonal_brings_all_singular_values_near_one_and_keeps_their_vectors(shape):
+@pytest.mark.parametrize("half", [True, False])
+def test_orthogonal_brings_all_singular_values_near_one_and_keeps_their_vectors(shape, half, monkeypatch):
+    monkeypatch.setattr("geomoe.tasks.muon.has_bfloat16", lambda device: half)
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     spread = torch.linspace(0.05, 1, min(shape[1:]))
     found = orthogonal(u * spread @ v)
+    assert found.dtype == torch.float32
+    rounded = torch.equal(found, found.bfloat16().float())
+    assert rounded == half
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.5
     assert values.max() < 1.4
     inside = u.mT @ found @ v.mT
     assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 0.15
+
+
+def test_other_devices_than_the_cpu_have_bfloat16(monkeypatch):
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    assert has_bfloat16(torch.device("cuda"))
+    assert not has_bfloat16(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", geomoe.list_models())

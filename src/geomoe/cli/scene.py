@@ -116,7 +116,9 @@ def upscale(
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
         settings = pipeline.Settings(model, scale, tile, device, memory, overwrite, fallback)
         if dry_run:
-            _forecast_many(manifest, settings)
+            if scheduler or report:
+                raise click.UsageError("a --dry-run is of this machine, and writes no report")
+            _forecast_many(manifest, settings, processes)
             return
         _upscale_many(manifest, settings, processes, scheduler, retries, report)
         return
@@ -165,7 +167,7 @@ def _upscale_many(
     pipeline.check_report(place, [manifest, *named])
     bar = terminal_progress("scenes")
 
-    so_far = pipeline.UnfinishedReport(place)
+    so_far = pipeline.UnfinishedReport(place, tasks)
 
     def heard(outcome: Outcome) -> None:
         so_far.add(outcome)
@@ -191,7 +193,7 @@ def _upscale_many(
         raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
 
 
-def _forecast_many(manifest: str, settings: Settings) -> None:
+def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> None:
     from geomoe import pipeline
     from geomoe.errors import GeomoeError
     from geomoe.raster.target import in_bytes
@@ -200,28 +202,30 @@ def _forecast_many(manifest: str, settings: Settings) -> None:
     bar = terminal_progress("headers")
     bar.start(len(tasks))
     try:
-        told = pipeline.forecast_many(tasks, settings, bar.advance)
+        told = pipeline.forecast_many(tasks, settings, processes=processes, heard=bar.advance)
     finally:
         bar.close()
     for outcome in told.refused:
         click.echo(f"{outcome.task.src}: {outcome.message}", err=True)
     lines = [f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.refused)} refused"]
     if told.scenes:
+        each = f" for each of {told.processes} processes" if told.processes > 1 else ""
         lines += [
             f"tiles    {told.passes} runs of the model at most",
             f"time     about {in_time(told.seconds)} on this machine",
-            f"memory   about {in_bytes(told.memory_bytes)} for one scene at a time",
+            f"memory   about {in_bytes(told.memory_bytes)}{each}",
             f"disk     about {in_bytes(told.output_bytes)} when done",
             f"learned  from tiles of {told.tried} of the scenes",
         ]
     click.echo("\n".join([*lines, "nothing was written (--dry-run)"]))
+    short = [
+        f"the disk of {folder} has {in_bytes(free)} free, and {in_bytes(wanted)} are wanted there"
+        for folder, wanted, free in told.short
+    ]
     if told.refused:
-        raise GeomoeError(f"{len(told.refused)} of {len(tasks)} scenes would not be made")
-    for folder, wanted, free in told.short:
-        raise GeomoeError(
-            f"the disk of {folder} has {in_bytes(free)} free, and outputs of about "
-            f"{in_bytes(wanted)} go there"
-        )
+        short.insert(0, f"{len(told.refused)} of {len(tasks)} scenes would not be made")
+    if short:
+        raise GeomoeError("; ".join(short))
 
 
 def _forecast_lines(forecast: Forecast) -> list[str]:

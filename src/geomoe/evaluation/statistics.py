@@ -95,10 +95,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def agreement(scores: NDArray[np.float64]) -> float:
-    """How far several judges put things in one order: the mean of Kendall's tau-b over pairs of judges.
+    """How far several judges put things in one order: Kendall's tau-b, its mean over pairs of judges.
 
     Args:
-    """How far several judges put things in one order: Kendall's tau-b, its mean over pairs of judges.
+        scores: ``[J, K]``, a row for each judge (a seed, a paper), a column for each of the things; both at
             least 2.
 
     Returns:

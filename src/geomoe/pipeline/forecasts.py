@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from geomoe.errors import GeomoeError
 from geomoe.models import load
-from geomoe.models.device import devices_of, pick_device
+from geomoe.models.device import pick_device
 from geomoe.pipeline.forecast import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
-from geomoe.pipeline.one import is_done, request_of
-from geomoe.pipeline.plan import UpscalePlan, prepare
+from geomoe.pipeline.many import divided
+from geomoe.pipeline.one import failed, is_done, request_of
+from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.request import Request
+from geomoe.pipeline.runner import Upscaler
+from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.open import open_scene
 
 __all__ = ["ManyForecast", "forecast_many"]
@@ -37,10 +42,11 @@ class ManyForecast:
     Attributes:
         scenes: that are to be made.
         there: scenes that are made already.
-        refused: what `upscale_many` would refuse before it works, status ``failed``.
+        refused: what cannot be made, as far as headers and the tried tiles tell, status ``failed``.
         passes: runs of the model at most.
+        processes: at a time.
         seconds: that all will take on the machine where this was learned.
-        memory_bytes: the most that one of the tried scenes took.
+        memory_bytes: the most that one process took for a tried scene.
         output_bytes: of all finished files.
         short: disks that are too small, a line for each: their folder, and what is wanted and free there.
         tried: scenes of which tiles were done.
@@ -50,6 +56,7 @@ class ManyForecast:
     there: int
     refused: tuple[Outcome, ...]
     passes: int
+    processes: int
     seconds: float
     memory_bytes: int
     output_bytes: int
@@ -57,17 +64,35 @@ class ManyForecast:
     tried: int
 
 
-@dataclass
-class _Found:
-    """What the headers say."""
+@dataclass(frozen=True)
+class _File:
+    """An output: where, bytes of its pixels, and the most that it takes while it is made."""
 
-    wanted: list[tuple[Request, UpscalePlan]] = field(default_factory=list)
-    refused: list[Outcome] = field(default_factory=list)
-    there: int = 0
+    path: Path
+    raw: int
+    most: int
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A scene that is to be made, by its header."""
+
+    task: SceneTask
+    request: Request
+    plan: UpscalePlan
+    files: tuple[_File, ...]
+
+    @property
+    def raw(self) -> int:
+        return sum(file.raw for file in self.files)
 
 
 def forecast_many(
-    tasks: Sequence[SceneTask], settings: Settings, heard: Callable[[], None] = lambda: None
+    tasks: Sequence[SceneTask],
+    settings: Settings,
+    *,
+    processes: int | None = None,
+    heard: Callable[[], None] = lambda: None,
 ) -> ManyForecast:
     """What `upscale_many` would take on this machine with the same arguments; writes nothing.
 
@@ -76,77 +101,136 @@ def forecast_many(
     Args:
         tasks: from :func:`read_manifest`, or made.
         settings: for all of them.
+        processes: as for `upscale_many`.
         heard: called after each scene whose header was read.
 
     Raises:
-        GeomoeError: weights or a device that are not there, or an error in the tiles that are tried.
+        GeomoeError: weights or a device that are not there.
     """
-    found = _read_headers(tasks, settings, heard)
-    tried = [(plan, _try(request)) for request, plan in _chosen(found.wanted)]
-    plans = [plan for _, plan in found.wanted]
-    # A scene takes some seconds to begin, the more for each of its tiles.
-    passes = sum(plan.passes for plan, _ in tried)
-    each = sum(forecast.seconds - START for _, forecast in tried) / passes if passes else 0.0
-    seconds = len(plans) * START + each * sum(plan.passes for plan in plans)
-    raw = sum(_raw_bytes(plan) for plan, _ in tried)
-    share = sum(forecast.output_bytes for _, forecast in tried) / raw if raw else 0.0
+    each, threads = divided(settings, len(tasks), processes)
+    model = load(settings.model, settings.scale)
+    refused: list[Outcome] = []
+    with _threads(threads):
+        wanted, there = _read_headers(tasks, each[0], model, refused, heard)
+        tried = _try(wanted, refused)
+    # A scene takes some seconds to open, the more for each of its tiles.
+    passes = sum(scene.plan.passes for scene, _, _ in tried)
+    rate = sum(seconds for _, _, seconds in tried) / passes if passes else 0.0
+    raw = sum(scene.raw for scene, _, _ in tried)
+    share = sum(forecast.output_bytes for _, forecast, _ in tried) / raw if raw else 0.0
+    count = max(1, min(len(each), len(wanted)))
+    total = sum(scene.plan.passes for scene in wanted)
+    largest = max((scene.plan.passes for scene in wanted), default=0)
     return ManyForecast(
-        scenes=len(plans),
-        there=found.there,
-        refused=tuple(found.refused),
-        passes=sum(plan.passes for plan in plans),
-        seconds=seconds / len(devices_of(settings.device)),
-        memory_bytes=max((forecast.memory_bytes for _, forecast in tried), default=0),
-        output_bytes=round(share * sum(map(_raw_bytes, plans))),
-        short=tuple(_short(found.wanted, share)),
+        scenes=len(wanted),
+        there=there,
+        refused=tuple(refused),
+        passes=total,
+        processes=count,
+        seconds=START + rate * max(total / count, largest) if wanted else 0.0,
+        memory_bytes=max((forecast.memory_bytes for _, forecast, _ in tried), default=0),
+        output_bytes=round(share * sum(scene.raw for scene in wanted)),
+        short=tuple(_short(wanted, share, count)),
         tried=len(tried),
     )
 
 
-def _read_headers(tasks: Sequence[SceneTask], settings: Settings, heard: Callable[[], None]) -> _Found:
-    model, device = load(settings.model, settings.scale), pick_device(settings.device)
-    found = _Found()
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read_headers(
+    tasks: Sequence[SceneTask],
+    settings: Settings,
+    model: Upscaler,
+    refused: list[Outcome],
+    heard: Callable[[], None],
+) -> tuple[list[_Wanted], int]:
+    device = pick_device(settings.device)
+    wanted, there = [], 0
     for task in tasks:
         request = request_of(task, settings, model)
         try:
             if is_done(request):
-                found.there += 1
+                there += 1
             else:
-                with open_scene(request.src, request.bands) as scene:
-                    found.wanted.append((request, prepare(scene, request, model, device)[0]))
-        except GeomoeError as error:
-            found.refused.append(Outcome(task, "failed", message=" ".join(str(error).split())))
+                wanted.append(_read_header(task, request, model, device))
+        except Exception as error:  # as of the scene that is done
+            refused.append(failed(task, error))
         heard()
-    return found
+    return wanted, there
 
 
-def _chosen(wanted: Sequence[tuple[Request, UpscalePlan]]) -> list[tuple[Request, UpscalePlan]]:
+def _read_header(task: SceneTask, request: Request, model: Upscaler, device: torch.device) -> _Wanted:
+    with open_scene(request.src, request.bands) as scene:
+        plan, targets = prepare(scene, request, model, device)
+        metas = output_metadata(scene, plan.bands, model, request.layers, {})
+    files = [
+        _File(
+            target.path,
+            raw=math.prod((meta.width, meta.height, meta.count)) * np.dtype(meta.dtype).itemsize,
+            most=sum(estimated_bytes(meta)),
+        )
+        for target, meta in zip(targets, metas, strict=True)
+    ]
+    return _Wanted(task, request, plan, tuple(files))
+
+
+def _try(wanted: list[_Wanted], refused: list[Outcome]) -> list[tuple[_Wanted, Forecast, float]]:
+    """Scenes, what was learned of each, and seconds that each will take; those that fail change lists."""
+    tried: list[tuple[_Wanted, Forecast, float]] = []
+    while wanted and not tried:
+        for scene in _chosen(wanted):
+            try:
+                began = time.monotonic()
+                with open_job(scene.request) as job:
+                    opened = time.monotonic()
+                    forecast = forecast_job(job)
+            except Exception as error:
+                wanted.remove(scene)
+                refused.append(failed(scene.task, error))
+                continue
+            tried.append((scene, forecast, opened - began + forecast.seconds - START))
+    return tried
+
+
+def _chosen(wanted: Sequence[_Wanted]) -> list[_Wanted]:
     """Scenes in the middle of equal parts of the work, by size."""
-    by_size = sorted(wanted, key=lambda scene: scene[1].passes)
-    behind = list(accumulate(plan.passes for _, plan in by_size))
-    places = [(2 * i + 1) * behind[-1] / (2 * _SCENES) for i in range(_SCENES)] if wanted else []
-    numbers = {next(i for i, sum_ in enumerate(behind) if sum_ >= place) for place in places}
+    by_size = sorted(wanted, key=lambda scene: scene.plan.passes)
+    behind = list(accumulate(scene.plan.passes for scene in by_size))
+    places = [(2 * i + 1) * behind[-1] / (2 * _SCENES) for i in range(_SCENES)]
+    numbers = {next(i for i, passed in enumerate(behind) if passed >= place) for place in places}
     return [by_size[i] for i in sorted(numbers)]
 
 
-def _try(request: Request) -> Forecast:
-    with open_job(request) as job:
-        return forecast_job(job)
+def _short(wanted: Sequence[_Wanted], share: float, at_hand: int) -> Iterator[tuple[str, int, int]]:
+    """Disks on which the files do not fit: a folder, bytes wanted and bytes free.
+
+    A scene at hand needs room for its scratch files and the largest that its outputs may become, the others
+    for what they will be; what stands there and is replaced makes room.
+    """
+    of_disk: dict[int, list[list[_File]]] = defaultdict(list)
+    for scene in wanted:
+        by_disk: dict[int, list[_File]] = defaultdict(list)
+        for file in scene.files:
+            by_disk[file.path.parent.stat().st_dev].append(file)
+        for disk, files in by_disk.items():
+            of_disk[disk].append(files)
+    for scenes in of_disk.values():
+        scenes.sort(key=lambda files: -sum(file.most for file in files))
+        most = sum(file.most for files in scenes[:at_hand] for file in files)
+        rest = [file for files in scenes[at_hand:] for file in files]
+        need = most + sum(share * file.raw - _size(file.path) for file in rest)
+        folder = scenes[0][0].path.parent
+        if need > (free := shutil.disk_usage(folder).free):
+            yield str(folder), round(need), free
 
 
-def _raw_bytes(plan: UpscalePlan) -> int:
-    """Of the output's pixels."""
-    return math.prod(plan.output_size) * len(plan.bands) * np.dtype(plan.dtype).itemsize
-
-
-def _short(wanted: Sequence[tuple[Request, UpscalePlan]], share: float) -> list[tuple[str, int, int]]:
-    """Disks on which the outputs do not fit: a folder, bytes wanted and bytes free."""
-    need: dict[int, float] = defaultdict(float)
-    folders: dict[int, Path] = {}
-    for request, plan in wanted:
-        folder = Path(os.path.realpath(request.dst)).parent
-        disk = folder.stat().st_dev
-        folders.setdefault(disk, folder)
-        need[disk] += share * _raw_bytes(plan)
-    free = {disk: shutil.disk_usage(folder).free for disk, folder in folders.items()}
-    return [(str(folders[d]), round(need[d]), free[d]) for d in need if need[d] > free[d]]
+def _size(path: Path) -> int:
+    return os.path.getsize(path) if path.exists() else 0

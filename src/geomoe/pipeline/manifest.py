@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +75,7 @@ class Outcome:
     Attributes:
         task: the line of the manifest.
         status: ``done``; ``there``: made before from this scene with these settings; ``busy``: another
-            process is at it; ``failed``.
+            process is at it; ``failed``; ``waiting``: it has not ended.
         seconds: of the last attempt.
         resumed: tiles that an earlier process had done.
         attempts: how often it was tried.
@@ -82,7 +83,7 @@ class Outcome:
     """
 
     task: SceneTask
-    status: Literal["done", "there", "busy", "failed"]
+    status: Literal["done", "there", "busy", "failed", "waiting"]
     seconds: float = 0.0
     resumed: int = 0
     attempts: int = 1
@@ -183,9 +184,11 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     Raises:
         GeomoeError: if it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    # Two machines may be at one manifest.
+    part = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
     try:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        # A name that is no text must not cost the report.
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["src", "dst", "status", "attempts", "seconds", "tiles_resumed", "message"])
             for o in outcomes:
@@ -198,29 +201,28 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
         raise GeomoeError(f"{path} cannot be written: {error.strerror}; give another --report") from error
 
 
-@dataclass
 class UnfinishedReport:
     """The report of a night that goes on: whoever looks, or whatever ends it, finds the scenes until then.
 
-    Attributes:
-        path: of the file, which `write_report` then writes anew, in the order of the manifest.
-        every: seconds from one writing to the next.
+    Args:
+        path: of the file, which `write_report` replaces at the end.
+        tasks: of the manifest. What has not ended is ``waiting``.
+        every: seconds from one writing to the next at least; it is written when a scene ends, and at once.
     """
 
-    path: Path
-    every: float = 10.0
-    _outcomes: list[Outcome] = field(default_factory=list)
-    _written: float = field(default_factory=time.monotonic)
+    def __init__(self, path: Path, tasks: Sequence[SceneTask], every: float = 10.0) -> None:
+        self._path, self._every = path, every
+        self._outcomes = {task: Outcome(task, "waiting", attempts=0) for task in tasks}
+        self.write()
 
     def add(self, outcome: Outcome) -> None:
-        """One more scene, in the order in which they end."""
-        self._outcomes.append(outcome)
-        if time.monotonic() - self._written >= self.every:
+        """One more scene has ended."""
+        self._outcomes[outcome.task] = outcome
+        if time.monotonic() - self._written >= self._every:
             self.write()
 
     def write(self) -> None:
         """Write what there is. A report that cannot be written must not end the work."""
         self._written = time.monotonic()
-        if self._outcomes:
-            with contextlib.suppress(GeomoeError):
-                write_report(self.path, self._outcomes)
+        with contextlib.suppress(GeomoeError):
+            write_report(self._path, list(self._outcomes.values()))

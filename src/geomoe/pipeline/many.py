@@ -21,7 +21,7 @@ from geomoe.pipeline.memory import available_memory
 from geomoe.pipeline.one import do_scene
 from geomoe.pipeline.reliability import Judge
 
-__all__ = ["upscale_many"]
+__all__ = ["divided", "upscale_many"]
 
 
 def upscale_many(
@@ -62,12 +62,7 @@ def upscale_many(
     settings = replace(settings, weights=model.hash, reference=reference)
     if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
         settings = replace(settings, model=os.path.abspath(settings.model))
-    devices = devices_of(settings.device)
-    count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))
-    count = max(1, min(count, len(tasks)))
-    threads = max(1, torch.get_num_threads() // count)
-    budget = (available_memory() // 2 if settings.memory is None else settings.memory) // count
-    each = [replace(settings, device=devices[i % len(devices)], memory=budget) for i in range(count)]
+    each, threads = divided(settings, len(tasks), processes)
     if scheduler is not None:
         from geomoe.pipeline.cluster import by_cluster, by_local_cluster
 
@@ -95,6 +90,22 @@ def upscale_many(
                 found[number] = outcome
                 heard(outcome)
     return [found[number] for number in range(len(tasks))]
+
+
+def divided(settings: Settings, scenes: int, processes: int | None) -> tuple[list[Settings], int]:
+    """Settings of each process, with its device and its share of the memory; and the threads of each.
+
+    Args:
+        settings: for all of them together.
+        scenes: how many there are to do.
+        processes: how many at most; as for `upscale_many`.
+    """
+    devices = devices_of(settings.device)
+    count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))
+    count = max(1, min(count, scenes))
+    threads = max(1, torch.get_num_threads() // count)
+    budget = (available_memory() // 2 if settings.memory is None else settings.memory) // count
+    return [replace(settings, device=devices[i % len(devices)], memory=budget) for i in range(count)], threads
 
 
 class _Slot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from geomoe.models import LoadedModel, load
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.request import Request
+from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.upscale import carry_out
 from geomoe.raster.lock import BusyError
 
-__all__ = ["do_scene", "is_done", "request_of"]
+__all__ = ["do_scene", "failed", "is_done", "request_of"]
 
 
 @lru_cache(maxsize=1)
@@ -30,7 +32,7 @@ def _loaded(name: str, scale: int, weights: str, reference: str) -> LoadedModel:
     return model
 
 
-def request_of(task: SceneTask, settings: Settings, model: LoadedModel) -> Request:
+def request_of(task: SceneTask, settings: Settings, model: Upscaler) -> Request:
     """A line of a manifest, with what is the same for all of them."""
     return Request(
         task.src, task.dst, bands=task.bands, scale=settings.scale, tile=settings.tile, model=model,
@@ -51,20 +53,23 @@ def is_done(request: Request) -> bool:
 def do_scene(task: SceneTask, settings: Settings) -> Outcome:
     """Super-resolve a scene unless it was done before; an error is an outcome."""
     began = time.monotonic()
-
-    def outcome(status: str, resumed: int = 0, error: Exception | None = None) -> Outcome:
-        message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split()) if error else ""
-        if error is not None and not isinstance(error, GeomoeError):
-            message = f"{type(error).__name__}: {message}"
-        return Outcome(task, status, time.monotonic() - began, resumed, message=message)  # type: ignore[arg-type]
-
     try:
         model = _loaded(settings.model, settings.scale, settings.weights, settings.reference)
         request = request_of(task, settings, model)
         if is_done(request):
-            return outcome("there")
-        return outcome("done", carry_out(request).resumed)
+            outcome = Outcome(task, "there")
+        else:
+            outcome = Outcome(task, "done", resumed=carry_out(request).resumed)
     except BusyError as error:
-        return outcome("busy", error=error)
+        outcome = replace(failed(task, error), status="busy")
     except Exception as error:  # a mistake of ours must not end the night either
-        return outcome("failed", error=error)
+        outcome = failed(task, error)
+    return replace(outcome, seconds=time.monotonic() - began)
+
+
+def failed(task: SceneTask, error: Exception) -> Outcome:
+    """A scene that could not be made, and why in one line."""
+    message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    if not isinstance(error, GeomoeError):
+        message = f"{type(error).__name__}: {message}"
+    return Outcome(task, "failed", message=message)

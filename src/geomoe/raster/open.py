@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from geomoe.raster.safe import METADATA, open_safe
+from geomoe.raster.safe import METADATA, open_safe, product_around
 from geomoe.raster.safety import local_file
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac_item import open_item
@@ -32,28 +32,19 @@ def open_scene(
         GeomoeError: if it is none of these, or cannot be used.
     """
     local = local_file(path)
+    product = None
     if local.is_dir() or local.name in METADATA or local.suffix.lower() == ".zip":
         opened = open_safe(local.parent if local.name in METADATA else local, bands)
     elif local.suffix.lower() in (".json", ".geojson"):
         opened = open_item(local, bands)
     else:
         opened = open_file(Path(path))
+        product = product_around(local)
     with opened as scene:
-        product = None if local.is_dir() else _product_around(local)
-        if product is None or scene.notes:
-            yield scene
-        else:
-            yield replace(scene, notes=(_ALONE.format(product=product),))
+        yield scene if product is None else replace(scene, notes=(_ALONE.format(product=product),))
 
 
 _ALONE = (
     "a band of a Sentinel-2 product by itself, without the invalid value and the offset that the product "
     "knows of; give {product}, and its name as one of the bands"
 )
-
-
-def _product_around(file: Path) -> Path | None:
-    """The product that a band's file lies in: ``GRANULE/*/IMG_DATA/R10m`` below it, L1C without the last."""
-    if file.suffix.lower() != ".jp2":
-        return None
-    return next((up for up in file.parents[:5] if any((up / name).is_file() for name in METADATA)), None)

@@ -106,7 +106,7 @@ def choose_bands(
         f"of {pixel:g}: {listed([part.name for part in parts if part.pixel == pixel])}" for pixel in grids
     ]
     unknown = [name for name in names if not matching(name, [part.names for part in parts])]
-    lacks = f"no band {listed(unknown)}" if unknown else f"no grid with {listed(names)}"
+    lacks = f"no band {listed(unknown)}" if any(unknown) else f"no grid with {listed(names)}"
     raise GeomoeError(f"{product} has {lacks}; choose bands of one pixel size: {'; '.join(held)}")
 
 

@@ -20,7 +20,7 @@ from geomoe.raster.scene import Scene, in_utc
 from geomoe.raster.stack import open_stack
 from geomoe.raster.text import elements, finite, read_xml
 
-__all__ = ["METADATA", "SafeProduct", "open_safe", "read_product"]
+__all__ = ["METADATA", "SafeProduct", "open_safe", "product_around", "read_product"]
 
 METADATA = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
 _MANIFEST = "manifest.safe"
@@ -51,6 +51,16 @@ class SafeProduct:
     parts: tuple[ProductBand, ...]
     acquired: str | None
     notes: tuple[str, ...]
+
+
+def product_around(file: Path) -> Path | None:
+    """The product whose band this file is; ``None`` for any other.
+
+    Bands lie in ``GRANULE/*/IMG_DATA``, of level 2A in ``R10m`` and such in there.
+    """
+    if file.suffix.lower() != ".jp2" or _IMAGE.search(file.stem) is None:
+        return None
+    return next((up for up in file.parents[:5] if any((up / name).is_file() for name in METADATA)), None)
 
 
 @contextmanager

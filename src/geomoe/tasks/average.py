@@ -23,7 +23,7 @@ class MovingAverage(EMAWeightAveraging):
     nothing moves.
 
     Args:
-        decay: share of the old average that is kept at each step, once that many are behind.
+        decay: share of the old average that is kept at each step; reached after 9 / (1 - decay) steps.
     """
 
     def __init__(self, decay: float = 0.999) -> None:

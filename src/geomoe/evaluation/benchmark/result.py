@@ -88,7 +88,7 @@ def write_scores(path: Path, results: Iterable[Result]) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["arm", "seed", "image", "psnr", "ssim"])
             for result in results:
