@@ -69,8 +69,8 @@ def run_benchmark(
     """Carry out what is not finished yet, and write the table of all that is.
 
     ``out`` gets a folder for every arm and seed, ``table.md``, ``.tex``, ``.json``, ``.html``, ``scores.csv``
-    and ``curves.png``. An interrupted run goes on at the last whole epoch, a finished one is not repeated, and
-    one whose configuration or images changed starts over.
+    and ``curves.png``. An interrupted run goes on at the last whole epoch, a finished one is not
+    repeated, and one whose configuration or images changed starts over.
 
     Args:
         benchmark: from :func:`read_benchmark`.
