@@ -199,10 +199,18 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
     from geomoe.raster.target import in_bytes
 
     tasks = pipeline.read_manifest(manifest, settings.scale)
-    bar = terminal_progress("headers")
+    bar, ahead = terminal_progress("headers"), len(tasks)
+
+    def heard() -> None:
+        nonlocal ahead
+        ahead -= 1
+        bar.advance()
+        if not ahead:
+            click.echo("trying a few tiles; this takes a minute or two", err=True)
+
     bar.start(len(tasks))
     try:
-        told = pipeline.forecast_many(tasks, settings, processes=processes, heard=bar.advance)
+        told = pipeline.forecast_many(tasks, settings, processes=processes, heard=heard)
     finally:
         bar.close()
     for outcome in told.refused:
