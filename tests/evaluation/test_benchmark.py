@@ -213,7 +213,12 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(data, tmp_path):
     recipe = {**FILE["recipe"], "trainer": {**FILE["recipe"]["trainer"], "max_steps": 3000}}
     config = written(tmp_path, recipe=recipe, seeds=[0])
     out, run = tmp_path / "out", tmp_path / "out" / "dense" / "seed0"
-    command = [sys.executable, "-m", "geomoe.cli.main", "benchmark", config, "--data", data, "--out", out,
+    # A job in the background is born deaf to Ctrl-C, and so would its children be.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from geomoe.cli.main import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "benchmark", config, "--data", data, "--out", out,
                "--only", "dense"]  # fmt: skip
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
