@@ -250,7 +250,7 @@ def test_description_says_what_was_understood(src: Path) -> None:
     write_scene(src, data, nodata=0)
     facts = describe_scene(src, model=nearest())
     assert list(facts) == [
-        "scene", "size", "crs", "pixel", "bands", "assumed", "validity", "radiometry", "upscale",
+        "scene", "size", "crs", "pixel", "bands", "order", "validity", "radiometry", "upscale",
     ]  # fmt: skip
     assert "nodata 0" in facts["validity"]
     assert "75.0%" in facts["validity"]

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster import assumed_order, decide_radiometry, open_scene, sample_scene, select_bands
+from geomoe.raster import band_order, decide_radiometry, open_scene, sample_scene, select_bands
 from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES
 from tests.scenes import UTM, pixels, write_scene
 
@@ -80,7 +80,7 @@ def test_bands_by_name_and_number(path: Path) -> None:
         assert select_bands(scene, "b02, B04", 3) == (3, 1)
         assert select_bands(scene, [2, "1"], 3) == (2, 1)
         assert select_bands(scene, "4", 3) == (4,)
-        assert assumed_order(scene, (1, 2)) is None
+        assert band_order(scene, (1, 2)) is None
         for bad in ("B8", "0", "5", [-1], "B04,1", ""):
             with pytest.raises(GeomoeError, match="band"):
                 select_bands(scene, bad, 3)
@@ -88,7 +88,30 @@ def test_bands_by_name_and_number(path: Path) -> None:
 
 def test_nameless_bands_are_assumed_red_green_blue_nir(path: Path) -> None:
     with open_scene(write_scene(path, pixels(4, 4, 4, "uint16"))) as scene:
-        assert "red, green, blue, nir" in str(assumed_order(scene, (1, 2)))
+        assert "red, green, blue, nir" in str(band_order(scene, (1, 2)))
+
+
+def test_colours_that_a_file_says_are_names(path: Path) -> None:
+    with open_scene(write_scene(path, pixels(4, 4, 4, "uint8"), photometric="RGB", alpha="YES")) as scene:
+        assert select_bands(scene, "Blue,green,red", 3) == (3, 2, 1)
+        assert band_order(scene, (1, 2, 3)) is None
+        with pytest.raises(GeomoeError, match=r"no band 'nir'; it has 1 \(red\), 2 \(green\), 3 \(blue\)"):
+            select_bands(scene, "nir", 3)
+
+
+def test_another_order_of_colours_is_told(path: Path) -> None:
+    names = ["Blue", "Green", "Red", "NIR"]
+    with open_scene(write_scene(path, pixels(4, 4, 4, "uint16"), names=names)) as scene:
+        assert "--bands 3,2,1,4" in str(band_order(scene, (1, 2, 3, 4)))
+        assert band_order(scene, (3, 2, 1, 4)) is None
+        assert band_order(scene, (1, 2)) is None
+        assert band_order(scene, (4,)) is None
+    write_scene(path, pixels(4, 4, 4, "uint16"))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.nir, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    with open_scene(path) as scene:
+        assert select_bands(scene, "nir,red", 3) == (1, 2)
+        assert "--bands 2,3,4,1" in str(band_order(scene, (1, 2, 3, 4)))
 
 
 def test_alpha_cannot_be_selected(path: Path) -> None:

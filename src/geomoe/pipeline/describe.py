@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from geomoe.pipeline.plan import UpscalePlan, job_needs
 from geomoe.pipeline.runner import Upscaler, check_scale, pick_device
-from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.bands import band_names, band_order, select_bands
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import sample_scene
@@ -54,8 +54,8 @@ def describe_scene(
             facts["acquired"] = scene.acquired
         if scene.notes:
             facts["decided"] = "; ".join(scene.notes)
-        if assumed := assumed_order(scene, chosen):
-            facts["assumed"] = assumed
+        if order := band_order(scene, chosen):
+            facts["order"] = order
         empty = [n for n, v in zip(band_names(scene, chosen), sample.values, strict=True) if not v.size]
         share = f"{sample.valid_share:.1%} of pixels valid"
         facts["validity"] = f"{_VALIDITY[scene.validity]}{_nodata(scene)}; {share}"

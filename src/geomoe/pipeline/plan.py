@@ -16,7 +16,7 @@ from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
 from geomoe.pipeline.tiles import Tiles, tile_side
-from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.bands import band_names, band_order, select_bands
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
@@ -167,8 +167,8 @@ def job_needs(
 
 
 def _notes(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
-    assumed = assumed_order(scene, bands)
-    notes = [*scene.notes, *([assumed] if assumed else [])]
+    order = band_order(scene, bands)
+    notes = [*scene.notes, *([order] if order else [])]
     if scene.transform is None and not scene.gcps and scene.rpcs is None:
         notes.append("the scene has no georeference, and neither will the output")
     if scene.alpha is not None:

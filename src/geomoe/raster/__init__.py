@@ -5,7 +5,7 @@ Nothing here knows about models; rasterio, numpy, scipy and jsonschema are all i
 
 from __future__ import annotations
 
-from geomoe.raster.bands import assumed_order, band_names, select_bands
+from geomoe.raster.bands import band_names, band_order, select_bands
 from geomoe.raster.cog import write_cog
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
@@ -23,8 +23,8 @@ __all__ = [
     "SceneSample",
     "Scratch",
     "Target",
-    "assumed_order",
     "band_names",
+    "band_order",
     "carried_over",
     "commit",
     "decide_radiometry",

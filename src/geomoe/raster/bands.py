@@ -8,7 +8,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.product import matching
 from geomoe.raster.scene import Scene
 
-__all__ = ["assumed_order", "band_names", "first_bands", "select_bands"]
+__all__ = ["band_names", "band_order", "first_bands", "select_bands"]
 
 _USUAL_ORDER = ("red", "green", "blue", "nir")
 
@@ -18,12 +18,32 @@ def band_names(scene: Scene, bands: Sequence[int]) -> tuple[str, ...]:
     return tuple(scene.descriptions[b - 1] or f"band {b}" for b in bands)
 
 
-def assumed_order(scene: Scene, bands: Sequence[int]) -> str | None:
-    """What is taken for granted about bands that carry no name, in words; ``None`` if nothing is."""
-    if any(scene.descriptions[b - 1] for b in bands) or len(scene.data_bands) < 3:
+def band_order(scene: Scene, bands: Sequence[int]) -> str | None:
+    """What is taken for granted about the order of bands, or amiss with it, in words; ``None`` if nothing is.
+
+    Models begin with red, green, blue, as the images did that they learned from.
+    """
+    colours = [_colour(scene, band) for band in bands]
+    if not any(colours) and not any(scene.descriptions[b - 1] for b in bands):
+        if len(scene.data_bands) < 3:
+            return None
+        usual = ", ".join(_USUAL_ORDER[: len(scene.data_bands)])
+        return f"bands have no names; taken to be {usual} in this order"
+    first = list(_USUAL_ORDER[:3])
+    if sorted(c for c in colours if c) != sorted(first) or colours[:3] == first:
         return None
-    usual = ", ".join(_USUAL_ORDER[: len(scene.data_bands)])
-    return f"bands have no names; taken to be {usual} in this order"
+    better = [bands[colours.index(colour)] for colour in first]
+    better += [band for band in bands if band not in better]
+    return (
+        f"bands are {', '.join(band_names(scene, bands))}, and models learned from red, green, blue: "
+        f"--bands {','.join(map(str, better))} may do better"
+    )
+
+
+def _colour(scene: Scene, band: int) -> str | None:
+    """Red, green or blue, where a band is named so or said to be."""
+    names = [(scene.descriptions[band - 1] or "").strip().casefold(), *scene.aliases[band - 1]]
+    return next((colour for colour in _USUAL_ORDER[:3] if colour in names), None)
 
 
 def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_bands: int) -> tuple[int, ...]:
@@ -31,8 +51,9 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
 
     Args:
         scene: an open scene.
-        spec: names (any case) or 1-based numbers, as a list or as text with commas; ``None`` takes every
-            band that holds data. Where a band is named ``"8"``, the text ``"8"`` means that one.
+        spec: names (any case; where a band has another, the colour that the file says it is) or 1-based
+            numbers, as a list or as text with commas; ``None`` takes every band that holds data. Where a
+            band is named ``"8"``, the text ``"8"`` means that one.
         model_bands: bands that the model takes at once, for the message when there are none.
 
     Raises:
@@ -82,6 +103,6 @@ def _find(scene: Scene, item: str | int) -> int:
 
 def _available(scene: Scene) -> str:
     bands = scene.data_bands
-    names = [(b, scene.descriptions[b - 1]) for b in bands[:24]]
+    names = [(b, scene.descriptions[b - 1] or next(iter(scene.aliases[b - 1]), "")) for b in bands[:24]]
     listed = ", ".join(f"{band} ({name})" if name else str(band) for band, name in names)
     return f"it has {listed}{', ...' if len(bands) > 24 else ''}"

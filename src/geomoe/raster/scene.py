@@ -43,6 +43,12 @@ _REASONS = {
 }
 
 
+_SPECTRAL = {
+    ColorInterp.coastal, ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.rededge,
+    ColorInterp.nir, ColorInterp.swir, ColorInterp.pan,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Scene:
     """What is known of an open scene. Bands are counted from 1; per-band tuples cover all ``count`` bands.
@@ -99,8 +105,8 @@ class Scene:
 
     @property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
-        """Other names of each band, beside its description."""
-        return ((),) * self.count
+        """Other names of each band, beside its description: here the colour that the file says it is."""
+        return tuple((c.name,) if c in _SPECTRAL else () for c in self.colorinterp)
 
     @property
     def data_bands(self) -> tuple[int, ...]:
