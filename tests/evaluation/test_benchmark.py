@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from geomoe import GeomoeError, create_model, list_models
 from geomoe.cli.main import main
 from geomoe.evaluation.benchmark import cost as cost_module
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
+from geomoe.evaluation.benchmark import run as run_module
 from geomoe.evaluation.benchmark import runs as runs_module
 from geomoe.evaluation.benchmark.config import Paper
 from geomoe.evaluation.benchmark.cost import Cost, active_parameters
@@ -31,6 +33,7 @@ from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.benchmark.run import describe_benchmark
 from geomoe.evaluation.benchmark.table import make_table
 from geomoe.models import load
+from geomoe.raster.lock import BusyError, locked
 from geomoe.tasks.fit import fit
 from tests.models.test_models import tiny
 
@@ -530,6 +533,49 @@ def test_an_end_is_an_end_where_nothing_can_be_written(data, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(read_benchmark(written(tmp_path)), data, tmp_path / "out", train=interrupted)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_another_process_is_at_is_left_to_it(data, tmp_path):
+    """The one that comes second does the rest and writes a table; it has no place for the other's run."""
+    benchmark, out, said = read_benchmark(written(tmp_path, seeds=[0])), tmp_path / "out", []
+    (out / "routed").mkdir(parents=True)
+    with locked(out / "routed" / ".seed0", "busy"):
+        table = run_benchmark(benchmark, data, out, say=said.append, train=here, device="cpu")
+    assert [row.arm for row in table.rows] == ["dense"]
+    assert said[0] == "run 1 of 2: routed, seed 0, is left to the process that is at it"
+    assert not (out / "routed" / "seed0").exists()
+    assert list((out / "routed").iterdir()) == []
+    with locked(out / "dense" / ".seed0", "busy"), locked(out / "routed" / ".seed0", "busy"):
+        # What is finished stands in the table whoever else is there.
+        table = run_benchmark(benchmark, data, out, say=said.append, train=here, device="cpu")
+    assert [row.arm for row in table.rows] == ["dense"]
+
+
+def test_a_benchmark_that_others_are_at_has_no_table_yet(data, tmp_path):
+    out = tmp_path / "out"
+    (out / "dense").mkdir(parents=True)
+    with locked(out / "dense" / ".seed0", "busy"), pytest.raises(BusyError, match="writes the table"):
+        run_benchmark(read_benchmark(written(tmp_path, seeds=[0])), data, out, only=["dense"], device="cpu")
+    assert not (out / "table.md").exists()
+
+
+def test_a_table_waits_for_its_turn(finished, data, tmp_path, monkeypatch):
+    folder, _, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    said, written_by = [], threading.Event()
+    monkeypatch.setattr(run_module, "_write", lambda *_: written_by.set())
+    other = threading.Thread(
+        target=run_benchmark, args=(read_benchmark(written(tmp_path)), data, tmp_path / "out"),
+        kwargs={"device": "cpu", "say": said.append},
+    )  # fmt: skip
+    with locked(tmp_path / "out" / ".table", "busy"):
+        other.start()
+        while len(said) < 4:  # runs, all of them finished
+            time.sleep(0.01)
+        assert not written_by.wait(0.5)
+    other.join(60)
+    assert written_by.is_set()
 
 
 def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):

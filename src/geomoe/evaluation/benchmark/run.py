@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 
@@ -24,6 +26,7 @@ from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.models.registry import build
 from geomoe.pipeline.runner import pick_device
+from geomoe.raster.lock import BusyError, locked
 
 __all__ = ["describe_benchmark", "run_benchmark"]
 
@@ -70,7 +73,8 @@ def run_benchmark(
 
     ``out`` gets a folder for every arm and seed, ``table.md``, ``.tex``, ``.json``, ``.html``, ``scores.csv``
     and ``curves.png``. An interrupted run goes on at the last whole epoch, a finished one is not
-    repeated, and one whose configuration or images changed starts over.
+    repeated, and one whose configuration or images changed starts over. One that another process is at is
+    left to it, so that several processes share a benchmark; the last to end writes the table of all.
 
     Args:
         benchmark: from :func:`read_benchmark`.
@@ -86,6 +90,7 @@ def run_benchmark(
     Raises:
         GeomoeError: a model, option or image that is not there, or runs that failed; the table of the others
             is written first.
+        BusyError: other processes are at all of it, and nothing is finished yet.
     """
     whole, chosen = benchmark.choose(seeds, None), benchmark.choose(seeds, only)
     place = pick_device(device)
@@ -98,27 +103,47 @@ def run_benchmark(
     failed = []
     for i, run in enumerate(planned, 1):
         here = f"run {i} of {len(planned)}: {run.name}"
-        if run.result is not None:
-            say(f"{here}, is finished")
-            continue
-        say(f"{here}, {_stands(run)}{_left(planned[i - 1 :], planned)}")
         try:
-            result = run.carry_out(train or runs.train, device, say)
+            with run.alone():
+                if run.result is not None:
+                    say(f"{here}, is finished")
+                    continue
+                say(f"{here}, {_stands(run)}{_left(planned[i - 1 :], planned)}")
+                result = run.carry_out(train or runs.train, device, say)
+        except BusyError:
+            say(f"{here}, is left to the process that is at it")
+            continue
         except GeomoeError as error:
             failed.append(run.name)
             say(f"{run.name} failed: {error}")
             continue
         psnr, ssim = fmean(result.psnr.values()), fmean(result.ssim.values())
         say(f"{run.name}: PSNR {psnr:.3f} dB, SSIM {ssim:.4f} on {result.scored}")
-    finished = _finished(whole, images, out)
-    if finished:
-        say("measuring the cost of a tile, all arms in turns")
-        table = _write(whole, finished, images, out, place, say)
+    with _in_turn(out):
+        finished = _finished(whole, images, out)
+        if finished:
+            say("measuring the cost of a tile, all arms in turns")
+            table = _write(whole, finished, images, out, place, say)
     if failed:
         raise GeomoeError(
             f"{len(failed)} of {len(planned)} runs failed: {'; '.join(failed)}; run again to go on"
         )
+    if not finished:
+        raise BusyError(f"other processes are at all runs in {out}; the last of them to end writes the table")
     return table
+
+
+@contextmanager
+def _in_turn(out: Path) -> Iterator[None]:
+    """One process at a time counts what is finished and writes it: no table is replaced by an older one."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(out / ".table", "another process writes the table"))
+                break
+            except BusyError:
+                time.sleep(0.5)
+        yield
 
 
 def _stands(run: Run) -> str:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +29,7 @@ from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.hardware import hardware
 from geomoe.models.weights import load, read_card
 from geomoe.pipeline.runner import pick_device
+from geomoe.raster.lock import locked
 
 __all__ = ["Images", "Run", "locate_images", "plan_runs", "scored_images", "train"]
 
@@ -135,6 +137,17 @@ class Run:
         if self.changed or not checkpoint.exists() or not last.exists():
             return 0
         return int(read_card(last).recipe["steps"])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from this run.
+
+        Raises:
+            BusyError: one is at it.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder.with_name(f".{self.folder.name}"), f"another process is at {self.name}"):
+            yield
 
     def carry_out(
         self, train: Callable[[Path, Path | None], None], device: str, say: Callable[[str], None]
