@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -560,22 +561,59 @@ def test_a_benchmark_that_others_are_at_has_no_table_yet(data, tmp_path):
     assert not (out / "table.md").exists()
 
 
-def test_a_table_waits_for_its_turn(finished, data, tmp_path, monkeypatch):
+def test_a_table_waits_for_its_turn_and_has_what_was_finished_meanwhile(
+    finished, data, tmp_path, monkeypatch
+):
     folder, _, _ = finished
     shutil.copytree(folder / "out", tmp_path / "out")
-    said, written_by = [], threading.Event()
-    monkeypatch.setattr(run_module, "_write", lambda *_: written_by.set())
-    other = threading.Thread(
+    others = tmp_path / "out" / "routed" / "seed1" / "result.json"
+    others.rename(tmp_path / "result.json")
+    said, counted = [], []
+    monkeypatch.setattr(run_module, "_write", lambda _, done, *__: counted.append(len(done["routed"])))
+    process = threading.Thread(
         target=run_benchmark, args=(read_benchmark(written(tmp_path)), data, tmp_path / "out"),
         kwargs={"device": "cpu", "say": said.append},
     )  # fmt: skip
-    with locked(tmp_path / "out" / ".table", "busy"):
-        other.start()
-        while len(said) < 4:  # runs, all of them finished
+    with locked(others.parent.with_name(".seed1"), "busy"), locked(tmp_path / "out" / ".table", "busy"):
+        process.start()
+        deadline = time.monotonic() + 60
+        while "another process writes the table; waiting for it" not in said:
+            assert process.is_alive()
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert not written_by.wait(0.5)
-    other.join(60)
-    assert written_by.is_set()
+        (tmp_path / "result.json").rename(others)
+        process.join(1)
+        assert counted == []
+    process.join(60)
+    assert counted == [2]
+
+
+def test_a_training_that_outlives_its_benchmark_keeps_its_run(tmp_path):
+    lock = tmp_path / ".seed0"
+    code = (
+        "import os, subprocess, sys; from pathlib import Path; from geomoe.raster.lock import locked\n"
+        "with locked(Path(sys.argv[1]), 'busy', inherited=True):\n"
+        "    subprocess.Popen([sys.executable, '-c', 'input()'], close_fds=False)\n"
+        "    os._exit(9)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE) as killed:
+        assert killed.wait(60) == 9
+        with pytest.raises(BusyError), locked(lock, "busy"):
+            pass
+        killed.communicate(b"\n")
+    deadline = time.monotonic() + 60
+    while True:
+        with suppress(BusyError), locked(lock, "busy"):
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_arm_whose_folder_cannot_be_made_is_named(data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "dense").write_text("mine")
+    with pytest.raises(GeomoeError, match="dense cannot be made"):
+        run_benchmark(read_benchmark(written(tmp_path)), data, tmp_path / "out", only=["dense"], device="cpu")
 
 
 def test_dry_run_tells_and_writes_nothing(data, tmp_path, capsys):

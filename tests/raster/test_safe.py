@@ -19,7 +19,7 @@ from geomoe.errors import GeomoeError
 from geomoe.pipeline import describe_scene, plan_upscale, upscale
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.request import Request
-from geomoe.raster import open_scene, safe_files, select_bands
+from geomoe.raster import band_order, open_scene, safe_files, select_bands
 from geomoe.raster.safe import read_product
 from tests.pipeline.fakes import nearest
 from tests.products import L1C, SIDE, band_pixels, images, metadata, write_safe, zipped
@@ -89,6 +89,17 @@ def test_names_choose_the_finest_grid_that_has_them(
         else:
             with pytest.raises(GeomoeError, match="twice"):
                 select_bands(scene, bands, 3)
+
+
+@pytest.mark.parametrize("bands", ["blue,green,red", "B02,B03,B04,B05"])
+def test_the_advice_about_an_order_can_be_followed(made: Path, bands: str) -> None:
+    """Also of bands chosen by name, whose numbers are not those of the whole product."""
+    with open_scene(made, bands) as scene:
+        grid, told = scene.transform, str(band_order(scene, select_bands(scene, bands, 3)))
+    better = told.split("--bands ")[1].split()[0]
+    with open_scene(made, better) as scene:
+        assert band_order(scene, select_bands(scene, better, 3)) is None
+        assert scene.transform == grid
 
 
 def test_names_that_share_no_grid_are_told_what_each_has(made: Path) -> None:

@@ -102,7 +102,7 @@ def test_colours_that_a_file_says_are_names(path: Path) -> None:
 def test_another_order_of_colours_is_told(path: Path) -> None:
     names = ["Blue", "Green", "Red", "NIR"]
     with open_scene(write_scene(path, pixels(4, 4, 4, "uint16"), names=names)) as scene:
-        assert "--bands 3,2,1,4" in str(band_order(scene, (1, 2, 3, 4)))
+        assert "--bands Red,Green,Blue,NIR" in str(band_order(scene, (1, 2, 3, 4)))
         assert band_order(scene, (3, 2, 1, 4)) is None
         assert band_order(scene, (1, 2)) is None
         assert band_order(scene, (4,)) is None
@@ -111,7 +111,21 @@ def test_another_order_of_colours_is_told(path: Path) -> None:
         file.colorinterp = [ColorInterp.nir, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
     with open_scene(path) as scene:
         assert select_bands(scene, "nir,red", 3) == (1, 2)
-        assert "--bands 2,3,4,1" in str(band_order(scene, (1, 2, 3, 4)))
+        assert "--bands red,green,blue,nir" in str(band_order(scene, (1, 2, 3, 4)))
+        assert band_order(scene, (1,)) is None
+
+
+def test_a_description_counts_for_more_than_a_colour(path: Path) -> None:
+    """Three bytes a pixel are red, green, blue to most writers, whatever they are."""
+    data = pixels(3, 4, 4, "uint8")
+    with open_scene(write_scene(path, data, names=["blue", "green", "red"], photometric="RGB")) as scene:
+        assert select_bands(scene, "red", 3) == (3,)
+        assert "--bands red,green,blue" in str(band_order(scene, (1, 2, 3)))
+    with (
+        open_scene(write_scene(path, data, names=["B02", "B03", "B04"], photometric="RGB")) as scene,
+        pytest.raises(GeomoeError, match="no band 'red'"),
+    ):
+        select_bands(scene, "red", 3)
 
 
 def test_alpha_cannot_be_selected(path: Path) -> None:

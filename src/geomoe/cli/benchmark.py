@@ -36,6 +36,7 @@ def benchmark(
     Goes on where it stopped: finished runs are not repeated.
     """
     from geomoe.evaluation.benchmark import read_benchmark
+    from geomoe.evaluation.benchmark.render import markdown
     from geomoe.evaluation.benchmark.run import describe_benchmark, run_benchmark
 
     read = read_benchmark(config)
@@ -47,7 +48,7 @@ def benchmark(
     if dry_run:
         click.echo("\n".join(describe_benchmark(read, root, out, seeds=numbers, only=names)))
         return
-    run_benchmark(
+    table = run_benchmark(
         read,
         root,
         out,
@@ -56,7 +57,7 @@ def benchmark(
         device=device,
         say=lambda line: click.echo(line, err=True),
     )
-    click.echo((out / "table.md").read_text())
+    click.echo(markdown(table))
 
 
 def _numbers(seeds: str) -> list[int]:

@@ -48,7 +48,7 @@ def describe_scene(
             "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
             "crs": _crs(scene),
             "pixel": _pixel(scene),
-            "bands": ", ".join(f"{b} {n}" for b, n in zip(chosen, band_names(scene, chosen), strict=True)),
+            "bands": ", ".join(_named(scene, band) for band in chosen),
         }
         if scene.acquired:
             facts["acquired"] = scene.acquired
@@ -69,6 +69,11 @@ def describe_scene(
                 job_needs(scene, chosen, model, (), tile, pick_device("auto"), None), model
             )
     return facts
+
+
+def _named(scene: Scene, band: int) -> str:
+    others = ", ".join(scene.aliases[band - 1])
+    return f"{band} {band_names(scene, [band])[0]}{f' ({others})' if others else ''}"
 
 
 _VALIDITY = {

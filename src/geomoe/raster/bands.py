@@ -23,27 +23,26 @@ def band_order(scene: Scene, bands: Sequence[int]) -> str | None:
 
     Models begin with red, green, blue, as the images did that they learned from.
     """
-    colours = [_colour(scene, band) for band in bands]
-    if not any(colours) and not any(scene.descriptions[b - 1] for b in bands):
+    called = [_called(scene, band) for band in bands]
+    if not any(called):
         if len(scene.data_bands) < 3:
             return None
         usual = ", ".join(_USUAL_ORDER[: len(scene.data_bands)])
         return f"bands have no names; taken to be {usual} in this order"
-    first = list(_USUAL_ORDER[:3])
-    if sorted(c for c in colours if c) != sorted(first) or colours[:3] == first:
+    rgb = _USUAL_ORDER[:3]
+    colours = [next((c for c in rgb if c in map(str.casefold, names)), "") for names in called]
+    if sorted(filter(None, colours)) != sorted(rgb) or tuple(colours[:3]) == rgb:
         return None
-    better = [bands[colours.index(colour)] for colour in first]
-    better += [band for band in bands if band not in better]
-    return (
-        f"bands are {', '.join(band_names(scene, bands))}, and models learned from red, green, blue: "
-        f"--bands {','.join(map(str, better))} may do better"
-    )
+    first = [colours.index(colour) for colour in rgb]
+    better = [*first, *(i for i in range(len(bands)) if i not in first)]
+    # By names: the numbers of a product opened by names are others than those of the whole.
+    advice = ",".join(called[i][0] if called[i] else str(bands[i]) for i in better)
+    return f"red, green and blue come in another order than models learn from; --bands {advice} may do better"
 
 
-def _colour(scene: Scene, band: int) -> str | None:
-    """Red, green or blue, where a band is named so or said to be."""
-    names = [(scene.descriptions[band - 1] or "").strip().casefold(), *scene.aliases[band - 1]]
-    return next((colour for colour in _USUAL_ORDER[:3] if colour in names), None)
+def _called(scene: Scene, band: int) -> list[str]:
+    """Names of a band, its description first; empty if it has none."""
+    return [name for name in ((scene.descriptions[band - 1] or "").strip(), *scene.aliases[band - 1]) if name]
 
 
 def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_bands: int) -> tuple[int, ...]:
@@ -51,9 +50,9 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
 
     Args:
         scene: an open scene.
-        spec: names (any case; where a band has another, the colour that the file says it is) or 1-based
-            numbers, as a list or as text with commas; ``None`` takes every band that holds data. Where a
-            band is named ``"8"``, the text ``"8"`` means that one.
+        spec: names (any case; of a band without one, the colour that the file says it is) or 1-based numbers,
+            as a list or as text with commas; ``None`` takes every band that holds data. Where a band is
+            named ``"8"``, the text ``"8"`` means that one.
         model_bands: bands that the model takes at once, for the message when there are none.
 
     Raises:

@@ -18,7 +18,7 @@ class BusyError(GeomoeError):
 
 
 @contextmanager
-def locked(folder: Path, busy: str) -> Iterator[None]:
+def locked(folder: Path, busy: str, *, inherited: bool = False) -> Iterator[None]:
     """Hold a folder, made if it is not there; the end of the process, however it ends, lets go of it.
 
     On Windows nothing is locked.
@@ -26,6 +26,7 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     Args:
         folder: whose parent exists.
         busy: what to say where another process holds it.
+        inherited: whether children that are started with ``close_fds=False`` hold it too.
 
     Raises:
         BusyError: with ``busy``.
@@ -33,6 +34,7 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     """
     handle = _take(folder, busy)
     lock = folder / "lock"
+    os.set_inheritable(handle, inherited)
     try:
         yield
     finally:

@@ -43,10 +43,8 @@ _REASONS = {
 }
 
 
-_SPECTRAL = {
-    ColorInterp.coastal, ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.rededge,
-    ColorInterp.nir, ColorInterp.swir, ColorInterp.pan,
-}  # fmt: skip
+# By their names: GDAL knew fewer of them once.
+_COLOURS = {"coastal", "blue", "green", "red", "rededge", "nir", "swir", "pan"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,12 @@ class Scene:
 
     @property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
-        """Other names of each band, beside its description: here the colour that the file says it is."""
-        return tuple((c.name,) if c in _SPECTRAL else () for c in self.colorinterp)
+        """Other names of each band: here the colour that the file says of one that it does not describe.
+
+        A description counts for more, as writers of three bytes a pixel say red, green, blue of anything.
+        """
+        said = zip(self.descriptions, self.colorinterp, strict=True)
+        return tuple((colour.name,) if not name and colour.name in _COLOURS else () for name, colour in said)
 
     @property
     def data_bands(self) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 
@@ -109,17 +110,18 @@ def run_benchmark(
                     say(f"{here}, is finished")
                     continue
                 say(f"{here}, {_stands(run)}{_left(planned[i - 1 :], planned)}")
-                result = run.carry_out(train or runs.train, device, say)
+                try:
+                    result = run.carry_out(train or runs.train, device, say)
+                except GeomoeError as error:
+                    failed.append(run.name)
+                    say(f"{run.name} failed: {error}")
+                    continue
         except BusyError:
             say(f"{here}, is left to the process that is at it")
             continue
-        except GeomoeError as error:
-            failed.append(run.name)
-            say(f"{run.name} failed: {error}")
-            continue
         psnr, ssim = fmean(result.psnr.values()), fmean(result.ssim.values())
         say(f"{run.name}: PSNR {psnr:.3f} dB, SSIM {ssim:.4f} on {result.scored}")
-    with _in_turn(out):
+    with _in_turn(out, say):
         finished = _finished(whole, images, out)
         if finished:
             say("measuring the cost of a tile, all arms in turns")
@@ -129,19 +131,23 @@ def run_benchmark(
             f"{len(failed)} of {len(planned)} runs failed: {'; '.join(failed)}; run again to go on"
         )
     if not finished:
-        raise BusyError(f"other processes are at all runs in {out}; the last of them to end writes the table")
+        raise BusyError(
+            f"other processes are at all {len(planned)} runs in {out}; the last to end writes the table"
+        )
     return table
 
 
 @contextmanager
-def _in_turn(out: Path) -> Iterator[None]:
+def _in_turn(out: Path, say: Callable[[str], None]) -> Iterator[None]:
     """One process at a time counts what is finished and writes it: no table is replaced by an older one."""
     with ExitStack() as held:
-        while True:
+        for attempt in count():
             try:
                 held.enter_context(locked(out / ".table", "another process writes the table"))
                 break
-            except BusyError:
+            except BusyError as busy:
+                if attempt == 0:
+                    say(f"{busy}; waiting for it")
                 time.sleep(0.5)
         yield
 
@@ -165,7 +171,10 @@ def _left(ahead: list[Run], planned: list[Run]) -> str:
     for run in ahead:
         if run.result is None:
             mine = [result.seconds / result.steps for name, result in done if name == run.arm.name]
-            seconds += (run.steps - run.trained) * (fmean(mine) if mine else usual)
+            steps = run.steps
+            with suppress(GeomoeError, OSError):  # another process may be at it, and move files
+                steps -= run.trained
+            seconds += steps * (fmean(mine) if mine else usual)
     return f"; about {_duration(seconds)} left"
 
 

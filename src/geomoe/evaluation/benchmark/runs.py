@@ -140,13 +140,19 @@ class Run:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from this run.
+        """Keep other processes from this run, also while a training goes on whose benchmark was killed.
 
         Raises:
             BusyError: one is at it.
+            GeomoeError: its folder cannot be made.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder.with_name(f".{self.folder.name}"), f"another process is at {self.name}"):
+        parent = self.folder.parent
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GeomoeError(f"{parent} cannot be made: {error.strerror}; remove what is there") from error
+        lock = parent / f".{self.folder.name}"
+        with locked(lock, f"another process is at {self.name}", inherited=True):
             yield
 
     def carry_out(
@@ -283,7 +289,8 @@ def train(config: Path, checkpoint: Path | None) -> None:
     # Lightning warns of a folder that holds something, which here it does on purpose.
     command = [sys.executable, "-W", "ignore", "-m", "geomoe.cli.main", "fit", "--config", str(config)]
     command += [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
-    with subprocess.Popen(command) as process:
+    # The lock of the run is passed on: it holds for as long as either process is there.
+    with subprocess.Popen(command, close_fds=False) as process:
         try:
             status = process.wait()
         except BaseException:
