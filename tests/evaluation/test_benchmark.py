@@ -423,8 +423,14 @@ def test_one_seed_is_said_to_be_one(tmp_path):
     benchmark = read_benchmark(written(tmp_path, seeds=[0]))
     one = make_table(benchmark, {"routed": [result("routed", 0, [28.0, 30.0])]},
                      {"routed": Cost(1, 1, 1.0, 1.0, 1.0)}, "a machine")  # fmt: skip
-    assert any("of one seed nothing is known about others" in note for note in one.notes)
+    alone = "Intervals: 95 %, over images alone. Of one seed nothing is known about others."
+    assert alone in one.notes
     assert not any("Wilcoxon" in note for note in one.notes)
+    two = {"routed": [result("routed", seed, [28.0, 30.0]) for seed in (0, 1)]}
+    costs = dict.fromkeys(("routed", "dense"), Cost(1, 1, 1.0, 1.0, 1.0))
+    assert "Intervals: 95 %, over images and seeds." in make_table(benchmark, two, costs, "a machine").notes
+    mixed = make_table(benchmark, two | {"dense": [result("dense", 0, [28.0, 30.0])]}, costs, "a machine")
+    assert alone.replace("images", "images and seeds; of an arm with one seed, over images") in mixed.notes
 
 
 def test_a_curve_is_the_mean_over_seeds():

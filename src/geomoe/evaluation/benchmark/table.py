@@ -150,11 +150,13 @@ def _all(values: Any) -> str:
 def _notes(
     benchmark: Benchmark, arms: Sequence[Arm], rows: Sequence[Row], every: Sequence[Result], tests: int
 ) -> list[str]:
-    several = any(len(row.seeds) > 1 for row in rows)
+    several, lone = any(len(row.seeds) > 1 for row in rows), any(len(row.seeds) == 1 for row in rows)
+    over = " and seeds" if several else ""
+    alone = f"{'; of an arm with one seed, over images' if several else ''} alone"
     notes = [
         f"Bicubic upsampling: PSNR {every[0].bicubic_psnr:.3f} dB, SSIM {every[0].bicubic_ssim:.4f}.",
-        "Intervals: 95 %, over images"
-        + (" and seeds." if several else " alone: of one seed nothing is known about others."),
+        f"Intervals: 95 %, over images{over}{alone if lone else ''}."
+        + (" Of one seed nothing is known about others." if lone else ""),
         "One tile: 64 x 64 input pixels of the first test image, trained weights, all arms in turns, median.",
     ]
     if tests:
