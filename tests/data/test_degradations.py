@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from geomoe import GeomoeError
-from geomoe.data.blind import DegradationMixture
+from geomoe.data.blind import AnyOf, DegradationMixture
 from geomoe.data.degradation import DEGRADATIONS, get_degradation
 from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
@@ -103,7 +103,7 @@ def test_each_degradation_of_a_seed_is_always_the_same():
         once, again, other = (degradation.drawn(seed)(x, 4) for seed in (7, 7, 8))
         assert once.shape == (1, 3, 8, 8)
         assert torch.equal(once, again)
-        assert torch.equal(once, other) == (not any(word in name for word in ("noise", "blind")))
+        assert torch.equal(once, other) == (not any(word in name for word in ("noise", "blind", "sensors")))
 
 
 def test_stages_come_in_their_order():
@@ -161,3 +161,18 @@ def test_floats_are_neither_rounded_nor_compressed():
     for name in ("mtf_noise_jpeg", "blind"):
         with pytest.raises(GeomoeError, match="choose mtf_noise or blind_float"):
             degrade(image, 4, get_degradation(name))
+
+
+def test_any_of_several_draws_each_of_them_and_always_the_same_for_a_seed():
+    parts = (get_degradation("bilinear"), get_degradation("mtf_noise"))
+    either = AnyOf("either", parts)
+    image = torch.rand(1, 3, 16, 16)
+    made = [either.drawn(seed)(image, 2) for seed in range(20)]
+    as_first = [bool((low == parts[0](image, 2)).all()) for low in made]
+    assert 0 < sum(as_first) < 20
+    for seed, low in enumerate(made):
+        part = parts[0] if as_first[seed] else parts[1]
+        assert (low == part.drawn(seed)(image, 2)).all()
+        assert (low == either.drawn(seed)(image, 2)).all()
+    assert either.quantise
+    assert not either.unrounded().quantise

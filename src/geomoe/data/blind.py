@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +15,10 @@ from geomoe.data.noise import Noise
 from geomoe.data.psf import Psf
 from geomoe.data.sensor import SensorDegradation, Stage
 
-__all__ = ["DegradationMixture"]
+if TYPE_CHECKING:
+    from geomoe.data.degradation import Degrader
+
+__all__ = ["AnyOf", "DegradationMixture"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,44 @@ class DegradationMixture:
     def unrounded(self) -> DegradationMixture:
         """The same without its rounding to 8 bits."""
         return replace(self, quantise=False)
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of several degradations for each sample, each as likely as the others.
+
+    For weights that meet inputs made by more than one kernel.
+
+    Attributes:
+        name: as in cards and on the command line.
+        parts: to draw from.
+        seed: of the sample that a call without :meth:`drawn` makes.
+    """
+
+    name: str
+    parts: Sequence[Degrader]
+    seed: int = 0
+
+    @property
+    def quantise(self) -> bool:
+        """Whether all results are of 8 bits."""
+        return all(part.quantise for part in self.parts)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether one of them wants 8-bit images of 3 bands."""
+        return any(part.compresses for part in self.parts)
+
+    def __call__(self, x: Tensor, scale: int) -> Tensor:
+        """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``, by the degradation of ``seed``."""
+        return self.drawn(self.seed)(x, scale)
+
+    def drawn(self, seed: int) -> Degrader:
+        """The degradation of sample ``seed``: always the same one."""
+        # Its own sequence: the part that is drawn draws from the bare seed.
+        part = int(np.random.default_rng((seed, 1)).integers(len(self.parts)))
+        return self.parts[part].drawn(seed)
+
+    def unrounded(self) -> AnyOf:
+        """The same without rounding to 8 bits."""
+        return replace(self, parts=tuple(part.unrounded() for part in self.parts))

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from geomoe.data.blind import DegradationMixture
+from geomoe.data.blind import AnyOf, DegradationMixture
 from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
 from geomoe.data.psf import Psf
@@ -103,9 +103,12 @@ class Degradation:
 _PSF = Psf((0.2, 0.2))
 _NOISE = Noise(read=0.01, shot=0.0001)
 
+_BILINEAR = Degradation("bilinear", "bilinear", antialias=True, quantise=True)
+_BICUBIC = Degradation("bicubic", "bicubic", antialias=True, quantise=True)
+
 _ALL: tuple[Degrader, ...] = (
-    Degradation("bilinear", "bilinear", antialias=True, quantise=True),
-    Degradation("bicubic", "bicubic", antialias=True, quantise=True),
+    _BILINEAR,
+    _BICUBIC,
     # The pairs that the released MFG-HMoE program trains on: neither rounded nor clipped.
     Degradation("bicubic_float", "bicubic", antialias=True, quantise=False),
     Degradation("bilinear_float", "bilinear", antialias=True, quantise=False),
@@ -118,6 +121,15 @@ _ALL: tuple[Degrader, ...] = (
     SensorDegradation("mtf_noise_jpeg", _PSF, (_NOISE, Jpeg(75))),
     DegradationMixture("blind"),
     DegradationMixture("blind_float", quality=None, quantise=False),
+    AnyOf(
+        "sensors",
+        (
+            _BILINEAR,
+            _BICUBIC,
+            DegradationMixture("clean", (0.1, 0.35), 1.0, read=(0.0, 0.0), shot=(0.0, 0.0), quality=None),
+            DegradationMixture("noisy", (0.1, 0.35), 1.0, read=(0.0, 0.01), shot=(0.0, 0.0002), quality=None),
+        ),
+    ),
 )
 
 DEGRADATIONS: dict[str, Degrader] = {d.name: d for d in _ALL}
