@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import SoftFileLock, Timeout, lock_descriptor
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["BusyError", "locked"]
+__all__ = ["LOCKS", "BusyError", "is_held", "locked"]
+
+_NATIVE, _BY_NAME = "lock", "lock.held"
+LOCKS = (_NATIVE, _BY_NAME)
+"""Files in a folder by which it is held."""
+# What file systems say that have no locks: Lustre and NFS as some are mounted, FUSE, some containers' volumes.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 class BusyError(GeomoeError):
@@ -21,38 +30,63 @@ class BusyError(GeomoeError):
 def locked(folder: Path, busy: str, *, inherited: bool = False) -> Iterator[None]:
     """Hold a folder, made if it is not there; the end of the process, however it ends, lets go of it.
 
-    On Windows nothing is locked.
+    Where the file system has no locks, a file that only one process can make says who holds it. One that was
+    left by a process of this machine that has ended is taken over; one of another machine is believed.
 
     Args:
         folder: whose parent exists.
         busy: what to say where another process holds it.
-        inherited: whether children that are started with ``close_fds=False`` hold it too.
+        inherited: whether children that are started with ``close_fds=False`` hold it too; not where the file
+            system has no locks.
 
     Raises:
         BusyError: with ``busy``.
         GeomoeError: a folder that cannot be made.
     """
-    handle = _take(folder, busy)
-    lock = folder / "lock"
-    os.set_inheritable(handle, inherited)
+    with ExitStack() as stack:
+        handle = _take(folder, busy, stack)
+        os.set_inheritable(handle, inherited)
+        try:
+            yield
+        finally:
+            _let_go(folder, handle, stack)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder now; leaves it as it is."""
+    if not folder.is_dir():
+        return False
     try:
-        yield
-    finally:
+        with locked(folder, "busy"):
+            return False
+    except BusyError:
+        return True
+    except GeomoeError:
+        return False
+
+
+def _let_go(folder: Path, handle: int, by_name: ExitStack) -> None:
+    lock = folder / _NATIVE
+    with suppress(OSError):
+        if {*os.listdir(folder)} <= {*LOCKS}:
+            lock.unlink()  # while it is held: nobody else can be about to hold it
+    os.close(handle)
+    if sys.platform == "win32":  # which removes no file that is open, whoever has opened it
         with suppress(OSError):
-            if os.listdir(folder) == ["lock"]:
-                lock.unlink()
-        os.close(handle)
-        with suppress(OSError):  # not empty: what is there is kept
-            folder.rmdir()
+            lock.unlink()
+    by_name.close()
+    with suppress(OSError):  # not empty: what is there is kept
+        folder.rmdir()
 
 
-def _take(folder: Path, busy: str) -> int:
+def _take(folder: Path, busy: str, by_name: ExitStack) -> int:
     while True:
         try:
             folder.mkdir(exist_ok=True)
             if folder.is_symlink():
                 raise GeomoeError(f"{folder} is a symbolic link; remove it")
-            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.open(folder / _NATIVE, flags, 0o666)
         except FileNotFoundError as error:
             if folder.parent.is_dir():
                 continue  # the one who held it removed it just now
@@ -60,26 +94,39 @@ def _take(folder: Path, busy: str) -> int:
         except OSError as error:
             raise GeomoeError(f"cannot make {folder}: {error.strerror}; choose another output") from error
         try:
-            if _holds(handle, folder / "lock"):
+            _lock(handle, folder, busy, by_name)
+            if os.path.samestat(os.fstat(handle), os.stat(folder / _NATIVE)):
                 return handle
-        except BlockingIOError:
+        except FileNotFoundError:
+            pass
+        except BaseException:
             os.close(handle)
-            raise BusyError(busy) from None
-        except OSError as error:
-            os.close(handle)
-            what = f"files in {folder.parent} cannot be locked: {error.strerror}"
-            raise GeomoeError(f"{what}; write to another disk") from error
-        os.close(handle)
+            raise
+        by_name.close()
+        os.close(handle)  # of a file that the one who held it removed just now
 
 
-def _holds(handle: int, path: Path) -> bool:
-    """Lock; whether the file is still the one of that name."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _lock(handle: int, folder: Path, busy: str, by_name: ExitStack) -> None:
+    marker = folder / _BY_NAME
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        if not lock_descriptor(handle, blocking=False):
+            raise BusyError(busy)
+        if not marker.exists():  # of a machine that sees the disk without its locks
+            return
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _unlockable(folder, error) from error
+    try:
+        # Long enough to see that the one who made it has ended, and to take it over.
+        lock = SoftFileLock(marker, thread_local=False)
+        by_name.enter_context(lock.acquire(timeout=0.2, poll_interval=0.05))
+    except Timeout as error:
+        raise BusyError(f"{busy}; if none is, remove {marker}") from error
     except FileNotFoundError:
-        return False
+        raise
+    except OSError as error:
+        raise _unlockable(folder, error) from error
+
+
+def _unlockable(folder: Path, error: OSError) -> GeomoeError:
+    return GeomoeError(f"files in {folder.parent} cannot be locked: {error.strerror}; write to another disk")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.lock import LOCKS
 from geomoe.raster.stac import item_path
 
 __all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back"]
@@ -106,7 +107,7 @@ class Target:
         return total
 
     def clean(self) -> None:
-        """Remove what is in the folder but its lock; what says of which job it is goes last.
+        """Remove what is in the folder but its locks; what says of which job it is goes last.
 
         An old file that `commit` had put aside, and for which nothing came, is put back.
         """
@@ -115,7 +116,7 @@ class Target:
                 if move.backup.exists() and not move.path.exists():
                     os.replace(move.backup, move.path)
         with suppress(OSError):
-            for name in (*set(os.listdir(self.folder)).difference(LAST, ["lock"]), *LAST):
+            for name in (*set(os.listdir(self.folder)).difference(LAST, LOCKS), *LAST):
                 with suppress(OSError):
                     (self.folder / name).unlink()
 

@@ -1,0 +1,104 @@
+"""One process at a time, on disks with locks and without."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.lock import BusyError, is_held, locked
+
+
+@pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Locks work, or the file system says this instead."""
+    if request.param is not None:
+
+        def flock(handle: int, operation: int) -> None:
+            raise OSError(request.param, os.strerror(request.param))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("disk")
+def test_one_holds_it_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    assert not is_held(folder)
+    with locked(folder, "busy"):
+        assert is_held(folder)
+        with pytest.raises(BusyError, match="^busy"), locked(folder, "busy"):
+            pass
+        assert is_held(folder), "whoever did not get it does not take it away"
+    assert not folder.exists()
+    with locked(folder, "busy"):
+        (folder / "kept").touch()
+    assert {path.name for path in folder.iterdir()} == {"kept", "lock"}
+    assert not is_held(folder)
+
+
+def test_an_error_of_the_disk_is_not_taken_for_a_disk_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(GeomoeError, match="cannot be locked: Input/output error"),
+        locked(tmp_path / "a", "b"),
+    ):
+        pass
+
+
+_WITHOUT_LOCKS = """
+import errno, fcntl, os, sys
+from pathlib import Path
+def flock(handle, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+from geomoe.raster.lock import BusyError, locked
+try:
+    with locked(Path(sys.argv[1]), "busy"):
+        if sys.argv[2] == "die":
+            os._exit(9)
+        print("held", flush=True)
+        input()
+except BusyError as error:
+    print(error)
+"""
+
+
+def _process(folder: Path, what: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _WITHOUT_LOCKS, folder, what],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_without_locks_a_process_is_kept_out_until_the_other_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    with _process(folder, "hold") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        # Where locks do work here, the other machine's mark is heeded.
+        with pytest.raises(BusyError, match=r"busy; if none is, remove .*lock\.held"), locked(folder, "busy"):
+            pass
+        first.communicate("\n")
+    assert not folder.exists()
+
+
+def test_without_locks_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    with _process(folder, "die") as killed:
+        assert killed.wait() == 9
+    assert (folder / "lock.held").exists()
+    with _process(folder, "hold") as other:
+        assert other.communicate("\n")[0] == "held\n"
+    assert not folder.exists()
