@@ -33,7 +33,7 @@ def test_one_holds_it_and_leaves_nothing(tmp_path: Path) -> None:
     assert not is_held(folder)
     with locked(folder, "busy"):
         assert is_held(folder)
-        with pytest.raises(BusyError, match="^busy"), locked(folder, "busy"):
+        with pytest.raises(BusyError, match=r"^busy"), locked(folder, "busy"):
             pass
         assert is_held(folder), "whoever did not get it does not take it away"
     assert not folder.exists()

@@ -18,7 +18,7 @@ __all__ = ["LOCKS", "BusyError", "is_held", "locked"]
 _NATIVE, _BY_NAME = "lock", "lock.held"
 LOCKS = (_NATIVE, _BY_NAME)
 """Files in a folder by which it is held."""
-# What file systems say that have no locks: Lustre and NFS as some are mounted, FUSE, some containers' volumes.
+# What file systems say that have no locks: Lustre and NFS as some are mounted, some FUSE.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
