@@ -86,7 +86,7 @@ def seen(model, x, **modules):
 
 
 def check(tensor, mean, std, first, middle, last, tokens=False):
-    """Compare the first image of ``[B, C, H, W]``, or where ``tokens`` of ``[B, H, W, C]``, with five numbers.
+    """Compare the first image of ``[B, C, H, W]``, or of ``[B, H, W, C]`` where ``tokens``, with five values.
 
     Its mean, its population standard deviation, and its values in the first corner, the middle and the last.
     """
