@@ -119,15 +119,15 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, image, weights, tmp_
 def test_a_disk_that_fills_leaves_the_old_picture(capsys, image, weights, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
-    def full(self, path, **_):
-        path.write_bytes(b"half of a pic")
+    def full(self, file, **_):
+        file.write(b"half of a pic")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", full)
     (tmp_path / "out.png").write_bytes(b"precious")
     status, _, err = picture(capsys, image, weights, "-o", tmp_path / "out.png", "--overwrite")
     assert status == 1
-    assert err.splitlines()[-1].endswith("out.png cannot be written: No space left on device")
+    assert "out.png cannot be written: No space left on device; " in err.splitlines()[-1]
     assert (tmp_path / "out.png").read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["field.jpg", "out.png"]
 

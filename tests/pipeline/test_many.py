@@ -190,7 +190,7 @@ def test_a_report_has_a_line_for_every_scene(tmp_path: Path) -> None:
     assert [row["status"] for row in rows] == ["done", "failed"]
     assert rows[1]["message"] == 'with, "quotes"'
     assert rows[0]["tiles_resumed"] == "3"
-    with pytest.raises(GeomoeError, match="give another --report"):
+    with pytest.raises(GeomoeError, match="cannot be written: No such file"):
         write_report(tmp_path / "none" / "r.csv", outcomes)
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from geomoe.cli.progress import told
 from geomoe.errors import GeomoeError
+from geomoe.files import write_text
 
 if TYPE_CHECKING:
     from geomoe.evaluation.evaluate import Evaluation, Scores
@@ -84,10 +85,7 @@ def evaluate(
         return
     _print(result)
     if out is not None:
-        try:
-            out.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise GeomoeError(f"{out} cannot be written: {error.strerror}; the scores are above") from error
+        write_text(out, f"{json.dumps(result.as_dict(), indent=2)}\n")
 
 
 def _print(result: Evaluation) -> None:

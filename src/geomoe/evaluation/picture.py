@@ -30,6 +30,7 @@ from geomoe.evaluation.compare import Comparison, Score
 from geomoe.evaluation.crops import cut
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.evaluation.layout import GAP, HEAD, LEGEND, WIDTH, Layout, shape_of
+from geomoe.files import atomic_write
 from geomoe.moe.pictures import expert_colours
 from geomoe.pipeline.tiles import Box
 
@@ -78,16 +79,9 @@ def draw(comparison: Comparison, target: str | Path) -> None:
     """
     target = Path(target)
     kind = target.suffix.lower().removeprefix(".")
-    part = target.with_name(f".{target.name}.part")
     unsaid = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
-    try:
-        with matplotlib.rc_context(matplotlib.rcParamsDefault):
-            figure_of(comparison).savefig(part, format=kind, dpi=_DPI, metadata=unsaid)
-        part.replace(target)
-    except OSError as error:
-        raise GeomoeError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(target) as file, matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure_of(comparison).savefig(file, format=kind, dpi=_DPI, metadata=unsaid)
 
 
 def figure_of(comparison: Comparison) -> Figure:

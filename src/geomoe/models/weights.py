@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
+from geomoe.files import atomic_write
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
@@ -134,17 +134,8 @@ def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
     weights = half_state(model) if half else model.state_dict()
     state = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     card = Card(**{**asdict(card), "hash": _hash(state)})
-    part = path.with_name(f".{path.name}.part")
-    try:
-        save_file(state, part, metadata={_KEY: json.dumps(asdict(card))})
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # safetensors writes for the owner alone
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise GeomoeError(f"{path} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(to_bytes(state, metadata={_KEY: json.dumps(asdict(card))}))
     return card
 
 

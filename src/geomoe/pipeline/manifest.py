@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
+from geomoe.files import write_csv
 from geomoe.raster.stac import item_path
 from geomoe.raster.stac_collection import read_collection
 
@@ -184,21 +184,12 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
     Raises:
         GeomoeError: if it cannot be written.
     """
-    # Two machines may be at one manifest.
-    part = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
-    try:
-        # A name that is no text must not cost the report.
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["src", "dst", "status", "attempts", "seconds", "tiles_resumed", "message"])
-            for o in outcomes:
-                writer.writerow(
-                    [o.task.src, o.task.dst, o.status, o.attempts, f"{o.seconds:.1f}", o.resumed, o.message]
-                )
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise GeomoeError(f"{path} cannot be written: {error.strerror}; give another --report") from error
+    head = ["src", "dst", "status", "attempts", "seconds", "tiles_resumed", "message"]
+    rows = [
+        [o.task.src, o.task.dst, o.status, o.attempts, f"{o.seconds:.1f}", o.resumed, o.message]
+        for o in outcomes
+    ]
+    write_csv(path, [head, *rows])
 
 
 class UnfinishedReport:

@@ -17,6 +17,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.files import atomic_write
 from geomoe.pipeline.provenance import is_model_item
 from geomoe.pipeline.tiles import Box, Tiles
 from geomoe.raster.cog import REMEDY, write_cog
@@ -338,10 +339,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_whole(path: Path, data: bytes, folder: Path | None = None) -> None:
-    """Write a file at once; it is made in ``folder``, which is its own if ``None``."""
-    part = (folder or path.parent) / f"{path.name}.part"
-    with part.open("wb") as file:
+    with atomic_write(path, folder) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

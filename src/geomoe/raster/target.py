@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
+from geomoe.files import sync_folder
 from geomoe.raster.lock import LOCKS
 from geomoe.raster.stac import item_path
 
@@ -184,7 +185,7 @@ def commit(moves: Sequence[Move]) -> None:
         what = f"cannot put {error.filename} in place: {error.strerror}"
         raise GeomoeError(f"{what}; nothing was changed, check the folder") from error
     for folder in dict.fromkeys(move.path.parent for move in moves):
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def roll_back(moves: Sequence[Move], done: Sequence[Move]) -> None:
@@ -203,13 +204,3 @@ def _keep(move: Move) -> None:
         os.link(move.path, move.backup)
     except OSError:  # exFAT and some network file systems have no second names
         os.replace(move.path, move.backup)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without it a power cut can undo the rename. Some file systems do not allow it.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

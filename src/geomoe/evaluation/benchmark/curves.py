@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from geomoe.evaluation.benchmark.result import Result
+from geomoe.files import atomic_write
 
 __all__ = ["draw_curves", "mean_curve"]
 
@@ -42,4 +43,5 @@ def draw_curves(path: Path, results: Mapping[str, Sequence[Result]]) -> None:
     axes.set_ylabel("validation PSNR, dB")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

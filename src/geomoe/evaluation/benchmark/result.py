@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
+from geomoe.files import write_csv, write_text
 
 __all__ = ["Result", "read_result", "write_json", "write_scores"]
 
@@ -67,17 +66,9 @@ def read_result(path: Path) -> Result | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a dataclass or plain value; whoever reads finds the old file or the new one, whole."""
-    part = path.with_name(f".{path.name}.part")
+    """Write a dataclass or plain value; raises GeomoeError where it cannot be written."""
     text = json.dumps(value if isinstance(value, dict) else asdict(value), indent=1)
-    try:
-        with part.open("w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise GeomoeError(f"{path} cannot be written: {error.strerror}") from error
+    write_text(path, f"{text}\n")
 
 
 def write_scores(path: Path, results: Iterable[Result]) -> None:
@@ -86,15 +77,9 @@ def write_scores(path: Path, results: Iterable[Result]) -> None:
     Raises:
         GeomoeError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["arm", "seed", "image", "psnr", "ssim"])
-            for result in results:
-                for image, psnr in result.psnr.items():
-                    row = [result.arm, result.seed, image, f"{psnr:.4f}", f"{result.ssim[image]:.5f}"]
-                    writer.writerow(row)
-        part.replace(path)
-    except OSError as error:
-        raise GeomoeError(f"{path} cannot be written: {error.strerror}") from error
+    rows = [
+        [result.arm, result.seed, image, f"{psnr:.4f}", f"{result.ssim[image]:.5f}"]
+        for result in results
+        for image, psnr in result.psnr.items()
+    ]
+    write_csv(path, [["arm", "seed", "image", "psnr", "ssim"], *rows])

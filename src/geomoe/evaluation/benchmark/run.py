@@ -25,6 +25,7 @@ from geomoe.evaluation.benchmark.result import Result, write_json, write_scores
 from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs, scored_images
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
+from geomoe.files import write_text
 from geomoe.models.registry import build
 from geomoe.pipeline.runner import pick_device
 from geomoe.raster.lock import BusyError, locked
@@ -217,9 +218,9 @@ def _write(
         say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")
     write_json(out / "table.json", table.as_dict())
     write_scores(out / "scores.csv", [result for done in results.values() for result in done])
-    (out / "table.md").write_text(markdown(table))
-    (out / "table.tex").write_text(latex(table))
-    (out / "table.html").write_text(html(table, curves if curves.exists() else None))
+    page = html(table, curves if curves.exists() else None)
+    for name, text in {"table.md": markdown(table), "table.tex": latex(table), "table.html": page}.items():
+        write_text(out / name, text)
     return table
 
 

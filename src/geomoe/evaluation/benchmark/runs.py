@@ -27,6 +27,7 @@ from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.hardware import hardware
+from geomoe.files import write_text
 from geomoe.models.weights import load, read_card
 from geomoe.pipeline.runner import pick_device
 from geomoe.raster.lock import locked
@@ -204,7 +205,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if there is None:
             write_json(self.folder / "state.json", {"hash": self.hash, "seconds": 0.0})
-        (self.folder / "fit.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+        write_text(self.folder / "fit.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
     def _complete(self) -> bool:
         # The checkpoint is written after the weights of its epoch: with it there, the best are the best.

@@ -1,0 +1,108 @@
+"""Writing a file in one step: whoever reads finds the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from geomoe.errors import GeomoeError
+
+__all__ = ["NO_LINKS", "atomic_write", "sync_folder", "write_csv", "write_text"]
+
+NO_LINKS: int = getattr(os, "O_NOFOLLOW", 0)
+"""For `os.open`: refuse a symbolic link of that name. Not on Windows."""
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], folder: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file, which takes the place of ``path`` when the block ends, and not before it is on the disk.
+
+    It is made under a name that nobody can have foreseen, and never through a link: a symbolic link at
+    ``path`` is replaced by the file, and what it names is left alone. The file has the permissions of the one
+    that it replaces, or those that the umask gives. After an error, in the block or later, what stood at
+    ``path`` stands there still and nothing else is left. A process that is killed leaves a file
+    ``.NAME.XXXXXXXX.part`` at most.
+
+    Args:
+        path: of the file.
+        folder: on the same file system, where the file is made; that of ``path`` if ``None``.
+
+    Raises:
+        GeomoeError: if it cannot be written, the one that stands there is write-protected, or something else
+            than a file stands there.
+
+    Example:
+        >>> with atomic_write("scores.json") as file:  # doctest: +SKIP
+        ...     file.write(b"{}")
+    """
+    place = Path(path)
+    part = (folder or place.parent) / f".{place.name[:40]}.{secrets.token_hex(4)}.part"
+    try:
+        mode = _permissions(place)
+        handle = os.open(part, _NEW, 0o666 if mode is None else 0o600)
+        try:
+            with open(handle, "wb") as file:
+                if mode is not None:
+                    part.chmod(mode)
+                yield file
+                file.flush()
+                os.fsync(handle)
+            os.replace(part, place)
+        finally:
+            with suppress(FileNotFoundError):
+                part.unlink()
+        sync_folder(place.parent)
+    except OSError as error:
+        what = f"{place} cannot be written: {error.strerror or error}"
+        raise GeomoeError(f"{what}; it is as it was, free some space or choose another place") from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text in one step, in UTF-8; raises as `atomic_write`.
+
+    A file name in it that is no text must not cost the file: its odd bytes are written as escapes.
+    """
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows, the first of which is the header, as CSV in one step; raises as `atomic_write`."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _permissions(place: Path) -> int | None:
+    """Of the file at a place; ``None`` where there is none. A device or a pipe must not be replaced."""
+    try:
+        found = place.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "what stands there is no file")
+    if place.is_symlink():
+        return None
+    if not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file that stands there is write-protected")
+    return stat.S_IMODE(found.st_mode) & 0o777
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder: without it a power cut can undo a rename."""
+    with suppress(OSError):  # some file systems do not allow it
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,151 @@
+"""A file is written whole, through no link, or not at all."""
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from geomoe.errors import GeomoeError
+from geomoe.files import atomic_write, write_csv, write_text
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_nobody_sees_a_file_that_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_the_content_is_on_the_disk_before_the_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        found = os.fstat(handle)
+        done.append("folder" if stat.S_ISDIR(found.st_mode) else f"file of {found.st_size}")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
+    _write(tmp_path / "a", b"12345")
+    assert done == ["file of 5", "replace", "folder"]
+
+
+@pytest.mark.parametrize("step", ["block", "fsync", "replace", "write"])
+def test_an_error_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if step in ("fsync", "replace"):
+        monkeypatch.setattr(os, step, fails)
+
+    def write() -> None:
+        with atomic_write(path) as file:
+            file.write(b"new")
+            if step == "write":
+                fails()
+            if step == "block":
+                raise KeyError("stopped")
+
+    with pytest.raises((GeomoeError, KeyError), match=r"a cannot be written: No space left|stopped"):
+        write()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    for name in ("link", "dangling"):
+        (tmp_path / name).symlink_to("precious" if name == "link" else "nowhere")
+        _write(tmp_path / name, b"new")
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_bytes() == b"new"
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert not (tmp_path / "nowhere").exists()
+    hard = tmp_path / "hard"
+    os.link(tmp_path / "precious", hard)
+    _write(hard, b"new")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_permissions_are_those_of_the_old_file_or_of_the_umask(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch()
+    old.chmod(0o640)
+    before = os.umask(0o027)
+    try:
+        _write(old, b"x")
+        assert _mode(old) == 0o640
+        old.chmod(0o600)
+        _write(old, b"x")
+        assert _mode(old) == 0o600
+        _write(new, b"x")
+        assert _mode(new) == 0o640
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    with pytest.raises(GeomoeError, match="write-protected"):
+        _write(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_a_pipe_and_a_device_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to(os.devnull)
+    for name in ("folder", "pipe", "device"):
+        with pytest.raises(GeomoeError, match="what stands there is no file"):
+            _write(tmp_path / name, b"new")
+    assert (tmp_path / "device").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["device", "folder", "pipe"]
+
+
+def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    for name in ("x" * 255, "\N{DEVANAGARI LETTER KA}" * 85):
+        _write(tmp_path / name, b"new")
+        assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_writers_of_one_file_leave_one_of_their_files_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: _write(path, bytes([i]) * 100_000), range(40)))
+    found = path.read_bytes()
+    assert len(found) == 100_000
+    assert len({*found}) == 1
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_name_that_is_no_text_does_not_cost_the_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "b\udcff\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"b\\udcff\n"
+    write_csv(tmp_path / "a.csv", [["src"], ["b\udcff,c"]])
+    assert (tmp_path / "a.csv").read_bytes() == b'src\r\n"b\\udcff,c"\r\n'
