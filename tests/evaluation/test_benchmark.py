@@ -33,8 +33,8 @@ from geomoe.evaluation.benchmark.render import cells, html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.benchmark.run import describe_benchmark
 from geomoe.evaluation.benchmark.table import make_table
+from geomoe.lock import BusyError, locked
 from geomoe.models import load
-from geomoe.raster.lock import BusyError, locked
 from geomoe.tasks.fit import fit
 from tests.models.test_models import tiny
 
@@ -597,7 +597,7 @@ def test_a_table_waits_for_its_turn_and_has_what_was_finished_meanwhile(
 def test_a_training_that_outlives_its_benchmark_keeps_its_run(tmp_path):
     lock = tmp_path / ".seed0"
     code = (
-        "import os, subprocess, sys; from pathlib import Path; from geomoe.raster.lock import locked\n"
+        "import os, subprocess, sys; from pathlib import Path; from geomoe.lock import locked\n"
         "with locked(Path(sys.argv[1]), 'busy', inherited=True):\n"
         "    subprocess.Popen([sys.executable, '-c', 'input()'], close_fds=False)\n"
         "    os._exit(9)\n"

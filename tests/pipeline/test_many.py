@@ -17,6 +17,7 @@ import torch
 
 from geomoe import create_model
 from geomoe.errors import GeomoeError
+from geomoe.lock import locked
 from geomoe.models.weights import save
 from geomoe.pipeline import (
     Outcome,
@@ -33,7 +34,6 @@ from geomoe.pipeline import (
     upscale_many,
     write_report,
 )
-from geomoe.raster.lock import locked
 from tests.models.test_weights import card_of
 from tests.scenes import left_over, pixels, write_scene
 

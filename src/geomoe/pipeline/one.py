@@ -9,13 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
+from geomoe.lock import BusyError
 from geomoe.models import LoadedModel, load
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.upscale import carry_out
-from geomoe.raster.lock import BusyError
 
 __all__ = ["do_scene", "failed", "is_done", "request_of"]
 

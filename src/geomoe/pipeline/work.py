@@ -18,11 +18,11 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write
+from geomoe.lock import locked
 from geomoe.pipeline.provenance import is_model_item
 from geomoe.pipeline.tiles import Box, Tiles
 from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.lock import locked
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
 from geomoe.raster.target import Target, commit, roll_back

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder
-from geomoe.raster.lock import LOCKS
+from geomoe.lock import LOCKS
 from geomoe.raster.stac import item_path
 
 __all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back"]

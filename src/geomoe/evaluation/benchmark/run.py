@@ -26,9 +26,9 @@ from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_ru
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import write_text
+from geomoe.lock import BusyError, locked
 from geomoe.models.registry import build
 from geomoe.pipeline.runner import pick_device
-from geomoe.raster.lock import BusyError, locked
 
 __all__ = ["describe_benchmark", "run_benchmark"]
 

@@ -28,9 +28,9 @@ from geomoe.evaluation.benchmark.result import Result, read_result, write_json
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import write_text
+from geomoe.lock import locked
 from geomoe.models.weights import load, read_card
 from geomoe.pipeline.runner import pick_device
-from geomoe.raster.lock import locked
 
 __all__ = ["Images", "Run", "locate_images", "plan_runs", "scored_images", "train"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.lock import BusyError, is_held, locked
+from geomoe.lock import BusyError, is_held, locked
 
 
 @pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
@@ -63,7 +63,7 @@ from pathlib import Path
 def flock(handle, operation):
     raise OSError(errno.ENOLCK, "No locks available")
 fcntl.flock = flock
-from geomoe.raster.lock import BusyError, locked
+from geomoe.lock import BusyError, locked
 try:
     with locked(Path(sys.argv[1]), "busy"):
         if sys.argv[2] == "die":
