@@ -14,7 +14,7 @@ def test_steps_of_a_scale(scale, steps):
 
 @pytest.mark.parametrize(("bands", "peak"), [(3, 255.0), (1, 1.0), (5, 255.0)])
 def test_the_mean_comes_back(bands, peak):
-    mean, x = BandMean(bands, peak), torch.rand(2, bands, 4, 4)
+    mean, x = BandMean(bands, peak=peak), torch.rand(2, bands, 4, 4)
     torch.testing.assert_close(mean.add(mean.subtract(x)), x)
     assert mean.subtract(x).abs().max() <= peak
     assert not list(mean.parameters())

@@ -60,6 +60,43 @@ def test_any_size_and_scale(name, scale):
         assert out.isfinite().all()
 
 
+def has(name, option):
+    return option in {field.name for field in dataclasses.fields(tiny(name).config)}
+
+
+@pytest.mark.parametrize(("bands", "mean"), [(3, (0.4488, 0.4371, 0.4040)), (4, 0.0), (1, 0.0)])
+def test_the_mean_is_the_published_one_or_what_is_asked_for(name, bands, mean):
+    if not has(name, "mean"):
+        pytest.skip("subtracts nothing")
+    x = torch.rand(1, bands, 8, 8)
+    zero, asked = tiny(name, bands=bands, mean=(0.0,)).eval(), tiny(name, bands=bands, mean=(0.25,)).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(asked(x), zero(x - 0.25) + 0.25, atol=1e-4, rtol=1e-4)
+    if name not in ("ttst", "mfg_hmoe", "mfg_hmoe_light"):  # theirs are their own
+        torch.testing.assert_close(
+            tiny(name, bands=bands).mean.mean.flatten(), torch.tensor(mean).flatten(), check_stride=False
+        )
+
+
+@pytest.mark.parametrize("mean", [(0.1, 0.2), (float("nan"),), ("a",)])
+def test_a_mean_that_is_none_is_refused(mean):
+    with pytest.raises(geomoe.GeomoeError, match="mean="):
+        geomoe.create_model("edsr", mean=mean)
+
+
+@pytest.mark.parametrize("border", ["published", "swinir"])
+def test_the_border_matters_where_something_is_filled_up_alone(name, border):
+    if not has(name, "border"):
+        pytest.skip("fills up no windows")
+    ours, theirs = tiny(name).eval(), tiny(name, border=border).eval()
+    with torch.inference_mode():
+        for height, width in ((8, 8), (9, 7)):
+            x = torch.rand(1, 3, height, width)
+            apart = (ours(x) - theirs(x)).abs().amax((0, 1))
+            assert apart.shape == (2 * height, 2 * width)
+            assert (apart[-1].max() > 1e-4) == ((height, width) == (9, 7) or border == "swinir")
+
+
 @pytest.mark.parametrize("bands", [1, 4, 13])
 def test_any_number_of_bands(name, bands):
     assert tiny(name, bands=bands)(torch.rand(1, bands, 5, 6)).shape == (1, bands, 10, 12)

@@ -65,3 +65,31 @@ def test_what_is_published_comes_back(name, scale):
     x = torch.rand(1, 3, 9, 7)
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(x), model.eval()(x), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("hat", (0.511124, 0.051876, 0.513696, 0.489350, 0.558650)),
+        ("swinir_light", (0.453726, 0.355312, 0.610731, 0.111860, -0.390904)),
+    ],
+)
+def test_the_published_border_is_cut_off_the_image(name, values):
+    x = image(3, 20, 28)
+    found = seen(golden(name, scale=4, border="published"), x)["image"]
+    check(found, *values)
+    ours = seen(golden(name, scale=4), x)["image"]
+    strip = 11 if name == "hat" else 4
+    torch.testing.assert_close(found[..., :-strip, :-strip], ours[..., :-strip, :-strip], atol=1e-5, rtol=0)
+    assert (found - ours)[..., -strip, :].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("size", "values"),
+    [
+        ((20, 28), (0.453452, 0.355736, 0.610753, 0.115079, -0.031797)),
+        ((16, 24), (0.452373, 0.353252, 0.651985, 0.723079, 0.623566)),
+    ],
+)
+def test_the_border_of_the_test_program_of_swinir(size, values):
+    check(seen(golden("swinir_light", scale=4, border="swinir"), image(3, *size))["image"], *values)

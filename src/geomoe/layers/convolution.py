@@ -27,20 +27,22 @@ def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 class BandMean(nn.Module):
-    """What is subtracted before a network and added after it: DIV2K's mean for three bands, else 0.5.
+    """What is subtracted before a network and added after it.
 
     Args:
         bands: channels.
+        mean: one number, or one for each band. Empty for what the published networks have: DIV2K's mean for
+            three bands, 0 for any other number of them.
         peak: what 1 is inside the network: 255 where the paper's pixels go that far.
     """
 
     mean: Tensor
 
-    def __init__(self, bands: int, peak: float = 1.0) -> None:
+    def __init__(self, bands: int, mean: tuple[float, ...] = (), peak: float = 1.0) -> None:
         super().__init__()
         self.peak = peak
-        mean = torch.tensor(_DIV2K_MEAN if bands == 3 else (0.5,) * bands)
-        self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
+        mean = mean or (_DIV2K_MEAN if bands == 3 else (0.0,))
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
 
     def subtract(self, x: Tensor) -> Tensor:
         """``[B, bands, H, W]`` in about [0, 1] to the network's range."""

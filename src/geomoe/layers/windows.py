@@ -6,20 +6,40 @@ a channels-last convolution sees after a free ``permute``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-__all__ = ["merge_windows", "pad_to_multiple", "partition_windows", "relative_position_index"]
+__all__ = [
+    "Border",
+    "crop_to",
+    "merge_windows",
+    "pad_to_multiple",
+    "pad_to_windows",
+    "partition_windows",
+    "relative_position_index",
+]
+
+Border = Literal["features", "published", "swinir"]
+"""What becomes of the strips, at the bottom and on the right, that fill an image up to whole windows.
+
+``features``: mirrored, and cut off the features before the head, so that no result is made of them.
+``published``: mirrored, and cut off the image, as the published programs do: the last rows and columns of it
+(5, 7 and 11 at x2, x3 and x4 with a classical head) are made of the mirrored strips too. ``swinir``: the same
+with the edge pixel repeated, and a whole window more where none is needed, as in SwinIR's test program, which
+its published scores come from.
+"""
 
 
-def _mirrored(size: int, target: int, device: torch.device) -> Tensor:
-    """Indices ``0..size-1`` continued to ``target`` by mirroring, the edge pixel not repeated.
+def _mirrored(size: int, target: int, device: torch.device, repeated: bool = False) -> Tensor:
+    """Indices ``0..size-1`` continued to ``target`` by mirroring, the edge pixel ``repeated`` or not.
 
     Unlike ``F.pad(mode="reflect")`` this has no lower bound on ``size``: 1 pixel is repeated.
     """
-    period = max(2 * (size - 1), 1)
+    period = 2 * size if repeated else max(2 * (size - 1), 1)
     index = torch.arange(target, device=device) % period
-    return torch.where(index < size, index, period - index)
+    return torch.where(index < size, index, period - index - int(repeated))
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -30,6 +50,21 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         if target != size:
             x = x.index_select(dim, _mirrored(size, target, x.device))
     return x
+
+
+def pad_to_windows(x: Tensor, window: int, border: Border) -> Tensor:
+    """``x`` ``[B, C, H, W]`` filled up to whole windows at its bottom and right; see :data:`Border`."""
+    if border != "swinir":
+        return pad_to_multiple(x, window)
+    for dim in (2, 3):
+        size = x.shape[dim]
+        x = x.index_select(dim, _mirrored(size, (size // window + 1) * window, x.device, repeated=True))
+    return x
+
+
+def crop_to(y: Tensor, x: Tensor, scale: int = 1) -> Tensor:
+    """The part of ``y`` ``[B, C, ...]`` that is ``scale`` times as high and wide as ``x``."""
+    return y[..., : scale * x.shape[-2], : scale * x.shape[-1]]
 
 
 def partition_windows(x: Tensor, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, PixelShuffleUpsampler, ResidualBlock, conv3x3, scale_steps
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig
+from geomoe.models.options import CentredConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -21,7 +21,7 @@ __all__ = ["Edsr", "EdsrConfig"]
 
 
 @dataclass(frozen=True)
-class EdsrConfig(SuperResolutionConfig):
+class EdsrConfig(CentredConfig):
     """Everything that makes an :class:`Edsr`. The defaults are the paper's large network.
 
     Attributes:
@@ -48,7 +48,7 @@ class Edsr(nn.Module):
     def __init__(self, config: EdsrConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.mean = BandMean(c.bands, peak=255)
+        self.mean = BandMean(c.bands, c.mean, peak=255)
         self.shallow = conv3x3(c.bands, c.width)
         self.body = nn.Sequential(
             *(ResidualBlock(c.width, c.residual_scale) for _ in range(c.blocks)), conv3x3(c.width, c.width)

@@ -24,7 +24,7 @@ from geomoe.layers.hybrid import (
     OverlappingAttentionBlock,
     mlp,
 )
-from geomoe.layers.windows import pad_to_multiple
+from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
@@ -97,7 +97,7 @@ class Hat(nn.Module):
     def __init__(self, config: HatConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.mean = BandMean(c.bands)
+        self.mean = BandMean(c.bands, c.mean)
         self.trunk = hybrid_trunk(c)
         self.head: nn.Module
         if c.base == "mean":
@@ -115,11 +115,13 @@ class Hat(nn.Module):
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""
-        height, width = x.shape[-2:]
-        features, _ = self.trunk(self.mean.subtract(pad_to_multiple(x, self.config.window)))
-        out: Tensor = self.head(features[..., :height, :width])
-        if self.config.base == "bicubic":
-            return out + F.interpolate(x, scale_factor=self.config.scale, mode="bicubic")
+        c = self.config
+        features, _ = self.trunk(self.mean.subtract(pad_to_windows(x, c.window, c.border)))
+        if c.border == "features":
+            features = crop_to(features, x)
+        out = crop_to(self.head(features), x, c.scale)
+        if c.base == "bicubic":
+            return out + F.interpolate(x, scale_factor=c.scale, mode="bicubic")
         return self.mean.add(out)
 
 

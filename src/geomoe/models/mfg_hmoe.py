@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.conv_trunk import ConvolutionBlock, ConvolutionTrunk
-from geomoe.layers.convolution import ResidualBlock
+from geomoe.layers.convolution import BandMean, ResidualBlock
 from geomoe.layers.hybrid import Conv3x3
-from geomoe.layers.windows import pad_to_multiple
+from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.hat import HybridOptions, hybrid_trunk
 from geomoe.models.registry import register
@@ -65,6 +65,7 @@ class MfgHmoeConfig(HybridOptions):
             upsampled by ``bicubic`` interpolation, which a small network need not learn again.
     """
 
+    mean: tuple[float, ...] = (0.5,)
     trunk: Literal["hybrid", "convolution", "residual"] = "hybrid"
     kernel_sizes: tuple[int, ...] = (1, 3)
     experts_per_group: int | tuple[int, ...] = 8
@@ -226,6 +227,7 @@ class MfgHmoe(nn.Module):
     def __init__(self, config: MfgHmoeConfig) -> None:
         super().__init__()
         c = self.config = config
+        self.mean = BandMean(c.bands, c.mean)
         self.trunk: nn.Module
         self.multiple = c.window if c.trunk == "hybrid" else 1
         self.trunk = hybrid_trunk(c) if c.trunk == "hybrid" else _convolution_trunk(c)
@@ -258,16 +260,18 @@ class MfgHmoe(nn.Module):
         Returns:
             ``[B, bands, scale * H, scale * W]`` in the units of ``x``, not clipped.
         """
-        height, width = x.shape[-2:]
-        deep, levels = self.trunk(pad_to_multiple(x, self.multiple) - 0.5)
+        c = self.config
+        deep, levels = self.trunk(self.mean.subtract(pad_to_windows(x, self.multiple, c.border)))
         signals = None
         if self.aggregate is not None:
-            signals = self.aggregate(levels[-self.config.seen :]).permute(0, 3, 1, 2)[..., :height, :width]
-        # The padding has done its work: only true pixels are routed and upsampled.
-        out: Tensor = self.upsample(deep[..., :height, :width], signals, trace)
-        if self.config.base == "bicubic":
-            return out + F.interpolate(x, scale_factor=self.config.scale, mode="bicubic")
-        return out + 0.5
+            signals = self.aggregate(levels[-c.seen :]).permute(0, 3, 1, 2)
+        if c.border == "features":  # the padding has done its work: only true pixels are routed and upsampled
+            deep = crop_to(deep, x)
+            signals = None if signals is None else crop_to(signals, x)
+        out = crop_to(self.upsample(deep, signals, trace), x, c.scale)
+        if c.base == "bicubic":
+            return out + F.interpolate(x, scale_factor=c.scale, mode="bicubic")
+        return self.mean.add(out)
 
 
 register("mfg_hmoe", MfgHmoe, MfgHmoeConfig)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["SCALES", "AttentionConfig", "SuperResolutionConfig", "check_divides"]
+from geomoe.layers.windows import Border
+
+__all__ = ["SCALES", "AttentionConfig", "CentredConfig", "SuperResolutionConfig", "check_divides"]
 
 SCALES = (2, 3, 4, 8)
 
@@ -50,7 +53,28 @@ def _all_count(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class AttentionConfig(SuperResolutionConfig):
+class CentredConfig(SuperResolutionConfig):
+    """Options of a network that subtracts a mean from its input and adds it to its result.
+
+    Attributes:
+        mean: one number, or one for each band. Empty for what the published networks have: DIV2K's mean for
+            three bands, 0 for any other number of them.
+    """
+
+    mean: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(isinstance(m, int | float) and math.isfinite(m) for m in self.mean):
+            raise ValueError(f"mean={self.mean!r}: expected numbers")
+        if len(self.mean) not in (0, 1, self.bands):
+            raise ValueError(
+                f"mean={self.mean!r}: expected one number, or one for each of bands={self.bands}"
+            )
+
+
+@dataclass(frozen=True)
+class AttentionConfig(CentredConfig):
     """Options of a network of shifted-window attention.
 
     Attributes:
@@ -60,6 +84,9 @@ class AttentionConfig(SuperResolutionConfig):
         window: side of an attention window, even.
         mlp_ratio: hidden width of the feed-forward layers over ``embed_dim``.
         drop_path: stochastic depth of the last block; rises linearly from 0.
+        border: what becomes of the strips that fill an image up to whole windows: ``features`` are cropped
+            before the head, or as ``published`` the image is, or ``swinir``; see
+            :data:`geomoe.layers.windows.Border`.
     """
 
     embed_dim: int = 180
@@ -68,6 +95,7 @@ class AttentionConfig(SuperResolutionConfig):
     window: int = 16
     mlp_ratio: float = 2.0
     drop_path: float = 0.1
+    border: Border = "features"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ChannelGate, PixelShuffleUpsampler, conv3x3
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig
+from geomoe.models.options import CentredConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -21,7 +21,7 @@ __all__ = ["Rcan", "RcanConfig"]
 
 
 @dataclass(frozen=True)
-class RcanConfig(SuperResolutionConfig):
+class RcanConfig(CentredConfig):
     """Everything that makes an :class:`Rcan`. The defaults are the paper's.
 
     Attributes:
@@ -82,7 +82,7 @@ class Rcan(nn.Module):
     def __init__(self, config: RcanConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.mean = BandMean(c.bands, peak=255)
+        self.mean = BandMean(c.bands, c.mean, peak=255)
         self.shallow = conv3x3(c.bands, c.width)
         self.body = nn.Sequential(*(ResidualGroup(c) for _ in range(c.groups)), conv3x3(c.width, c.width))
         self.upsample = PixelShuffleUpsampler(c.width, c.scale)

@@ -25,7 +25,7 @@ from geomoe.layers.convolution import BandMean, conv3x3, scale_steps
 from geomoe.layers.hybrid import ChannelAttentionBlock, Conv3x3, mlp
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.options import CentredConfig, check_divides
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -33,7 +33,7 @@ __all__ = ["Spt", "SptConfig"]
 
 
 @dataclass(frozen=True)
-class SptConfig(SuperResolutionConfig):
+class SptConfig(CentredConfig):
     """Everything that makes an :class:`Spt`. The defaults are our reading of the paper's.
 
     Attributes:
@@ -185,7 +185,7 @@ class Spt(nn.Module):
     def __init__(self, config: SptConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.mean = BandMean(c.bands)
+        self.mean = BandMean(c.bands, c.mean)
         self.shallow = conv3x3(c.bands, c.embed_dim)
         self.groups = nn.Sequential(*(ScaleAwareGroup(c, depth) for depth in c.depths))
         self.norm = nn.LayerNorm(c.embed_dim)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geomoe.layers.attention import CosineWindowAttention
 from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
 from geomoe.layers.hybrid import Conv3x3, DropPath, drop_paths
-from geomoe.layers.windows import pad_to_multiple
+from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
@@ -125,7 +125,7 @@ class Swin2Mose(nn.Module):
     def __init__(self, config: Swin2MoseConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.mean = BandMean(c.bands)
+        self.mean = BandMean(c.bands, c.mean)
         self.shallow = conv3x3(c.bands, c.embed_dim)
         self.groups = nn.ModuleList(Group(c, drops) for drops in drop_paths(c.drop_path, c.depths))
         self.norm = nn.LayerNorm(c.embed_dim)
@@ -148,13 +148,15 @@ class Swin2Mose(nn.Module):
         Returns:
             ``[B, bands, scale * H, scale * W]`` in the units of ``x``, not clipped.
         """
-        height, width = x.shape[-2:]
-        shallow = self.shallow(self.mean.subtract(pad_to_multiple(x, self.config.window)))
+        c = self.config
+        shallow = self.shallow(self.mean.subtract(pad_to_windows(x, c.window, c.border)))
         tokens = shallow.permute(0, 2, 3, 1)
         for group in self.groups:
             tokens = group(tokens, trace)
         features = self.deep(self.norm(tokens).permute(0, 3, 1, 2)) + shallow
-        out: Tensor = self.head(features[..., :height, :width])
+        if c.border == "features":
+            features = crop_to(features, x)
+        out = crop_to(self.head(features), x, c.scale)
         return self.mean.add(out)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, mlp
-from geomoe.layers.windows import pad_to_multiple
+from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
@@ -52,7 +52,7 @@ class SwinIr(nn.Module):
     def __init__(self, config: SwinIrConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.mean = BandMean(c.bands)
+        self.mean = BandMean(c.bands, c.mean)
         shared = HybridConfig(c.embed_dim, c.heads, c.window, partial(mlp, c.embed_dim, c.mlp_ratio))
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.head: nn.Module
@@ -72,9 +72,11 @@ class SwinIr(nn.Module):
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""
-        height, width = x.shape[-2:]
-        features, _ = self.trunk(self.mean.subtract(pad_to_multiple(x, self.config.window)))
-        out: Tensor = self.head(features[..., :height, :width])
+        c = self.config
+        features, _ = self.trunk(self.mean.subtract(pad_to_windows(x, c.window, c.border)))
+        if c.border == "features":
+            features = crop_to(features, x)
+        out = crop_to(self.head(features), x, c.scale)
         return self.mean.add(out)
 
 

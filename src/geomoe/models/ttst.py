@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from geomoe.layers.convolution import BandMean, ShuffleHead
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, OverlappingAttentionBlock, mlp
 from geomoe.layers.transposed import ConvolutionalProjection
-from geomoe.layers.windows import pad_to_multiple
+from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
@@ -49,6 +49,7 @@ class TtstConfig(AttentionConfig):
     """
 
     window: int = 8
+    mean: tuple[float, ...] = (0.0,)
     branch_scale: float = 0.01
     overlap: float = 0.5
     feed_forward: Literal["mlp", "multiscale"] = "mlp"
@@ -158,7 +159,7 @@ class Ttst(nn.Module):
         shared = HybridConfig(
             c.embed_dim, c.heads, c.window, partial(kind, c.embed_dim, c.mlp_ratio), branch, closing
         )
-        self.mean = BandMean(c.bands)
+        self.mean = BandMean(c.bands, c.mean)
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)
 
@@ -169,9 +170,11 @@ class Ttst(nn.Module):
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""
-        height, width = x.shape[-2:]
-        features, _ = self.trunk(self.mean.subtract(pad_to_multiple(x, self.config.window)))
-        out: Tensor = self.head(features[..., :height, :width])
+        c = self.config
+        features, _ = self.trunk(self.mean.subtract(pad_to_windows(x, c.window, c.border)))
+        if c.border == "features":
+            features = crop_to(features, x)
+        out = crop_to(self.head(features), x, c.scale)
         return self.mean.add(out)
 
 
