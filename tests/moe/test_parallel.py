@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from geomoe import moe
+from tests.moe.routers import CHANNELS, EXPERTS, ROUTERS, router, rows_for
 
 C, E, N, WORLD = 6, 4, 20, 2
 
@@ -79,6 +80,36 @@ def fully_sharded(rank, mesh):
         torch.testing.assert_close(parameter.grad.full_tensor() * WORLD, grads[name], atol=1e-4, rtol=1e-4)
 
 
+def fully_sharded_in_half(rank, mesh):
+    """Every router, with its parameters in bfloat16 while it runs."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for name, case in ROUTERS.items():
+        layer = moe.MoE(router(name), moe.FeedForwardExperts(CHANNELS, 16, EXPERTS))
+        rows, signals, trace = torch.randn(N, CHANNELS), rows_for(case, N), moe.RoutingTrace()
+        context = torch.randn(N, 3) if name == "conditioned" else None
+        torch.manual_seed(0)
+        expected = layer(rows, signals, context=context).detach()
+        model = fully_shard(copy.deepcopy(layer), mesh=mesh, mp_policy=policy)
+        torch.manual_seed(0)
+        done = model(rows, signals, context=context, trace=trace)
+        assert done.dtype == torch.bfloat16, name
+        assert trace[0].logits.dtype == torch.float32, name
+        done.float().square().sum().backward()
+        if name not in ("noisy_top_k", "expert_dropout"):  # where rounded weights move a chance or an edge
+            off = (done.float() - expected).norm() / expected.norm()
+            assert off < 0.2, (name, float(off))
+    # A model that was made half keeps its routers single: they are sharded apart.
+    layer, x = whole()
+    layer.bfloat16()
+    fully_shard(layer.router, mesh=mesh)
+    fully_shard(layer, mesh=mesh)
+    layer(x.bfloat16()).float().square().sum().backward()
+    assert layer.router.score.gate.weight.grad.full_tensor().dtype == torch.float32
+    assert layer.bank.up.grad.full_tensor().dtype == torch.bfloat16
+
+
 def balance(rank, mesh):
     """Biases move by the loads of all processes, over all batches since the last step, alike in each."""
     for preference in (moe.LossFreeBias((2, 2)), moe.DualAscent((2, 2)), moe.BestGroup((2, 2))):
@@ -105,6 +136,15 @@ def process(rank, check, store):
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("check", [experts_apart, data_parallel, fully_sharded, balance])
+@pytest.mark.parametrize(
+    "check",
+    [
+        experts_apart,
+        data_parallel,
+        fully_sharded,
+        fully_sharded_in_half,
+        balance,
+    ],
+)
 def test_two_processes(check, tmp_path):
     mp.spawn(process, (check, tmp_path / "store"), nprocs=WORLD)

@@ -118,7 +118,7 @@ class LossFreeBias(Preference):
                 f"group_sizes={group_sizes!r}: expected a tuple, ({group_sizes},) without groups"
             )
         self.group_sizes = group_sizes
-        self.register_buffer("bias", torch.zeros(sum(group_sizes)))
+        self.register_buffer("bias", torch.zeros(sum(group_sizes), dtype=torch.float32))
 
     def forward(self, preference: Tensor) -> Tensor:
         return preference + self.bias
@@ -157,7 +157,7 @@ class BestGroup(Preference):
     def __init__(self, group_sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.group_sizes = group_sizes
-        self.register_buffer("bias", torch.zeros(len(group_sizes)))
+        self.register_buffer("bias", torch.zeros(len(group_sizes), dtype=torch.float32))
 
     def forward(self, preference: Tensor) -> Tensor:
         parts = preference.split(self.group_sizes, -1)

@@ -32,7 +32,8 @@ def combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tenso
     """
     weights = plan.weights.to(results.dtype)
     out: Tensor = _Combine.apply(results.flatten(1), weights, choices.rows, choices.places)  # type: ignore[no-untyped-call]
-    return out.view(plan.num_rows, *results.shape[1:])
+    # As it is where that will do: fully_shard warns of a layer that gives a view.
+    return out if results.dim() == 2 else out.view(plan.num_rows, *results.shape[1:])
 
 
 class _Combine(torch.autograd.Function):

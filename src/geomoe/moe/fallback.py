@@ -59,9 +59,9 @@ class Fallback(AnyRouter):
         if answer not in get_args(Answer):
             raise ValueError(f"answer={answer!r}: expected one of {', '.join(get_args(Answer))}")
         self.router, self.quantile, self.answer = router, quantile, answer
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("precision", torch.eye(channels))
-        self.register_buffer("threshold", torch.tensor(float("inf")))
+        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float32))
+        self.register_buffer("precision", torch.eye(channels, dtype=torch.float32))
+        self.register_buffer("threshold", torch.tensor(float("inf"), dtype=torch.float32))
 
     @property
     def group_sizes(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ __all__ = [
     "CosineScore",
     "DSelectScore",
     "FrozenScore",
+    "Gate",
     "HashScore",
     "HierarchicalScore",
     "HyperplaneScore",
@@ -57,6 +58,17 @@ class Score(nn.Module):
         raise NotImplementedError
 
 
+class Gate(nn.Linear):
+    """A linear layer in the precision of its rows ``[N, C]``, whatever that of its weights.
+
+    What scores are made of: under ``fully_shard`` with bfloat16 parameters ``nn.Linear`` would refuse the
+    rows, which a router sees in single precision.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return score(input, self.weight, self.bias)
+
+
 class LinearScore(Score):
     """``x W``, the gate of most systems (Jacobs et al. 1991, Shazeer et al. 2017).
 
@@ -68,11 +80,12 @@ class LinearScore(Score):
 
     def __init__(self, channels: int, num_experts: int, gain: float = 1.0) -> None:
         super().__init__((num_experts,))
-        self.gate = nn.Linear(channels, num_experts, bias=False)
+        self.gate = Gate(channels, num_experts, bias=False)
         self.gate.weight.data *= gain
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        return score(rows, self.gate.weight)
+        logits: Tensor = self.gate(rows)
+        return logits
 
 
 class HierarchicalScore(Score):
@@ -98,10 +111,11 @@ class HierarchicalScore(Score):
             gate.weight.data *= gain
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        weights = [gate.get_parameter("weight") for gate in self.to_expert]
-        gates = [self.to_group.weight, *weights]
-        shifts = [weight @ self.group_embedding[i] for i, weight in enumerate(weights)]
-        none = self.group_embedding.new_zeros(len(self.group_sizes))
+        weights = [gate.get_parameter("weight").to(rows.dtype) for gate in self.to_expert]
+        gates = [self.to_group.weight.to(rows.dtype), *weights]
+        embedding = self.group_embedding.to(rows.dtype)
+        shifts = [weight @ embedding[i] for i, weight in enumerate(weights)]
+        none = embedding.new_zeros(len(self.group_sizes))
         # W_i (x + PE_i) is W_i x plus a constant, so that all gates are one product.
         joined = score(rows, torch.cat(gates), torch.cat([none, *shifts]))
         groups, *members = joined.split((len(self.group_sizes), *self.group_sizes), -1)
@@ -126,13 +140,15 @@ class CosineScore(Score):
         self, channels: int, num_experts: int, projection: int = 256, temperature: float = 0.5
     ) -> None:
         super().__init__((num_experts,))
-        self.project = nn.Linear(channels, projection, bias=False)
+        self.project = Gate(channels, projection, bias=False)
         self.embedding = nn.Parameter(torch.randn(num_experts, projection))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        # Not a scalar: fully_shard takes none.
+        self.log_temperature = nn.Parameter(torch.full((1,), math.log(temperature)))
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        cosine = score(F.normalize(self.project(rows), dim=-1), F.normalize(self.embedding, dim=-1))
-        return cosine * torch.exp(-self.log_temperature)
+        embedding = F.normalize(self.embedding.to(rows.dtype), dim=-1)
+        cosine = score(F.normalize(self.project(rows), dim=-1), embedding)
+        return cosine * torch.exp(-self.log_temperature.to(rows.dtype))
 
 
 class DSelectScore(Score):
@@ -165,8 +181,8 @@ class DSelectScore(Score):
         width = self.width = num_experts.bit_length() - 1
         place = torch.arange(num_experts)[:, None] >> torch.arange(width)  # [E, bits]
         self.register_buffer("bits", (place & 1).bool(), persistent=False)
-        self.to_code = nn.Linear(channels, selectors * width)
-        self.to_share = nn.Linear(channels, selectors)
+        self.to_code = Gate(channels, selectors * width)
+        self.to_share = Gate(channels, selectors)
         # Inside the smooth step's range: a code that starts saturated has no gradient.
         for layer in (self.to_code, self.to_share):
             nn.init.uniform_(layer.weight, -gamma / (100 * channels**0.5), gamma / (100 * channels**0.5))
@@ -174,7 +190,7 @@ class DSelectScore(Score):
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         # [N, k, 1, bits]
-        code = smooth_step(self.to_code(rows), self.gamma).view(len(rows), self.selectors, 1, self.width)
+        code = smooth_step(self.to_code(rows), self.gamma).reshape(-1, self.selectors, 1, self.width)
         selected = torch.where(self.bits, code, 1 - code).prod(-1)  # [N, k, E]
         share = self.to_share(rows).softmax(-1)  # [N, k]
         gate: Tensor = (share[:, :, None] * selected).sum(1)
@@ -203,7 +219,7 @@ class ConditionedScore(Score):
     def __init__(self, content: Score, context_channels: int) -> None:
         super().__init__(content.group_sizes)
         self.content = content
-        self.condition = nn.Linear(context_channels, self.num_experts, bias=False)
+        self.condition = Gate(context_channels, self.num_experts, bias=False)
         nn.init.zeros_(self.condition.weight)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
@@ -218,7 +234,8 @@ class FrozenScore(Score):
 
     def __init__(self, channels: int, num_experts: int) -> None:
         super().__init__((num_experts,))
-        self.register_buffer("weight", torch.randn(num_experts, channels) / math.sqrt(channels))
+        weight = torch.randn(num_experts, channels, dtype=torch.float32)
+        self.register_buffer("weight", weight / math.sqrt(channels))
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         return score(rows, self.weight)
@@ -263,10 +280,11 @@ class HyperplaneScore(Score):
         super().__init__((num_experts,))
         if num_experts & (num_experts - 1):
             raise ValueError(f"num_experts={num_experts}: expected a power of two, a bit a hyperplane")
-        self.register_buffer("planes", torch.randn(num_experts.bit_length() - 1, channels))
+        planes = torch.randn(num_experts.bit_length() - 1, channels, dtype=torch.float32)
+        self.register_buffer("planes", planes)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        sides = F.linear(rows, self.planes) > 0  # [N, bits]
+        sides = score(rows, self.planes) > 0  # [N, bits]
         place = 2 ** torch.arange(sides.shape[1], device=rows.device)
         return only((sides * place).sum(-1), self.num_experts)
 
@@ -274,4 +292,5 @@ class HyperplaneScore(Score):
 def only(expert: Tensor, num_experts: int) -> Tensor:
     """Logits ``[N, E]`` of certainty: 0 for ``expert`` ``[N]``, minus infinity for the others."""
     certain = F.one_hot(expert, num_experts).bool()
-    return torch.zeros(certain.shape, device=expert.device).masked_fill(~certain, float("-inf"))
+    logits = torch.zeros(certain.shape, dtype=torch.float32, device=expert.device)
+    return logits.masked_fill(~certain, float("-inf"))

@@ -15,10 +15,15 @@ __all__ = ["log_softmax", "logsumexp", "reachable", "score", "softmax", "sparsem
 
 
 def score(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``rows @ weight.T + bias``, ``[N, E]`` from ``[N, C]`` and ``[E, C]``."""
+    """``rows @ weight.T + bias``, ``[N, E]`` from ``[N, C]`` and ``[E, C]``, in the precision of the rows.
+
+    A router sees its rows in single precision, while mixed precision or a default type may have made its
+    weights half.
+    """
+    weight = weight.to(rows.dtype)
     if bias is None:
         return torch.mm(weight, rows.T).T
-    return torch.addmm(bias[:, None], weight, rows.T).T
+    return torch.addmm(bias.to(rows.dtype)[:, None], weight, rows.T).T
 
 
 def softmax(logits: Tensor) -> Tensor:

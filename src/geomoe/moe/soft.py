@@ -34,7 +34,7 @@ class SoftMoE(nn.Module):
         self.bank, self.slots_per_expert = bank, slots_per_expert
         slots = bank.num_experts * slots_per_expert
         self.slots = nn.Parameter(torch.randn(slots, channels) / channels**0.5)
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.ones(1))  # not a scalar: fully_shard takes none
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Dispatch and combine weights, ``[B, T, S]`` each, for tokens ``[B, T, C]``."""

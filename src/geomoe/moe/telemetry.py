@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ def load(plan: RoutingPlan, asked: bool = False) -> Tensor:
         asked: count choices before any capacity, too.
     """
     counts = count_choices(plan, asked)
-    return counts / counts.sum().clamp_min(1)
+    return counts.float() / counts.sum().clamp_min(1)
 
 
 def importance(plan: RoutingPlan) -> Tensor:
@@ -50,7 +51,7 @@ def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
     in_a, in_b = _chosen(a), _chosen(b)  # [N, E]
     either = (in_a | in_b).sum(1)
     both = (in_a & in_b).sum(1)
-    return float(torch.where(either > 0, both / either.clamp_min(1), 1.0).mean())
+    return float(torch.where(either > 0, both.float() / either.clamp_min(1), 1.0).mean())
 
 
 def _chosen(plan: RoutingPlan) -> Tensor:
@@ -98,7 +99,7 @@ def routing_health(plan: RoutingPlan) -> RoutingHealth:
     gates = importance(plan).detach()
     marginal = p.sum(0) / max(plan.num_rows, 1)
     dropped = 0 if plan.dropped is None else int(plan.dropped.sum())
-    most = torch.log(torch.tensor(float(plan.num_experts), device=p.device))
+    most = math.log(plan.num_experts)
 
     def entropy(distribution: Tensor, alone: float) -> float:
         if plan.num_experts == 1 or not plan.num_rows:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.choice import Choice, Selection
-from geomoe.moe.score import Score
+from geomoe.moe.score import Gate, Score
 from geomoe.moe.simplex import top
 
 __all__ = ["NormScore", "NormThreshold", "expert_norms", "norm_loss"]
@@ -28,7 +28,7 @@ class NormScore(Score):
 
     def __init__(self, channels: int, num_experts: int, hidden: int = 128) -> None:
         super().__init__((num_experts,))
-        self.predict = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, num_experts))
+        self.predict = nn.Sequential(Gate(channels, hidden), nn.GELU(), Gate(hidden, num_experts))
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         return (F.softplus(self.predict(rows)) + 1e-12).log()

@@ -32,7 +32,7 @@ class PosteriorScore(Score):
 
     def __init__(self, centres: Tensor, variances: Tensor, priors: Tensor | None = None) -> None:
         super().__init__((len(centres),))
-        even = torch.full((len(centres),), 1 / len(centres), device=centres.device)
+        even = torch.full((len(centres),), 1 / len(centres), dtype=torch.float32, device=centres.device)
         self.register_buffer("centres", centres.float())
         self.register_buffer("variances", variances.float())
         self.register_buffer("log_priors", (even if priors is None else priors.float() / priors.sum()).log())
