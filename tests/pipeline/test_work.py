@@ -357,6 +357,25 @@ def test_a_finished_file_that_was_taken_away_is_made_again(
     assert _same(folder)
 
 
+@pytest.mark.parametrize("name", ["journal", "part.json", "commit", "job.json", "scratch.tif"])
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_was_prepared_in_the_folder_of_the_work_is_not_written_through(
+    folder: Path, name: str, kind: str
+) -> None:
+    kept = _cut(folder, 4)
+    precious = folder / "precious"
+    precious.write_bytes(b"precious")
+    (kept / name).unlink(missing_ok=True)
+    (kept / name).symlink_to(precious) if kind == "link" else (kept / name).mkdir()
+    with pytest.raises(GeomoeError, match=f"holds {name}: a link, no file, or another's; remove "):
+        _run(folder / "src.tif", folder / "cut", Counting(TILES))
+    assert precious.read_bytes() == b"precious"
+    assert not (folder / "cut" / "out.tif").exists()
+    shutil.rmtree(kept)
+    _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    assert _same(folder)
+
+
 def test_two_processes_do_not_write_one_file(folder: Path) -> None:
     with (
         locked(folder / "cut" / ".out.tif.geomoe", "busy"),

@@ -142,3 +142,85 @@ def test_one_item_is_not_given_to_two_files(tmp_path: Path) -> None:
     for name in ("a.tif", "a.stac.json"):
         (tmp_path / name).write_bytes(b"")
     assert "is the item of" in _refusal(tmp_path / "a.tiff", [], overwrite=True)
+
+
+@pytest.mark.parametrize("other", ["out.tiff", "out.TIF", "out.Tiff"])
+def test_files_of_one_item_are_not_made_at_once(tmp_path: Path, other: str) -> None:
+    one, two = (Target(tmp_path / name, [], overwrite=True) for name in ("out.tif", other))
+    with one.held():
+        with pytest.raises(GeomoeError, match=r"out\.tif is being made here.* has the same item"), two.held():
+            pass
+        assert "has the same item" in _refusal(tmp_path / other, [], overwrite=True)
+    with two.held():
+        assert "has the same item" in _refusal(tmp_path / "out.tif", [], overwrite=True)
+    (tmp_path / other).touch()
+    (tmp_path / "out.stac.json").touch()
+    assert "is the item of" in _refusal(tmp_path / "out.tif", [], overwrite=True)
+
+
+def test_the_folder_of_the_work_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        target = Target(tmp_path / "out.tif", [], overwrite=True)
+        with target.held():
+            assert target.folder.stat().st_mode & 0o777 == 0o700
+        target.folder.mkdir(mode=0o777)
+        with target.held():
+            assert target.folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard", "folder", "pipe"])
+@pytest.mark.parametrize(
+    "name", ["journal", "job.json", "commit", "part.tif", "part.json", "scratch.tif", "scratch.tif.msk"]
+)
+def test_what_somebody_prepared_in_the_folder_of_the_work_is_refused(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    path = tmp_path / "out.tif"
+    folder = tmp_path / ".out.tif.geomoe"
+    folder.mkdir()
+    place = folder / name
+    {
+        "link": lambda: place.symlink_to(precious),
+        "dangling": lambda: place.symlink_to(tmp_path / "nowhere"),
+        "hard": lambda: os.link(precious, place),
+        "folder": place.mkdir,
+        "pipe": lambda: os.mkfifo(place),
+    }[kind]()
+    assert f"{folder} holds {name}" in _refusal(path, [], overwrite=True)
+    assert precious.read_bytes() == b"precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_of_the_work_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".a.tif.geomoe").symlink_to("elsewhere")
+    (tmp_path / ".b.tif.geomoe").touch()
+    for name in "ab":
+        assert "is a symbolic link or a file" in _refusal(tmp_path / f"{name}.tif", [], overwrite=True)
+    assert not left_over(tmp_path / "elsewhere")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+@pytest.mark.parametrize("name", ["", "journal", "lock"])
+def test_the_folder_of_another_user_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / ".out.tif.geomoe"
+    folder.mkdir()
+    (folder / "journal").touch()
+    (folder / "lock").touch()
+    os.chown(folder / name, 12345, -1)
+    said = _refusal(tmp_path / "out.tif", [], overwrite=True)
+    assert ("made by another user (number 12345)" if not name else f"holds {name}") in said
+    assert "remove" in said
+
+
+def test_a_disk_that_names_another_owner_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As an NFS server does that takes root for nobody: what root makes there is nobody's.
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    target = Target(tmp_path / "out.tif", [], overwrite=True)
+    with target.held():
+        assert target.folder.is_dir()

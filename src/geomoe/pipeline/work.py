@@ -17,8 +17,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.files import atomic_write
-from geomoe.lock import locked
+from geomoe.files import NO_LINKS, atomic_write
 from geomoe.pipeline.provenance import is_model_item
 from geomoe.pipeline.tiles import Box, Tiles
 from geomoe.raster.cog import REMEDY, write_cog
@@ -113,9 +112,7 @@ class Work:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for output in self._outputs:
-                path = output.target.path
-                busy = f"another process is writing {path}; wait for it, or choose another output"
-                stack.enter_context(locked(output.target.folder, busy))
+                stack.enter_context(output.target.held())
             stack.callback(self._close)
             stack.push(self._leave)
             self._begin()
@@ -237,7 +234,7 @@ class Work:
         mine = [output.target.path for output in self._outputs]
         for left in targets:
             if left.path not in mine:
-                with suppress(GeomoeError), locked(left.folder, "busy"):
+                with suppress(GeomoeError), left.held():
                     left.clean()
 
     def _start(self) -> None:
@@ -255,7 +252,8 @@ class Work:
                 _write_whole(output.target.folder / "job.json", job.encode())
 
     def _open_journal(self) -> None:
-        self._journal = os.open(self._folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINKS
+        self._journal = os.open(self._folder / "journal", flags, 0o666)
 
     def _resume(self) -> bool:
         """Take over what is there; False if the scratch files or the journal are not."""

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder
-from geomoe.lock import LOCKS
-from geomoe.raster.stac import item_path
+from geomoe.lock import LOCKS, locked
+from geomoe.raster.stac import item_path, printable
 
 __all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back"]
 
 _SUFFIXES = (".tif", ".tiff")
+_ENDINGS = tuple("".join(letters) for s in _SUFFIXES for letters in product(*({c, c.upper()} for c in s)))
 # Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
 _NEIGHBOURS = (".aux.xml", ".msk", ".ovr")
 LAST = ("job.json", "commit")
 """Files in the folder of the work by which another process knows what is to be done there."""
+_SECOND_NAMES = (*LOCKS, "backup.tif", "backup.json")
 _MAX_NAME = 255  # bytes, of common file systems
 
 
@@ -75,12 +81,12 @@ class Target:
                 raise GeomoeError(f"{file} is a folder; give the name of a file to write")
             if file.exists() and any(os.path.samefile(source, file) for source in sources):
                 raise GeomoeError(f"{file} is the input itself; write to another file")
-        twin = self.path.with_suffix(next(s for s in _SUFFIXES if s != self.path.suffix.lower()))
-        if self.item.exists() and twin.exists():
-            raise GeomoeError(f"{self.item.name} is the item of {twin}; choose another name than {name}")
-        self.folder = self.path.with_name(f".{name}.geomoe")
+        self.folder = _work_folder(self.path)
         if len(os.fsencode(self.folder.name)) > _MAX_NAME:
             raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
+        self._refuse_twin()
+        if os.path.lexists(self.folder):
+            _refuse_foreign(self.folder)
 
     @property
     def moves(self) -> tuple[Move, Move]:
@@ -89,6 +95,40 @@ class Target:
             Move(self.folder / "part.tif", self.path, self.folder / "backup.tif", self.overwrite),
             Move(self.folder / "part.json", self.item, self.folder / "backup.json", self.overwrite),
         )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder of the work, which is made, for this user alone, if it is not there.
+
+        Raises:
+            BusyError: if another process holds it.
+            GeomoeError: if it cannot be made, or somebody else made it or put something into it.
+        """
+        with suppress(OSError):  # `locked` says what is wrong
+            self.folder.mkdir(mode=0o700)
+        busy = f"another process is writing {self.path}; wait for it, or choose another output"
+        with locked(self.folder, busy):
+            _refuse_foreign(self.folder)
+            self._refuse_twin()
+            yield
+
+    def _refuse_twin(self) -> None:
+        """Raise GeomoeError where a file has the same item, or will: its name differs in the ending alone."""
+        for ending in _ENDINGS:
+            twin = self.path.with_suffix(ending)
+            if ending == self.path.suffix:
+                continue
+            there = twin.exists() and not (self.path.exists() and twin.samefile(self.path))
+            if there and self.item.exists():
+                raise GeomoeError(
+                    f"{self.item.name} is the item of {twin}; choose another name than {self.path.name}"
+                )
+            work = _work_folder(twin)
+            if work.exists() and not (self.folder.exists() and work.samefile(self.folder)):
+                raise GeomoeError(
+                    f"{twin.name} is being made here, or was begun, and has the same item; choose another "
+                    f"name than {self.path.name}, or remove {work} if nothing is at it"
+                )
 
     def refuse_what_stands(self) -> None:
         """Raise GeomoeError where a file stands at the path, or speaks for one, and may not be replaced."""
@@ -128,6 +168,48 @@ class Target:
 
     def _neighbours(self) -> tuple[Path, ...]:
         return tuple(self.path.with_name(self.path.name + suffix) for suffix in _NEIGHBOURS)
+
+
+def _work_folder(path: Path) -> Path:
+    return path.with_name(f".{path.name}.geomoe")
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise GeomoeError where somebody else made a folder of the work, or put something into it.
+
+    In a folder that many may write to, a link there, or a file of another's, would be written through with
+    this user's rights. What is found to be in order is closed to others, so that it stays so.
+    """
+    remedy = f"remove {folder}, or choose another output"
+    try:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise GeomoeError(f"{folder} is a symbolic link or a file; expected a folder; {remedy}")
+        if not _is_mine(found.st_uid, folder.parent):
+            raise GeomoeError(f"{folder} was made by another user (number {found.st_uid}); {remedy}")
+        if found.st_mode & 0o077:
+            with suppress(OSError):  # some file systems have no permissions
+                folder.chmod(0o700)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                inside = entry.stat(follow_symlinks=False)
+                # A backup is a second name of the file that it is of, a lock may be one for an instant.
+                second = inside.st_nlink > 1 and entry.name not in _SECOND_NAMES
+                if not stat.S_ISREG(inside.st_mode) or inside.st_uid != found.st_uid or second:
+                    name = printable(entry.name)
+                    raise GeomoeError(f"{folder} holds {name}: a link, no file, or another's; {remedy}")
+    except FileNotFoundError:
+        return  # whoever held it has just ended
+    except OSError as error:
+        raise GeomoeError(f"{folder} cannot be read: {error.strerror}; {remedy}") from error
+
+
+def _is_mine(owner: int, folder: Path) -> bool:
+    """Whether an owner is who this process is in a folder: another machine's disk may name it otherwise."""
+    if sys.platform == "win32" or owner == os.geteuid():  # there `os.stat` names no owner
+        return True
+    with tempfile.TemporaryFile(dir=folder) as made:
+        return owner == os.fstat(made.fileno()).st_uid
 
 
 def check_space(needs: Sequence[tuple[Path, int]]) -> None:
