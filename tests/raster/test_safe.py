@@ -57,7 +57,7 @@ def test_the_finest_grid_is_the_scene_red_first(made: Path) -> None:
         assert scene.scales == (1e-4,) * 4
         assert scene.offsets == (-0.1,) * 4
         assert scene.acquired == "2024-05-01T10:06:01.024000Z"
-        assert scene.notes == ("reflectance is (DN - 1000) / 10000, by processing baseline 05.10",)
+        assert scene.notes[0] == "reflectance is (DN - 1000) / 10000, by processing baseline 05.10"
         data, valid = scene.read(Window(1, 0, 9, 7), (2, 4))
     expected = np.stack([band_pixels("B03", 10), band_pixels("B08", 10)])[:, :7, 1:10]
     assert np.array_equal(data, expected)

@@ -5,7 +5,7 @@ Nothing here knows about models; rasterio, numpy, scipy and jsonschema are all i
 
 from __future__ import annotations
 
-from geomoe.raster.bands import band_names, band_order, select_bands
+from geomoe.raster.bands import band_names, band_order, learning_bands, left_out, select_bands
 from geomoe.raster.cog import write_cog
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
@@ -29,6 +29,8 @@ __all__ = [
     "commit",
     "decide_radiometry",
     "fill_invalid",
+    "learning_bands",
+    "left_out",
     "open_scene",
     "sample_scene",
     "select_bands",

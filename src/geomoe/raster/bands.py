@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.product import matching
+from geomoe.raster.names import RGB, WAVELENGTHS
+from geomoe.raster.product import listed, matching
 from geomoe.raster.scene import Scene
 
-__all__ = ["band_names", "band_order", "first_bands", "select_bands"]
+__all__ = ["band_names", "band_order", "learning_bands", "left_out", "select_bands"]
 
-_USUAL_ORDER = ("red", "green", "blue", "nir")
+_USUAL_ORDER = (*RGB, "nir")
 
 
 def band_names(scene: Scene, bands: Sequence[int]) -> tuple[str, ...]:
@@ -29,15 +30,25 @@ def band_order(scene: Scene, bands: Sequence[int]) -> str | None:
             return None
         usual = ", ".join(_USUAL_ORDER[: len(scene.data_bands)])
         return f"bands have no names; taken to be {usual} in this order"
-    rgb = _USUAL_ORDER[:3]
-    colours = [next((c for c in rgb if c in map(str.casefold, names)), "") for names in called]
-    if sorted(filter(None, colours)) != sorted(rgb) or tuple(colours[:3]) == rgb:
+    colours = [_colour(names) for names in called]
+    if not any(colours) and len(bands) >= 3:
+        return "the names of bands do not say which are red, green and blue, in which order models learned"
+    if any(colours.count(colour) != 1 for colour in RGB) or tuple(colours[:3]) == RGB:
         return None
-    first = [colours.index(colour) for colour in rgb]
+    first = [colours.index(colour) for colour in RGB]
     better = [*first, *(i for i in range(len(bands)) if i not in first)]
     # By names: the numbers of a product opened by names are others than those of the whole.
     advice = ",".join(called[i][0] if called[i] else str(bands[i]) for i in better)
     return f"red, green and blue come in another order than models learn from; --bands {advice} may do better"
+
+
+def left_out(scene: Scene, bands: Sequence[int]) -> str | None:
+    """Which bands that hold data are not among ``bands``, in words; ``None`` if all are."""
+    others = [band for band in scene.data_bands if band not in bands]
+    if not others:
+        return None
+    called = [f"{band} ({names[0]})" if (names := _called(scene, band)) else str(band) for band in others]
+    return f"bands left out: {listed(called)}"
 
 
 def _called(scene: Scene, band: int) -> list[str]:
@@ -45,14 +56,19 @@ def _called(scene: Scene, band: int) -> list[str]:
     return [name for name in ((scene.descriptions[band - 1] or "").strip(), *scene.aliases[band - 1]) if name]
 
 
+def _colour(names: Sequence[str]) -> str:
+    return next((name for name in map(str.casefold, names) if name in WAVELENGTHS), "")
+
+
 def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_bands: int) -> tuple[int, ...]:
     """The bands to work on, 1-based, in the order given.
 
     Args:
         scene: an open scene.
-        spec: names (any case; of a band without one, the colour that the file says it is) or 1-based numbers,
-            as a list or as text with commas; ``None`` takes every band that holds data. Where a band is
-            named ``"8"``, the text ``"8"`` means that one.
+        spec: names in any case, as the scene has them or as these are known (`geomoe.raster.names`; of a band
+            without one, the colour that the file says it is), or 1-based numbers, as a list or as text with
+            commas; ``None`` takes every band that holds data. Where a band is named ``"8"``, the text ``"8"``
+            means that one.
         model_bands: bands that the model takes at once, for the message when there are none.
 
     Raises:
@@ -74,11 +90,32 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
     return chosen
 
 
-def first_bands(scene: Scene, count: int) -> tuple[int, ...]:
-    """The first ``count`` bands that hold data, 1-based; raises GeomoeError where there are fewer."""
+def learning_bands(
+    scene: Scene, count: int, spec: str | Sequence[str | int] | None = None
+) -> tuple[int, ...]:
+    """The bands of a scene to learn from, 1-based, in the order in which the model is shown them.
+
+    Args:
+        scene: an open scene.
+        count: that the model takes.
+        spec: as of `select_bands`. Without it, red, green, blue (and nir, of four) where the scene says which
+            these are, else the first ones that hold data; see `left_out` for those that are not taken.
+
+    Raises:
+        GeomoeError: as `select_bands`, or if there are not ``count`` of them.
+    """
+    if spec is not None:
+        chosen = select_bands(scene, spec, count)
+        if len(chosen) != count:
+            raise GeomoeError(f"{len(chosen)} bands of {scene.path} were named, the model takes {count}")
+        return chosen
     bands = scene.data_bands
     if len(bands) < count:
         raise GeomoeError(f"{scene.path} has {len(bands)} bands of data, {count} are wanted")
+    colours = [_colour(_called(scene, band)) for band in bands]
+    wanted = _USUAL_ORDER[:count]
+    if len(wanted) == count >= 3 and all(colours.count(colour) == 1 for colour in wanted):
+        return tuple(bands[colours.index(colour)] for colour in wanted)
     return bands[:count]
 
 

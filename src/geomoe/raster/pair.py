@@ -14,7 +14,7 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.bands import first_bands
+from geomoe.raster.bands import learning_bands
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene
@@ -162,7 +162,7 @@ def read_pair(
 
     Args:
         pair: from :func:`common_area`.
-        bands: how many are wanted, the first ones of both.
+        bands: how many are wanted, of both as `learning_bands` chooses them.
 
     Returns:
         low ``[bands, h, w]``, high ``[bands, s h, s w]``, and ``[h, w]`` bool: where a low-resolution pixel
@@ -177,10 +177,10 @@ def read_pair(
                 f"{pair.low.name} is {low.dtype} and {pair.high.name} is {high.dtype}; a pair must be of one "
                 "type and in the same units, convert one of them"
             )
-        chosen = first_bands(low, bands)
+        chosen = learning_bands(low, bands)
         radiometry = decide_radiometry(low.dtype, sample_scene(low, chosen))
         small, small_valid = low.read(pair.low_window, chosen)
-        large, large_valid = high.read(pair.high_window, first_bands(high, bands))
+        large, large_valid = high.read(pair.high_window, learning_bands(high, bands))
     s = pair.scale
     height, width = small.shape[1:]
     fine = large_valid.all(axis=0).reshape(height, s, width, s)

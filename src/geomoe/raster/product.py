@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Checksum", "ProductBand", "choose_bands", "listed", "matching", "only_names"]
+__all__ = ["Checksum", "ProductBand", "choose_bands", "coarser_bands", "listed", "matching", "only_names"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,21 @@ def choose_bands(
     unknown = [name for name in names if not matching(name, [part.names for part in parts])]
     lacks = f"no band {listed(unknown)}" if any(unknown) else f"no grid with {listed(names)}"
     raise GeomoeError(f"{product} has {lacks}; choose bands of one pixel size: {'; '.join(held)}")
+
+
+def coarser_bands(parts: Sequence[ProductBand], chosen: Sequence[ProductBand]) -> list[str]:
+    """A sentence on the bands that are on none but other grids than the chosen ones, if there are some."""
+    pixel, here = chosen[0].pixel, {part.name for part in parts if part.pixel == chosen[0].pixel}
+    others = {
+        part.name: part.pixel for part in reversed(parts) if part.pixel != pixel and part.name not in here
+    }
+    if not others:
+        return []
+    each = [
+        f"{listed([name for name in reversed(others) if others[name] == size])} (pixels of {size:g})"
+        for size in sorted(set(others.values()))
+    ]
+    return [f"left out, as they have larger pixels: {', '.join(each)}; choose a grid by naming its bands"]
 
 
 def listed(names: Sequence[str]) -> str:

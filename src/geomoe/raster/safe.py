@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.product import Checksum, ProductBand, choose_bands
+from geomoe.raster.product import Checksum, ProductBand, choose_bands, coarser_bands
 from geomoe.raster.safe_files import ProductFiles, open_folder, open_zip, plain_name
 from geomoe.raster.scene import Scene, in_utc
 from geomoe.raster.stack import open_stack
@@ -84,7 +84,8 @@ def open_safe(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
             chosen = _checked(path.name, files, chosen)
         placed = [replace(part, file=files.place(str(part.file))) for part in chosen]
         of = [path] if path.is_file() else [*(part.file for part in placed), files.place(metadata[0])]
-        with open_stack(path, placed, files=of, acquired=product.acquired, notes=product.notes) as scene:
+        notes = [*product.notes, *(coarser_bands(product.parts, chosen) if bands is None else ())]
+        with open_stack(path, placed, files=of, acquired=product.acquired, notes=notes) as scene:
             yield scene
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
 from geomoe.raster.jpeg2000 import check_boxes
+from geomoe.raster.names import known_as
 from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, local_raster
 
 __all__ = ["DTYPES", "Scene", "Validity", "in_utc", "open_file", "representable"]
@@ -101,14 +103,19 @@ class Scene:
         pixels = (self.height + rows) * (self.width + columns) * self.count
         return min(JPEG2000_CACHE_BYTES, BLOCK_CACHE_BYTES + pixels * np.dtype(self.dtype).itemsize)
 
-    @property
+    @cached_property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
-        """Other names of each band: here the colour that the file says of one that it does not describe.
+        """Other names of each band: those that its name is known by, or the colour that the file says it is.
 
         A description counts for more, as writers of three bytes a pixel say red, green, blue of anything.
         """
-        said = zip(self.descriptions, self.colorinterp, strict=True)
-        return tuple((colour.name,) if not name and colour.name in _COLOURS else () for name, colour in said)
+        named = [(name or "").strip() for name in self.descriptions]
+        said = [
+            (name,) if name else (colour.name,) if colour.name in _COLOURS else ()
+            for name, colour in zip(named, self.colorinterp, strict=True)
+        ]
+        known = known_as(said, self.path.name)
+        return tuple(names[1:] if name else names for name, names in zip(named, known, strict=True))
 
     @property
     def data_bands(self) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.product import ProductBand, choose_bands, listed, matching, only_names
+from geomoe.raster.names import RGB, WAVELENGTHS, known_as
+from geomoe.raster.product import ProductBand, choose_bands, coarser_bands, listed, matching, only_names
 from geomoe.raster.scene import Scene, in_utc, open_file
 from geomoe.raster.stack import MAX_FILES, open_stack
 from geomoe.raster.text import finite, read_bounded, read_json, unquoted
@@ -22,14 +23,6 @@ _OTHER_ROLES = {"thumbnail", "overview", "visual", "metadata"}
 _OTHER_KEYS = {"thumbnail", "overview", "visual", "preview", "rendered_preview"}
 _MEDIA = ("image/tiff", "image/x.geotiff", "image/vnd.stac.geotiff", "image/jp2")
 _ENDINGS = (".tif", ".tiff", ".jp2")
-# Red, green, blue first, as models that take three bands at a time were trained; then by wavelength (µm).
-_FIRST = ("red", "green", "blue")
-_WAVELENGTHS = {
-    "coastal": 0.44, "blue": 0.49, "green": 0.56, "yellow": 0.6, "red": 0.66, "rededge": 0.74,
-    "rededge071": 0.705, "rededge075": 0.74, "rededge078": 0.78, "rededge1": 0.705, "rededge2": 0.74,
-    "rededge3": 0.78, "nir": 0.84, "nir08": 0.865, "nir09": 0.945, "cirrus": 1.375, "swir16": 1.61,
-    "swir22": 2.2,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,12 @@ def open_item(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
     notes = [*item.notes]
     if missing and wanted is None:
         notes.append(f"not on this machine, and left out: {listed(sorted(missing))}")
+    if bands is None:
+        notes += coarser_bands(parts, chosen)
+        if undescribed := [
+            asset.key for asset, _ in here if not asset.named and any(a.named for a, _ in here)
+        ]:
+            notes.append(f"left out, as the item describes no bands of them: {listed(sorted(undescribed))}")
     files = [path, *dict.fromkeys(part.file for part in chosen)]
     with open_stack(path, chosen, files=files, acquired=item.acquired, notes=notes) as scene:
         yield scene
@@ -131,7 +130,7 @@ def read_item(name: str, content: bytes) -> StacItem:
     properties = _table(name, item.get("properties") or {}, "properties")
     applied = properties.get("earthsearch:boa_offset_applied") is True
     assets = [_asset(name, str(key), _table(name, value, "asset")) for key, value in item["assets"].items()]
-    rasters = [asset for asset in assets if asset is not None]
+    rasters = _known([asset for asset in assets if asset is not None], name)
     notes: tuple[str, ...] = ()
     if applied and any(band.offset for asset in rasters for band in asset.bands):
         rasters = [replace(a, bands=tuple(replace(b, offset=0.0) for b in a.bands)) for a in rasters]
@@ -139,6 +138,21 @@ def read_item(name: str, content: bytes) -> StacItem:
     times = [properties.get(key) for key in ("datetime", "start_datetime")]
     acquired = next((time for t in times if isinstance(t, str) and (time := in_utc(t))), None)
     return StacItem(tuple(rasters), acquired, notes)
+
+
+def _known(assets: Sequence[Asset], item: str) -> list[Asset]:
+    """Assets whose bands have all names that they are known by, and the wavelengths of these."""
+    known = iter(known_as([info.names or (asset.key,) for asset in assets for info in asset.bands], item))
+    told = []
+    for asset in assets:
+        bands = []
+        for info, names in zip(asset.bands, known, strict=False):
+            centre = next((WAVELENGTHS[name] for name in names if name in WAVELENGTHS), None)
+            bands.append(
+                replace(info, names=names if info.names else (), wavelength=info.wavelength or centre)
+            )
+        told.append(replace(asset, bands=tuple(bands)))
+    return told
 
 
 def local_href(item: Path, href: str) -> Path | None:
@@ -191,7 +205,7 @@ def _band(asset: Mapping[str, Any], row: Mapping[str, Any]) -> BandInfo:
     scale, offset = finite(said("scale", "raster:scale")), finite(said("offset", "raster:offset"))
     return BandInfo(
         names=tuple(dict.fromkeys(names)),
-        wavelength=centre or next((_WAVELENGTHS[n] for n in names if n in _WAVELENGTHS), None),
+        wavelength=centre,
         scale=scale or 1.0,  # 0 would say that all values are the same
         offset=offset or 0.0,
         nodata=_nodata(said("nodata")),
@@ -262,28 +276,34 @@ def _opened(path: Path, assets: Sequence[tuple[Asset, Path]]) -> list[ProductBan
     """Parts of assets; what their files say counts, so these are looked into."""
     if len(assets) > MAX_FILES:
         raise GeomoeError(f"{path.name} has {len(assets)} files, more than {MAX_FILES}; choose some bands")
-    found: list[tuple[ProductBand, BandInfo]] = []
+    found: list[tuple[Asset, Path, float, int, BandInfo]] = []
+    rows: list[list[str]] = []
     for asset, file in assets:
         with open_file(file) as scene:
-            data, descriptions = scene.data_bands, scene.descriptions
+            data, said, aliases = scene.data_bands, scene.descriptions, scene.aliases
             transform = scene.transform
             # Where a scene has no grid, more pixels are finer ones.
             pixel = (
                 1 / scene.width if transform is None else round(max(abs(transform.a), abs(transform.b)), 9)
             )
-        if len(asset.bands) > 1 and len(asset.bands) not in (len(data), len(descriptions)):
+        if len(asset.bands) > 1 and len(asset.bands) not in (len(data), len(said)):
             raise GeomoeError(
                 f"{file.name} has {len(data)} bands, {path.name} describes {len(asset.bands)}; correct that"
             )
         for place, band in enumerate(data):
             info = asset.bands[min(place, len(asset.bands) - 1)]
-            own = _plain(descriptions[band - 1])
+            own, others = _plain(said[band - 1]), [*aliases[band - 1]]
             names = [*info.names] if len(asset.bands) > 1 or len(data) == 1 else []
             names += [own, asset.key] if len(data) == 1 else [own or f"{asset.key} {band}"]
-            first, *aliases = dict.fromkeys(name for name in names if name)
-            part = ProductBand(first, file, pixel, band, tuple(aliases), info.scale, info.offset, info.nodata)
-            found.append((part, info))
-    return [part for part, _ in _in_order(_once(found))]
+            rows.append([*names, *others])
+            found.append((asset, file, pixel, band, info))
+    parts = []
+    for (asset, file, pixel, band, info), known in zip(found, known_as(rows, path.name), strict=True):
+        # By the key at the end a band of one grid is told from that of another.
+        first, *others = known[0], *sorted(known[1:], key=asset.key.__eq__)
+        part = ProductBand(first, file, pixel, band, tuple(others), info.scale, info.offset, info.nodata)
+        parts.append((part, info))
+    return [part for part, _ in _in_order(_once(parts))]
 
 
 def _once(found: Sequence[tuple[ProductBand, BandInfo]]) -> list[tuple[ProductBand, BandInfo]]:
@@ -305,8 +325,8 @@ def _in_order(found: list[tuple[ProductBand, BandInfo]]) -> list[tuple[ProductBa
     def place(pair: tuple[ProductBand, BandInfo]) -> tuple[int, float]:
         part, info = pair
         names = [name.casefold() for name in part.names]
-        first = next((i for i, name in enumerate(_FIRST) if name in names), len(_FIRST))
-        return first, (info.wavelength or 0.0) if first == len(_FIRST) else 0.0
+        first = next((i for i, name in enumerate(RGB) if name in names), len(RGB))
+        return first, (info.wavelength or 0.0) if first == len(RGB) else 0.0
 
     return sorted(found, key=place)
 

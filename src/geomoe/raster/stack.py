@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class StackScene(Scene):
         """The files that it is read from."""
         return self._files
 
-    @property
+    @cached_property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
         """Other names of each band, beside its description."""
         return tuple(member.aliases for member in self._members)

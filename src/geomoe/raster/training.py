@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.bands import first_bands
+from geomoe.raster.bands import learning_bands
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene
 from geomoe.raster.scene import open_file
@@ -19,7 +19,7 @@ __all__ = ["read_scaled", "read_values"]
 
 
 def read_scaled(path: Path, bands: int) -> NDArray[np.float32]:
-    """The first ``bands`` data bands of a GeoTIFF in the range that models see at inference.
+    """``bands`` data bands of a GeoTIFF (see `learning_bands`) in the range that models see at inference.
 
     Args:
         path: local GeoTIFF, small enough to be held in memory.
@@ -32,14 +32,14 @@ def read_scaled(path: Path, bands: int) -> NDArray[np.float32]:
         GeomoeError: no GeoTIFF that can be used, or fewer bands than wanted.
     """
     with open_file(path) as scene:
-        chosen = first_bands(scene, bands)
+        chosen = learning_bands(scene, bands)
         radiometry = decide_radiometry(scene.dtype, sample_scene(scene, chosen))
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
         return fill_invalid(radiometry.to_model(data), valid)
 
 
 def read_values(path: Path, bands: int) -> tuple[NDArray[np.float32], bool]:
-    """The first ``bands`` data bands of a GeoTIFF in its own units, and whether these are integers.
+    """``bands`` data bands of a GeoTIFF (see `learning_bands`) in its own units; whether these are integers.
 
     Args:
         path: local GeoTIFF, small enough to be held in memory.
@@ -52,7 +52,7 @@ def read_values(path: Path, bands: int) -> tuple[NDArray[np.float32], bool]:
         GeomoeError: no GeoTIFF that can be used, fewer bands than wanted, or pixels that are not valid.
     """
     with open_file(path) as scene:
-        data, valid = scene.read(Window(0, 0, scene.width, scene.height), first_bands(scene, bands))
+        data, valid = scene.read(Window(0, 0, scene.width, scene.height), learning_bands(scene, bands))
         if not valid.all():
             raise GeomoeError(f"{path} has {int((~valid).sum())} invalid values; expected none")
         return data, scene.dtype != "float32"
