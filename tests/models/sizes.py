@@ -25,5 +25,9 @@ TINY = {
 def tiny(name, **options):
     """Model ``name``, tiny, with random weights that are the same each time."""
     torch.manual_seed(0)
-    family = name if name in TINY else name.rpartition("_")[0]
-    return geomoe.create_model(name, **{"scale": 2, **TINY[family], **options})
+    return geomoe.create_model(name, **{"scale": 2, **TINY[family(name)], **options})
+
+
+def family(name):
+    """The model that ``name`` is a size of: ``swinir`` of ``swinir_real_l``."""
+    return max((known for known in TINY if name.startswith(known)), key=len)

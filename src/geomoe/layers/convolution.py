@@ -5,25 +5,42 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "DIV2K_MEAN",
     "BandMean",
     "ChannelGate",
+    "NearestHead",
     "PixelShuffleUpsampler",
     "ResidualBlock",
     "ShuffleHead",
+    "bottleneck3x3",
     "conv3x3",
     "scale_steps",
+    "upsample_nearest",
 ]
 
-_DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Of the RGB training images of DIV2K, which the published networks subtract (Agustsson and Timofte 2017)."""
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
     """A 3x3 convolution that keeps the size; zeros beyond the image."""
     return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def bottleneck3x3(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Three convolutions in place of one of 3x3, a quarter as wide between (of SwinIR's large network)."""
+    narrow = max(channels_in // 4, 1)
+    return nn.Sequential(
+        conv3x3(channels_in, narrow),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(narrow, narrow, 1),
+        nn.LeakyReLU(0.2),
+        conv3x3(narrow, channels_out),
+    )
 
 
 class BandMean(nn.Module):
@@ -41,7 +58,7 @@ class BandMean(nn.Module):
     def __init__(self, bands: int, mean: tuple[float, ...] = (), peak: float = 1.0) -> None:
         super().__init__()
         self.peak = peak
-        mean = mean or (_DIV2K_MEAN if bands == 3 else (0.0,))
+        mean = mean or (DIV2K_MEAN if bands == 3 else (0.0,))
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
 
     def subtract(self, x: Tensor) -> Tensor:
@@ -120,3 +137,34 @@ class ShuffleHead(nn.Sequential):
             PixelShuffleUpsampler(width, scale),
             conv3x3(width, bands),
         )
+
+
+def upsample_nearest(x: Tensor, steps: tuple[int, ...], convs: nn.ModuleList) -> Tensor:
+    """For each step of the scale pixels repeated, a convolution, a LeakyReLU (ESRGAN, Wang et al. 2018)."""
+    for step, conv in zip(steps, convs, strict=True):
+        x = F.leaky_relu(conv(F.interpolate(x, scale_factor=step, mode="nearest")), 0.2)
+    return x
+
+
+class NearestHead(nn.Module):
+    """Features to an image ``scale`` times as large by repeated pixels, which leave no checkerboard.
+
+    Args:
+        channels: of the features.
+        width: of the upsampler.
+        scale: 2, 3, 4 or 8.
+        bands: of the image.
+    """
+
+    def __init__(self, channels: int, width: int, scale: int, bands: int) -> None:
+        super().__init__()
+        self.steps = scale_steps(scale)
+        self.narrow = conv3x3(channels, width)
+        self.ups = nn.ModuleList(conv3x3(width, width) for _ in self.steps)
+        self.high = conv3x3(width, width)
+        self.last = conv3x3(width, bands)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = upsample_nearest(F.leaky_relu(self.narrow(x)), self.steps, self.ups)
+        out: Tensor = self.last(F.leaky_relu(self.high(y), 0.2))
+        return out

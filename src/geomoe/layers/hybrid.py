@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.attention import OverlappingCrossAttention, WindowAttention
-from geomoe.layers.convolution import ChannelGate
+from geomoe.layers.convolution import ChannelGate, conv3x3
 
 __all__ = [
     "ChannelAttentionBlock",
@@ -45,6 +45,7 @@ class HybridConfig:
         feed_forward: makes the second half of each block.
         branch: makes what runs beside attention in each block; None for nothing, as in SwinIR.
         closing: make what follows the blocks of each group.
+        convolution: makes what ends each group and the trunk.
     """
 
     dim: int
@@ -53,14 +54,15 @@ class HybridConfig:
     feed_forward: Callable[[], nn.Module]
     branch: Callable[[], nn.Module] | None = None
     closing: Sequence[Callable[[], nn.Module]] = ()
+    convolution: Callable[[int, int], nn.Module] = conv3x3
 
 
 class Conv3x3(nn.Module):
-    """A 3x3 convolution on ``[B, H, W, C]``; zeros beyond the image."""
+    """A 3x3 convolution, or what ``make`` makes in its place, on ``[B, H, W, C]``; zeros beyond the image."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, make: Callable[[int, int], nn.Module] = conv3x3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(dim_in, dim_out, 3, padding=1)
+        self.conv = make(dim_in, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -203,7 +205,7 @@ class ResidualGroup(nn.Module):
             *(AttentionBlock(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drops)),
             *(close() for close in c.closing),
         )
-        self.conv = Conv3x3(c.dim, c.dim)
+        self.conv = Conv3x3(c.dim, c.dim, c.convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.conv(self.blocks(x))
@@ -226,7 +228,7 @@ class HybridTrunk(nn.Module):
         self.norm_in = nn.LayerNorm(c.dim)
         self.groups = nn.ModuleList(ResidualGroup(c, drops) for drops in drop_paths(drop_path, depths))
         self.norm_out = nn.LayerNorm(c.dim)
-        self.deep = nn.Conv2d(c.dim, c.dim, 3, padding=1)
+        self.deep = c.convolution(c.dim, c.dim)
         for module in self.groups.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.convolution import conv3x3, scale_steps
+from geomoe.layers.convolution import conv3x3, scale_steps, upsample_nearest
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import SuperResolutionConfig
@@ -35,16 +35,18 @@ class RrdbNetConfig(SuperResolutionConfig):
         width: channels.
         growth: channels that each convolution of a dense block adds.
         blocks: RRDBs, each of three dense blocks of five convolutions.
+        unshuffle: whether at x2 the input is folded first, as in Real-ESRGAN, not enlarged once, as in BSRGAN.
     """
 
     width: int = 64
     growth: int = 32
     blocks: int = 23
+    unshuffle: bool = True
 
     @property
     def fold(self) -> int:
         """Side of the squares of pixels that are folded into channels before the network."""
-        return 2 if self.scale == 2 else 1
+        return 2 if self.scale == 2 and self.unshuffle else 1
 
 
 class DenseBlock(nn.Module):
@@ -110,9 +112,7 @@ class RrdbNet(nn.Module):
         c = self.config
         height, width = c.scale * x.shape[2], c.scale * x.shape[3]
         shallow = self.shallow(F.pixel_unshuffle(pad_to_multiple(x, c.fold), c.fold))
-        y = shallow + self.body(shallow)
-        for step, conv in zip(self.steps, self.ups, strict=True):
-            y = F.leaky_relu(conv(F.interpolate(y, scale_factor=step, mode="nearest")), _SLOPE)
+        y = upsample_nearest(shallow + self.body(shallow), self.steps, self.ups)
         out: Tensor = self.last(F.leaky_relu(self.high(y), _SLOPE))
         return out[..., :height, :width]
 

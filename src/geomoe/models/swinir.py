@@ -2,7 +2,8 @@
 
 Liang et al., ICCV Workshops 2021. Residual Swin transformer blocks, each a row of window attention and a
 convolution (figure 2, equations 1 to 6). ``swinir_light`` is the paper's light network, whose head is
-one convolution and a pixel shuffle.
+one convolution and a pixel shuffle; ``swinir_real`` and ``swinir_real_l`` are those for real photographs,
+whose head repeats pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
+from geomoe.layers.convolution import BandMean, NearestHead, ShuffleHead, bottleneck3x3, conv3x3
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, mlp
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
@@ -29,13 +30,15 @@ class SwinIrConfig(AttentionConfig):
     """Everything that makes a :class:`SwinIr`. The defaults are the paper's classical network.
 
     Attributes:
-        head: ``classical``, or ``direct``: one convolution and a pixel shuffle.
-        width: channels of the classical upsampler.
+        head: ``classical``; ``direct``: one convolution and a pixel shuffle; or ``nearest``: pixels repeated.
+        width: channels of the upsampler, but of the direct one.
+        closing: what ends each group and the trunk: one convolution, or three that are narrow between.
     """
 
     window: int = 8
-    head: Literal["classical", "direct"] = "classical"
+    head: Literal["classical", "direct", "nearest"] = "classical"
     width: int = 64
+    closing: Literal["1conv", "3conv"] = "1conv"
 
 
 class SwinIr(nn.Module):
@@ -53,11 +56,14 @@ class SwinIr(nn.Module):
         super().__init__()
         c = self.config = config
         self.mean = BandMean(c.bands, c.mean)
-        shared = HybridConfig(c.embed_dim, c.heads, c.window, partial(mlp, c.embed_dim, c.mlp_ratio))
+        feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
+        closing = conv3x3 if c.closing == "1conv" else bottleneck3x3
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, convolution=closing)
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.head: nn.Module
-        if c.head == "classical":
-            self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)
+        if c.head != "direct":
+            head = ShuffleHead if c.head == "classical" else NearestHead
+            self.head = head(c.embed_dim, c.width, c.scale, c.bands)
         else:
             self.head = nn.Sequential(conv3x3(c.embed_dim, c.bands * c.scale**2), nn.PixelShuffle(c.scale))
 
@@ -66,7 +72,8 @@ class SwinIr(nn.Module):
         c = self.config
         # From block to block windows are moved by half their side: what a pixel sees grows by at most a
         # window each way with every block. Convolutions see one pixel more each.
-        reach = sum(c.depths) * c.window + len(c.depths) + 4
+        closing = 1 if c.closing == "1conv" else 2
+        reach = sum(c.depths) * c.window + closing * (len(c.depths) + 1) + 3
         margin = min(-(-reach // c.window), 4) * c.window
         return ModelContract(c.scale, c.bands, c.window, c.tile, margin, reach)
 
@@ -86,4 +93,11 @@ register(
     SwinIr,
     SwinIrConfig,
     {"embed_dim": 60, "depths": (6, 6, 6, 6), "head": "direct"},
+)
+register("swinir_real", SwinIr, SwinIrConfig, {"head": "nearest"})
+register(
+    "swinir_real_l",
+    SwinIr,
+    SwinIrConfig,
+    {"embed_dim": 240, "depths": (6,) * 9, "heads": 8, "head": "nearest", "closing": "3conv"},
 )

@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from geomoe.errors import GeomoeError
+from geomoe.models.published.convolutional import EDSR, EDSR_ORIGINAL, RCAN, RCAN_ORIGINAL
 from geomoe.models.published.hat import HAT
 from geomoe.models.published.layout import Layout, State
+from geomoe.models.published.rrdbnet import ESRGAN, ESRGAN_FIRST, RRDBNET
 from geomoe.models.published.swinir import SWINIR
+from geomoe.models.registry import config_of, list_models
 
-__all__ = ["LAYOUTS", "recognise"]
+__all__ = ["LAYOUTS", "best_name", "recognise"]
 
-LAYOUTS: tuple[Layout, ...] = (HAT, SWINIR)
+LAYOUTS: tuple[Layout, ...] = (
+    HAT,
+    SWINIR,
+    RRDBNET,
+    ESRGAN,
+    ESRGAN_FIRST,
+    RCAN,
+    RCAN_ORIGINAL,
+    EDSR,
+    EDSR_ORIGINAL,
+)
 """Those that build on others before the others: HAT's files hold all that SwinIR's are known by."""
+
+_RELATIVES = {
+    "absolute_pos_embed": "a SwinIR with absolute position codes",
+    "cpb_mlp": "a Swin2SR",
+    "conv1x1": "an ESRGAN+",
+    "conv_first.1.": "a network that folds its input first",
+    "head.1.": "a network that folds its input first",
+}
+"""Networks that look like known ones, by a part of a name that those do not have."""
+
+_NO_STRUCTURE = ("scale", "bands", "mean", "border", "residual_scale")
 
 
 def recognise(state: State) -> Layout:
     """The layout of a published state; raises GeomoeError for any other."""
+    known = "; there are: " + ", ".join(sorted({layout.name for layout in LAYOUTS}))
+    for part, what in _RELATIVES.items():
+        if any(f".{part}" in f".{name}." for name in state):
+            raise GeomoeError(f"it is {what}, which is not known here{known}")
     for layout in LAYOUTS:
         if layout.recognises(state):
             return layout
-    known = ", ".join(sorted({layout.name for layout in LAYOUTS}))
-    raise GeomoeError(f"its tensors are of no network that is known here; there are: {known}")
+    raise GeomoeError(f"its tensors are of no network that is known here{known}")
+
+
+def best_name(model: str, config: Any) -> str:
+    """The name in the registry that stands for ``config``: of ``model`` or of a size of the same network."""
+    told = {key: value for key, value in asdict(config).items() if key in _NO_STRUCTURE}
+    family = type(config_of(model, {}))
+    for name in list_models():
+        if type(config_of(name, {})) is family and config_of(name, told) == config:
+            return name
+    return model

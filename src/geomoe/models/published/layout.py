@@ -56,7 +56,8 @@ class Layout:
         name: of the family and layout, as a reader would say it.
         model: in the registry; the member of its family that fits best is found from the options.
         recognises: whether a state is of this layout; layouts are asked in the order of their list.
-        options: of our configuration, as far as shapes (and a mean that is held as a tensor) tell.
+        options: of our configuration, as far as shapes (and a mean that is held as a tensor) tell; None for
+            what must be said by whoever has the file.
         rules: for a configuration; the first that fits one of our tensors counts.
         ignored: published tensors that carry nothing: regular expressions for whole names.
         constants: published tensors that ``options`` has read, as the configuration gives them.
@@ -89,8 +90,12 @@ def to_ours(
     Raises:
         GeomoeError: a tensor that is missing, of another shape, or left over.
     """
+    config = {**layout.options(published), **(options or {})}
+    for key, value in config.items():
+        if value is None:
+            raise GeomoeError(f"{key} of such a {layout.name} is not in its file; give it as an option")
     with torch.device("meta"):
-        model = build(layout.model, {**layout.options(published), **(options or {})})
+        model = build(layout.model, config)
     rules = layout.rules(model.config)
     state, used = {}, set(layout.constants(model.config))
     for ours, like in model.state_dict().items():

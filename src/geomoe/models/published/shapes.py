@@ -8,7 +8,7 @@ import re
 from geomoe.errors import GeomoeError
 from geomoe.models.published.layout import State
 
-__all__ = ["count", "expect", "key_window", "product_of_shuffles", "root", "shape", "window"]
+__all__ = ["count", "expect", "key_window", "numbered", "product_of_shuffles", "root", "shape", "window"]
 
 
 def shape(state: State, name: str) -> tuple[int, ...]:
@@ -33,6 +33,14 @@ def count(state: State, pattern: str) -> int:
     found = {match[1] for name in state if (match := expression.match(name))}
     expect(found == {str(i) for i in range(len(found))}, f"of {pattern} some numbers are left out")
     return len(found)
+
+
+def numbered(state: State, name: str) -> int:
+    """How many convolutions are called ``name`` and a number from 1."""
+    number = 0
+    while f"{name}{number + 1}.weight" in state:
+        number += 1
+    return number
 
 
 def root(number: int) -> int:

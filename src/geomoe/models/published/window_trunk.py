@@ -36,8 +36,10 @@ def trunk_rules() -> list[Rule]:
         Rule(f"{_BLOCK}.mlp.fc1", f"{_OURS}.mlp.0"),
         Rule(f"{_BLOCK}.mlp.fc2", f"{_OURS}.mlp.2"),
         Rule("layers.{i}.conv", "trunk.groups.{i}.conv.conv"),
+        Rule("layers.{i}.conv.{k}", "trunk.groups.{i}.conv.conv.{k}"),
         Rule("norm", "trunk.norm_out"),
         Rule("conv_after_body", "trunk.deep"),
+        Rule("conv_after_body.{k}", "trunk.deep.{k}"),
     ]
 
 
