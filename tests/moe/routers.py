@@ -56,7 +56,20 @@ ROUTERS = {
     "conditioned": Case(conditioned),
     "sparsemax": Case(lambda c, e: moe.Router(moe.LinearScore(c, e), moe.Sparsemax())),
     "dual_ascent": Case(
-        lambda c, e: moe.Router(moe.LinearScore(c, e), moe.Sparsemax(), prefer=[moe.DualAscent((e,))])
+        lambda c, e: biased(
+            moe.Router(moe.LinearScore(c, e), moe.Sparsemax(biased=True), prefer=[moe.DualAscent((e,))])
+        )
+    ),
+    "sparsemax_loss_free": Case(
+        lambda c, e: biased(
+            moe.Router(moe.LinearScore(c, e), moe.Sparsemax(), prefer=[moe.LossFreeBias((e,))])
+        )
+    ),
+    "deepseek": Case(
+        lambda c, e: biased(moe.deepseek_router(c, e, top_k=2, groups=2, top_groups=1)),
+    ),
+    "loss_free_softmax": Case(
+        lambda c, e: biased(moe.Router(moe.LinearScore(c, e), prefer=[moe.LossFreeBias((e,), "softmax")]))
     ),
     "loss_free": Case(
         lambda c, e: biased(moe.Router(moe.LinearScore(c, e), prefer=[moe.LossFreeBias((e,))]))
@@ -74,7 +87,7 @@ ROUTERS = {
 }
 
 
-HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "gshard", "dselect"}
+HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "gshard", "dselect", "deepseek"}
 """Two choices, or a code of bits: they begin with two experts."""
 
 

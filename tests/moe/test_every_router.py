@@ -27,7 +27,13 @@ def test_the_plan_is_well_formed(name):
     assert all(len(set(row)) == k for row in plan.experts.tolist())  # no expert twice
     assert torch.isfinite(plan.weights).all()
     kept = torch.ones_like(plan.weights, dtype=torch.bool) if plan.kept is None else plan.kept
-    if name not in ("hash", "frozen", "stochastic", "loss_free"):  # which do not choose by their belief
+    if name not in (
+        "hash",
+        "frozen",
+        "stochastic",
+        "loss_free",
+        "deepseek",
+    ):  # which do not choose by their belief
         chosen = plan.weights.masked_fill(~kept, -1.0).sort(1, descending=True).values
         assert torch.equal(chosen, plan.weights.masked_fill(~kept, -1.0)) or name == "fallback"
 
@@ -82,7 +88,7 @@ def test_state_survives_save_and_load(name):
 @every_router
 def test_one_expert_is_the_dense_block(name):
     if name in HAS_NO_SINGLE_EXPERT:
-        with pytest.raises(ValueError, match=r"top_k=2: there are 1 experts|power of two"):
+        with pytest.raises(ValueError, match=r"top_k=2: there are 1 experts|2 or more|no multiple"):
             router(name, 1)
         return
     case, made = ROUTERS[name], router(name, 1).eval()

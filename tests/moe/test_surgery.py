@@ -53,10 +53,24 @@ def test_a_disjoint_split_sums_to_the_dense_block():
     dense(up, down, x).square().sum().backward()
     importance = neuron_importance(up, down)
     assert importance.shape == (H,)
-    bank = split_feed_forward(up, down, E, importance)
+    bank = split_feed_forward(up, down, E, importance, top_k=E)
     total = sum(bank.expert(e, x) for e in range(E))
     torch.testing.assert_close(total, dense(up, down, x))
     assert bank.row_flops() == (2 * 2 * C * H // E,) * E
+
+
+def test_an_expert_that_a_row_is_given_alone_has_the_whole_bias():
+    up, down = block()
+    bank = split_feed_forward(up, down, E, torch.rand(H), shared=H - E)  # all neurons but a few are in each
+    for e in range(E):
+        torch.testing.assert_close(bank.down_bias[e], down.bias)
+    with torch.no_grad():
+        up.weight.zero_(), up.bias.zero_()  # nothing but the bias is left: an expert alone is the block
+    alone = split_feed_forward(up, down, E, torch.rand(H))
+    x = torch.randn(N, C)
+    torch.testing.assert_close(alone.expert(1, x), dense(up, down, x))
+    with pytest.raises(ValueError, match="top_k=5: expected 1 to 3"):
+        split_feed_forward(up, down, E, torch.rand(H), top_k=5)
 
 
 def test_a_split_with_shared_neurons_gives_them_to_all():
@@ -76,7 +90,7 @@ def test_a_split_with_shared_neurons_gives_them_to_all():
 def test_dynamic_k_is_dense_at_zero_and_falls_with_tau():
     up, down = block()
     x = torch.randn(N, C)
-    bank = split_feed_forward(up, down, E, torch.rand(H))
+    bank = split_feed_forward(up, down, E, torch.rand(H), top_k=E)
     score = NormScore(C, E, 16)
     choice = NormThreshold(0.0)
     layer = moe.MoE(moe.Router(score, choice), bank)

@@ -226,8 +226,8 @@ def test_dselect_has_at_most_k_experts_once_saturated():
     late = router(x)
     assert (late.kept.sum(1) <= 2).float().mean() > 0.9
     torch.testing.assert_close(late.gates.sum(1), torch.ones(N))
-    with pytest.raises(ValueError, match="power of two"):
-        moe.dselect_router(C, 6)
+    with pytest.raises(ValueError, match="2 or more"):
+        moe.dselect_router(C, 1)
 
 
 def test_cosine_does_not_see_scale():
@@ -546,7 +546,7 @@ def test_loss_free_bias_evens_the_load_and_leaves_weights_alone():
 
 
 def test_dual_ascent_evens_a_sparsemax_gate():
-    router = moe.Router(moe.LinearScore(C, E), moe.Sparsemax(), prefer=[moe.DualAscent((E,))])
+    router = moe.Router(moe.LinearScore(C, E), moe.Sparsemax(biased=True), prefer=[moe.DualAscent((E,))])
     x = rows() + 2
     before = moe.routing_health(router(x))
     for _ in range(400):
@@ -604,8 +604,19 @@ def test_cka_sees_through_rotation_and_scale():
 
 def test_cluster_terms():
     clusters = (0, 0, 1, 1)
-    assert float(moe.cluster_variance_loss(made([[0.3, 0.3, 0.2, 0.2]]), clusters)) == pytest.approx(0)
-    assert float(moe.cluster_variance_loss(made([[0.6, 0.0, 0.2, 0.2]]), clusters)) == pytest.approx(0.045)
+    known = {  # inside less between clusters
+        (0.25, 0.25, 0.25, 0.25): 0,
+        (0.3, 0.3, 0.2, 0.2): 0 - 0.05**2,
+        (0.6, 0.0, 0.2, 0.2): 0.3**2 / 2 - 0.05**2,
+        (0.5, 0.5, 0.0, 0.0): -((2 - 1) / 2**2 / 2**2),  # the least
+        (1.0, 0.0, 0.0, 0.0): 0.5**2 / 2 - 0.25**2,
+    }
+    for p, value in known.items():
+        assert float(moe.cluster_variance_loss(made([p]), clusters)) == pytest.approx(value, abs=1e-7)
+    logits = torch.zeros(1, E).add_(torch.tensor([0.1, 0.1, 0.0, 0.0])).requires_grad_()
+    plan = made(logits.softmax(1))
+    moe.cluster_variance_loss(plan, clusters).backward()
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 2]  # away from uniform, towards the first cluster
     dropout = moe.ExpertDropout(0.95, clusters)
     alive = torch.isfinite(dropout(torch.zeros(500, E)))
     assert alive[:, :2].any(1).all()

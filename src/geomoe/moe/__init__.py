@@ -14,6 +14,7 @@ from geomoe.moe.adjust import (
     BestGroup,
     DualAscent,
     ExpertDropout,
+    GroupLimit,
     LossFreeBias,
     Noise,
     Preference,
@@ -24,6 +25,7 @@ from geomoe.moe.balance import (
     cluster_variance_loss,
     consistency_loss,
     distillation_loss,
+    entropy_loss,
     importance_loss,
     layer_distillation_loss,
     load_loss,
@@ -58,6 +60,7 @@ from geomoe.moe.published import (
     base_router,
     batch_priority_router,
     cosine_router,
+    deepseek_router,
     dselect_router,
     dual_router,
     expert_choice_router,
@@ -90,9 +93,10 @@ from geomoe.moe.signals import DepthSignals, MetadataEncoder, cyclic, frequency_
 from geomoe.moe.soft import MergedMoE, SoftMoE, merge
 from geomoe.moe.telemetry import RoutingHealth, agreement, gini, importance, load, routing_health
 from geomoe.moe.units import Modalities, Neighbourhoods, Pixels, Regions, Samples, TimeSteps, Tokens, Windows
-from geomoe.moe.weights import RoutingMode
+from geomoe.moe.weights import Affinity, RoutingMode
 
 __all__ = [
+    "Affinity",
     "AllExperts",
     "AnyRouter",
     "Backend",
@@ -116,6 +120,7 @@ __all__ = [
     "FeedForwardExperts",
     "FrozenScore",
     "Gate",
+    "GroupLimit",
     "HashScore",
     "HeterogeneousBank",
     "HierarchicalScore",
@@ -168,10 +173,12 @@ __all__ = [
     "cosine_router",
     "count_flops",
     "cyclic",
+    "deepseek_router",
     "dispatch",
     "distillation_loss",
     "dselect_router",
     "dual_router",
+    "entropy_loss",
     "expert_choice_router",
     "frequency_bands",
     "frozen_router",

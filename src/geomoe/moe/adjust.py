@@ -16,8 +16,18 @@ from torch import Tensor, nn
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.simplex import logsumexp, score, top
 from geomoe.moe.sort import count_choices
+from geomoe.moe.weights import Affinity, affinity, check_gate
 
-__all__ = ["BestGroup", "DualAscent", "ExpertDropout", "LossFreeBias", "Noise", "Preference", "Temperature"]
+__all__ = [
+    "BestGroup",
+    "DualAscent",
+    "ExpertDropout",
+    "GroupLimit",
+    "LossFreeBias",
+    "Noise",
+    "Preference",
+    "Temperature",
+]
 
 
 class Noise(nn.Module):
@@ -99,20 +109,24 @@ class Preference(nn.Module):
 
 
 class LossFreeBias(Preference):
-    """A bias on each expert's logit that moves by a step towards even load (after Wang et al. 2024).
+    """A bias that moves by a step towards even load (Wang et al. 2024; DeepSeek-V3, 2024).
 
-    ``b += rate * sign(mean load - load)``, load before any capacity, over all processes. The paper adds b
-    to a sigmoid's value, we to the logit. Usual rate 1e-3. :meth:`update` is called by the training loop
-    and not by the forward pass, so that a layer that is run twice (activation checkpointing) counts once.
+    ``b += rate * sign(mean load - load)``, load before any capacity, over all processes. Usual rate 1e-3, on
+    affinities. :meth:`update` is called by the training loop and not by the forward pass, so that a layer
+    that is run twice (activation checkpointing) counts once.
 
     Args:
         group_sizes: experts in each group; loads are evened inside each, among the rows that came there.
+        gate: what b is added to: the affinity by this gate, ``s + b``, as in both papers; None: the logit.
     """
 
     bias: Tensor
 
-    def __init__(self, group_sizes: tuple[int, ...]) -> None:
+    def __init__(self, group_sizes: tuple[int, ...], gate: Affinity | None = None) -> None:
         super().__init__()
+        if gate is not None:
+            check_gate(gate)
+        self.gate = gate
         if not isinstance(group_sizes, tuple):
             raise ValueError(
                 f"group_sizes={group_sizes!r}: expected a tuple, ({group_sizes},) without groups"
@@ -121,29 +135,45 @@ class LossFreeBias(Preference):
         self.register_buffer("bias", torch.zeros(sum(group_sizes), dtype=torch.float32))
 
     def forward(self, preference: Tensor) -> Tensor:
-        return preference + self.bias
+        if self.gate is None:
+            return preference + self.bias
+        chosen_by = affinity(preference, self.gate) + self.bias
+        return chosen_by.masked_fill(
+            torch.isneginf(preference), float("-inf")
+        )  # what is out of reach stays so
 
     @torch.no_grad()
     def update(self, plans: Sequence[RoutingPlan], rate: float) -> None:
         loads = _everywhere(plans).split(self.group_sizes)
         for load, bias in zip(loads, self.bias.split(self.group_sizes), strict=True):
             # No question that a device would have to answer: a step does not wait for one.
-            bias += rate * torch.where(load.sum() > 0, self.step(load), 0)
+            bias += torch.where(load.sum() > 0, self.step(load, bias, rate), 0)
 
-    def step(self, load: Tensor) -> Tensor:
-        """Direction of the bias for the choices ``[E]`` that fell on each expert."""
-        return torch.sign(load.mean() - load)
+    def step(self, load: Tensor, bias: Tensor, rate: float) -> Tensor:
+        """What is added to ``bias`` ``[E]`` for the choices ``[E]`` that fell on each expert."""
+        return rate * torch.sign(load.mean() - load)
 
 
 class DualAscent(LossFreeBias):
     """As :class:`LossFreeBias`, by a step that is as large as the load's error (Thaman et al. 2025).
 
-    The bias is the multiplier of the constraint of even load. With :class:`geomoe.moe.choice.Sparsemax`,
-    which takes its gate from the preference, it is part of the gate.
+    ``b += rate * ((1 / E - load) - damping * b)``. The bias is the multiplier of the constraint of even load.
+    With :class:`geomoe.moe.choice.Sparsemax`, ``biased``, it is part of the gate.
+
+    Args:
+        group_sizes: as in :class:`LossFreeBias`.
+        damping: pull of b towards 0: it bounds b at ``1 / damping``, and lets go of an expert whose load is
+            even. 0: none.
     """
 
-    def step(self, load: Tensor) -> Tensor:
-        return 1 / len(load) - load / load.sum()
+    def __init__(self, group_sizes: tuple[int, ...], damping: float = 0.0) -> None:
+        super().__init__(group_sizes)
+        if damping < 0:
+            raise ValueError(f"damping={damping}: expected 0 or more")
+        self.damping = damping
+
+    def step(self, load: Tensor, bias: Tensor, rate: float) -> Tensor:
+        return rate * (1 / len(load) - load / load.sum() - self.damping * bias)
 
 
 class BestGroup(Preference):
@@ -169,6 +199,33 @@ class BestGroup(Preference):
     def update(self, plans: Sequence[RoutingPlan], rate: float) -> None:
         load = torch.stack([part.sum() for part in _everywhere(plans).split(self.group_sizes)])
         self.bias += rate * torch.sign(load.mean() - load)
+
+
+class GroupLimit(Preference):
+    """Experts of a row's best groups alone may be chosen (DeepSeek-V3, 2024; of V2 with ``best`` of 1).
+
+    A group is as good as the sum of its ``best`` most preferred experts.
+
+    Args:
+        group_sizes: experts in each group.
+        groups: how many groups a row may choose from.
+        best: experts that speak for a group.
+    """
+
+    def __init__(self, group_sizes: tuple[int, ...], groups: int, best: int = 2) -> None:
+        super().__init__()
+        if not 1 <= groups <= len(group_sizes):
+            raise ValueError(f"groups={groups}: expected 1 to {len(group_sizes)}")
+        if not 1 <= best <= min(group_sizes):
+            raise ValueError(f"best={best}: expected 1 to {min(group_sizes)}, the smallest group")
+        self.group_sizes, self.groups, self.best = group_sizes, groups, best
+
+    def forward(self, preference: Tensor) -> Tensor:
+        parts = preference.split(self.group_sizes, -1)
+        worth = torch.stack([part.topk(self.best, -1).values.sum(-1) for part in parts], -1)  # [N, groups]
+        allowed = torch.zeros_like(worth, dtype=torch.bool).scatter_(1, top(worth, self.groups), True)
+        inside = [part.masked_fill(~allowed[:, i : i + 1], float("-inf")) for i, part in enumerate(parts)]
+        return torch.cat(inside, -1)
 
 
 def _everywhere(plans: Sequence[RoutingPlan]) -> Tensor:

@@ -20,6 +20,7 @@ __all__ = [
     "cluster_variance_loss",
     "consistency_loss",
     "distillation_loss",
+    "entropy_loss",
     "importance_loss",
     "layer_distillation_loss",
     "load_loss",
@@ -33,7 +34,7 @@ __all__ = [
 
 
 def squared_variation(x: Tensor) -> Tensor:
-    """``Var / Mean²`` with the population's variance: 0 when even, E - 1 when one entry holds all."""
+    """``Var / Mean²`` with the population's variance: 0 when even, E / m - 1 when m entries hold all."""
     return x.var(correction=0) / x.mean().square().clamp_min(torch.finfo(x.dtype).tiny)
 
 
@@ -53,6 +54,7 @@ def load_loss(plan: RoutingPlan) -> Tensor:
 
     The load of an expert is the sum over rows of the probability that, were its noise drawn anew, it would
     be among the top k. A smooth stand-in for a count, through which the gradient reaches scores and noise.
+    0 at even load, E / k - 1 when the same k experts take every row (E - 1 for one).
 
     Raises:
         ValueError: a plan without noise, or with k = E.
@@ -119,10 +121,11 @@ def simsmoe_loss(results: Tensor, threshold: float = 0.0) -> Tensor:
 
 
 def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tensor:
-    """Variance of the probabilities inside each cluster of experts (MoEC, Xie et al. 2023).
+    """Variance of probabilities inside clusters of experts less that between them.
 
-    Mean over rows and clusters; 0 where a cluster's experts are alike to a row. It is for the row's own
-    cluster to stand out: minimise it, and clusters rather than experts are chosen.
+    After MoEC (Xie et al. 2023). Mean over rows. Minimise it: experts of a cluster become alike to a row, and
+    one cluster stands out. 0 at uniform probabilities, where the term inside clusters alone would rest;
+    least, at ``-(K - 1) / K² / m²``, where all weight is on one of K clusters of m experts, evenly.
 
     Args:
         plan: the plan.
@@ -132,7 +135,20 @@ def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tenso
     size = member.sum(0)
     p = plan.probabilities
     mean = p @ member / size  # [N, clusters]
-    return ((p.square() @ member) / size - mean.square()).clamp_min(0).mean()
+    inside = ((p.square() @ member) / size - mean.square()).clamp_min(0)
+    return inside.mean() - mean.var(1, correction=0).mean()
+
+
+def entropy_loss(plan: RoutingPlan) -> Tensor:
+    """Mean entropy of the rows' beliefs: makes a router decide. ln E at uniform, 0 where rows are certain.
+
+    Keeps the experts of :class:`geomoe.moe.choice.TopP` few (Huang et al. 2024; usual weight 1e-4). Less ln E
+    it is ``-KL(p, uniform)``, by which Elastic MoE (Gu et al. 2025) puts experts in a clear order, so that
+    any k serves.
+    """
+    p = plan.probabilities
+    entropy: Tensor = torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1).mean()
+    return entropy
 
 
 def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | None = None) -> Tensor:

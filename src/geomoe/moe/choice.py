@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomoe.moe.assignment import balanced_assignment
 from geomoe.moe.simplex import reachable, softmax, sparsemax, top
-from geomoe.moe.weights import RoutingMode, check_mode, weigh
+from geomoe.moe.weights import Affinity, RoutingMode, affinity, check_gate, check_mode, weigh
 
 __all__ = [
     "AllExperts",
@@ -61,23 +61,36 @@ class TopK(Choice):
         mode: how they are weighed, see :data:`RoutingMode`.
         second_at_random: while training, carry out a second choice with probability ``min(1, 2 p2)`` alone,
             p2 its normalised weight (GShard, Lepikhin et al. 2021). In evaluation it is always carried out.
+        gate: what weights are made of, see :data:`Affinity`; a plan's probabilities sum to 1 either way.
+        scale: factor on every weight (the route scale of DeepSeek-V3).
     """
 
-    def __init__(self, k: int = 1, mode: RoutingMode = "soft", second_at_random: bool = False) -> None:
+    def __init__(
+        self,
+        k: int = 1,
+        mode: RoutingMode = "soft",
+        second_at_random: bool = False,
+        gate: Affinity = "softmax",
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
         if not isinstance(k, int) or k < 1:
             raise ValueError(f"top_k={k}: expected a whole number from 1")
         check_mode(mode, k)
+        check_gate(gate)
         self.k, self.mode, self.second_at_random = k, mode, second_at_random
+        self.gate, self.scale = gate, scale
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, mode={self.mode}"
+        return f"k={self.k}, mode={self.mode}, gate={self.gate}"
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
-        p = softmax(logits)
+        s = affinity(logits, self.gate)
+        p = s if self.gate == "softmax" else s / s.sum(1, keepdim=True)
         experts = top(preference, self.k)
-        chosen = p.gather(1, experts)
+        chosen = s.gather(1, experts)
         weights = weigh(chosen, self.mode)
+        weights = weights if self.scale == 1 else weights * self.scale
         # The first choice by what a row believes has a belief of 1 / E or more.
         kept = None if self.k == 1 and preference is logits else reachable(preference, experts)
         if self.second_at_random and self.training and self.k > 1:
@@ -142,10 +155,24 @@ def every(p: Tensor, threshold: float = 0.0) -> Selection:
 
 
 class Sparsemax(Choice):
-    """The gate is sparsemax, which gives exact zeros, and so its own k (Martins and Astudillo 2016)."""
+    """The gate is sparsemax, which gives exact zeros, and so its own k (Martins and Astudillo 2016).
+
+    The experts are those that sparsemax keeps of the preference; weights are the sparsemax, over these, of
+    the logits, so that a bias which balances moves the choice alone.
+
+    Args:
+        biased: weights are those of the preference, as in the gate of Thaman et al. 2025, part of which is
+            the multiplier (:class:`geomoe.moe.adjust.DualAscent`).
+    """
+
+    def __init__(self, biased: bool = False) -> None:
+        super().__init__()
+        self.biased = biased
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         p = sparsemax(preference)
+        if not self.biased and preference is not logits:
+            p = sparsemax(logits.masked_fill(p == 0, float("-inf")))
         best_first = top(p, p.shape[1])
         weights = p.gather(1, best_first)
         return Selection(best_first, weights, p, weights > 0)
@@ -191,19 +218,29 @@ class BalancedAssignment(Choice):
 
 
 class RandomExperts(Choice):
-    """k random experts while training, the mean of all in evaluation (THOR, Zuo et al. 2022).
+    """k random experts while training; in evaluation the mean of all, or random ones (THOR, Zuo et al. 2022).
 
     There is nothing to learn in such a router; :func:`geomoe.moe.balance.consistency_loss` makes the
     experts agree.
+
+    Args:
+        k: experts for each row.
+        ensemble: in evaluation run all and take the mean, at E / k times the cost. Else k random ones, the
+            same for the same number of rows: a row's experts depend on its place in the call.
     """
 
-    def __init__(self, k: int = 1) -> None:
+    def __init__(self, k: int = 1, ensemble: bool = True) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.ensemble = k, ensemble
+        self.row_independent = ensemble
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         even = torch.full_like(logits, 1 / logits.shape[1])
-        if not self.training:
+        if self.training:
+            draw = torch.rand_like(logits)
+        elif self.ensemble:
             return every(even)
-        experts = torch.rand_like(logits).topk(self.k, -1).indices
+        else:
+            draw = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+        experts = draw.topk(self.k, -1).indices
         return Selection(experts, even.new_full(experts.shape, 1 / self.k), even)

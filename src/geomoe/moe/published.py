@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geomoe.moe.adjust import BestGroup, LossFreeBias, Noise
+from geomoe.moe.adjust import BestGroup, GroupLimit, LossFreeBias, Noise
 from geomoe.moe.capacity import Capacity
 from geomoe.moe.choice import (
     AllExperts,
@@ -28,6 +28,7 @@ __all__ = [
     "base_router",
     "batch_priority_router",
     "cosine_router",
+    "deepseek_router",
     "dselect_router",
     "dual_router",
     "expert_choice_router",
@@ -81,6 +82,34 @@ def noisy_top_k_router(channels: int, num_experts: int, top_k: int = 2) -> Route
     """Noise, top k, softmax over the k (Shazeer et al. 2017). Starts with even gates, as the paper does."""
     score = LinearScore(channels, num_experts, gain=0)
     return Router(score, TopK(top_k, "normalised"), noise=Noise(channels, num_experts))
+
+
+def deepseek_router(
+    channels: int,
+    num_experts: int,
+    top_k: int = 8,
+    groups: int = 8,
+    top_groups: int = 4,
+    scale: float = 2.5,
+) -> Router:
+    """Sigmoid affinities, loss-free bias, experts of the best groups (DeepSeek-V3, 2024, section 2.1.2).
+
+    Args:
+        channels: width of the rows.
+        num_experts: E, a multiple of ``groups``.
+        top_k: experts for each row.
+        groups: of equally many experts; 1 for none.
+        top_groups: groups that a row may choose from, by the sum of their two best experts.
+        scale: of the weights, which sum to it.
+    """
+    if num_experts % groups:
+        raise ValueError(f"groups={groups}: {num_experts} experts are no multiple of it")
+    sizes = (num_experts // groups,) * groups
+    if top_k > top_groups * sizes[0]:
+        raise ValueError(f"top_k={top_k}: {top_groups} groups hold {top_groups * sizes[0]} experts")
+    prefer = [LossFreeBias((num_experts,), gate="sigmoid"), GroupLimit(sizes, top_groups, min(2, sizes[0]))]
+    choice = TopK(top_k, "normalised", gate="sigmoid", scale=scale)
+    return Router(LinearScore(channels, num_experts), choice, prefer=prefer)
 
 
 def switch_router(channels: int, num_experts: int, capacity_factor: float = 1.25) -> Router:
@@ -144,6 +173,6 @@ def frozen_router(channels: int, num_experts: int, top_k: int = 1) -> Router:
     return Router(FrozenScore(channels, num_experts), TopK(top_k))
 
 
-def stochastic_router(channels: int, num_experts: int, top_k: int = 1) -> Router:
-    """Random experts while training, the mean of all in evaluation (THOR, Zuo et al. 2022)."""
-    return Router(FrozenScore(channels, num_experts), RandomExperts(top_k))
+def stochastic_router(channels: int, num_experts: int, top_k: int = 1, ensemble: bool = True) -> Router:
+    """Random experts while training; in evaluation the mean of all, or random (THOR, Zuo et al. 2022)."""
+    return Router(FrozenScore(channels, num_experts), RandomExperts(top_k, ensemble))

@@ -154,31 +154,30 @@ class CosineScore(Score):
 class DSelectScore(Score):
     """k selectors written in binary with smooth steps (DSelect-k, Hazimeh et al. 2021, section 3).
 
-    Each selector has a code of log2 E bits in [0, 1]; its weight for expert e is the product, over bits, of
-    the code where e's bit is 1 and of one minus the code where it is 0. Once every bit is saturated, a
-    selector weighs a single expert. The logits are the logarithm of the mixed weights, so that their
-    softmax is the gate.
+    Each selector has a code of log2 E bits (rounded up) in [0, 1]; its weight for expert e is the product,
+    over bits, of the code where e's bit is 1 and of one minus the code where it is 0. Once every bit is
+    saturated, a selector weighs a single expert. The logits are the logarithm of the mixed weights, so that
+    their softmax is the gate. Where E is no power of two, weight that codes give to no expert is lost before
+    the softmax; :meth:`regulariser` keeps it small, and saturates selectors.
 
     Args:
         channels: width of the rows.
-        num_experts: E, a power of two.
+        num_experts: E, 2 or more.
         selectors: k.
         gamma: width of the smooth step: a code saturates at ``|z| >= gamma / 2``.
 
     Raises:
-        ValueError: E is not a power of two.
+        ValueError: fewer than two experts.
     """
 
     bits: Tensor
 
     def __init__(self, channels: int, num_experts: int, selectors: int = 2, gamma: float = 1.0) -> None:
         super().__init__((num_experts,))
-        if num_experts < 2 or num_experts & (num_experts - 1):
-            raise ValueError(
-                f"num_experts={num_experts}: expected a power of two from 2, as codes are binary"
-            )
+        if num_experts < 2:
+            raise ValueError(f"num_experts={num_experts}: expected 2 or more, as codes are binary")
         self.selectors, self.gamma = selectors, gamma
-        width = self.width = num_experts.bit_length() - 1
+        width = self.width = (num_experts - 1).bit_length()
         place = torch.arange(num_experts)[:, None] >> torch.arange(width)  # [E, bits]
         self.register_buffer("bits", (place & 1).bool(), persistent=False)
         self.to_code = Gate(channels, selectors * width)
@@ -188,13 +187,28 @@ class DSelectScore(Score):
             nn.init.uniform_(layer.weight, -gamma / (100 * channels**0.5), gamma / (100 * channels**0.5))
             nn.init.uniform_(layer.bias, -gamma / 100, gamma / 100)
 
-    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        # [N, k, 1, bits]
+    def selected(self, rows: Tensor) -> Tensor:
+        """Weight ``[N, k, E]`` that each selector gives each expert; sums to 1 where E is a power of two."""
         code = smooth_step(self.to_code(rows), self.gamma).reshape(-1, self.selectors, 1, self.width)
-        selected = torch.where(self.bits, code, 1 - code).prod(-1)  # [N, k, E]
+        return torch.where(self.bits, code, 1 - code).prod(-1)
+
+    def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         share = self.to_share(rows).softmax(-1)  # [N, k]
-        gate: Tensor = (share[:, :, None] * selected).sum(1)
+        gate: Tensor = (share[:, :, None] * self.selected(rows)).sum(1)
         return gate.clamp_min(torch.finfo(gate.dtype).tiny).log()
+
+    def regulariser(self, rows: Tensor) -> Tensor:
+        """What makes selectors decide: entropies of their weights, summed over selectors, mean over rows.
+
+        0 once all are saturated. Where E is no power of two, also ``1 / (weight on experts) - 1`` of each, 0
+        where none is lost; the paper's has no - 1, which is a constant.
+        """
+        selected = self.selected(rows)
+        tiny = torch.finfo(selected.dtype).tiny
+        term: Tensor = torch.special.entr(selected.clamp_min(tiny)).sum(-1)
+        if self.num_experts < 2**self.width:
+            term = term + 1 / selected.sum(-1).clamp_min(1e-6) - 1
+        return term.sum(-1).mean()
 
 
 def smooth_step(z: Tensor, gamma: float) -> Tensor:

@@ -7,7 +7,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["RoutingMode", "check_mode", "weigh"]
+from geomoe.moe.simplex import softmax
+
+__all__ = ["Affinity", "RoutingMode", "affinity", "check_gate", "check_mode", "weigh"]
+
+Affinity = Literal["softmax", "sigmoid"]
+"""How the affinity s of a row to an expert is made from logits: ``softmax`` over experts, or the ``sigmoid``
+of each logit by itself (DeepSeek-V3, 2024)."""
 
 RoutingMode = Literal["soft", "normalised", "straight_through", "hard"]
 """How the weight of a chosen expert is made from the router's probability p.
@@ -20,8 +26,19 @@ never learn. ``straight_through``: the value of ``normalised``, the gradient of 
 """
 
 
+def affinity(logits: Tensor, gate: Affinity) -> Tensor:
+    """Affinities ``[N, E]`` in [0, 1] from logits ``[N, E]``; with ``softmax`` they sum to 1."""
+    return softmax(logits) if gate == "softmax" else logits.sigmoid()
+
+
+def check_gate(gate: Affinity) -> None:
+    """Raise ValueError for an unknown gate."""
+    if gate not in get_args(Affinity):
+        raise ValueError(f"gate={gate!r}: expected one of {', '.join(get_args(Affinity))}")
+
+
 def weigh(chosen: Tensor, mode: RoutingMode) -> Tensor:
-    """Weights ``[N, k]`` from the probabilities ``[N, k]`` of the chosen experts."""
+    """Weights ``[N, k]`` from the affinities ``[N, k]`` of the chosen experts."""
     if mode == "soft":
         return chosen
     share = chosen / chosen.sum(-1, keepdim=True).clamp_min(torch.finfo(chosen.dtype).tiny)

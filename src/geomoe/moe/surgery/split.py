@@ -34,12 +34,14 @@ def split_feed_forward(
     importance: Tensor,
     shared: int = 0,
     activation: Activation = "gelu",
+    top_k: int = 1,
 ) -> FeedForwardExperts:
     """Experts made of a dense block's neurons.
 
     Every expert holds the ``shared`` most important neurons; the others are dealt out in turn, most
-    important first. With ``shared=0`` experts are disjoint, and the sum of all of them is the dense block:
-    what it adds for each input (the bias of ``down``) is shared out in equal parts.
+    important first. What the block adds whatever the input (the bias of ``down``) is whole in each expert
+    where a row is given one, as in MoEBERT; where ``top_k`` are summed each holds its part. With ``shared=0``
+    experts are disjoint, and with ``top_k=E`` the sum of all of them is the dense block.
 
     Args:
         up: first matrix of the block ``down(act(up(x)))``.
@@ -48,8 +50,11 @@ def split_feed_forward(
         importance: ``[H]``, of each neuron.
         shared: neurons that every expert holds; what is left must be divisible by E.
         activation: of the block.
+        top_k: experts that a row is given, whose results are summed with weights of 1.
     """
     hidden = up.out_features
+    if not 1 <= top_k <= num_experts:
+        raise ValueError(f"top_k={top_k}: expected 1 to {num_experts}")
     if (hidden - shared) % num_experts or not 0 <= shared < hidden:
         raise ValueError(
             f"shared={shared}: {hidden - shared} of {hidden} neurons are left, which {num_experts} experts "
@@ -65,5 +70,5 @@ def split_feed_forward(
     bank.down.copy_(down.weight.T[held])  # [E, H', C]
     if bank.up_bias is not None and bank.down_bias is not None:
         bank.up_bias.copy_(up.bias[held])
-        bank.down_bias.copy_(down.bias / num_experts)
+        bank.down_bias.copy_(down.bias / top_k)
     return bank
