@@ -345,7 +345,7 @@ def test_a_dry_run_of_a_manifest(capsys, scene, weights, tmp_path, monkeypatch):
     args = ["upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights, "--dry-run"]
     status, out, err = run(capsys, *args)
     assert status == 1
-    assert out.startswith("scenes   1 to be made, 0 made already, 1 refused\ntiles ")
+    assert out.startswith("scenes   1 to be made, 0 made already, 0 empty, 1 refused\ntiles ")
     assert out.endswith("learned  from tiles of 1 of the scenes\nnothing was written (--dry-run)\n")
     assert "none.tif: " in err
     assert err.splitlines()[-1] == "geomoe: error: 1 of 2 scenes would not be made"

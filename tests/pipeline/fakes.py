@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.pipeline import SceneTask
+from tests.scenes import pixels, write_scene
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,9 @@ def nearest(
 
 def convolutional(scale: int = 2, bands: int = 3, *, tile: int = 16) -> FakeUpscaler:
     return FakeUpscaler(Convolutional(scale, bands), ModelContract(scale, bands, 4, tile, 4))
+
+
+def scene_task(folder: Path, name: str, side: int = 40) -> SceneTask:
+    """A scene of that name, and where it goes: the folder ``out``."""
+    write_scene(folder / f"{name}.tif", pixels(3, side, side, "uint16", seed=ord(name)))
+    return SceneTask(str(folder / f"{name}.tif"), str(folder / "out" / f"{name}.tif"))

@@ -15,10 +15,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from geomoe import create_model
 from geomoe.errors import GeomoeError
 from geomoe.lock import locked
-from geomoe.models.weights import save
 from geomoe.pipeline import (
     Outcome,
     SceneTask,
@@ -30,30 +28,21 @@ from geomoe.pipeline import (
     forecast_upscale,
     plan_upscale,
     read_manifest,
+    turns,
     upscale,
     upscale_many,
     write_report,
 )
-from tests.models.test_weights import card_of
+from tests.pipeline.fakes import scene_task
 from tests.scenes import left_over, pixels, write_scene
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    torch.manual_seed(0)
-    model = create_model("edsr", scale=2, width=4, blocks=1)
-    save(tmp_path / "tiny.safetensors", model, replace(card_of(model), model="edsr"))
-    return Settings(str(tmp_path / "tiny.safetensors"), scale=2, tile=16, device="cpu")
-
-
-def _scene(folder: Path, name: str, side: int = 40) -> SceneTask:
-    write_scene(folder / f"{name}.tif", pixels(3, side, side, "uint16", seed=ord(name)))
-    return SceneTask(str(folder / f"{name}.tif"), str(folder / "out" / f"{name}.tif"))
-
-
-def test_what_can_be_done_is_done_and_told(tmp_path: Path, settings: Settings) -> None:
+def test_what_can_be_done_is_done_and_told(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.0)
     (tmp_path / "out").mkdir()
-    good, stands, busy, changed = (_scene(tmp_path, name) for name in "abcd")
+    good, stands, busy, changed = (scene_task(tmp_path, name) for name in "abcd")
     write_scene(tmp_path / "out" / "b.tif", pixels(3, 8, 8, "uint8"))
     upscale(changed.src, changed.dst, model=settings.model, scale=2, tile=16)
     upscale(good.src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
@@ -82,7 +71,7 @@ def test_what_can_be_done_is_done_and_told(tmp_path: Path, settings: Settings) -
 
 def test_a_file_that_lost_its_item_is_not_taken_for_made(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    task = _scene(tmp_path, "a")
+    task = scene_task(tmp_path, "a")
     upscale_many([task], settings, processes=1)
     (tmp_path / "out" / "a.stac.json").unlink()
     (found,) = upscale_many([task], settings, processes=1, retries=0)
@@ -110,14 +99,14 @@ def test_weights_may_be_named_from_here(
 ) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
-    task = _scene(tmp_path, "a")
+    task = scene_task(tmp_path, "a")
     found = upscale_many([task], replace(settings, model="tiny.safetensors"), processes=1, scheduler="local")
     assert [outcome.status for outcome in found] == ["done"]
 
 
 def test_other_settings_are_another_job(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    task = _scene(tmp_path, "a")
+    task = scene_task(tmp_path, "a")
     upscale(task.src, task.dst, model=settings.model, scale=2, tile=16, bands="1,2")
     (found,) = upscale_many([task], settings, retries=0)
     assert (found.status, "exists already" in found.message) == ("failed", True)
@@ -127,8 +116,8 @@ def test_a_process_that_is_killed_is_replaced_and_its_scene_gone_on_with(
     tmp_path: Path, settings: Settings
 ) -> None:
     (tmp_path / "out").mkdir()
-    task = _scene(tmp_path, "a", side=700)
-    other = _scene(tmp_path, "b")
+    task = scene_task(tmp_path, "a", side=700)
+    other = scene_task(tmp_path, "b")
     found: list[Outcome] = []
     thread = threading.Thread(target=lambda: found.extend(upscale_many([task, other], settings, processes=1)))
     thread.start()
@@ -179,7 +168,7 @@ def test_manifests_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> 
         read_manifest(tmp_path / "none.csv")
 
 
-def test_a_report_has_a_line_for_every_scene(tmp_path: Path) -> None:
+def test_a_report_has_a_line_for_everyscene_task(tmp_path: Path) -> None:
     outcomes = [
         Outcome(SceneTask("a", "b"), "done", 1.25, 3, 1),
         Outcome(SceneTask("c", "d"), "failed", 0.1, 0, 2, 'with, "quotes"'),
@@ -221,7 +210,7 @@ def _free(monkeypatch: pytest.MonkeyPatch, count: float) -> None:
 
 def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    made, small, large = _scene(tmp_path, "a"), _scene(tmp_path, "b"), _scene(tmp_path, "c", 200)
+    made, small, large = scene_task(tmp_path, "a"), scene_task(tmp_path, "b"), scene_task(tmp_path, "c", 200)
     upscale(made.src, made.dst, model=settings.model, scale=2, tile=16)
     before = left_over(tmp_path)
     missing = SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "none.tif"))
@@ -246,13 +235,13 @@ def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -
 
 def test_a_start_is_waited_for_once(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    told = forecast_many([_scene(tmp_path, name, 20) for name in "abcdefghij"], settings, processes=1)
+    told = forecast_many([scene_task(tmp_path, name, 20) for name in "abcdefghij"], settings, processes=1)
     assert 4 < told.seconds < 20
 
 
 def test_maps_count_in_what_is_foretold(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    plain = _scene(tmp_path, "a", 200)
+    plain = scene_task(tmp_path, "a", 200)
     mapped = replace(plain, consistency=str(tmp_path / "out" / "map.tif"))
     image, both = (forecast_many([task], settings).output_bytes for task in (plain, mapped))
     assert both > 1.1 * image
@@ -260,7 +249,7 @@ def test_maps_count_in_what_is_foretold(tmp_path: Path, settings: Settings) -> N
 
 def test_a_damaged_scene_does_not_end_a_dry_run(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    good, bad = _scene(tmp_path, "a"), _scene(tmp_path, "b", 200)
+    good, bad = scene_task(tmp_path, "a"), scene_task(tmp_path, "b", 200)
     whole = Path(bad.src).read_bytes()
     Path(bad.src).write_bytes(whole[: len(whole) // 2])
     told = forecast_many([good, bad], settings)
@@ -270,7 +259,7 @@ def test_a_damaged_scene_does_not_end_a_dry_run(tmp_path: Path, settings: Settin
 
 def test_each_process_has_its_share_of_the_memory_in_a_dry_run(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    tasks = [_scene(tmp_path, name) for name in "ab"]
+    tasks = [scene_task(tmp_path, name) for name in "ab"]
     limited = replace(settings, memory=600 * 10**6)
     assert not forecast_many(tasks, limited, processes=1).refused
     told = forecast_many(tasks, limited, processes=2)
@@ -282,7 +271,7 @@ def test_a_disk_too_small_for_all_is_foretold(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out").mkdir()
-    tasks = [_scene(tmp_path, name, 200) for name in "abc"]
+    tasks = [scene_task(tmp_path, name, 200) for name in "abc"]
     plan = plan_upscale(tasks[0].src, tasks[0].dst, model=settings.model, scale=2, tile=16)
     hand = plan.scratch_bytes + plan.output_bytes
     one = forecast_many(tasks[:1], settings).output_bytes
@@ -307,7 +296,10 @@ def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_cluster_of_this_machine_does_the_same(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "out").mkdir()
-    tasks = [_scene(tmp_path, "a"), SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "n.tif"))]
+    tasks = [
+        scene_task(tmp_path, "a"),
+        SceneTask(str(tmp_path / "none.tif"), str(tmp_path / "out" / "n.tif")),
+    ]
     found = upscale_many(tasks, settings, scheduler="local", processes=1)
     assert [(outcome.status, outcome.attempts) for outcome in found] == [("done", 1), ("failed", 2)]
     upscale(tasks[0].src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
@@ -320,4 +312,4 @@ def test_a_scheduler_that_is_not_there_is_named(
     monkeypatch.setattr(cluster, "_PATIENCE", 0.0)
     monkeypatch.setattr(cluster, "_CONNECT", 0.2)
     with pytest.raises(GeomoeError, match=r"scheduler tcp://127\.0\.0\.1:1 cannot be reached.*0 of 1 scenes"):
-        upscale_many([_scene(tmp_path, "a")], settings, scheduler="tcp://127.0.0.1:1")
+        upscale_many([scene_task(tmp_path, "a")], settings, scheduler="tcp://127.0.0.1:1")

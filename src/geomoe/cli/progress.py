@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
 
 import click
 from rich.console import Console
@@ -18,7 +19,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["Bar", "Lines", "terminal_progress", "told"]
+from geomoe.cli.units import in_time
+
+if TYPE_CHECKING:
+    from geomoe.pipeline import Night
+
+__all__ = ["Bar", "Lines", "NightBar", "NightLines", "night_progress", "terminal_progress", "told"]
 
 
 class Bar:
@@ -53,7 +59,7 @@ class Bar:
 
 
 class Lines:
-    """One line at every tenth of the work, and no more than one a second."""
+    """One line at every tenth of the work, and once a minute; no more than one a second."""
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -70,13 +76,79 @@ class Lines:
         self._done += 1
         now = time.monotonic()
         tenth = self._done * 10 // self._total > (self._done - 1) * 10 // self._total
-        if self._done == self._total or (tenth and now - self._last >= 1):
+        if self._done == self._total or now - self._last >= (1 if tenth else _MINUTE):
             self._last = now
             left = (now - self._began) / (self._done - self._before) * (self._total - self._done)
-            click.echo(f"{self._label} {self._done}/{self._total}, {left:.0f} s left", err=True)
+            click.echo(f"{self._label} {self._done}/{self._total}, {in_time(left)} left", err=True)
 
     def close(self) -> None:
         """Nothing to tidy."""
+
+
+class NightBar:
+    """A bar over the tiles of many scenes."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[tiles]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("scenes", total=None, tiles="", left="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, night: Night) -> None:
+        """Show how far it is."""
+        scenes, tiles, left = _words(night)
+        self._bar.update(
+            self._task, description=scenes, total=night.tiles or None, completed=night.tiles_done,
+            tiles=tiles, left=left,
+        )  # fmt: skip
+
+
+class NightLines:
+    """A line ten seconds after the beginning, then one a minute, and one at the end."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _FIRST
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, night: Night) -> None:
+        """Write how far it is, if it is time to."""
+        now = time.monotonic()
+        if now >= self._due or night.scenes_ended == night.scenes:
+            self._due = now + _MINUTE if night.scenes_ended < night.scenes else float("inf")
+            click.echo(", ".join(filter(None, _words(night))), err=True)
+
+
+_FIRST, _MINUTE = 10.0, 60.0
+
+
+def _words(night: Night) -> tuple[str, str, str]:
+    """Scenes, tiles, and the time that is left."""
+    about = "about " if night.estimated else ""
+    tiles = f"tiles {night.tiles_done}/{about}{night.tiles}" if night.tiles else ""
+    left = "" if night.seconds_left is None else f"{about}{in_time(night.seconds_left)} left"
+    return f"scenes {night.scenes_ended}/{night.scenes}", tiles, left
+
+
+def night_progress() -> NightBar | NightLines:
+    """A bar where standard error is a terminal, else lines."""
+    return NightBar() if sys.stderr.isatty() else NightLines()
 
 
 def terminal_progress(label: str) -> Bar | Lines:

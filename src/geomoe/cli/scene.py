@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geomoe.cli.progress import terminal_progress
-from geomoe.cli.units import Bytes, in_time
+from geomoe.cli.progress import night_progress, terminal_progress
+from geomoe.cli.units import Bytes, Seconds, in_time
 
 if TYPE_CHECKING:
     from geomoe.pipeline import Forecast, Outcome, Settings
@@ -44,6 +44,11 @@ _LAYERS = {
     default=1,
     show_default=True,
     help="Of a manifest: how often a scene that failed is tried again.",
+)
+@click.option(
+    "--scene-timeout",
+    type=Seconds(),
+    help="Of a manifest: how long a scene may take, such as 2h; then the others go on without it.",
 )
 @click.option(
     "--report",
@@ -86,6 +91,7 @@ def upscale(
     processes: int | None,
     scheduler: str | None,
     retries: int,
+    scene_timeout: float | None,
     report: str | None,
     scale: int,
     model: str,
@@ -120,7 +126,7 @@ def upscale(
                 raise click.UsageError("a --dry-run is of this machine, and writes no report")
             _forecast_many(manifest, settings, processes)
             return
-        _upscale_many(manifest, settings, processes, scheduler, retries, report)
+        _upscale_many(manifest, settings, processes, scheduler, retries, scene_timeout, report)
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
@@ -156,6 +162,7 @@ def _upscale_many(
     processes: int | None,
     scheduler: str | None,
     retries: int,
+    limit: float | None,
     report: str | None,
 ) -> None:
     from geomoe import pipeline
@@ -165,26 +172,22 @@ def _upscale_many(
     place = Path(report or f"{manifest}.report.csv")
     named = [f for t in tasks for f in (t.src, t.dst, t.experts, t.consistency, t.reliability) if f]
     pipeline.check_report(place, [manifest, *named])
-    bar = terminal_progress("scenes")
-
     so_far = pipeline.UnfinishedReport(place, tasks)
 
     def heard(outcome: Outcome) -> None:
         so_far.add(outcome)
-        bar.advance()
-        if outcome.status in ("failed", "busy"):
+        if outcome.message:
             click.echo(f"{outcome.task.src}: {outcome.status}: {outcome.message}", err=True)
 
-    bar.start(len(tasks))
     try:
-        outcomes = pipeline.upscale_many(
-            tasks, settings, processes=processes, scheduler=scheduler, retries=retries, heard=heard
-        )
+        with night_progress() as shown:
+            outcomes = pipeline.upscale_many(
+                tasks, settings, processes=processes, scheduler=scheduler, retries=retries, limit=limit,
+                heard=heard, night=pipeline.Night(len(tasks), shown),
+            )  # fmt: skip
     except BaseException:
         so_far.write()
         raise
-    finally:
-        bar.close()
     pipeline.write_report(place, outcomes)
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
@@ -213,9 +216,12 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
         told = pipeline.forecast_many(tasks, settings, processes=processes, heard=heard)
     finally:
         bar.close()
-    for outcome in told.refused:
+    for outcome in (*told.refused, *told.empty):
         click.echo(f"{outcome.task.src}: {outcome.message}", err=True)
-    lines = [f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.refused)} refused"]
+    lines = [
+        f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.empty)} empty, "
+        f"{len(told.refused)} refused"
+    ]
     if told.scenes:
         each = f" for each of {told.processes} processes" if told.processes > 1 else ""
         lines += [

@@ -6,7 +6,7 @@ import re
 
 import click
 
-__all__ = ["Bytes", "in_time"]
+__all__ = ["Bytes", "Seconds", "in_time"]
 
 _UNITS = {
     prefix + binary: (1024 if binary else 1000) ** power
@@ -29,6 +29,25 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         if found is None or found[2].upper() not in _UNITS or float(found[1]) == 0:
             self.fail(f"{value!r} is no size; expected one such as 4GB or 512MB", param, ctx)
         return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+_TIMES = {"s": 1, "min": 60, "h": 3600}
+_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)?\s*")
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A duration, such as 90s, 30min or 2h."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds; fails as click does."""
+        if isinstance(value, float):
+            return value
+        found = _TIME.fullmatch(str(value))
+        if found is None or found[2] is None or float(found[1]) == 0:
+            self.fail(f"{value!r} is no time; expected one such as 90s, 30min or 2h", param, ctx)
+        return float(found[1]) * _TIMES[found[2]]
 
 
 def in_time(seconds: float) -> str:

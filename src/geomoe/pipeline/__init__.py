@@ -16,7 +16,7 @@ from geomoe.pipeline.manifest import (
 )
 from geomoe.pipeline.many import upscale_many
 from geomoe.pipeline.plan import UpscalePlan, plan_upscale
-from geomoe.pipeline.progress import Progress
+from geomoe.pipeline.progress import Night, Progress
 from geomoe.pipeline.request import Options, Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.tiles import Box, Tile, Tiles
@@ -27,6 +27,7 @@ __all__ = [
     "Box",
     "Forecast",
     "ManyForecast",
+    "Night",
     "Options",
     "Outcome",
     "Progress",

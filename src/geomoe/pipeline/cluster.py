@@ -18,6 +18,7 @@ from distributed.comm.core import CommClosedError
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.one import do_scene
+from geomoe.pipeline.progress import Night
 
 __all__ = ["by_cluster", "by_local_cluster"]
 
@@ -34,10 +35,11 @@ def by_local_cluster(
     settings: Sequence[Settings],
     retries: int,
     heard: Callable[[Outcome], None],
+    night: Night,
 ) -> list[Outcome]:
     """As `by_cluster`, by workers started here: one for each of ``settings``, with its device."""
     with LocalCluster(n_workers=len(settings), threads_per_worker=1, dashboard_address=None) as cluster:
-        return by_cluster(tasks, settings, cluster.scheduler_address, retries, heard)
+        return by_cluster(tasks, settings, cluster.scheduler_address, retries, heard, night)
 
 
 def by_cluster(
@@ -46,6 +48,7 @@ def by_cluster(
     scheduler: str,
     retries: int,
     heard: Callable[[Outcome], None],
+    night: Night,
 ) -> list[Outcome]:
     """As `upscale_many`, by the workers of a cluster.
 
@@ -58,6 +61,7 @@ def by_cluster(
         scheduler: its address.
         retries: how often a scene is tried again.
         heard: is told what became of each scene.
+        night: is told of every scene.
 
     Raises:
         GeomoeError: a scheduler that cannot be reached.
@@ -71,7 +75,7 @@ def by_cluster(
         before = len(found)
         try:
             with Client(scheduler, timeout=_CONNECT, set_as_default=False) as client:
-                _ask(client, tasks, settings, missing, failures, retries, found, heard)
+                _ask(client, tasks, settings, missing, failures, retries, found, heard, night)
         except ValueError as error:
             raise GeomoeError(f"{scheduler} is no address of a Dask scheduler: {error}") from error
         except _LOST as error:
@@ -95,6 +99,7 @@ def _ask(
     retries: int,
     found: dict[int, Outcome],
     heard: Callable[[Outcome], None],
+    night: Night,
 ) -> None:
     def submit(number: int) -> object:
         return client.submit(_do, tasks[number], settings, key=f"geomoe-{number}-{uuid4()}", pure=False)
@@ -128,6 +133,7 @@ def _ask(
             ended.add(new)
             continue
         found[number] = replace(outcome, attempts=failures[number] + (outcome.status != "failed"))
+        night.ended(number)
         with suppress(OSError):  # of a terminal that is gone
             heard(found[number])
 

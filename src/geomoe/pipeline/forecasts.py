@@ -28,6 +28,7 @@ from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.open import open_scene
+from geomoe.raster.sample import refuse_empty
 
 __all__ = ["ManyForecast", "forecast_many"]
 
@@ -43,6 +44,7 @@ class ManyForecast:
         scenes: that are to be made.
         there: scenes that are made already.
         refused: what cannot be made, as far as headers and the tried tiles tell, status ``failed``.
+        empty: scenes without a valid pixel, of which nothing would be made, status ``empty``.
         passes: runs of the model at most.
         processes: at a time.
         seconds: that all will take on the machine where this was learned.
@@ -55,6 +57,7 @@ class ManyForecast:
     scenes: int
     there: int
     refused: tuple[Outcome, ...]
+    empty: tuple[Outcome, ...]
     passes: int
     processes: int
     seconds: float
@@ -124,7 +127,8 @@ def forecast_many(
     return ManyForecast(
         scenes=len(wanted),
         there=there,
-        refused=tuple(refused),
+        refused=tuple(outcome for outcome in refused if outcome.status == "failed"),
+        empty=tuple(outcome for outcome in refused if outcome.status == "empty"),
         passes=total,
         processes=count,
         seconds=START + rate * max(total / count, largest) if wanted else 0.0,
@@ -170,6 +174,7 @@ def _read_headers(
 def _read_header(task: SceneTask, request: Request, model: Upscaler, device: torch.device) -> _Wanted:
     with open_scene(request.src, request.bands) as scene:
         plan, targets = prepare(scene, request, model, device)
+        refuse_empty(scene, plan.bands)
         metas = output_metadata(scene, plan.bands, model, request.layers, {})
     files = [
         _File(

@@ -74,20 +74,23 @@ class Outcome:
 
     Attributes:
         task: the line of the manifest.
-        status: ``done``; ``there``: made before from this scene with these settings; ``busy``: another
-            process is at it; ``failed``; ``waiting``: it has not ended.
+        status: ``done``; ``there``: made before from this scene with these settings; ``empty``: it has no
+            valid pixel, and nothing is made of it; ``busy``: another process is at it; ``failed``;
+            ``waiting``: it has not ended.
         seconds: of the last attempt.
         resumed: tiles that an earlier process had done.
         attempts: how often it was tried.
         message: the error, in one line.
+        sign: where it is ``busy``, what changes as long as whoever is at it works.
     """
 
     task: SceneTask
-    status: Literal["done", "there", "busy", "failed", "waiting"]
+    status: Literal["done", "there", "empty", "busy", "failed", "waiting"]
     seconds: float = 0.0
     resumed: int = 0
     attempts: int = 1
     message: str = ""
+    sign: int = 0
 
 
 def read_manifest(path: str | os.PathLike[str], scale: int = 4) -> list[SceneTask]:

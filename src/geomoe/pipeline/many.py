@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import threading
-from collections import deque
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from pathlib import Path
 
 import torch
 
+from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.models.device import devices_of
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.memory import available_memory
-from geomoe.pipeline.one import do_scene
+from geomoe.pipeline.one import tidy
+from geomoe.pipeline.progress import Night
 from geomoe.pipeline.reliability import Judge
+from geomoe.pipeline.turns import Turn, Turns
+from geomoe.pipeline.worker import Advanced, Begun, Opened, Worker, undisturbed
 
 __all__ = ["divided", "upscale_many"]
+
+_STARTING = 60.0
+"""Seconds that a process may take until it begins its first scene."""
+_TICK = 1.0
+"""Seconds after which a listener hears that time goes by."""
 
 
 def upscale_many(
@@ -31,14 +39,17 @@ def upscale_many(
     processes: int | None = None,
     scheduler: str | None = None,
     retries: int = 1,
+    limit: float | None = None,
     heard: Callable[[Outcome], None] = lambda outcome: None,
+    night: Night | None = None,
 ) -> list[Outcome]:
     """Super-resolve many scenes; none of them stands in the way of another.
 
     A scene that was made before from the same scene with the same settings is left as it is (even if others
-    may be overwritten), one that was begun is gone on with, and one that another process is at (perhaps of
-    another machine, where the disk is shared and locks work over it) is left to that. A process that dies,
-    for want of memory or otherwise, is replaced, and its scene tried again.
+    may be overwritten), and one that was begun is gone on with. One that another process is at (perhaps of
+    another machine, where the disk is shared) is left to that, and looked at again at the end, for as long as
+    that shows signs of life. A process that dies, for want of memory or otherwise, is replaced, and its scene
+    tried again.
 
     Args:
         tasks: from :func:`read_manifest`, or made.
@@ -48,7 +59,10 @@ def upscale_many(
             ``settings.memory`` is then each one's. Or ``local``, for a cluster of ``processes`` on this
             machine. Needs ``geomoe[dask]``.
         retries: how often a scene is tried again, after the others.
+        limit: seconds that a scene may take; then its process is ended, and it is not tried again. What is
+            done of it is kept.
         heard: is told what became of each scene, as it ends.
+        night: is told of every tile.
 
     Returns:
         In the order of the tasks.
@@ -62,34 +76,19 @@ def upscale_many(
     settings = replace(settings, weights=model.hash, reference=reference)
     if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
         settings = replace(settings, model=os.path.abspath(settings.model))
+    night = night or Night(len(tasks))
     each, threads = divided(settings, len(tasks), processes)
     if scheduler is not None:
         from geomoe.pipeline.cluster import by_cluster, by_local_cluster
 
         if scheduler == "local":
-            return by_local_cluster(tasks, each, retries, heard)
-        return by_cluster(tasks, [settings], scheduler, retries, heard)
-    found: dict[int, Outcome] = {}
-    waiting = deque((number, 1) for number in range(len(tasks)))
-    slots = [_Slot(of_slot, threads) for of_slot in each]
-    with _ended(slots):
-        running: dict[Future[Outcome], tuple[_Slot, int, int]] = {}
-        free = list(slots)
-        while waiting or running:
-            while waiting and free:
-                number, attempt = waiting.popleft()
-                slot = free.pop()
-                running[slot.submit(tasks[number])] = (slot, number, attempt)
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                slot, number, attempt = running.pop(future)
-                free.append(slot)
-                outcome = replace(slot.outcome(future, tasks[number]), attempts=attempt)
-                if outcome.status == "failed" and attempt <= retries:
-                    waiting.append((number, attempt + 1))
-                    continue
-                found[number] = outcome
-                heard(outcome)
-    return [found[number] for number in range(len(tasks))]
+            return by_local_cluster(tasks, each, retries, heard, night)
+        return by_cluster(tasks, [settings], scheduler, retries, heard, night)
+    with (
+        _temporary() as folder,
+        _ended(workers := [Worker(of_worker, threads, folder / str(i)) for i, of_worker in enumerate(each)]),
+    ):
+        return _Crew(tasks, workers, retries, limit, heard, night).work()
 
 
 def divided(settings: Settings, scenes: int, processes: int | None) -> tuple[list[Settings], int]:
@@ -108,65 +107,105 @@ def divided(settings: Settings, scenes: int, processes: int | None) -> tuple[lis
     return [replace(settings, device=devices[i % len(devices)], memory=budget) for i in range(count)], threads
 
 
-class _Slot:
-    """One process, replaced when it dies."""
+@dataclass
+class _Running:
+    """A scene that is being done, and when that must have ended."""
 
-    def __init__(self, settings: Settings, threads: int) -> None:
-        self._settings, self._threads = settings, threads
-        self._pool = self._start()
+    turn: Turn
+    deadline: float
 
-    def _start(self) -> ProcessPoolExecutor:
-        # Not by fork: torch's threads and GDAL's handles do not survive it.
-        return ProcessPoolExecutor(
-            1,
-            multiprocessing.get_context("spawn"),
-            initializer=_prepare,
-            initargs=(self._threads,),
-        )
 
-    def submit(self, task: SceneTask) -> Future[Outcome]:
-        try:
-            return self._pool.submit(do_scene, task, self._settings)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            self._pool.shutdown()
-            self._pool = self._start()
-            return self._pool.submit(do_scene, task, self._settings)
+class _Crew:
+    """Workers, and the scenes that they are at."""
 
-    def outcome(self, future: Future[Outcome], task: SceneTask) -> Outcome:
-        try:
-            return future.result()
-        except BrokenProcessPool:
-            self._pool.shutdown()
-            self._pool = self._start()
-            return Outcome(task, "failed", message="its process was killed, perhaps for want of memory")
+    def __init__(
+        self,
+        tasks: Sequence[SceneTask],
+        workers: Sequence[Worker],
+        retries: int,
+        limit: float | None,
+        heard: Callable[[Outcome], None],
+        night: Night,
+    ) -> None:
+        self._tasks, self._heard, self._night = tasks, heard, night
+        self._limit = float("inf") if limit is None else limit
+        self._turns = Turns(len(tasks), retries)
+        self._free = list(workers)
+        self._running: dict[Worker, _Running] = {}
+        self._found: dict[int, Outcome] = {}
 
-    def stop(self, *, at_once: bool) -> None:
-        if at_once:  # what is begun is kept; the next one goes on
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
-        self._pool.shutdown(cancel_futures=True)
+    def work(self) -> list[Outcome]:
+        """Do all scenes."""
+        while self._turns or self._running:
+            while self._free and (turn := self._turns.next()) is not None:
+                worker = self._free.pop()
+                self._running[worker] = _Running(turn, time.monotonic() + _STARTING + self._limit)
+                worker.submit(self._tasks[turn.number])
+            pause = min(_TICK, self._turns.pause) if self._free else _TICK
+            if not self._running:
+                time.sleep(pause)
+            ready = wait([worker.pipe for worker in self._running], pause)
+            for worker in [worker for worker in self._running if worker.pipe in ready]:
+                self._hear(worker)
+            for worker in [w for w, r in self._running.items() if r.deadline <= time.monotonic()]:
+                self._cut_off(worker)
+            self._night.tick()
+        return [self._found[number] for number in range(len(self._tasks))]
+
+    def _hear(self, worker: Worker) -> None:
+        running = self._running[worker]
+        number = running.turn.number
+        message = worker.hear()
+        match message:
+            case Begun():
+                running.deadline = time.monotonic() + self._limit
+            case Opened(total, done):
+                self._night.opened(number, total, done)
+            case Advanced():
+                self._night.advance(number)
+            case Outcome():
+                self._end(worker, message)
+            case None:
+                killed = "its process was killed, perhaps for want of memory"
+                self._end(worker, Outcome(self._tasks[number], "failed", message=killed))
+
+    def _cut_off(self, worker: Worker) -> None:
+        worker.stop()
+        number = self._running[worker].turn.number
+        tidy(self._tasks[number])
+        what = f"it took more than {self._limit:.0f} s (--scene-timeout){self._night.so_far(number)}"
+        late = Outcome(self._tasks[number], "failed", self._limit, message=what)
+        self._end(worker, late, again=False)
+
+    def _end(self, worker: Worker, outcome: Outcome, *, again: bool = True) -> None:
+        turn = self._running.pop(worker).turn
+        self._free.append(worker)
+        if again and self._turns.again(turn, outcome):
+            return
+        self._found[turn.number] = replace(outcome, attempts=turn.attempt)
+        self._night.ended(turn.number)
+        with suppress(OSError):  # of a terminal that is gone
+            self._heard(self._found[turn.number])
 
 
 @contextmanager
-def _ended(slots: Sequence[_Slot]) -> Iterator[None]:
+def _temporary() -> Iterator[Path]:
+    """A folder for what the processes unpack: whatever becomes of them, it is removed."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="geomoe-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise GeomoeError(f"no temporary folder can be made: {error.strerror}; set TMPDIR") from error
+    with folder as name:
+        yield Path(name)
+
+
+@contextmanager
+def _ended(workers: Sequence[Worker]) -> Iterator[None]:
     try:
         yield
-    except BaseException:
-        for slot in slots:
-            slot.stop(at_once=True)
-        raise
-    for slot in slots:
-        slot.stop(at_once=False)
-
-
-def _prepare(threads: int) -> None:
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever; what it has begun is kept."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    finally:
+        with undisturbed():
+            for worker in workers:  # what is begun is kept; the next one goes on
+                worker.ask_to_end()
+            for worker in workers:
+                worker.stop()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
-from geomoe.lock import BusyError
+from geomoe.lock import BusyError, is_held
 from geomoe.models import LoadedModel, load
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.upscale import carry_out
+from geomoe.raster.sample import EmptyError
+from geomoe.raster.target import Target, work_folder
 
-__all__ = ["do_scene", "failed", "is_done", "request_of"]
+__all__ = ["do_scene", "failed", "is_done", "request_of", "tidy"]
 
 
 @lru_cache(maxsize=1)
@@ -45,31 +49,75 @@ def request_of(task: SceneTask, settings: Settings, model: Upscaler) -> Request:
 def is_done(request: Request) -> bool:
     """Whether everything that is asked for was made before, and no work was left."""
     # Where work was left, the job itself knows best how far it is.
-    paths = (Path(os.path.realpath(path)) for path in (request.dst, *request.layers.values()))
-    left = any(path.with_name(f".{path.name}.geomoe").exists() for path in paths)
-    return not left and is_made(request)
+    return not any(folder.exists() for folder in _folders(request)) and is_made(request)
 
 
-def do_scene(task: SceneTask, settings: Settings) -> Outcome:
+def _outputs(of: Request | SceneTask) -> list[Path]:
+    """Where everything goes, through symbolic links, as `Target` writes."""
+    paths = (of.dst, of.experts, of.consistency, of.reliability)
+    return [Path(os.path.realpath(path)) for path in paths if path is not None]
+
+
+def _folders(of: Request | SceneTask) -> list[Path]:
+    """Where the work on each output is kept."""
+    return [work_folder(path) for path in _outputs(of)]
+
+
+def do_scene(task: SceneTask, settings: Settings, progress: Progress | None = None) -> Outcome:
     """Super-resolve a scene unless it was done before; an error is an outcome."""
     began = time.monotonic()
     try:
-        model = _loaded(settings.model, settings.scale, settings.weights, settings.reference)
-        request = request_of(task, settings, model)
-        if is_done(request):
-            outcome = Outcome(task, "there")
-        else:
-            outcome = Outcome(task, "done", resumed=carry_out(request).resumed)
+        outcome = _try(task, settings, progress)
     except BusyError as error:
-        outcome = replace(failed(task, error), status="busy")
+        outcome = replace(failed(task, error), status="busy", sign=_sign(task))
     except Exception as error:  # a mistake of ours must not end the night either
         outcome = failed(task, error)
     return replace(outcome, seconds=time.monotonic() - began)
 
 
+def _try(task: SceneTask, settings: Settings, progress: Progress | None) -> Outcome:
+    model = _loaded(settings.model, settings.scale, settings.weights, settings.reference)
+    request = request_of(task, settings, model)
+    if any(is_held(folder) for folder in _folders(task)):  # before all of the scene is read for nothing
+        raise BusyError(f"another process is writing {task.dst}")
+    if is_done(request):
+        return Outcome(task, "there")
+    try:
+        return Outcome(task, "done", resumed=carry_out(request, progress).resumed)
+    except BusyError:
+        raise
+    except GeomoeError:
+        if is_done(request):  # by another process, between our look and our work
+            return Outcome(task, "there")
+        raise
+
+
 def failed(task: SceneTask, error: Exception) -> Outcome:
-    """A scene that could not be made, and why in one line."""
+    """A scene that could not be made, and why in one line; there is nothing to be made of an empty one."""
     message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
     if not isinstance(error, GeomoeError):
         message = f"{type(error).__name__}: {message}"
-    return Outcome(task, "failed", message=message)
+    return Outcome(task, "empty" if isinstance(error, EmptyError) else "failed", message=message)
+
+
+def tidy(task: SceneTask) -> None:
+    """Remove the work that a process which was killed left of a scene, if no tile of it is done."""
+    with suppress(OSError, GeomoeError):
+        targets = [Target(path, (), overwrite=True) for path in _outputs(task)]
+        first = targets[0].folder
+        journal = first / "journal"
+        if (first / "commit").exists() or (journal.exists() and journal.read_bytes().strip()):
+            return
+        for target in targets:
+            if target.folder.exists():
+                with target.held():
+                    target.clean()
+
+
+def _sign(task: SceneTask) -> int:
+    """What changes as long as a process works on a scene."""
+    total = 0
+    for folder in _folders(task):
+        with suppress(OSError), os.scandir(folder) as entries:
+            total += sum(entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries)
+    return total

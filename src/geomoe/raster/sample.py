@@ -13,12 +13,17 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.raster.scene import Scene
 
-__all__ = ["SceneSample", "sample_scene"]
+__all__ = ["EmptyError", "SceneSample", "refuse_empty", "sample_scene"]
 
 _PIXELS_PER_BAND = 1_000_000
 _PIXELS_IN_ALL = 16_000_000
 _CHUNK_PIXELS = 2**22
+_LOOK_PIXELS = 2**18
 _MAX_CHUNKS = 1024
+
+
+class EmptyError(GeomoeError):
+    """A scene without a valid pixel."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def sample_scene(scene: Scene, bands: Sequence[int]) -> SceneSample:
     more than about a thousand chunks is sampled from a regular subset of them.
 
     Raises:
-        GeomoeError: if no pixel of the scene is valid in these bands, which takes a full scan to say.
+        EmptyError: if no pixel of the scene is valid in these bands, which takes a full scan to say.
     """
     budget = min(_PIXELS_PER_BAND, max(1, _PIXELS_IN_ALL // len(bands)))
     step = max(1, math.ceil(math.sqrt(scene.width * scene.height / budget)))
@@ -51,6 +56,26 @@ def sample_scene(scene: Scene, bands: Sequence[int]) -> SceneSample:
         return sample
     # A band's valid pixels may be rare enough to slip through the grid.
     return _completed(scene, bands, sample)
+
+
+def refuse_empty(scene: Scene, bands: Sequence[int]) -> None:
+    """Raise EmptyError if no pixel of the scene is valid in these bands.
+
+    Looks from the middle outwards, and so takes long only of a scene that is empty, or nearly.
+    """
+    chunks = _chunks(scene, len(bands), _LOOK_PIXELS)
+    middle = len(chunks) // 2
+    for number in sorted(range(len(chunks)), key=lambda number: abs(number - middle)):
+        if scene.read(chunks[number], bands)[1].any():
+            return
+    raise _empty(scene)
+
+
+def _empty(scene: Scene) -> EmptyError:
+    return EmptyError(
+        f"{scene.path.name} has no valid pixel in the chosen bands (all are nodata, masked or NaN); "
+        "check its nodata value and mask"
+    )
 
 
 def _collect(scene: Scene, bands: Sequence[int], chunks: Sequence[Window], step: int) -> SceneSample:
@@ -86,16 +111,13 @@ def _completed(scene: Scene, bands: Sequence[int], sample: SceneSample) -> Scene
         if all(v.size for v in values):
             break
     if not any(v.size for v in values):
-        raise GeomoeError(
-            f"{scene.path.name} has no valid pixel in the chosen bands (all are nodata, masked or NaN); "
-            "check its nodata value and mask"
-        )
+        raise _empty(scene)
     return SceneSample(tuple(values), sample.valid_share or valid_seen / seen)
 
 
-def _chunks(scene: Scene, bands: int) -> list[Window]:
+def _chunks(scene: Scene, bands: int, pixels: int = _CHUNK_PIXELS) -> list[Window]:
     """Windows that cover the scene, made of whole blocks and bounded in pixels."""
-    budget = max(1, _CHUNK_PIXELS // bands)
+    budget = max(1, pixels // bands)
     rows, columns = scene.block
     wide = min(scene.width, columns * max(1, math.isqrt(budget) // columns))
     high = min(scene.height, rows * max(1, budget // wide // rows))

@@ -18,7 +18,7 @@ from geomoe.files import sync_folder
 from geomoe.lock import LOCKS, locked
 from geomoe.raster.stac import item_path, printable
 
-__all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back"]
+__all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back", "work_folder"]
 
 _SUFFIXES = (".tif", ".tiff")
 _ENDINGS = tuple("".join(letters) for s in _SUFFIXES for letters in product(*({c, c.upper()} for c in s)))
@@ -81,7 +81,7 @@ class Target:
                 raise GeomoeError(f"{file} is a folder; give the name of a file to write")
             if file.exists() and any(os.path.samefile(source, file) for source in sources):
                 raise GeomoeError(f"{file} is the input itself; write to another file")
-        self.folder = _work_folder(self.path)
+        self.folder = work_folder(self.path)
         if len(os.fsencode(self.folder.name)) > _MAX_NAME:
             raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
         self._refuse_twin()
@@ -123,7 +123,7 @@ class Target:
                 raise GeomoeError(
                     f"{self.item.name} is the item of {twin}; choose another name than {self.path.name}"
                 )
-            work = _work_folder(twin)
+            work = work_folder(twin)
             if work.exists() and not (self.folder.exists() and work.samefile(self.folder)):
                 raise GeomoeError(
                     f"{twin.name} is being made here, or was begun, and has the same item; choose another "
@@ -170,7 +170,8 @@ class Target:
         return tuple(self.path.with_name(self.path.name + suffix) for suffix in _NEIGHBOURS)
 
 
-def _work_folder(path: Path) -> Path:
+def work_folder(path: Path) -> Path:
+    """The hidden folder beside an output in which the work on it is kept."""
     return path.with_name(f".{path.name}.geomoe")
 
 
