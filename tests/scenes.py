@@ -19,7 +19,7 @@ def pixels(bands: int, height: int, width: int, dtype: str, seed: int = 0) -> ND
     rng = np.random.default_rng(seed)
     wave = np.sin(np.arange(height)[:, None] / 5) + np.cos(np.arange(width)[None] / 7)  # [H, W]
     unit = (wave[None] + 2) / 4 * 0.6 + rng.random((bands, height, width)) * 0.3 + 0.05
-    if dtype == "float32":
+    if dtype.startswith("float"):
         return (unit * 40 - 10).astype(dtype)
     info = np.iinfo(dtype)
     return np.rint(info.min + unit * (info.max - info.min)).astype(dtype)

@@ -39,7 +39,8 @@ def _grown(array: np.ndarray, scale: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("dtype", "bands", "scale"),
     [(*pair, 2) for pair in itertools.product(["uint8", "uint16", "int16", "float32"], [1, 3, 4, 7])]
-    + [("uint16", 3, 3), ("uint16", 3, 4), ("uint8", 3, 8)],
+    + [("uint16", 3, 3), ("uint16", 3, 4), ("uint8", 3, 8)]
+    + [(dtype, 4, 2) for dtype in ("int8", "uint32", "int32", "float64")],
 )
 def test_values_come_out_in_their_type_and_range(
     src: Path, dst: Path, dtype: str, bands: int, scale: int
@@ -54,10 +55,34 @@ def test_values_come_out_in_their_type_and_range(
         assert tuple(out.transform) == pytest.approx(tuple(ROTATED * Affine.scale(1 / scale)), rel=1e-15)
         assert out.dataset_mask().all()
         assert out.tags()["GEOMOE_WEIGHTS"] == "0123abcd"
-    if dtype == "float32":
+    if dtype.startswith("float"):
         assert got == pytest.approx(_grown(data, scale), rel=1e-6, abs=1e-5)
+    elif dtype.endswith("32"):  # float32, in which models compute, has 24 bits
+        assert np.abs(got.astype(float) - _grown(data, scale)).max() <= 2**9
     else:
         assert np.array_equal(got, _grown(data, scale))
+
+
+def test_an_integer_of_32_bits_that_fits_24_comes_back_and_so_does_its_nodata(src: Path, dst: Path) -> None:
+    data = pixels(3, 24, 20, "uint16").astype(np.int32) * 100
+    data[:, 3:9, 4:9] = 2**31 - 1
+    upscale(write_scene(src, data, nodata=2**31 - 1), dst, model=nearest(2), scale=2)
+    with rasterio.open(dst) as out:
+        assert out.nodata == 2**31 - 1
+        assert np.array_equal(out.read(), _grown(data, 2))
+
+
+def test_float64_is_taken_where_float32_has_its_range(src: Path, dst: Path) -> None:
+    data = pixels(2, 24, 20, "float64")
+    data[0, 3, 4] = -1e300
+    with pytest.raises(GeomoeError, match=r"holds -1e\+300, beyond the range of float32") as refused:
+        upscale(write_scene(src, data), dst, model=nearest(2), scale=2)
+    assert "\n" not in str(refused.value)
+    assert left_over(src.parent) == ["src.tif"]
+    upscale(write_scene(src, data, nodata=-1e300), dst, model=nearest(2), scale=2)
+    with rasterio.open(dst) as out:
+        assert (out.dtypes, out.nodata) == (("float64",) * 2, -1e300)
+        assert np.array_equal(out.read(1) == -1e300, _grown(data[0] == -1e300, 2))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3)])

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.raster import band_order, decide_radiometry, open_scene, sample_scene, select_bands
 from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES
+from geomoe.raster.scene import DTYPES
 from tests.scenes import UTM, pixels, write_scene
 
 WHOLE = Window(0, 0, 20, 16)
@@ -33,7 +34,7 @@ def _refusal(path: Path | str) -> str:
     return message
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_reads_source_units(path: Path, dtype: str) -> None:
     data = pixels(2, 16, 20, dtype)
     with open_scene(write_scene(path, data)) as scene:
@@ -219,7 +220,7 @@ def test_damaged_block_is_our_error(path: Path) -> None:
         sample_scene(scene, (1,))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "uint32", "int8", "complex64"])
+@pytest.mark.parametrize("dtype", ["int64", "complex64"])
 def test_other_types_are_refused_with_a_reason(path: Path, dtype: str) -> None:
     message = _refusal(write_scene(path, np.ones((1, 4, 4), dtype=dtype)))
     assert dtype in message

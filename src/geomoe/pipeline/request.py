@@ -37,8 +37,8 @@ class Request:
     """A scene to be super-resolved.
 
     Attributes:
-        src: a local scene of uint8, uint16, int16 or float32: GeoTIFF, JPEG 2000, Sentinel-2 product or STAC
-            item; see :func:`geomoe.raster.open_scene`.
+        src: a local scene of integers up to 32 bits, float32 or float64: GeoTIFF, JPEG 2000, Sentinel-2
+            product or STAC item; see :func:`geomoe.raster.open_scene`.
         dst: the output, ``.tif``.
         model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
         scale: output pixels along one input pixel.

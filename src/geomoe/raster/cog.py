@@ -97,8 +97,8 @@ def _trial(data: NDArray[np.generic], dtype: str) -> tuple[float, float, float]:
         began = time.perf_counter()
         with file.open(
             driver="GTiff", width=width, height=height, count=bands, dtype=dtype, compress="deflate",
-            predictor=3 if dtype == "float32" else 2, tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
-            interleave="pixel", photometric="MINISBLACK", alpha="NO",
+            predictor=3 if np.issubdtype(dtype, np.floating) else 2, tiled=True, blockxsize=BLOCK,
+            blockysize=BLOCK, interleave="pixel", photometric="MINISBLACK", alpha="NO",
         ) as trial:  # fmt: skip
             trial.write(data)
         wrote = time.perf_counter()
@@ -114,7 +114,7 @@ def _options(meta: CogMetadata) -> dict[str, Any]:
     return {
         "BLOCKSIZE": str(BLOCK),
         "COMPRESS": "DEFLATE",
-        "PREDICTOR": "FLOATING_POINT" if meta.dtype == "float32" else "STANDARD",
+        "PREDICTOR": "FLOATING_POINT" if np.issubdtype(meta.dtype, np.floating) else "STANDARD",
         "BIGTIFF": "IF_SAFER",
         "OVERVIEW_RESAMPLING": meta.overviews.upper(),
         **({"COPY_SRC_MDD": "YES"} if meta.own_domains else {}),

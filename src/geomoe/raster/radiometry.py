@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def _span(values: NDArray[np.float32], dtype: str) -> tuple[float, float]:
     if high <= low:  # nearly constant: the few pixels that differ must not be blown up
         low, high = float(values.min()), float(values.max())
     # Below this a step of the data type, or of float32, would be stretched over the whole range.
-    least = 1.0 if dtype != "float32" else max(abs(low), abs(high)) * 1e-5 or 1.0
+    least = max(abs(low), abs(high)) * 1e-5 or 1.0 if np.issubdtype(dtype, np.floating) else 1.0
     return (low, high) if high - low >= least else (low, low + least)
 
 
@@ -97,10 +98,11 @@ def quantise(
     Returns:
         ``[C, H, W]`` of ``dtype``.
     """
-    blank = nodata if nodata is not None else (math.nan if dtype == "float32" else 0)
+    floats = np.issubdtype(dtype, np.floating)
+    blank = nodata if nodata is not None else (math.nan if floats else 0)
     kept = np.where(valid, data, 0.0)
-    if dtype == "float32":
-        result: NDArray[np.generic] = _floats(kept, nodata)
+    if floats:
+        result: NDArray[np.generic] = _floats(kept, np.dtype(dtype), nodata)
     else:
         info = np.iinfo(np.dtype(dtype))
         whole = np.clip(np.rint(kept), info.min, info.max)
@@ -111,11 +113,13 @@ def quantise(
     return result
 
 
-def _floats(data: NDArray[np.float64], nodata: float | None) -> NDArray[np.float32]:
+def _floats(data: NDArray[np.float64], dtype: np.dtype[Any], nodata: float | None) -> NDArray[Any]:
+    # Of float64, too: the scene had no larger value, and whoever narrows the output would meet infinity.
     largest = float(np.finfo(np.float32).max)
-    result: NDArray[np.float32] = np.clip(data, -largest, largest).astype(np.float32)
+    result = np.clip(data, -largest, largest).astype(dtype)
     if nodata is not None and math.isfinite(nodata):
-        near = _NODATA_ULP * max(abs(nodata) * 2.0**-23, 2.0**-149)
+        of_type = np.finfo(dtype)
+        near = _NODATA_ULP * max(abs(nodata) * float(of_type.eps), float(of_type.smallest_subnormal))
         # Towards zero, where there is always room; from zero itself, upwards.
         aside = nodata - math.copysign(near, nodata) if nodata else near
         result[np.abs(result.astype(np.float64) - nodata) <= near / 2] = aside

@@ -140,5 +140,14 @@ def check_blocks(path: Path, source: DatasetReader) -> None:
 
 
 def _item_bytes(source: DatasetReader) -> int:
-    sizes = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "float32": 4}
+    sizes = {
+        "uint8": 1,
+        "int8": 1,
+        "uint16": 2,
+        "int16": 2,
+        "uint32": 4,
+        "int32": 4,
+        "float32": 4,
+        "float64": 8,
+    }
     return sizes.get(source.dtypes[0], 16)

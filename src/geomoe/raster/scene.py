@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -32,14 +32,13 @@ from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, loca
 
 __all__ = ["DTYPES", "Scene", "Validity", "in_utc", "open_file", "representable"]
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 Validity = Literal["all", "nodata", "mask", "alpha", "nan"]
 """What tells valid pixels from others. ``nan``: a float scene that declares nothing, whose NaN and infinite
 values are not measurements. Non-finite values are invalid in every float scene."""
 
 _REASONS = {
-    "float64": "convert it with gdal_translate -ot Float32",
     "complex64": "take its amplitude first",
     "complex128": "take its amplitude first",
 }
@@ -144,11 +143,27 @@ class Scene:
             mean nothing. Band by band: a pixel is invalid to the data set when it is in every band.
 
         Raises:
-            GeomoeError: if a block cannot be read, as in a damaged file.
+            GeomoeError: if a block cannot be read, as in a damaged file, or a value is beyond float32.
         """
+        raw, valid = self._raw(window, bands)
+        with np.errstate(over="ignore", invalid="ignore"):
+            data = raw.astype(np.float32, copy=False)
+        if np.issubdtype(raw.dtype, np.floating):
+            beyond = valid & np.isfinite(raw) & ~np.isfinite(data)
+            if beyond.any():
+                value = float(raw[beyond][0])
+                raise GeomoeError(
+                    f"{self.path.name} holds {value!r}, beyond the range of float32, of which models are; "
+                    "rescale it, or declare that value as nodata"
+                )
+            valid &= np.isfinite(data)
+        return data, valid
+
+    def _raw(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels in the scene's type, and which are valid by what it declares."""
         where = f"cannot read columns {window.col_off}+{window.width}, rows {window.row_off}+{window.height}"
         with gdal_errors(f"{where} of {self.path.name}", "the file is damaged, copy or download it again"):
-            data = self._source.read(list(bands), window=window, out_dtype="float32")
+            data = self._source.read(list(bands), window=window)
             if self.validity in ("all", "nan", "alpha"):
                 valid = np.ones(data.shape, dtype=np.bool_)
             else:
@@ -156,8 +171,6 @@ class Scene:
             if self.alpha is not None:
                 # Read as a band: GDAL takes it for a mask only in scenes of two or of four bands.
                 valid &= self._source.read(self.alpha, window=window) > 0  # [h, w]
-        if self.dtype == "float32":
-            valid &= np.isfinite(data)
         return data, valid
 
 
@@ -249,7 +262,7 @@ def _check_kind(path: Path, source: DatasetReader) -> None:
             "expand it with gdal_translate -expand rgb"
         )
     if dtype not in DTYPES:
-        remedy = _REASONS.get(dtype, "convert it with gdal_translate -ot UInt16, Int16 or Float32")
+        remedy = _REASONS.get(dtype, "convert it with gdal_translate -ot Float32")
         raise GeomoeError(f"{name} is {dtype}; expected one of {', '.join(DTYPES)}, {remedy}")
     structure = source.tags(1, ns="IMAGE_STRUCTURE")
     if dtype == "uint8" and "NBITS" in structure:
@@ -287,12 +300,12 @@ def _validity(source: DatasetReader, nodata: float | None) -> Validity:
         return "nodata"
     if ColorInterp.alpha in source.colorinterp:
         return "alpha"
-    return "nan" if source.dtypes[0] == "float32" else "all"
+    return "nan" if np.issubdtype(source.dtypes[0], np.floating) else "all"
 
 
 def representable(nodata: float, dtype: str) -> bool:
     """Whether a nodata value can be one of a pixel of this type."""
-    if dtype == "float32":
-        return math.isnan(nodata) or abs(nodata) <= float(np.finfo(np.float32).max)
+    if np.issubdtype(dtype, np.floating):
+        return math.isnan(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
     info = np.iinfo(np.dtype(dtype))
     return math.isfinite(nodata) and float(nodata).is_integer() and info.min <= nodata <= info.max

@@ -62,18 +62,17 @@ class StackScene(Scene):
             total.update(f"{sums[member.file]} {said}\n".encode())
         return total.hexdigest()
 
-    def read(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Pixels and their validity; see :meth:`Scene.read`."""
+    def _raw(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         wanted = [self._members[band - 1] for band in bands]
         shape = (len(wanted), window.height, window.width)
-        data, valid = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+        data, valid = np.empty(shape, dtype=self.dtype), np.empty(shape, dtype=np.bool_)
         for file in dict.fromkeys(member.file for member in wanted):
             rows = [i for i, member in enumerate(wanted) if member.file == file]
             part = self._parts[file]
-            data[rows], valid[rows] = part.read(window, [wanted[i].band for i in rows])
+            data[rows], valid[rows] = part._raw(window, [wanted[i].band for i in rows])
             for i in rows:
                 if (nodata := _added_nodata(wanted[i], part)) is not None:
-                    valid[i] &= data[i] != np.float32(nodata)
+                    valid[i] &= data[i] != data.dtype.type(nodata)
         if self.validity == "mask":
             valid &= valid.all(axis=0)
         return data, valid

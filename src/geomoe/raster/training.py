@@ -55,4 +55,4 @@ def read_values(path: Path, bands: int) -> tuple[NDArray[np.float32], bool]:
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), learning_bands(scene, bands))
         if not valid.all():
             raise GeomoeError(f"{path} has {int((~valid).sum())} invalid values; expected none")
-        return data, scene.dtype != "float32"
+        return data, not np.issubdtype(scene.dtype, np.floating)
