@@ -23,6 +23,7 @@ _COMMANDS = {
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
     "picture": ("geomoe.cli.picture", "Draw results of several models side by side, and expert maps."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
+    "convert": ("geomoe.cli.convert", "Make weights of a published checkpoint that you have."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
     "calibrate": ("geomoe.cli.train", "Learn what the router of weights saw in training."),
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),

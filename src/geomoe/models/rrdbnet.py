@@ -35,7 +35,7 @@ class RrdbNetConfig(SuperResolutionConfig):
         width: channels.
         growth: channels that each convolution of a dense block adds.
         blocks: RRDBs, each of three dense blocks of five convolutions.
-        unshuffle: whether at x2 the input is folded first, as in Real-ESRGAN, not enlarged once, as in BSRGAN.
+        unshuffle: at x2, whether the input is folded first (Real-ESRGAN) or enlarged once (BSRGAN).
     """
 
     width: int = 64

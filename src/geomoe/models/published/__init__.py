@@ -5,7 +5,8 @@ rules from which both directions follow. Written from the names and shapes that 
 tensors.
 """
 
+from geomoe.models.published.convert import convert
 from geomoe.models.published.families import LAYOUTS, recognise
 from geomoe.models.published.layout import Layout, Rule, State, to_ours, to_published
 
-__all__ = ["LAYOUTS", "Layout", "Rule", "State", "recognise", "to_ours", "to_published"]
+__all__ = ["LAYOUTS", "Layout", "Rule", "State", "convert", "recognise", "to_ours", "to_published"]

@@ -115,7 +115,8 @@ def to_ours(
     left = [name for name in left if not any(re.fullmatch(ignored, name) for ignored in layout.ignored)]
     if left:
         raise GeomoeError(
-            f"it is no {layout.name} as published: {len(left)} tensors are left over, among them {left[0]}"
+            f"it is no {layout.name} as published: {len(left)} tensors are left over, "
+            f"among them {left[0][:80]!r}"
         )
     return model, state
 
