@@ -5,6 +5,11 @@ Nothing here knows about models; rasterio, numpy, scipy and jsonschema are all i
 
 from __future__ import annotations
 
+from geomoe.raster.proj import pin_data
+
+pin_data()  # before rasterio looks for it
+
+# ruff: noqa: E402
 from geomoe.raster.bands import band_names, band_order, learning_bands, left_out, select_bands
 from geomoe.raster.cog import write_cog
 from geomoe.raster.metadata import CogMetadata, carried_over

@@ -18,7 +18,7 @@ from geomoe.raster.product import Checksum, ProductBand, choose_bands, coarser_b
 from geomoe.raster.safe_files import ProductFiles, open_folder, open_zip, plain_name
 from geomoe.raster.scene import Scene, in_utc
 from geomoe.raster.stack import open_stack
-from geomoe.raster.text import elements, finite, read_xml
+from geomoe.raster.text import children, elements, finite, read_xml
 
 __all__ = ["METADATA", "SafeProduct", "open_safe", "product_around", "read_product"]
 
@@ -228,7 +228,7 @@ def _checked(product: str, files: ProductFiles, parts: Sequence[ProductBand]) ->
     root = read_xml(f"{_MANIFEST} of {product}", files.content(_MANIFEST))
     listed: dict[str, Element] = {}
     for stream in elements(root, "byteStream"):
-        for place in elements(stream, "fileLocation"):
+        for place in children(stream, "fileLocation"):
             listed[place.get("href", "").removeprefix("./")] = stream
     found = []
     for part in parts:
@@ -246,7 +246,7 @@ def _checked(product: str, files: ProductFiles, parts: Sequence[ProductBand]) ->
 
 
 def _checksum(stream: Element) -> Checksum | None:
-    for element in elements(stream, "checksum"):
+    for element in children(stream, "checksum"):
         algorithm = _CHECKSUMS.get(element.get("checksumName", "").upper())
         if algorithm is not None and (element.text or "").strip():
             return Checksum(algorithm, str(element.text).strip())

@@ -5,15 +5,31 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from rasterio.io import DatasetReader
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.proj import check_crs_text
+from geomoe.raster.tiff import MOST_TEXT, directories
 
-__all__ = ["MAX_BANDS", "MAX_BLOCK_BYTES", "check_blocks", "check_neighbours", "local_file", "local_raster"]
+__all__ = [
+    "MAX_BANDS",
+    "MAX_BLOCK_BYTES",
+    "check_blocks",
+    "check_directories",
+    "check_neighbours",
+    "local_file",
+    "local_raster",
+]
 
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 512 * 2**20
+"""Of one block of all bands that lie in it, decoded."""
+_LARGE_BLOCK = 2**22
+"""Pixels of a block, much larger than a tile."""
+_MAX_ITEMS = 10_000
+"""Of GDAL's own metadata, which takes time by the square of their number; a band has a few."""
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 # Walking offsets costs half a microsecond each; a file with more blocks than this is checked by its reads.
 _MAX_WALK = 4_000_000
@@ -104,6 +120,56 @@ def check_neighbours(path: Path, *, placed: bool) -> tuple[str, ...]:
     return tuple(about + beside)
 
 
+def check_directories(name: str, file: BinaryIO) -> int:
+    """Refuse a TIFF that would have GDAL take memory or time without bound, or open other files.
+
+    All its images count: what is a mask or an overview is known only when GDAL has opened it.
+
+    Args:
+        name: of the scene, for messages.
+        file: at its beginning.
+
+    Returns:
+        Bytes of the decoded blocks that reading a pixel of every band, and of the mask, takes.
+
+    Raises:
+        GeomoeError: for blocks that are too large, too much metadata, and a CRS that names files.
+    """
+    sizes = []
+    for directory in directories(file):
+        sizes.append(
+            _check_block(name, directory.block, directory.value_bytes, directory.bands, directory.together)
+        )
+        check_crs_text(name, directory.geo)
+        check_items(name, directory.metadata)
+    return sum((*sizes[:1], max(sizes[1:], default=0)))
+
+
+def check_items(name: str, metadata: bytes) -> None:
+    """Refuse more of GDAL's metadata than it reads in a second; raises GeomoeError."""
+    if len(metadata) >= MOST_TEXT or metadata.count(b"<Item") > _MAX_ITEMS:
+        raise GeomoeError(
+            f"{name} has more than {_MAX_ITEMS} items or {MOST_TEXT >> 20} MiB of GDAL's metadata; leave it "
+            f"out: gdal_translate -co PROFILE=GeoTIFF {name} new.tif"
+        )
+
+
+def _check_block(name: str, block: tuple[int, int], value: int, bands: int, together: bool) -> int:
+    """Bytes of the decoded blocks by which a pixel of every band is read, one after another or kept.
+
+    Small blocks of single bands are decoded one after another. Large ones must be kept, or every tile of a
+    scene would have all of it decoded anew.
+    """
+    rows, columns = block
+    size = rows * columns * value * (bands if together or rows * columns > _LARGE_BLOCK else 1)
+    if size > MAX_BLOCK_BYTES:
+        raise GeomoeError(
+            f"{name} is stored in blocks of {columns} x {rows} pixels, {size / 2**20:.0f} MiB of its bands, "
+            f"more than {MAX_BLOCK_BYTES >> 20} MiB; rewrite it with gdal_translate -co TILED=YES"
+        )
+    return size
+
+
 def check_blocks(path: Path, source: DatasetReader) -> None:
     """Refuse a file whose blocks are larger than memory allows or lie beyond the end of the file.
 
@@ -112,13 +178,7 @@ def check_blocks(path: Path, source: DatasetReader) -> None:
     """
     pixel_interleaved = str(source.interleaving).upper().endswith("PIXEL")
     rows, columns = source.block_shapes[0]
-    bytes_per_pixel = _item_bytes(source) * (source.count if pixel_interleaved else 1)
-    if rows * columns * bytes_per_pixel > MAX_BLOCK_BYTES:
-        size = rows * columns * bytes_per_pixel / 2**20
-        raise GeomoeError(
-            f"{path.name} is stored in blocks of {columns} x {rows} pixels, {size:.0f} MiB each, "
-            f"more than {MAX_BLOCK_BYTES >> 20} MiB; rewrite it with gdal_translate -co TILED=YES"
-        )
+    _check_block(path.name, (rows, columns), _item_bytes(source), source.count, pixel_interleaved)
     down, across = -(-source.height // rows), -(-source.width // columns)
     bands = (1,) if pixel_interleaved else source.indexes
     if down * across * len(bands) > _MAX_WALK:

@@ -116,11 +116,11 @@ def _completed(scene: Scene, bands: Sequence[int], sample: SceneSample) -> Scene
 
 
 def _chunks(scene: Scene, bands: int, pixels: int = _CHUNK_PIXELS) -> list[Window]:
-    """Windows that cover the scene, made of whole blocks and bounded in pixels."""
+    """Windows that cover the scene, bounded in pixels, and made of whole blocks where these are smaller."""
     budget = max(1, pixels // bands)
     rows, columns = scene.block
-    wide = min(scene.width, columns * max(1, math.isqrt(budget) // columns))
-    high = min(scene.height, rows * max(1, budget // wide // rows))
+    wide = min(scene.width, budget, columns * max(1, math.isqrt(budget) // columns))
+    high = min(scene.height, max(1, budget // wide), rows * max(1, budget // wide // rows))
     return [
         Window(x, y, min(wide, scene.width - x), min(high, scene.height - y))
         for y in range(0, scene.height, high)

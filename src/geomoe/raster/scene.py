@@ -28,7 +28,13 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
 from geomoe.raster.jpeg2000 import check_boxes
 from geomoe.raster.names import known_as
-from geomoe.raster.safety import MAX_BANDS, check_blocks, check_neighbours, local_raster
+from geomoe.raster.safety import (
+    MAX_BANDS,
+    check_blocks,
+    check_directories,
+    check_neighbours,
+    local_raster,
+)
 
 __all__ = ["DTYPES", "Scene", "Validity", "in_utc", "open_file", "representable"]
 
@@ -87,6 +93,7 @@ class Scene:
     acquired: str | None
     notes: tuple[str, ...]
     _source: DatasetReader = field(repr=False, compare=False)
+    _decoded: int = field(repr=False, compare=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -95,9 +102,9 @@ class Scene:
 
     @property
     def cache_bytes(self) -> int:
-        """The most bytes of decoded blocks that are kept in memory."""
+        """The most bytes of decoded blocks that are in memory: in GDAL's cache, and on their way to it."""
         if self._source.driver == "GTiff":
-            return BLOCK_CACHE_BYTES
+            return max(BLOCK_CACHE_BYTES, self._decoded) + self._decoded
         rows, columns = self.block
         pixels = (self.height + rows) * (self.width + columns) * self.count
         return min(JPEG2000_CACHE_BYTES, BLOCK_CACHE_BYTES + pixels * np.dtype(self.dtype).itemsize)
@@ -186,19 +193,25 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[Scene]:
     """
     local, driver = local_raster(path)
     kind = "GeoTIFF" if driver == "GTiff" else "JPEG 2000"
-    if driver != "GTiff":
+    decoded = 0
+    if driver == "GTiff":
+        with gdal_errors(f"{local} cannot be read", "check the file"), local.open("rb") as file:
+            decoded = check_directories(local.name, file)
+        cache = max(BLOCK_CACHE_BYTES, decoded)
+    else:
         check_boxes(local)
-    with gdal_env(BLOCK_CACHE_BYTES if driver == "GTiff" else JPEG2000_CACHE_BYTES):
+        cache = JPEG2000_CACHE_BYTES
+    with gdal_env(cache):
         with gdal_errors(f"{local.name} cannot be opened as a {kind}", f"expected a {kind}, check the file"):
             # "sharing" would hand the same GDAL handle to a scene that is opened twice.
             source = rasterio.open(local, driver=driver, sharing=False)
         with source:
             with gdal_errors(f"{local.name} has unreadable metadata", "rewrite it with gdal_translate"):
-                scene = _describe(local, source)
+                scene = _describe(local, source, decoded)
             yield scene
 
 
-def _describe(path: Path, source: DatasetReader) -> Scene:
+def _describe(path: Path, source: DatasetReader, decoded: int) -> Scene:
     _check_kind(path, source)
     check_blocks(path, source)
     dtype = source.dtypes[0]
@@ -209,6 +222,7 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
     transform = source.transform
     if transform.is_identity and (source.crs is None or gcps):
         transform = None
+    _check_places(path, source, transform)
     placed = transform is not None or bool(gcps) or source.rpcs is not None
     namespaces = [n for n in source.tag_namespaces() if n not in _GDAL_DOMAINS and ":" not in n]
     return Scene(
@@ -237,6 +251,7 @@ def _describe(path: Path, source: DatasetReader) -> Scene:
         acquired=_acquired(source),
         notes=(),
         _source=source,
+        _decoded=decoded,
     )
 
 
@@ -272,6 +287,22 @@ def _check_kind(path: Path, source: DatasetReader) -> None:
         )
     if "MINISWHITE" in source.tags(ns="IMAGE_STRUCTURE"):
         raise GeomoeError(f"{name} stores 0 as white; invert it first, so that larger values are brighter")
+
+
+def _check_places(path: Path, source: DatasetReader, transform: Affine | None) -> None:
+    """Refuse numbers that place no pixel: a finished output could not be told from a damaged one by them."""
+    corner = (0, 0) if transform is None else transform * (source.width, source.height)
+    points = [value for point in source.gcps[0] for value in (point.row, point.col, point.x, point.y)]
+    if not np.isfinite([*corner, *points]).all():
+        raise GeomoeError(
+            f"{path.name} is placed by numbers that are not finite; write right ones by gdal_edit.py "
+            "-a_ullr, or none by -unsetgt"
+        )
+    if transform is not None and not transform.determinant:
+        raise GeomoeError(
+            f"{path.name} has pixels without an area by its transform {tuple(transform)[:6]}; write a right "
+            "one by gdal_edit.py -a_ullr, or none by -unsetgt"
+        )
 
 
 def _acquired(source: DatasetReader) -> str | None:

@@ -44,6 +44,11 @@ class StackScene(Scene):
         """The files that it is read from."""
         return self._files
 
+    @property
+    def cache_bytes(self) -> int:
+        """The most bytes of decoded blocks that are in memory: one cache, and blocks of every file."""
+        return super().cache_bytes + sum(part._decoded for part in self._parts.values())
+
     @cached_property
     def aliases(self) -> tuple[tuple[str, ...], ...]:
         """Other names of each band, beside its description."""

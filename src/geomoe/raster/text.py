@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["MAX_BYTES", "elements", "finite", "read_bounded", "read_json", "read_xml", "unquoted"]
+__all__ = ["MAX_BYTES", "children", "elements", "finite", "read_bounded", "read_json", "read_xml", "unquoted"]
 
 MAX_BYTES = 8 * 2**20
 """Of a product's metadata; a hundred times what the largest ones take."""
@@ -52,8 +52,20 @@ def read_xml(name: str, content: bytes) -> ElementTree.Element:
 
 
 def elements(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
-    """Elements of this name anywhere below, in whatever namespace."""
-    for element in root.iter():
+    """Elements of this name anywhere below, in whatever namespace.
+
+    Not to be called for each of many elements: where one lies in another, time goes by their square.
+    """
+    return _named(root.iter(), name)
+
+
+def children(parent: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
+    """Elements of this name right below, in whatever namespace."""
+    return _named(parent, name)
+
+
+def _named(given: Iterable[ElementTree.Element], name: str) -> Iterator[ElementTree.Element]:
+    for element in given:
         if isinstance(element.tag, str) and element.tag.rpartition("}")[2] == name:
             yield element
 
