@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from geomoe.moe.batches import spans
 from geomoe.moe.units import Neighbourhoods
 
-__all__ = ["ExpertBank", "Rows", "linear", "stacked_linear"]
+__all__ = ["ExpertBank", "Rows", "linear", "size", "stacked_linear"]
 
 Rows = Tensor | Neighbourhoods
 """``[N, ...]`` rows, or pixels with their surroundings."""
@@ -64,6 +64,10 @@ class ExpertBank(nn.Module):
         """As :meth:`loop`, in the fastest way that the bank has."""
         return self.loop(rows, index, counts)
 
+    def forward(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """:meth:`run`."""
+        return self.run(rows, index, counts)
+
     def nothing(self, rows: Rows) -> Tensor:
         """Results of no row at all."""
         return self.expert(0, self.take(rows, torch.zeros(0, dtype=torch.long, device=device_of(rows)), 0))
@@ -71,6 +75,11 @@ class ExpertBank(nn.Module):
 
 def device_of(rows: Rows) -> torch.device:
     return rows.flat.device if isinstance(rows, Neighbourhoods) else rows.device
+
+
+def size(*stacks: Tensor) -> int:
+    """Elements that one expert holds of stacks ``[E, ...]``, which may be spread over processes."""
+    return sum(math.prod(stack.shape[1:]) for stack in stacks)
 
 
 def stacked_linear(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
+from geomoe.moe.bank import ExpertBank, Rows, linear, size, stacked_linear
 from geomoe.moe.batches import spans
 from geomoe.moe.grouped import Group, routed_products
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
@@ -49,7 +49,7 @@ class ConvExperts(ExpertBank):
 
     def row_flops(self) -> tuple[int, ...]:
         """For a pixel; a window costs as much for each of its pixels."""
-        return (2 * self.weight[0].numel(),) * self.num_experts
+        return (2 * size(self.weight),) * self.num_experts
 
     def kernels(self) -> Tensor:
         """``[M, C_out, C_in, k, k]``, as ``conv2d`` takes them."""
@@ -127,7 +127,7 @@ class DepthwiseExperts(ExpertBank):
         self.bias = nn.Parameter(torch.empty(num_experts, channels).uniform_(-bound, bound))
 
     def row_flops(self) -> tuple[int, ...]:
-        return (2 * self.weight[0].numel(),) * self.num_experts
+        return (2 * size(self.weight),) * self.num_experts
 
     def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
         if not isinstance(rows, Neighbourhoods):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.moe import kernels
-from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
+from geomoe.moe.bank import ExpertBank, Rows, linear, size, stacked_linear
 from geomoe.moe.blocks import ACTIVATIONS, feed_forward
 from geomoe.moe.grouped import Group, grouped_linear, routed_products
 
@@ -49,7 +49,7 @@ class FeedForwardExperts(ExpertBank):
         self.down, self.down_bias = stacked_linear(num_experts, hidden, channels, bias)
 
     def row_flops(self) -> tuple[int, ...]:
-        return (2 * (self.up[0].numel() + self.down[0].numel()),) * self.num_experts
+        return (2 * size(self.up, self.down),) * self.num_experts
 
     def act(self, hidden: Tensor) -> Tensor:
         if not self.gated:
@@ -108,7 +108,7 @@ class LowRankExperts(ExpertBank):
         self.b = nn.Parameter(torch.zeros(num_experts, rank, outputs))
 
     def row_flops(self) -> tuple[int, ...]:
-        return (2 * (self.a[0].numel() + self.b[0].numel()),) * self.num_experts
+        return (2 * size(self.a, self.b),) * self.num_experts
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
         return self.factor * (rows @ self.a[index].to(rows.dtype) @ self.b[index].to(rows.dtype))
