@@ -90,6 +90,53 @@ def test_gradcheck(name, backend):
     assert torch.autograd.gradcheck(run, (x, plan.weights.detach().requires_grad_(), *learned))
 
 
+def turned(x):
+    return x.T.contiguous().T
+
+
+def strided(x):
+    return torch.stack([x, x], -1).flatten(-2)[..., ::2]
+
+
+@every_bank
+@pytest.mark.parametrize("backend", ["dense", "loop", "grouped"])
+@pytest.mark.parametrize("layout", [turned, strided])
+def test_how_a_plan_and_rows_lie_in_memory_does_not_matter(name, backend, layout):
+    results = []
+    for lay in (torch.clone, layout):
+        bank, x, plan = setup(name, 2)
+        weights = lay(plan.weights.detach()).requires_grad_()
+        kept = lay(torch.arange(2 * N).view(N, 2) % 5 > 0)
+        rows = rows_of(bank, x)
+        rows = lay(rows) if isinstance(rows, torch.Tensor) else rows
+        laid = replace(plan, experts=lay(plan.experts), weights=weights, kept=kept)
+        out = moe.dispatch(bank, rows, laid, backend)
+        out.square().sum().backward()
+        results.append([out, x.grad, weights.grad, *(p.grad for p in bank.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+class BestByScore(moe.Choice):
+    """All experts, weighed by what is above 0 of their scores, as sorting leaves them in memory."""
+
+    def forward(self, logits, preference):
+        weights, experts = logits.relu().sort(-1, descending=True)
+        return moe.Selection(experts, weights, logits.softmax(-1))
+
+
+def test_a_choice_of_ones_own_may_weigh_as_it_likes():
+    bank, x, _ = setup("feed_forward")
+    layer = moe.MoE(moe.Router(moe.LinearScore(C, E), BestByScore()), bank)
+    rows = rows_of(bank, x)
+    layer(rows).sum().backward()
+    gate = layer.router.score.gate.weight
+    found, gate.grad = gate.grad, None
+    layer.backend = "dense"
+    layer(rows).sum().backward()
+    torch.testing.assert_close(found, gate.grad, atol=1e-4, rtol=1e-4)
+
+
 @every_bank
 def test_same_plan_same_bits(name):
     bank, x, plan = setup(name, 2)

@@ -73,6 +73,6 @@ class _Combine(torch.autograd.Function):
             for a in range(0, len(results), most):
                 fetched = grad.index_select(0, rows[a : a + most])
                 torch.sum(fetched.mul_(results[a : a + most]), 1, out=products[a : a + most])
-            grad_weights = torch.zeros_like(weights)
+            grad_weights = weights.new_zeros(weights.shape)  # contiguous, whatever the weights are
             grad_weights.view(-1)[places] = products
         return grad_results, grad_weights, None, None
