@@ -34,6 +34,11 @@ BANKS = {
     "convolutions": convolutions,
     "convolution_5": lambda: moe.ConvExperts(C, 6, 5, E),
     "depthwise": lambda: moe.DepthwiseExperts(C, 3, E),
+    "joined": lambda: moe.JoinedBank([warmed(moe.LowRankExperts(C, C, r, 2)) for r in (2, 3)]),
+    "with_nothing": lambda: moe.JoinedBank(
+        [moe.FeedForwardExperts(C, 7, 2), moe.ZeroExperts(), moe.CopyExperts()]
+    ),
+    "shared_value": lambda: moe.SharedValueExperts(C, 7, E),
     "mixed": lambda: moe.HeterogeneousBank([moe.ConvExperts(C, C, 3, 2), moe.DepthwiseExperts(C, 5, 2)]),
 }
 every_bank = pytest.mark.parametrize("name", BANKS)
@@ -146,14 +151,19 @@ def test_same_plan_same_bits(name):
 
 def gradients_of(bank, expert):
     """Gradients of one expert's own parameters."""
-    if isinstance(bank, moe.HeterogeneousBank):
+    if isinstance(bank, moe.HeterogeneousBank | moe.JoinedBank):
         for group in bank:
             if expert < group.num_experts:
                 return gradients_of(group, expert)
             expert -= group.num_experts
     if isinstance(bank, moe.ModuleExperts):
         return [p.grad for p in bank.experts[expert].parameters()]
-    return [None if p.grad is None else p.grad[expert] for p in bank.parameters()]
+    return [None if p.grad is None else p.grad[expert] for p in owned(bank)]
+
+
+def owned(bank):
+    """Parameters of which each expert has a part of its own."""
+    return [bank.gate] if isinstance(bank, moe.SharedValueExperts) else bank.parameters()
 
 
 @every_bank
@@ -163,7 +173,7 @@ def test_an_expert_without_rows_is_safe_and_gets_no_gradient(name, backend):
     only = replace(plan, experts=torch.zeros_like(plan.experts))
     moe.dispatch(bank, rows_of(bank, x), only, backend).square().sum().backward()
     assert x.grad.abs().sum() > 0
-    for parameter in bank.parameters():
+    for parameter in owned(bank):
         if (
             parameter.requires_grad
             and parameter.dim() > 1
@@ -375,7 +385,7 @@ def test_what_is_not_finite_stays_where_it_is(name):
     bank, x, plan = setup(name, 1)
     plan = replace(plan, experts=plan.experts.clamp(max=1) * 2)  # experts 1 and 3 have no rows
     with torch.no_grad():
-        for parameter in bank.parameters():
+        for parameter in owned(bank):
             if len(parameter) == E and parameter.dim() > 1:
                 parameter[1] = torch.nan
     out = moe.dispatch(bank, rows_of(bank, x), plan)

@@ -6,6 +6,7 @@ plans, and both count. Biases that balance without a term in the loss are in :mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,9 +22,11 @@ __all__ = [
     "consistency_loss",
     "distillation_loss",
     "entropy_loss",
+    "global_entropy_loss",
     "importance_loss",
     "layer_distillation_loss",
     "load_loss",
+    "local_entropy_loss",
     "mutual_information_loss",
     "router_similarity_loss",
     "simsmoe_loss",
@@ -170,6 +173,39 @@ def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | N
     both, experts, task = (torch.special.entr(part.clamp_min(tiny)).sum() for part in parts)
     information: Tensor = experts + task - both
     return -information
+
+
+def local_entropy_loss(plan: RoutingPlan, modality: Tensor) -> Tensor:
+    """Mean entropy of the rows' beliefs, averaged over modalities (LIMoE, Mustafa et al. 2022).
+
+    0 where every row is certain. Each modality counts alike, however few its tokens.
+
+    Args:
+        plan: the plan.
+        modality: ``[N]`` int64, of each row.
+    """
+    p = plan.probabilities
+    entropy: Tensor = torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1)
+    return torch.stack([entropy[modality == m].mean() for m in modality.unique()]).mean()
+
+
+def global_entropy_loss(plan: RoutingPlan, modality: Tensor, threshold: float | None = None) -> Tensor:
+    """By how much the entropy of each modality's mean belief falls short (LIMoE). Usual weight 0.04.
+
+    ``max(0, threshold - H(mean p))``, averaged over modalities: sees the collapse of one where the sum of all
+    is even. 0 once every modality uses, in effect, ``exp(threshold)`` experts.
+
+    Args:
+        plan: the plan.
+        modality: ``[N]`` int64, of each row.
+        threshold: in nats; ln E, even use of all, by default.
+    """
+    p = plan.probabilities
+    tiny = torch.finfo(p.dtype).tiny
+    mean = torch.stack([p[modality == m].mean(0) for m in modality.unique()])
+    entropy: Tensor = torch.special.entr(mean.clamp_min(tiny)).sum(1)
+    wanted = math.log(plan.num_experts) if threshold is None else threshold
+    return (wanted - entropy).clamp_min(0).mean()
 
 
 def weight_diversity_loss(weights: Tensor) -> Tensor:

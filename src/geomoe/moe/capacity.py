@@ -26,10 +26,16 @@ class Capacity:
         priority: see :data:`Priority`.
         evaluation_factor: the same in evaluation; None for no limit there, so that a scene does not depend
             on its tiles.
+        per_sample: each sample of the grid has places of its own: N is the rows of one, and what is dropped
+            does not depend on the others.
     """
 
     def __init__(
-        self, factor: float = 1.25, priority: Priority = "order", evaluation_factor: float | None = None
+        self,
+        factor: float = 1.25,
+        priority: Priority = "order",
+        evaluation_factor: float | None = None,
+        per_sample: bool = False,
     ) -> None:
         for name, value in (("factor", factor), ("evaluation_factor", evaluation_factor)):
             if value is not None and value <= 0:
@@ -37,6 +43,7 @@ class Capacity:
         if priority not in get_args(Priority):
             raise ValueError(f"priority={priority!r}: expected one of {', '.join(get_args(Priority))}")
         self.factor, self.priority, self.evaluation_factor = factor, priority, evaluation_factor
+        self.per_sample = per_sample
 
     def limit(self, asked: int, num_experts: int, training: bool) -> int | None:
         """Places of each expert where ``asked`` choices ask for one; None for no limit."""
@@ -52,6 +59,7 @@ class Capacity:
         num_experts: int,
         training: bool,
         k: int | None = None,
+        samples: int = 1,
     ) -> Tensor | None:
         """``[N, k]`` bool, the choices that have a place, out of those ``kept`` so far.
 
@@ -62,23 +70,32 @@ class Capacity:
             num_experts: E.
             training: which factor counts.
             k: choices of a row that places are made for; None for as many as ask.
+            samples: of equally many rows each; counts where ``per_sample``.
         """
-        asked = experts.numel() if kept is None else int(kept.sum())
-        asked = asked if k is None else k * len(experts)
-        places = self.limit(asked, num_experts, training)
-        if places is None:
-            return kept
+        samples = samples if self.per_sample else 1
         slots, rows = experts.shape[1], experts.shape[0]
+        if k is not None:
+            asked = [k * rows // samples] * samples
+        elif kept is None:
+            asked = [experts.numel() // samples] * samples
+        else:
+            asked = kept.view(samples, -1).sum(1).tolist()
+        limits = [self.limit(some, num_experts, training) for some in asked]
+        if None in limits:
+            return kept
         flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
         asks = torch.ones_like(flat, dtype=torch.bool) if kept is None else kept.T.reshape(-1)
         turn = torch.arange(rows, device=flat.device)
         if self.priority == "gate":
             turn = probabilities.detach().amax(1).argsort(descending=True, stable=True)
         order = (torch.arange(slots, device=flat.device)[:, None] * rows + turn).flatten()
-        # Those that do not ask stand in a queue of their own, behind all experts.
-        queue = torch.where(asks, flat, num_experts)[order]
+        # A queue for each expert of each sample. Those that do not ask stand in one of their own, behind all.
+        sample = torch.arange(samples, device=flat.device).repeat_interleave(rows // samples).repeat(slots)
+        places = torch.tensor([*limits, 0], device=flat.device)
+        queues = samples * num_experts
+        queue = torch.where(asks, sample * num_experts + flat, queues)[order]
         granted = torch.empty_like(asks)
-        granted[order] = place_in_queue(queue, num_experts + 1) < places
+        granted[order] = place_in_queue(queue, queues + 1) < places[queue // num_experts]
         return (granted & asks).view(slots, rows).T
 
 

@@ -11,9 +11,10 @@ from geomoe.moe.bank import ExpertBank, Rows
 from geomoe.moe.dispatch import Backend, check_backend, dispatch
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
+from geomoe.moe.score import Gate
 from geomoe.moe.units import Neighbourhoods
 
-__all__ = ["CustomisedGates", "MoE", "MultiGate", "PreGated"]
+__all__ = ["CustomisedGates", "GatedShared", "MoE", "MultiGate", "PreGated"]
 
 
 class MoE(nn.Module):
@@ -88,6 +89,26 @@ def _signals(rows: Rows, signals: Tensor | None) -> Tensor:
             "signals: pixels with their surroundings are no signal; give [N, C], say Pixels.of(x).to_rows(x)"
         )
     return rows
+
+
+class GatedShared(nn.Module):
+    """A shared expert that each row takes by a share of its own: ``sigmoid(w x) f(x)`` (Qwen2-MoE, Time-MoE).
+
+    For :class:`MoE`'s ``shared``.
+
+    Args:
+        module: f, on rows ``[N, C]``.
+        channels: C.
+    """
+
+    def __init__(self, module: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.module, self.gate = module, Gate(channels, 1, bias=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        out: Tensor = self.module(rows)
+        share: Tensor = self.gate(rows).sigmoid()
+        return share.to(out.dtype) * out
 
 
 class MultiGate(nn.Module):

@@ -128,6 +128,18 @@ class RoutingPlan:
         """
         return self._each(lambda value: value[index], grid)
 
+    def samples(self) -> list[RoutingPlan]:
+        """A plan for each sample of the grid: a balance term of each, averaged, is balance inside the images.
+
+        Raises:
+            ValueError: no rows, or a grid whose first entry does not count samples.
+        """
+        number, *inside = self.grid
+        if not self.num_rows or self.num_rows % number:
+            raise ValueError(f"samples: {self.num_rows} rows of a grid {self.grid} are of no whole samples")
+        rows = torch.arange(self.num_rows, device=self.experts.device).view(number, -1)
+        return [self.spread(mine, (1, *inside)) for mine in rows]
+
     def choice(self, number: int) -> RoutingPlan:
         """The plan with one choice of each row alone, for layers that want the results of each apart."""
         only = slice(number, number + 1)

@@ -155,7 +155,9 @@ class Router(AnyRouter):
             if self.capacity is not None:
                 asked, training = kept, self.training
                 k = getattr(self.choice, "k", None)
-                kept = self.capacity.keep(experts, probabilities, asked, self.num_experts, training, k)
+                kept = self.capacity.keep(
+                    experts, probabilities, asked, self.num_experts, training, k, grid[0]
+                )
                 if kept is not None and kept is not asked:
                     dropped = ~kept if asked is None else asked & ~kept
         return RoutingPlan(

@@ -1,0 +1,99 @@
+"""Gates over what experts say: all are run first, and weighed by their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.moe.bank import ExpertBank, Rows, device_of
+from geomoe.moe.choice import AllExperts, Choice, Selection, every
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.simplex import top
+
+__all__ = ["LeastLoss", "OutputGatedMoE", "agreement_logits", "confidence_logits", "evidence_logits"]
+
+
+class OutputGatedMoE(nn.Module):
+    """Every expert on every row, then weights from the results: confidence, evidence, agreement.
+
+    The same :class:`~geomoe.moe.plan.RoutingPlan` as of any layer, made after the bank has run; a choice of
+    k experts weighs and does not save work.
+
+    Args:
+        bank: E experts on rows.
+        score: logits ``[N, E]`` from results ``[N, E, ...]``: a function of this module, or a module.
+        choice: which are weighed; all by default.
+    """
+
+    def __init__(
+        self, bank: ExpertBank, score: Callable[[Tensor], Tensor], choice: Choice | None = None
+    ) -> None:
+        super().__init__()
+        self.bank, self.score = bank, score
+        self.choice = AllExperts() if choice is None else choice
+
+    def forward(
+        self, rows: Rows, *, grid: tuple[int, ...] | None = None, trace: RoutingTrace | None = None
+    ) -> Tensor:
+        """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layer.MoE`."""
+        index = torch.arange(rows.shape[0], device=device_of(rows))
+        counts = (rows.shape[0],) * self.bank.num_experts
+        done = self.bank.run(rows, index.repeat(self.bank.num_experts), counts)
+        results = done.unflatten(0, (self.bank.num_experts, -1)).transpose(0, 1)  # [N, E, ...]
+        with torch.autocast(done.device.type, enabled=False):
+            logits = self.score(results.float())
+            selection: Selection = self.choice(logits, logits)
+        experts, weights, probabilities, kept = selection
+        grid = (rows.shape[0],) if grid is None else grid
+        plan = RoutingPlan(experts, weights, probabilities, logits, self.bank.group_sizes, grid, kept)
+        plan = plan if trace is None else trace.record(plan)
+        return torch.einsum("ne,ne...->n...", plan.gates.to(results.dtype), results)
+
+
+def confidence_logits(results: Tensor) -> Tensor:
+    """``[N, E]`` log of the largest probability that each expert gives, of class logits ``[N, E, K]``."""
+    return results.log_softmax(-1).amax(-1)
+
+
+def evidence_logits(results: Tensor) -> Tensor:
+    """``[N, E]`` log of the belief ``1 - K / S`` of evidential experts, S the sum of ``softplus(r) + 1``.
+
+    Of class outputs ``[N, E, K]``, K classes, whose softplus is evidence (Sensoy et al. 2018): an expert
+    without evidence has no weight.
+    """
+    evidence = F.softplus(results).sum(-1)
+    return (evidence / (evidence + results.shape[-1])).log()
+
+
+def agreement_logits(results: Tensor) -> Tensor:
+    """``[N, E]`` minus the mean squared distance of each expert's result to the mean of the others'.
+
+    Of results ``[N, E, ...]``, E of 2 or more.
+    """
+    others = (results.sum(1, keepdim=True) - results) / (results.shape[1] - 1)
+    return -(results - others).square().flatten(2).mean(-1)
+
+
+class LeastLoss(Choice):
+    """While training, the k experts of least loss on a row, with weight 1 / k; in evaluation all, evenly.
+
+    For assignments driven by losses (ensembles whose members divide the samples among them): the router is
+    ``Router(GivenScore(E), LeastLoss(k))``, its rows ``-losses`` ``[N, E]``; a fall of k over the run is a
+    :class:`~geomoe.moe.schedule.Ramp`. No gradient passes. In evaluation there are no losses: give zeros.
+    """
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k={k}: expected a whole number from 1")
+        self.k = k
+
+    def forward(self, logits: Tensor, preference: Tensor) -> Selection:
+        if not self.training:
+            return every(torch.full_like(logits, 1 / logits.shape[1]))
+        experts = top(preference, self.k)
+        weights = logits.new_full(experts.shape, 1 / self.k)
+        return Selection(experts, weights, torch.zeros_like(logits).scatter_(1, experts, 1 / self.k))
