@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from geomoe.errors import GeomoeError
-from geomoe.files import atomic_write, write_csv, write_text
+from geomoe.files import atomic_write, overlap, write_csv, write_text
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -149,3 +149,34 @@ def test_a_file_name_that_is_no_text_does_not_cost_the_file(tmp_path: Path) -> N
     assert (tmp_path / "a.txt").read_bytes() == b"b\\udcff\n"
     write_csv(tmp_path / "a.csv", [["src"], ["b\udcff,c"]])
     assert (tmp_path / "a.csv").read_bytes() == b'src\r\n"b\\udcff,c"\r\n'
+
+
+def test_a_file_is_the_same_by_whatever_name(tmp_path: Path) -> None:
+    read, other = tmp_path / "read", tmp_path / "other"
+    read.touch()
+    other.touch()
+    (tmp_path / "soft").symlink_to(read)
+    os.link(read, tmp_path / "hard")
+    (tmp_path / "way").symlink_to(tmp_path)
+    for name in ("read", "soft", "hard", "way/read", "way/hard"):
+        assert overlap([other, tmp_path / name], [other.with_name("none"), read]) == (tmp_path / name, read)
+    assert overlap([other], [read]) is None
+
+
+def test_files_that_are_not_there_yet_are_the_same_by_folder_and_name(tmp_path: Path) -> None:
+    (tmp_path / "way").symlink_to(tmp_path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+    for name in ("new", "way/new", "dangling"):
+        assert overlap([tmp_path / name], [tmp_path / "new"])
+    assert overlap([tmp_path / "none" / "new"], [tmp_path / "new"]) is None
+    assert overlap([Path("a\0b")], [tmp_path / "new"]) is None
+
+
+def test_of_a_folder_all_that_is_there_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "there").touch()
+    (tmp_path / "link").symlink_to(folder / "in" / "there")
+    assert overlap([tmp_path / "link"], [folder]) == (tmp_path / "link", folder)
+    assert overlap([folder / "in" / "new"], [folder]) is None, "nothing is lost"
+    assert overlap([folder], [tmp_path / "link"]) == (folder, tmp_path / "link")

@@ -1,4 +1,4 @@
-"""Writing a file in one step: whoever reads finds the old one or the new one, whole."""
+"""Writing a file in one step, so that whoever reads finds one that is whole, and over none that is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["NO_LINKS", "atomic_write", "sync_folder", "write_csv", "write_text"]
+__all__ = ["NO_LINKS", "atomic_write", "overlap", "places", "sync_folder", "write_csv", "write_text"]
 
 NO_LINKS: int = getattr(os, "O_NOFOLLOW", 0)
 """For `os.open`: refuse a symbolic link of that name. Not on Windows."""
@@ -81,6 +81,45 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     write_text(path, text.getvalue())
+
+
+def overlap(writes: Iterable[Path], reads: Iterable[Path]) -> tuple[Path, Path] | None:
+    """What a run would write that it also reads, and as what it reads it; ``None`` if there is nothing.
+
+    Files are the same by device and number, whatever their names are. Of a folder, written or read, all that
+    is in it counts.
+    """
+    reads = list(reads)
+    read = {places(path)[0]: path for path in reversed(reads)}
+    written = {}
+    for path in writes:
+        around = places(path)
+        written[around[0]] = path
+        if found := next((place for place in around if place in read), None):
+            return path, read[found]
+    for path in reads:
+        if found := next((place for place in places(path) if place in written), None):
+            return written[found], path
+    return None
+
+
+def places(path: str | os.PathLike[str]) -> list[tuple[object, ...]]:
+    """What tells a file from all others, and the folders that it is in, from the inside.
+
+    Of a file that is not there yet, by its folder and name, these folders are left out.
+    """
+    try:
+        real = Path(os.path.realpath(path))
+        with suppress(OSError):
+            return [_number(place) for place in (real, *real.parents)]
+        return [(*_number(real.parent), real.name)]
+    except (OSError, ValueError):  # the second for a name that no file can have
+        return [(os.path.abspath(path),)]
+
+
+def _number(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _permissions(place: Path) -> int | None:

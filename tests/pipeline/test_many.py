@@ -91,7 +91,7 @@ def test_a_manifest_in_which_one_line_would_harm_another(tmp_path: Path, lines: 
 def test_a_report_does_not_cost_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("src,dst\n")
     with pytest.raises(GeomoeError, match="is the manifest"):
-        check_report(tmp_path / "x" / ".." / "m.csv", [tmp_path / "m.csv"])
+        check_report(tmp_path / "x" / ".." / "m.csv", tmp_path / "m.csv", [], "mfg_hmoe_light")
 
 
 def test_weights_may_be_named_from_here(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from geomoe.cli.progress import told
 from geomoe.errors import GeomoeError
-from geomoe.files import write_text
+from geomoe.files import overlap, write_text
 
 if TYPE_CHECKING:
     from geomoe.evaluation.evaluate import Evaluation, Scores
@@ -68,6 +68,10 @@ def evaluate(
 
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
         raise GeomoeError(f"{out} cannot be written; give --json a file in a folder that exists")
+    # No JSON is read of the images.
+    data = [] if out is None or out.suffix.lower() == ".json" else [root]
+    if out is not None and overlap([out], [Path(model), *data]):
+        raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
     loaded = load(model, scale)
     with told("images") as progress:
         result = run(

@@ -78,7 +78,7 @@ def picture(
         raise click.UsageError(
             "--degradation and --protocol mean nothing with --as-input, which has no truth"
         )
-    check_target(output, image, overwrite=overwrite)
+    check_target(output, image, models, overwrite=overwrite)
     boxes = [parse_crop(crop) for crop in crops]
     loaded = _told_apart(models, [load(model, scale) for model in models])
     with told("tiles") as progress:

@@ -170,8 +170,7 @@ def _upscale_many(
 
     tasks = pipeline.read_manifest(manifest, settings.scale)
     place = Path(report or f"{manifest}.report.csv")
-    named = [f for t in tasks for f in (t.src, t.dst, t.experts, t.consistency, t.reliability) if f]
-    pipeline.check_report(place, [manifest, *named])
+    pipeline.check_report(place, Path(manifest), tasks, settings.model)
     so_far = pipeline.UnfinishedReport(place, tasks)
 
     def heard(outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
+from geomoe.files import overlap
 from geomoe.models.weights import Card, half_state, load, save
 
 __all__ = ["export"]
@@ -43,6 +44,8 @@ def export(
         raise GeomoeError(f"{target} exists; use --overwrite to replace it")
     if not target.parent.is_dir():
         raise GeomoeError(f"{target.parent} does not exist; make the folder first")
+    if overlap([target], [source]):
+        raise GeomoeError(f"{target} is what training wrote; write to another file")
     loaded = load(str(source))
     card = loaded.card
     if half:

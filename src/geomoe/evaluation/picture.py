@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from geomoe.evaluation.compare import Comparison, Score
 from geomoe.evaluation.crops import cut
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.evaluation.layout import GAP, HEAD, LEGEND, WIDTH, Layout, shape_of
-from geomoe.files import atomic_write
+from geomoe.files import atomic_write, overlap
 from geomoe.moe.pictures import expert_colours
 from geomoe.pipeline.tiles import Box
 
@@ -44,12 +44,13 @@ _DPI = 120
 _PERCENT = (0.5, 99.5)
 
 
-def check_target(target: Path, image: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, image: Path, models: Sequence[str] = (), *, overwrite: bool) -> None:
     """Refuse a file that :func:`draw` could not write, before the work starts.
 
     Args:
         target: the picture to be.
         image: what it is of.
+        models: by whom: names, or files of weights.
         overwrite: whether ``target`` may exist.
 
     Raises:
@@ -63,8 +64,8 @@ def check_target(target: Path, image: Path, *, overwrite: bool) -> None:
         raise GeomoeError(f"{target.parent} is not writable; choose another folder")
     if target.is_dir():
         raise GeomoeError(f"{target} is a folder; give the name of a file to write")
-    if target.exists() and image.exists() and target.samefile(image):
-        raise GeomoeError(f"{target} is the image itself; write to another file")
+    if overlap([target], [image, *map(Path, models)]):
+        raise GeomoeError(f"{target} is the image itself, or a file of weights; write to another file")
     if target.exists() and not overwrite:
         raise GeomoeError(f"{target} exists; use --overwrite to replace it")
 

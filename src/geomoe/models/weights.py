@@ -80,11 +80,13 @@ class LoadedModel:
         name: of the weights: ``mfg_hmoe_light_x4``, or the file's stem.
         model: the module, in evaluation mode.
         card: what the weights file says about itself.
+        path: of that file, where it was loaded from one.
     """
 
     name: str
     model: nn.Module
     card: Card
+    path: Path | None = None
 
     @property
     def contract(self) -> ModelContract:
@@ -215,7 +217,7 @@ def load(name: str, scale: int | None = None) -> LoadedModel:
         ) from error
     if _hash(state) != card.hash:
         raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
-    return LoadedModel(path.stem, model.eval(), card)
+    return LoadedModel(path.stem, model.eval(), card, path)
 
 
 def create_model(

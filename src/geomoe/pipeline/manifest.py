@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
-from geomoe.files import write_csv
+from geomoe.files import overlap, places, write_csv
+from geomoe.raster.open import source_files
 from geomoe.raster.stac import item_path
 from geomoe.raster.stac_collection import read_collection
 
@@ -106,24 +107,32 @@ def read_manifest(path: str | os.PathLike[str], scale: int = 4) -> list[SceneTas
     """
     path = Path(path).absolute()
     rows = _from_collection(path, scale) if path.suffix.lower() == ".json" else _from_csv(path)
-    targets: dict[str, str] = {}
-    for row, task in rows:
-        for target in _targets(task):
-            if (other := targets.setdefault(os.path.realpath(target), row)) != row:
-                raise GeomoeError(f"{path}, {row}: {target} is the target of {other}")
-    sources = {os.path.realpath(task.src): row for row, task in rows}
-    for target, row in targets.items():
-        if target in sources:
-            raise GeomoeError(f"{path}, {row}: {target} is the scene of {sources[target]}")
+    _refuse_harm(path, rows)
     if not rows:
         raise GeomoeError(f"{path} names no scene; expected lines src,dst below a header, or links to items")
     return [task for _, task in rows]
 
 
-def _targets(task: SceneTask) -> list[str]:
+def _refuse_harm(path: Path, rows: Sequence[tuple[str, SceneTask]]) -> None:
+    """Raise GeomoeError where one line would write what another writes, or what any of them reads."""
+    targets: dict[tuple[object, ...], str] = {}
+    writes: dict[Path, str] = {}
+    for row, task in rows:
+        for target in written(task):
+            if (other := targets.setdefault(places(target)[0], row)) != row:
+                raise GeomoeError(f"{path}, {row}: {target} is the target of {other}")
+            writes[target] = row
+    reads = {file: row for row, task in rows for file in source_files(task.src)}
+    if found := overlap(writes, [*reads, path]):
+        what = f"the scene of {reads[found[1]]}" if found[1] in reads else "the manifest"
+        raise GeomoeError(f"{path}, {writes[found[0]]}: {found[0]} is {what}, or part of it")
+
+
+def written(task: SceneTask) -> list[Path]:
     """Everything that is written of a scene beside the model's item: files, and an item with each."""
-    files = [task.dst, *filter(None, (getattr(task, layer) for layer in _LAYERS))]
-    return [*files, *(str(item_path(Path(os.path.realpath(file)))) for file in files)]
+    given = [task.dst, *filter(None, (getattr(task, layer) for layer in _LAYERS))]
+    files = [Path(os.path.realpath(file)) for file in given]
+    return [*files, *map(item_path, files)]
 
 
 def _from_collection(path: Path, scale: int) -> list[tuple[str, SceneTask]]:
@@ -167,13 +176,22 @@ def _from_csv(path: Path) -> list[tuple[str, SceneTask]]:
     return tasks
 
 
-def check_report(path: Path, taken: Sequence[str | os.PathLike[str]] = ()) -> None:
-    """Raise GeomoeError where `write_report` could not write, or not without harm to ``taken`` files.
+def check_report(path: Path, manifest: Path, tasks: Sequence[SceneTask], model: str) -> None:
+    """Raise GeomoeError where `write_report` could not write, or not without harm.
 
     To be told before the work, not after.
+
+    Args:
+        path: of the report.
+        manifest: that the tasks are from.
+        tasks: whose scenes are read, and whose outputs are written.
+        model: its name, or the file of its weights.
     """
-    if os.path.realpath(path) in {os.path.realpath(file) for file in taken}:
-        raise GeomoeError(f"{path} is the manifest, or a file that it names; give another --report")
+    taken = [file for task in tasks for file in (*source_files(task.src), *written(task))]
+    if overlap([path], [manifest, Path(model), *taken]):
+        raise GeomoeError(
+            f"{path} is the manifest, the weights, or a file that the manifest names; give another --report"
+        )
     folder = path.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK) or path.is_dir():
         raise GeomoeError(

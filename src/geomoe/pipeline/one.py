@@ -103,7 +103,7 @@ def failed(task: SceneTask, error: Exception) -> Outcome:
 def tidy(task: SceneTask) -> None:
     """Remove the work that a process which was killed left of a scene, if no tile of it is done."""
     with suppress(OSError, GeomoeError):
-        targets = [Target(path, (), overwrite=True) for path in _outputs(task)]
+        targets = [Target(path, overwrite=True) for path in _outputs(task)]
         first = targets[0].folder
         journal = first / "journal"
         if (first / "commit").exists() or (journal.exists() and journal.read_bytes().strip()):

@@ -224,7 +224,7 @@ class Work:
         targets = []
         for path in paths if isinstance(paths, list) else ():
             with suppress(GeomoeError):
-                target = Target(str(path), (), overwrite=True)
+                target = Target(str(path), overwrite=True)
                 if _read_json(target.folder / "job.json") == was:
                     targets.append(target)
         moves = [move for target in targets for move in target.moves]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from geomoe.errors import GeomoeError
 from geomoe.raster.safe import METADATA, open_safe, product_around
 from geomoe.raster.safety import local_file
 from geomoe.raster.scene import Scene, open_file
-from geomoe.raster.stac_item import open_item
+from geomoe.raster.stac_item import asset_files, open_item
 
-__all__ = ["open_scene"]
+__all__ = ["open_scene", "source_files"]
 
 
 @contextmanager
@@ -42,6 +43,21 @@ def open_scene(
         product = product_around(local)
     with opened as scene:
         yield scene if product is None else replace(scene, notes=(_ALONE.format(product=product),))
+
+
+def source_files(path: str | os.PathLike[str]) -> list[Path]:
+    """What may be read of a scene, whatever is selected of it: files, and the folder of a product.
+
+    Also of a scene that `open_scene` would refuse.
+    """
+    local = Path(os.path.abspath(path))
+    if local.name in METADATA:
+        return [local.parent]
+    if local.suffix.lower() not in (".json", ".geojson"):
+        return [local]
+    with suppress(GeomoeError, OSError, ValueError):
+        return [local, *asset_files(local)]
+    return [local]
 
 
 _ALONE = (

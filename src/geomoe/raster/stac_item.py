@@ -16,7 +16,7 @@ from geomoe.raster.scene import Scene, in_utc, open_file
 from geomoe.raster.stack import MAX_FILES, open_stack
 from geomoe.raster.text import finite, read_bounded, read_json, unquoted
 
-__all__ = ["Asset", "StacItem", "local_href", "open_item", "read_item"]
+__all__ = ["Asset", "StacItem", "asset_files", "local_href", "open_item", "read_item"]
 
 _DATA_ROLES = {"data", "reflectance"}
 _OTHER_ROLES = {"thumbnail", "overview", "visual", "metadata"}
@@ -153,6 +153,12 @@ def _known(assets: Sequence[Asset], item: str) -> list[Asset]:
             )
         told.append(replace(asset, bands=tuple(bands)))
     return told
+
+
+def asset_files(path: Path) -> list[Path]:
+    """The local files of an item's assets of measurements; raises as `read_item`."""
+    assets = read_item(path.name, read_bounded(path)).assets
+    return [place for asset in assets if (place := local_href(path, asset.href)) is not None]
 
 
 def local_href(item: Path, href: str) -> Path | None:

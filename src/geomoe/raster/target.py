@@ -54,14 +54,13 @@ class Target:
 
     Args:
         path: of the GeoTIFF to be.
-        sources: files that must not be overwritten.
         overwrite: whether a file may stand there already.
 
     Raises:
         GeomoeError: if something cannot be written there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sources: Sequence[Path], *, overwrite: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool) -> None:
         text = os.fspath(path)
         if "\0" in text or text.startswith("/vsi") or "://" in text:
             raise GeomoeError(f"{text!r} is not a local path; write to a local file and upload it afterwards")
@@ -79,11 +78,12 @@ class Target:
         for file in (self.path, self.item):
             if file.is_dir():
                 raise GeomoeError(f"{file} is a folder; give the name of a file to write")
-            if file.exists() and any(os.path.samefile(source, file) for source in sources):
-                raise GeomoeError(f"{file} is the input itself; write to another file")
         self.folder = work_folder(self.path)
         if len(os.fsencode(self.folder.name)) > _MAX_NAME:
             raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
+        for file in self._neighbours():
+            if file.is_dir():
+                raise GeomoeError(f"{file} is a folder, where other tools look for a file; remove it")
         self._refuse_twin()
         if os.path.lexists(self.folder):
             _refuse_foreign(self.folder)
@@ -95,6 +95,11 @@ class Target:
             Move(self.folder / "part.tif", self.path, self.folder / "backup.tif", self.overwrite),
             Move(self.folder / "part.json", self.item, self.folder / "backup.json", self.overwrite),
         )
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """What is written, replaced or removed on the way, the folder of the work with all that is in it."""
+        return (self.path, self.item, *self._neighbours(), self.folder)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from geomoe.evaluation.benchmark.result import Result, write_json, write_scores
 from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs, scored_images
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
-from geomoe.files import write_text
+from geomoe.files import overlap, write_text
 from geomoe.lock import BusyError, locked
 from geomoe.models.registry import build
 from geomoe.pipeline.runner import pick_device
@@ -33,6 +33,7 @@ from geomoe.pipeline.runner import pick_device
 __all__ = ["describe_benchmark", "run_benchmark"]
 
 _TILE = 64
+_WRITTEN = ("table.json", "table.md", "table.tex", "table.html", "scores.csv", "curves.png")
 
 
 def describe_benchmark(
@@ -98,6 +99,8 @@ def run_benchmark(
     place = pick_device(device)
     images = locate_images(benchmark, root)
     planned = plan_runs(chosen, images, out)
+    if found := overlap([out / name for name in _WRITTEN], [root]):
+        raise GeomoeError(f"{found[0]} is a file among the images; give another folder by --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
