@@ -1,61 +1,45 @@
 import pytest
 import torch
 
-from geomoe.layers.transposed import (
-    ChannelNorm,
-    ConvolutionalProjection,
-    TransposedAttention,
-    transposed_attention,
-)
+from geomoe.layers.transposed import ChannelNorm, ConvolutionalProjection, channel_scores, split_heads
 
 
-def test_equals_a_sum_over_channels_written_out():
-    q, k, v = torch.randn(3, 2, 4, 3, 5, dtype=torch.float64).unbind()
-    out = transposed_attention(q, k, v, torch.tensor(2.0))
+def test_scores_are_cosines_written_out():
+    q, k = torch.randn(2, 2, 4, 3, 5, dtype=torch.float64).unbind()
+    heat = torch.tensor([2.0, 3.0]).double().view(2, 1, 1)
+    scores = channel_scores(split_heads(q, 2), split_heads(k, 2), heat)
+    assert scores.shape == (2, 2, 2, 2)
     for b in range(2):
         for c in range(4):
-            alike = [torch.cosine_similarity(q[b, c].flatten(), k[b, d].flatten(), 0) for d in range(4)]
-            weights = [torch.exp(2 * a) for a in alike]
-            expected = sum(w * v[b, d] for d, w in enumerate(weights)) / sum(weights)
-            torch.testing.assert_close(out[b, c], expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_cold_attention_copies_the_channel_that_is_alike():
-    v = torch.randn(1, 6, 8, 8)
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    out = transposed_attention(v[:, order], v, v, torch.tensor(1e3))
-    torch.testing.assert_close(out, v[:, order])
+            for d in range(2):
+                other = k[b, c // 2 * 2 + d]  # of the same head
+                alike = torch.cosine_similarity(q[b, c].flatten(), other.flatten(), 0)
+                torch.testing.assert_close(scores[b, c // 2, c % 2, d], heat[c // 2, 0, 0] * alike)
 
 
 def test_the_strength_of_queries_and_keys_does_not_count():
-    q, k, v = torch.randn(3, 1, 4, 6, 6).unbind()
-    one = torch.ones(())
-    torch.testing.assert_close(
-        transposed_attention(q, k, v, one), transposed_attention(100 * q, 0.01 * k, v, one)
-    )
+    q, k = torch.randn(2, 1, 2, 4, 36).unbind()
+    one = torch.ones(2, 1, 1)
+    torch.testing.assert_close(channel_scores(q, k, one), channel_scores(100 * q, 0.01 * k, one))
 
 
-def test_pixels_have_no_place_but_by_their_neighbours():
-    """Without the 3x3 convolutions, moving pixels moves the result."""
-    attention, x = TransposedAttention(4), torch.randn(1, 4, 5, 7)
-    attention.qkv = torch.nn.Conv2d(4, 12, 1)
-    order = torch.randperm(35)
-    moved = x.flatten(2)[..., order].view(x.shape)
-    expected = attention(x).flatten(2)[..., order].view(x.shape)
-    torch.testing.assert_close(attention(moved), expected)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_are_in_the_precision_of_what_they_are_of(dtype):
+    x = torch.randn(1, 1, 4, 9, dtype=dtype)
+    assert channel_scores(x, x, torch.ones(1, 1, 1, dtype=dtype)).dtype == dtype
 
 
 def test_half_precision_holds_the_length_of_a_channel():
     """64 * 64 pixels of 2,000 have the length 128,000, and float16 ends at 65,504."""
-    x = torch.randn(1, 4, 64, 64) * 2000
-    cold = torch.tensor(100.0)
-    out = transposed_attention(*(x.half(),) * 3, cold)
-    assert out.dtype == torch.float16
-    torch.testing.assert_close(out.float(), x, rtol=1e-3, atol=1)
+    x = torch.randn(1, 1, 4, 4096) * 2000
+    exact = channel_scores(x, x, torch.ones(1, 1, 1))
+    torch.testing.assert_close(
+        channel_scores(x.half(), x.half(), torch.ones(1, 1, 1)), exact, atol=1e-3, rtol=0
+    )
 
 
 def test_projection_sees_one_pixel_around():
-    projection, x = ConvolutionalProjection(2), torch.zeros(1, 2, 7, 7)
+    projection, x = ConvolutionalProjection(2, 6), torch.zeros(1, 2, 7, 7)
     changed = x.clone()
     changed[0, :, 3, 3] = 1
     differs = (projection(x) != projection(changed)).any(1)[0]

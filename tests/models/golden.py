@@ -26,8 +26,8 @@ def uniform(count, k):
 
 
 def filled(name, shape):
-    """The float32 tensor that a published file would hold under ``name``."""
-    u = uniform(math.prod(shape), zlib.crc32(name.encode()) % _PRIME).reshape(shape).float()
+    """The tensor that a published file would hold under ``name``, float64."""
+    u = uniform(math.prod(shape), zlib.crc32(name.encode()) % _PRIME).reshape(shape)
     last = name.rpartition(".")[2]
     if last == "relative_position_bias_table" or last in _BETA:
         return 0.5 * u
@@ -43,9 +43,9 @@ def filled(name, shape):
 
 
 def image(bands, height, width):
-    """``[1, bands, height, width]`` in 0 to 1, float32."""
+    """``[1, bands, height, width]`` in 0 to 1, float64."""
     i = torch.arange(bands * height * width, dtype=torch.int64)
-    return (((31 * i**2 + 17 * i) % _PRIME).double() / 2002).reshape(1, bands, height, width).float()
+    return (((31 * i**2 + 17 * i) % _PRIME).double() / 2002).reshape(1, bands, height, width)
 
 
 def published_state(layout, name, change=lambda key, tensor: tensor, **options):
@@ -55,7 +55,7 @@ def published_state(layout, name, change=lambda key, tensor: tensor, **options):
     return {key: change(key, filled(key, tuple(t.shape))) for key, t in like.items()}
 
 
-def golden(name, layout=None, change=lambda key, tensor: tensor, **options):
+def golden(name, layout=None, change=lambda key, tensor: tensor, dtype=torch.float32, **options):
     """Model ``name`` with the tensors of the rule, brought to it as a converted file's are."""
     layout = layout_of(name) if layout is None else layout
     state = published_state(layout, name, change, **options)
@@ -63,7 +63,7 @@ def golden(name, layout=None, change=lambda key, tensor: tensor, **options):
     _, ours = to_ours(layout, state, options)
     # Drawing random numbers for what is replaced at once takes longer than everything else.
     with patch.multiple(torch.nn.init, trunc_normal_=_left, kaiming_uniform_=_left, kaiming_normal_=_left):
-        model = geomoe.create_model(name, **options)
+        model = geomoe.create_model(name, **options).to(dtype)
     model.load_state_dict(ours)
     return model.eval()
 
@@ -79,7 +79,10 @@ def layout_of(name):
 
 
 def seen(model, x, **modules):
-    """What modules of a model gave first while it computed ``model(x)``, by name; ``image`` is the result."""
+    """What modules of a model gave first while it computed ``model(x)``, by name; ``image`` is the result.
+
+    In the precision of its parameters.
+    """
     kept = {}
 
     def keep(name):
@@ -87,7 +90,7 @@ def seen(model, x, **modules):
 
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     with torch.inference_mode():
-        result = model(x)
+        result = model(x.to(next(model.parameters()).dtype))
     for handle in handles:
         handle.remove()
     return {"image": result, **{name: result for name, (_, result) in kept.items()}}
@@ -101,6 +104,6 @@ def check(tensor, mean, std, first, middle, last, tokens=False):
     one = tensor[0].permute(2, 0, 1) if tokens else tensor[0]
     c, h, w = one.shape
     found = [one.mean(), one.std(correction=0), one[0, 0, 0], one[c // 2, h // 2, w // 2], one[-1, -1, -1]]
-    # 1e-5 of the largest value is far below what any wrong reading makes of it.
-    bar = 1e-5 * float(one.abs().max())
+    # Half of the last digit, and rounding; of float32, 1e-5 of the largest value: wrong readings differ more.
+    bar = 5e-7 + (1e-6 if tensor.dtype == torch.float64 else 1e-5) * float(one.abs().max())
     assert [float(v) for v in found] == pytest.approx([mean, std, first, middle, last], rel=0, abs=bar)

@@ -11,21 +11,37 @@ _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze"
 TINY = {
     "edsr": {"width": 8, "blocks": 2},
     "hat": _HYBRID,
-    "haunet": {"width": 8, "blocks": 1},
+    "haunet": {"width": 8, "encoder": (1, 1, 1), "decoder": (1, 1, 1)},
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
-    "spt": {"embed_dim": 12, "depths": (2, 1), "heads": 3, "squeeze": 4, "compress": 2, "width": 6},
-    "swin2_mose": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6, "num_experts": 2},
+    "spt": {
+        "embed_dim": 12,
+        "depths": (2, 1),
+        "inner_dim": 8,
+        "heads": 4,
+        "squeeze": 2,
+        "fusion_squeeze": 3,
+        "width": 6,
+    },
+    "swin2_mose": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "num_experts": 2},
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "ttst": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
 }
 
 
 def tiny(name, **options):
-    """Model ``name``, tiny, with random weights that are the same each time."""
+    """Model ``name``, tiny, with random weights that are the same each time.
+
+    Gates and factors that start at 0 are random too, as they are once a model has learned for a step.
+    """
     torch.manual_seed(0)
-    return geomoe.create_model(name, **{"scale": 2, **TINY[family(name)], **options})
+    model = geomoe.create_model(name, **{"scale": 2, **TINY[family(name)], **options})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(std=0.3)
+    return model
 
 
 def family(name):

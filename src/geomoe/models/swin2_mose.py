@@ -2,12 +2,14 @@
 
 Rossi et al., "Swin2-MoSE: A New Single Image Super-Resolution Model for Remote Sensing", IET Image
 Processing 2025. Blocks of Swin V2 (cosine attention, normalised residuals) with a locally enhanced position
-encoding, and MoE-SM for the MLP: noisy top-2 of 8 experts by the mean of an image's tokens ("per example"),
+encoding, and MoE-SM for the MLP: the best two of 8 experts by the mean of an image's tokens ("per example"),
 their results merged by a convolution (the smart merger).
 
-What had to be assumed: an expert is half as wide as the MLP that it replaces, so that two active ones cost
-as much; the merger is a 3x3 convolution over the k results of each channel. With that x4 has 4,864,485
-parameters, where the paper counts 4.58 M.
+The same function as the authors' program. Its merger reads the chosen experts' results as the bands of a
+picture whose rows are the tokens, in reading order, and whose columns are the channels: 19 parameters that
+mix each channel with the next and each token with the one before and after it, across the ends of rows. All
+gates start equal, so that at first every image is given the same two experts; while training, ``noise`` lets
+others be tried, which the program can do and by default does not.
 """
 
 from __future__ import annotations
@@ -18,29 +20,32 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.layers.attention import CosineWindowAttention
-from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
+from geomoe.layers.convolution import BandMean, conv3x3
 from geomoe.layers.hybrid import Conv3x3, DropPath, drop_paths
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
+from geomoe.moe.choice import TopK
 from geomoe.moe.dispatch import dispatch
 from geomoe.moe.experts import FeedForwardExperts
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.published import noisy_top_k_router
+from geomoe.moe.router import Router
+from geomoe.moe.score import LinearScore
 
 __all__ = ["Swin2Mose", "Swin2MoseConfig"]
 
 
 @dataclass(frozen=True)
 class Swin2MoseConfig(AttentionConfig):
-    """Everything that makes a :class:`Swin2Mose`. The defaults are the paper's.
+    """Everything that makes a :class:`Swin2Mose`. The defaults are the release's.
 
     Attributes:
         mlp_ratio: hidden width of one expert over ``embed_dim``.
         num_experts: E of every layer.
-        top_k: experts that an image is given.
-        width: channels of the upsampler.
+        top_k: experts that an image is given, 2 or more.
+        noise: whether the choice is noisy while training (Shazeer et al. 2017).
     """
 
     embed_dim: int = 90
@@ -48,7 +53,7 @@ class Swin2MoseConfig(AttentionConfig):
     mlp_ratio: float = 1.0
     num_experts: int = 8
     top_k: int = 2
-    width: int = 64
+    noise: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,9 +66,13 @@ class MoeSm(nn.Module):
 
     def __init__(self, c: Swin2MoseConfig) -> None:
         super().__init__()
-        self.router = noisy_top_k_router(c.embed_dim, c.num_experts, c.top_k)
+        if c.noise:
+            self.router = noisy_top_k_router(c.embed_dim, c.num_experts, c.top_k)
+        else:
+            score = LinearScore(c.embed_dim, c.num_experts, gain=0)
+            self.router = Router(score, TopK(c.top_k, "normalised"))
         self.bank = FeedForwardExperts(c.embed_dim, max(int(c.embed_dim * c.mlp_ratio), 1), c.num_experts)
-        self.merger = nn.Conv2d(c.top_k * c.embed_dim, c.embed_dim, 3, padding=1, groups=c.embed_dim)
+        self.merger = conv3x3(c.top_k, 1)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
         """``[B, H, W, C]`` to the same shape; the plan has a row for each image."""
@@ -73,10 +82,14 @@ class MoeSm(nn.Module):
             plan = trace.record(plan)
         image = torch.arange(batch, device=x.device).repeat_interleave(height * width)
         spread, rows = plan.spread(image, (batch, height, width)), x.reshape(-1, dim)
-        results = [dispatch(self.bank, rows, spread.choice(j)) for j in range(plan.top_k)]
-        merged = torch.stack(results, -1).view(batch, height, width, -1)  # [B, H, W, C * k]
-        out: Tensor = self.merger(merged.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return out
+        results = [
+            dispatch(self.bank, rows, spread.choice(j)).view(batch, -1, dim) for j in range(plan.top_k)
+        ]
+        # The merger knows the choices by their experts' numbers, the lowest first, not by which is best.
+        order = plan.experts.argsort(1)[:, :, None, None]
+        picture = torch.stack(results, 1).take_along_dim(order, 1)  # [B, k, H * W, C]
+        out: Tensor = self.merger(picture)
+        return out.view(x.shape)
 
 
 class Block(nn.Module):
@@ -84,7 +97,7 @@ class Block(nn.Module):
 
     def __init__(self, c: Swin2MoseConfig, shift: int, drop_path: float) -> None:
         super().__init__()
-        self.attention = CosineWindowAttention(c.embed_dim, c.heads, c.window, shift, local=True)
+        self.attention = CosineWindowAttention(c.embed_dim, c.heads, c.window, shift)
         self.norm1 = nn.LayerNorm(c.embed_dim)
         self.experts = MoeSm(c)
         self.norm2 = nn.LayerNorm(c.embed_dim)
@@ -96,18 +109,19 @@ class Block(nn.Module):
 
 
 class Group(nn.Module):
-    """Blocks with shifts 0 and half a window in turn, a convolution, a skip."""
+    """Blocks with shifts 0 and half a window in turn, a 3x3 and a 1x1 convolution, a skip."""
 
     def __init__(self, c: Swin2MoseConfig, drops: list[float]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(c, (i % 2) * (c.window // 2), p) for i, p in enumerate(drops))
         self.conv = Conv3x3(c.embed_dim, c.embed_dim)
+        self.patches = nn.Linear(c.embed_dim, c.embed_dim)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
         y = x
         for block in self.blocks:
             y = block(y, trace)
-        out: Tensor = x + self.conv(y)
+        out: Tensor = x + self.patches(self.conv(y))
         return out
 
 
@@ -127,10 +141,23 @@ class Swin2Mose(nn.Module):
         c = self.config = config
         self.mean = BandMean(c.bands, c.mean)
         self.shallow = conv3x3(c.bands, c.embed_dim)
+        self.patches = nn.Linear(c.embed_dim, c.embed_dim)
+        self.norm_in = nn.LayerNorm(c.embed_dim)
         self.groups = nn.ModuleList(Group(c, drops) for drops in drop_paths(c.drop_path, c.depths))
-        self.norm = nn.LayerNorm(c.embed_dim)
+        self.norm_out = nn.LayerNorm(c.embed_dim)
         self.deep = conv3x3(c.embed_dim, c.embed_dim)
-        self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)
+        self.head = nn.Sequential(conv3x3(c.embed_dim, c.bands * c.scale**2), nn.PixelShuffle(c.scale))
+        for module in self.groups.modules():
+            if isinstance(module, CosineWindowAttention):
+                nn.init.trunc_normal_(module.qkv.weight, std=0.02)
+                nn.init.trunc_normal_(module.proj.weight, std=0.02)
+                nn.init.zeros_(module.proj.bias)
+            elif isinstance(module, FeedForwardExperts):
+                for name, parameter in module.named_parameters():
+                    if name.endswith("bias"):
+                        nn.init.zeros_(parameter)
+                    else:
+                        nn.init.trunc_normal_(parameter, std=0.02)
 
     @property
     def contract(self) -> ModelContract:
@@ -150,10 +177,10 @@ class Swin2Mose(nn.Module):
         """
         c = self.config
         shallow = self.shallow(self.mean.subtract(pad_to_windows(x, c.window, c.border)))
-        tokens = shallow.permute(0, 2, 3, 1)
+        tokens = self.norm_in(self.patches(shallow.permute(0, 2, 3, 1)))
         for group in self.groups:
             tokens = group(tokens, trace)
-        features = self.deep(self.norm(tokens).permute(0, 3, 1, 2)) + shallow
+        features = self.deep(self.norm_out(tokens).permute(0, 3, 1, 2)) + shallow
         if c.border == "features":
             features = crop_to(features, x)
         out = crop_to(self.head(features), x, c.scale)

@@ -4,10 +4,9 @@ Xiao et al., IEEE Transactions on Image Processing 2024. HAT with windows of 8 w
 token-selective channel attention (RTSCA): attention between channels, of which each keeps its k most alike,
 for four k at once.
 
-The paper describes two modules more that its authors' program does not have: a multi-scale feed-forward
-layer and global context attention. ``feed_forward="multiscale"`` and ``context=True`` add them; their details
-are our reading: half of the hidden channels pass a 3x3 and half a 5x5 depth-wise convolution; the context is
-the mean of all tokens, weighed by a learned softmax (GCNet, Cao et al. 2019), once at the end of each group.
+The same function as the authors' program. Two modules that the paper shows stand in their program and are not
+part of its network: a multi-scale feed-forward layer and global context attention.
+``feed_forward="multiscale"`` and ``context=True`` put them where the paper has them.
 """
 
 from __future__ import annotations
@@ -18,22 +17,24 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ShuffleHead
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, OverlappingAttentionBlock, mlp
-from geomoe.layers.transposed import ConvolutionalProjection
+from geomoe.layers.transposed import ConvolutionalProjection, channel_scores, split_heads
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
-from geomoe.models.options import AttentionConfig
+from geomoe.models.options import AttentionConfig, check_divides
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["Ttst", "TtstConfig"]
 
-_KEPT = (1 / 2, 2 / 3, 3 / 4, 4 / 5)
-"""Shares of the channels that the four attentions keep."""
+_KEPT = (2, 3, 4, 5)
+"""Of every so many channels, the four attentions keep all but one: 1/2, 2/3, 3/4, 4/5."""
+
+_KERNELS = (3, 5, 7)
+"""Sides of the convolutions of the multi-scale feed-forward layer."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class TtstConfig(AttentionConfig):
     """Everything that makes a :class:`Ttst`. The defaults are the authors' program's.
 
     Attributes:
+        mean: 0, as in the release; empty for what the other networks subtract.
         branch_scale: weight of the channel attention, which has as many heads as that of windows.
         overlap: how much larger the key windows of overlapping attention are.
-        feed_forward: ``mlp``, or the paper's ``multiscale``.
+        feed_forward: ``mlp``, or the paper's ``multiscale``, which has no ``mlp_ratio`` in its blocks.
         context: whether each group ends with the paper's global context attention.
         width: channels of the upsampler.
     """
@@ -60,6 +62,10 @@ class TtstConfig(AttentionConfig):
         super().__post_init__()
         if self.overlap < 0:
             raise ValueError(f"overlap={self.overlap}: expected 0 or more")
+        if self.feed_forward == "multiscale":
+            check_divides("feed_forward='multiscale': its scales", len(_KERNELS), "embed_dim", self.embed_dim)
+        if self.context and self.embed_dim % 2:
+            raise ValueError(f"embed_dim={self.embed_dim}: expected an even number, with context")
 
 
 class TokenSelectiveChannelAttention(nn.Module):
@@ -74,65 +80,69 @@ class TokenSelectiveChannelAttention(nn.Module):
     def __init__(self, dim: int, heads: int, weight: float) -> None:
         super().__init__()
         self.heads, self.weight = heads, weight
-        self.qkv = ConvolutionalProjection(dim)
+        self.qkv = ConvolutionalProjection(dim, 3 * dim)
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.mix = nn.Parameter(torch.full((len(_KEPT),), 0.2))
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, n: Tensor) -> Tensor:
         """``x`` and the attention of ``n``, ``[B, H, W, C]`` each, added."""
-        batch, height, width, dim = n.shape
         q, k, v = self.qkv(n.permute(0, 3, 1, 2)).chunk(3, 1)
-        each = dim // self.heads
-
-        def split(t: Tensor) -> Tensor:
-            return t.reshape(batch, self.heads, each, height * width)
-
-        q, k = (F.normalize(split(t).float(), dim=-1) for t in (q, k))
-        scores = q @ k.transpose(-1, -2) * self.temperature  # [B, heads, c, c]
+        q_heads, k_heads, v_heads = (split_heads(t, self.heads) for t in (q, k, v))
+        scores = channel_scores(q_heads, k_heads, self.temperature)  # [B, heads, c, c]
         order = scores.argsort(-1, descending=True).argsort(-1)
-        attention = torch.zeros_like(scores)
-        for share, weight in zip(_KEPT, self.mix, strict=True):
-            outside = order >= max(int(each * share), 1)
+        each, attention = scores.shape[-1], torch.zeros_like(scores)
+        for of, weight in zip(_KEPT, self.mix, strict=True):
+            outside = order >= max(each * (of - 1) // of, 1)
             attention = attention + weight * scores.masked_fill(outside, float("-inf")).softmax(-1)
-        out = self.proj((attention.to(v.dtype) @ split(v)).reshape(batch, dim, height, width))
+        mixed = attention.to(v.dtype) @ v_heads  # [B, heads, c, H * W]
+        out = self.proj(mixed.flatten(1, 2).unflatten(-1, v.shape[2:]))
         return torch.add(x, out.permute(0, 2, 3, 1), alpha=self.weight)
 
 
 class MultiscaleFeedForward(nn.Module):
-    """Two linear layers, between them depth-wise convolutions of 3x3 and 5x5 on half of the channels each."""
+    """Depth-wise convolutions of three sizes, twice; the second take a third of what each first has found."""
 
-    def __init__(self, dim: int, ratio: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        half = max(int(dim * ratio) // 2, 1)
-        self.up = nn.Linear(dim, 2 * half)
-        self.near = nn.Conv2d(half, half, 3, padding=1, groups=half)
-        self.far = nn.Conv2d(half, half, 5, padding=2, groups=half)
-        self.down = nn.Linear(2 * half, dim)
+
+        def scales() -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim, bias=False) for size in _KERNELS
+            )
+
+        self.proj_in = nn.Conv2d(dim, dim, 1, bias=False)
+        self.first, self.second = scales(), scales()
+        self.proj_out = nn.Conv2d(len(_KERNELS) * dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        near, far = self.up(x).permute(0, 3, 1, 2).chunk(2, 1)
-        hidden = torch.cat((self.near(near), self.far(far)), 1).permute(0, 2, 3, 1)
-        out: Tensor = self.down(F.gelu(hidden))
+        """``[B, H, W, C]`` to the same shape."""
+        y = self.proj_in(x.permute(0, 3, 1, 2))
+        thirds = zip(*(conv(y).relu().chunk(len(_KERNELS), 1) for conv in self.first), strict=True)
+        found = [conv(torch.cat(third, 1)).relu() for conv, third in zip(self.second, thirds, strict=True)]
+        out: Tensor = self.proj_out(torch.cat(found, 1)).permute(0, 2, 3, 1)
         return out
 
 
 class GlobalContext(nn.Module):
-    """``x`` and a vector made from the weighed mean of all its tokens (GCNet, Cao et al. 2019)."""
+    """``x`` times a map of its surroundings, near and far by a gate of each pixel (LSKNet, 2023)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        squeezed = max(dim // 4, 1)
-        self.score = nn.Linear(dim, 1, bias=False)  # a softmax does not see one
-        self.transform = nn.Sequential(
-            nn.Linear(dim, squeezed), nn.LayerNorm(squeezed), nn.ReLU(), nn.Linear(squeezed, dim)
-        )
+        self.near = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.far = nn.Conv2d(dim, dim, 5, padding=4, groups=dim, dilation=2)
+        self.squeeze_near, self.squeeze_far = (nn.Conv2d(dim, dim // 2, 1) for _ in range(2))
+        self.choose = nn.Conv2d(2, 2, 7, padding=3)
+        self.expand = nn.Conv2d(dim // 2, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.flatten(1, 2)
-        weights = self.score(tokens).float().softmax(1).to(x.dtype)  # [B, H * W, 1]
-        context: Tensor = self.transform((tokens * weights).sum(1))
-        return x + context[:, None, None]
+        """``[B, H, W, C]`` to the same shape."""
+        near = self.near(x.permute(0, 3, 1, 2))
+        near, far = self.squeeze_near(near), self.squeeze_far(self.far(near))
+        both = torch.cat((near, far), 1)
+        pooled = torch.cat((both.mean(1, keepdim=True), both.amax(1, keepdim=True)), 1)
+        to_near, to_far = self.choose(pooled).sigmoid().chunk(2, 1)
+        return x * self.expand(near * to_near + far * to_far).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
 class Ttst(nn.Module):
@@ -150,15 +160,15 @@ class Ttst(nn.Module):
         super().__init__()
         c = self.config = config
         branch = partial(TokenSelectiveChannelAttention, c.embed_dim, c.heads, c.branch_scale)
-        kind: Callable[[int, float], nn.Module] = mlp if c.feed_forward == "mlp" else MultiscaleFeedForward
+        feed_forward: Callable[[], nn.Module] = partial(mlp, c.embed_dim, c.mlp_ratio)
+        if c.feed_forward == "multiscale":
+            feed_forward = partial(MultiscaleFeedForward, c.embed_dim)
         closing: list[Callable[[], nn.Module]] = [
             partial(OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio)
         ]
         if c.context:
             closing.append(partial(GlobalContext, c.embed_dim))
-        shared = HybridConfig(
-            c.embed_dim, c.heads, c.window, partial(kind, c.embed_dim, c.mlp_ratio), branch, closing
-        )
+        shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, closing)
         self.mean = BandMean(c.bands, c.mean)
         self.trunk = HybridTrunk(c.bands, shared, c.depths, c.drop_path)
         self.head = ShuffleHead(c.embed_dim, c.width, c.scale, c.bands)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["FLIPPED", "POINTWISE", "SAME", "Change", "rolled", "stacked"]
+__all__ = ["FLIPPED", "JOINED", "POINTWISE", "SAME", "TRANSPOSED", "Change", "rolled", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ POINTWISE = _one(
     lambda t: t.flatten(1) if t.dim() == 4 else t, lambda t: t[:, :, None, None] if t.dim() == 2 else t
 )
 """Convolutions of 1x1 ``[a, b, 1, 1]``, which are linear layers ``[a, b]`` here; biases stay."""
+
+
+TRANSPOSED = _one(lambda t: t.T, lambda t: t.T)
+
+JOINED = Change(lambda tensors, _: torch.cat(list(tensors)), lambda tensor: tensor.split(1))
+"""Numbers ``[1]`` each, which are one row here."""
 
 
 def rolled(rows: int) -> Change:

@@ -8,14 +8,22 @@ from typing import Any
 from geomoe.errors import GeomoeError
 from geomoe.models.published.convolutional import EDSR, EDSR_ORIGINAL, RCAN, RCAN_ORIGINAL
 from geomoe.models.published.hat import HAT
+from geomoe.models.published.haunet import HAUNET
 from geomoe.models.published.layout import Layout, State
 from geomoe.models.published.rrdbnet import ESRGAN, ESRGAN_FIRST, RRDBNET
+from geomoe.models.published.spt import SPT
+from geomoe.models.published.swin2_mose import SWIN2_MOSE
 from geomoe.models.published.swinir import SWINIR
+from geomoe.models.published.ttst import TTST
 from geomoe.models.registry import config_of, list_models
 
 __all__ = ["LAYOUTS", "best_name", "recognise"]
 
 LAYOUTS: tuple[Layout, ...] = (
+    HAUNET,
+    SPT,
+    SWIN2_MOSE,
+    TTST,
     HAT,
     SWINIR,
     RRDBNET,
@@ -26,7 +34,8 @@ LAYOUTS: tuple[Layout, ...] = (
     EDSR,
     EDSR_ORIGINAL,
 )
-"""Those that build on others before the others: HAT's files hold all that SwinIR's are known by."""
+"""Those that build on others before the others: TTST's files hold all that HAT's are known by, and
+those all that SwinIR's are."""
 
 _RELATIVES = {
     "absolute_pos_embed": "a SwinIR with absolute position codes",
