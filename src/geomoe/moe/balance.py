@@ -1,7 +1,8 @@
 """Balance: terms that keep experts in use, and make them differ. All are off unless a task asks for them.
 
 Each is a function of plans, weights or results, and holds no state: a layer that is called twice gives two
-plans, and both count. Biases that balance without a term in the loss are in :mod:`geomoe.moe.adjust`.
+plans, and both count. Rows that are not valid count in none. Biases that balance without a term in the loss
+are in :mod:`geomoe.moe.adjust`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def importance_loss(plan: RoutingPlan) -> Tensor:
     0 when all experts are equally likely, E - 1 when one takes
     everything.
     """
+    plan = plan.of_valid()
     return squared_variation(importance(plan))
 
 
@@ -62,6 +64,7 @@ def load_loss(plan: RoutingPlan) -> Tensor:
     Raises:
         ValueError: a plan without noise, or with k = E.
     """
+    plan = plan.of_valid()
     if plan.noise is None:
         raise ValueError("load_loss: the plan was made without noise; give the router noise, and train mode")
     if plan.top_k >= plan.num_experts:
@@ -82,11 +85,13 @@ def switch_loss(plan: RoutingPlan) -> Tensor:
     1 at uniform routing for every k, E when one expert takes everything with certainty. The gradient flows
     through P alone.
     """
+    plan = plan.of_valid()
     return plan.num_experts * (load(plan, asked=True) * plan.probabilities.mean(0)).sum()
 
 
 def z_loss(plan: RoutingPlan) -> Tensor:
     """``mean(logsumexp(logits)²)``: keeps logits small (ST-MoE, Zoph et al. 2022). Usual weight 1e-3."""
+    plan = plan.of_valid()
     return plan.logits.logsumexp(-1).square().mean()
 
 
@@ -134,6 +139,7 @@ def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tenso
         plan: the plan.
         clusters: cluster of each expert.
     """
+    plan = plan.of_valid()
     member = F.one_hot(torch.tensor(clusters, device=plan.probabilities.device)).float()  # [E, clusters]
     size = member.sum(0)
     p = plan.probabilities
@@ -149,6 +155,7 @@ def entropy_loss(plan: RoutingPlan) -> Tensor:
     it is ``-KL(p, uniform)``, by which Elastic MoE (Gu et al. 2025) puts experts in a clear order, so that
     any k serves.
     """
+    plan = plan.of_valid()
     p = plan.probabilities
     entropy: Tensor = torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1).mean()
     return entropy
@@ -166,6 +173,8 @@ def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | N
         tasks: ``[N]`` int64, the task (region, class) of each row.
         num_tasks: tasks there are; the largest seen plus one by default.
     """
+    tasks = tasks if plan.valid is None else tasks[plan.valid]
+    plan = plan.of_valid()
     member = F.one_hot(tasks, num_tasks if num_tasks is not None else -1).to(plan.probabilities.dtype)
     joint = member.T @ plan.probabilities / len(tasks)  # [T, E]
     parts = (joint, joint.sum(0), joint.sum(1))
@@ -184,6 +193,8 @@ def local_entropy_loss(plan: RoutingPlan, modality: Tensor) -> Tensor:
         plan: the plan.
         modality: ``[N]`` int64, of each row.
     """
+    modality = modality if plan.valid is None else modality[plan.valid]
+    plan = plan.of_valid()
     p = plan.probabilities
     entropy: Tensor = torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1)
     return torch.stack([entropy[modality == m].mean() for m in modality.unique()]).mean()
@@ -200,6 +211,8 @@ def global_entropy_loss(plan: RoutingPlan, modality: Tensor, threshold: float | 
         modality: ``[N]`` int64, of each row.
         threshold: in nats; ln E, even use of all, by default.
     """
+    modality = modality if plan.valid is None else modality[plan.valid]
+    plan = plan.of_valid()
     p = plan.probabilities
     tiny = torch.finfo(p.dtype).tiny
     mean = torch.stack([p[modality == m].mean(0) for m in modality.unique()])

@@ -59,7 +59,7 @@ class Capacity:
         num_experts: int,
         training: bool,
         k: int | None = None,
-        samples: int = 1,
+        sample: Tensor | None = None,
     ) -> Tensor | None:
         """``[N, k]`` bool, the choices that have a place, out of those ``kept`` so far.
 
@@ -70,17 +70,14 @@ class Capacity:
             num_experts: E.
             training: which factor counts.
             k: choices of a row that places are made for; None for as many as ask.
-            samples: of equally many rows each; counts where ``per_sample``.
+            sample: ``[N]`` int64, the sample of each row; counts where ``per_sample``.
         """
-        samples = samples if self.per_sample else 1
         slots, rows = experts.shape[1], experts.shape[0]
-        if k is not None:
-            asked = [k * rows // samples] * samples
-        elif kept is None:
-            asked = [experts.numel() // samples] * samples
-        else:
-            asked = kept.view(samples, -1).sum(1).tolist()
-        limits = [self.limit(some, num_experts, training) for some in asked]
+        if sample is None or not self.per_sample:
+            sample = torch.zeros(rows, dtype=torch.int64, device=experts.device)
+        asking = torch.full_like(sample, slots if k is None else k) if kept is None or k else kept.sum(1)
+        asked = sample.new_zeros(int(sample.max()) + 1 if rows else 1).index_add(0, sample, asking)
+        limits = [self.limit(some, num_experts, training) for some in asked.tolist()]
         if None in limits:
             return kept
         flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
@@ -90,10 +87,9 @@ class Capacity:
             turn = probabilities.detach().amax(1).argsort(descending=True, stable=True)
         order = (torch.arange(slots, device=flat.device)[:, None] * rows + turn).flatten()
         # A queue for each expert of each sample. Those that do not ask stand in one of their own, behind all.
-        sample = torch.arange(samples, device=flat.device).repeat_interleave(rows // samples).repeat(slots)
         places = torch.tensor([*limits, 0], device=flat.device)
-        queues = samples * num_experts
-        queue = torch.where(asks, sample * num_experts + flat, queues)[order]
+        queues = len(limits) * num_experts
+        queue = torch.where(asks, sample.repeat(slots) * num_experts + flat, queues)[order]
         granted = torch.empty_like(asks)
         granted[order] = place_in_queue(queue, queues + 1) < places[queue // num_experts]
         return (granted & asks).view(slots, rows).T

@@ -90,11 +90,16 @@ class Fallback(AnyRouter):
         self.threshold.fill_(self.distance(rows).sort().values[place])
 
     def forward(
-        self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
+        self,
+        rows: Tensor,
+        grid: tuple[int, ...] | None = None,
+        context: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> RoutingPlan:
         """The router's plan, with strange rows sent the safe way."""
-        plan: RoutingPlan = self.router(rows, grid, context)
-        strange = (self.distance(rows) > self.threshold)[:, None]  # [N, 1]
+        plan: RoutingPlan = self.router(rows, grid, context, valid)
+        strange = self.distance(rows) > self.threshold
+        strange = (strange if valid is None else strange & valid)[:, None]  # [N, 1]
         kept = torch.ones_like(plan.experts, dtype=torch.bool) if plan.kept is None else plan.kept
         if self.answer == "shared":
             return replace(plan, kept=kept & ~strange, weights=plan.weights.masked_fill(strange, 0))

@@ -53,6 +53,7 @@ class MoE(nn.Module):
         *,
         grid: tuple[int, ...] | None = None,
         context: Tensor | None = None,
+        valid: Tensor | None = None,
         trace: RoutingTrace | None = None,
     ) -> Tensor:
         """Results ``[N, ...]``.
@@ -62,11 +63,12 @@ class MoE(nn.Module):
             signals: ``[N, C]`` what the router looks at; the rows themselves if not given.
             grid: the shape that the rows came from; known of pixels with their surroundings, else ``(N,)``.
             context: ``[N, D]`` for a router that is conditioned.
+            valid: ``[N]`` bool, rows that there are; the others have no expert, and count nowhere.
             trace: the plan is recorded there.
         """
         if grid is None and isinstance(rows, Neighbourhoods):
             grid = rows.grid
-        plan = self.router(_signals(rows, signals), grid, context)
+        plan = self.router(_signals(rows, signals), grid, context, valid)
         return self.carry_out(rows, plan, trace)
 
     def carry_out(self, rows: Rows, plan: RoutingPlan, trace: RoutingTrace | None = None) -> Tensor:
@@ -138,10 +140,11 @@ class MultiGate(nn.Module):
         signals: Tensor | None = None,
         *,
         context: Tensor | None = None,
+        valid: Tensor | None = None,
         trace: RoutingTrace | None = None,
     ) -> list[Tensor]:
         """A result ``[N, ...]`` for every task; plans are recorded in the order of the tasks."""
-        plans = [router(_signals(rows, signals), None, context) for router in self.routers]
+        plans = [router(_signals(rows, signals), None, context, valid) for router in self.routers]
         plans = plans if trace is None else [trace.record(plan) for plan in plans]
         if all(plan.top_k == plan.num_experts and plan.kept is None for plan in plans):
             every = torch.stack([self.bank.everywhere(e, rows) for e in range(self.bank.num_experts)])
@@ -181,11 +184,14 @@ class CustomisedGates(nn.Module):
         self.own, self.shared = nn.ModuleList(own), shared
         self.routers, self.shared_router = nn.ModuleList(routers), shared_router
 
-    def forward(self, rows: Sequence[Tensor], *, trace: RoutingTrace | None = None) -> list[Tensor]:
+    def forward(
+        self, rows: Sequence[Tensor], *, valid: Tensor | None = None, trace: RoutingTrace | None = None
+    ) -> list[Tensor]:
         """Results for the tasks (and the shared path, last) from rows ``[N, C]`` for each.
 
         Args:
             rows: one entry a task and the shared path last; the same tensor in each at the first level.
+            valid: ``[N]`` bool, rows that there are.
             trace: plans are recorded there, in that order.
         """
         if len(rows) != len(self.own) + 1:
@@ -196,9 +202,9 @@ class CustomisedGates(nn.Module):
         ours = _every(self.shared, rows[-1])
         done = []
         for router, experts, x in zip(self.routers, mine, rows[:-1], strict=True):
-            done.append(_mix(router(x), torch.cat([experts, ours]), trace))
+            done.append(_mix(router(x, valid=valid), torch.cat([experts, ours]), trace))
         if self.shared_router is not None:
-            done.append(_mix(self.shared_router(rows[-1]), torch.cat([*mine, ours]), trace))
+            done.append(_mix(self.shared_router(rows[-1], valid=valid), torch.cat([*mine, ours]), trace))
         return done
 
 
@@ -239,12 +245,14 @@ class PreGated(nn.Module):
             raise ValueError(f"{len(banks)} layers want {len(banks) - 1} routers ahead, not {len(ahead)}")
         self.first, self.ahead, self.banks = first, nn.ModuleList(ahead), nn.ModuleList(banks)
 
-    def forward(self, rows: Tensor, *, trace: RoutingTrace | None = None) -> Tensor:
-        """Rows ``[N, C]`` through all layers, each added to what went in."""
-        plan = self.first(rows)
+    def forward(
+        self, rows: Tensor, *, valid: Tensor | None = None, trace: RoutingTrace | None = None
+    ) -> Tensor:
+        """Rows ``[N, C]`` through all layers, each added to what went in; ``valid`` as of :class:`MoE`."""
+        plan = self.first(rows, valid=valid)
         for i, bank in enumerate(self.banks):
             assert isinstance(bank, ExpertBank)
-            following = self.ahead[i](rows) if i < len(self.ahead) else None
+            following = self.ahead[i](rows, valid=valid) if i < len(self.ahead) else None
             plan = plan if trace is None else trace.record(plan)
             rows = rows + dispatch(bank, rows, plan)
             plan = following

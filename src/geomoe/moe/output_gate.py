@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,12 @@ class OutputGatedMoE(nn.Module):
         self.choice = AllExperts() if choice is None else choice
 
     def forward(
-        self, rows: Rows, *, grid: tuple[int, ...] | None = None, trace: RoutingTrace | None = None
+        self,
+        rows: Rows,
+        *,
+        grid: tuple[int, ...] | None = None,
+        valid: Tensor | None = None,
+        trace: RoutingTrace | None = None,
     ) -> Tensor:
         """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layer.MoE`."""
         index = torch.arange(rows.shape[0], device=device_of(rows))
@@ -49,6 +55,7 @@ class OutputGatedMoE(nn.Module):
         experts, weights, probabilities, kept = selection
         grid = (rows.shape[0],) if grid is None else grid
         plan = RoutingPlan(experts, weights, probabilities, logits, self.bank.group_sizes, grid, kept)
+        plan = plan if valid is None else replace(plan, valid=valid).of_valid().among(valid, grid)
         plan = plan if trace is None else trace.record(plan)
         return torch.einsum("ne,ne...->n...", plan.gates.to(results.dtype), results)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geomoe.moe.weights import RoutingMode, weigh
@@ -29,6 +30,10 @@ class NoisyLogits:
     clean: Tensor
     std: Tensor
     noisy: Tensor
+
+    def longer(self) -> NoisyLogits:
+        """One row more, of zeros."""
+        return NoisyLogits(*(F.pad(x, (0, 0, 0, 1)) for x in (self.clean, self.std, self.noisy)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,6 +56,8 @@ class RoutingPlan:
             row needs fewer than k) costs nothing and adds nothing. None: all are.
         dropped: ``[N, k]`` bool, choices that were asked for and found their expert full. None: none was.
         noise: what was added to the logits while training; None where nothing was.
+        valid: ``[N]`` bool, rows that there are. One that is not (nodata, a hidden token, a missing date) has
+            no expert, and counts in no term, place, bias or figure. None: all are.
     """
 
     experts: Tensor
@@ -62,6 +69,7 @@ class RoutingPlan:
     kept: Tensor | None = None
     dropped: Tensor | None = None
     noise: NoisyLogits | None = None
+    valid: Tensor | None = None
 
     def __repr__(self) -> str:
         kept = "" if self.kept is None else f", {int(self.kept.sum())} choices kept"
@@ -127,6 +135,37 @@ class RoutingPlan:
             grid: the shape that the n rows come from.
         """
         return self._each(lambda value: value[index], grid)
+
+    def of_valid(self) -> RoutingPlan:
+        """The plan of the valid rows alone, as if there were no others."""
+        if self.valid is None:
+            return self
+        index = self.valid.nonzero().squeeze(1)
+        return replace(self.spread(index, (len(index),)), valid=None)
+
+    def among(self, valid: Tensor, grid: tuple[int, ...]) -> RoutingPlan:
+        """The inverse of :meth:`of_valid`: this plan's rows where ``valid`` is, and none anywhere else.
+
+        Args:
+            valid: ``[N]`` bool, as many as this plan has rows.
+            grid: the shape that the N rows come from.
+        """
+        # One more row, which is given nothing, stands for all that are not valid.
+        place = (valid.cumsum(0) - 1).masked_fill(~valid, self.num_rows)
+        first = torch.arange(self.top_k, device=self.experts.device)[None]
+        kept = torch.ones_like(self.experts, dtype=torch.bool) if self.kept is None else self.kept
+        even = self.probabilities.new_full((1, self.num_experts), 1 / self.num_experts)
+        longer = replace(
+            self,
+            experts=torch.cat([self.experts, first]),
+            weights=F.pad(self.weights, (0, 0, 0, 1)),
+            probabilities=torch.cat([self.probabilities, even]),
+            logits=F.pad(self.logits, (0, 0, 0, 1)),
+            kept=F.pad(kept, (0, 0, 0, 1)),
+            dropped=None if self.dropped is None else F.pad(self.dropped, (0, 0, 0, 1)),
+            noise=None if self.noise is None else self.noise.longer(),
+        )
+        return replace(longer.spread(place, grid), valid=valid)
 
     def samples(self) -> list[RoutingPlan]:
         """A plan for each sample of the grid: a balance term of each, averaged, is balance inside the images.

@@ -39,7 +39,11 @@ class AnyRouter(nn.Module):
         return True
 
     def forward(
-        self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
+        self,
+        rows: Tensor,
+        grid: tuple[int, ...] | None = None,
+        context: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> RoutingPlan:
         """The plan for ``rows``, as :meth:`Router.forward`."""
         raise NotImplementedError(f"{type(self).__name__} must define forward and group_sizes")
@@ -117,7 +121,11 @@ class Router(AnyRouter):
         return self.choice.row_independent and not limited
 
     def forward(
-        self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
+        self,
+        rows: Tensor,
+        grid: tuple[int, ...] | None = None,
+        context: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> RoutingPlan:
         """The plan for ``rows``.
 
@@ -125,12 +133,25 @@ class Router(AnyRouter):
             rows: ``[N, C]`` signals; ids ``[N]`` for a hash.
             grid: the shape that the rows came from; ``(N,)`` if not given.
             context: ``[N, D]`` for a score that is conditioned.
+            valid: ``[N]`` bool, rows that there are; the others are given no expert, and those that there are
+                are routed as if they were alone.
 
         Raises:
-            ValueError: rows, grid or context of another shape; a context that the score makes no use of.
+            ValueError: rows, grid, context or valid of another shape; a context that the score makes no use
+                of.
         """
         grid = (rows.shape[0],) if grid is None else grid
-        self._check(rows, grid, context)
+        self._check(rows, grid, context, valid)
+        sample = torch.arange(rows.shape[0], device=rows.device) // max(math.prod(grid[1:]), 1)
+        if valid is None:
+            return self._plan(rows, grid, context, sample)
+        context = None if context is None else context[valid]
+        mine = self._plan(rows[valid], (int(valid.sum()),), context, sample[valid])
+        return mine.among(valid, grid)
+
+    def _plan(
+        self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None, sample: Tensor
+    ) -> RoutingPlan:
         with torch.autocast(rows.device.type, enabled=False):
             if rows.dtype in (torch.float16, torch.bfloat16):
                 rows = rows.float()
@@ -156,7 +177,7 @@ class Router(AnyRouter):
                 asked, training = kept, self.training
                 k = getattr(self.choice, "k", None)
                 kept = self.capacity.keep(
-                    experts, probabilities, asked, self.num_experts, training, k, grid[0]
+                    experts, probabilities, asked, self.num_experts, training, k, sample
                 )
                 if kept is not None and kept is not asked:
                     dropped = ~kept if asked is None else asked & ~kept
@@ -164,7 +185,13 @@ class Router(AnyRouter):
             experts, weights, probabilities, logits, self.group_sizes, grid, kept, dropped, noise
         )
 
-    def _check(self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None) -> None:
+    def _check(
+        self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None, valid: Tensor | None
+    ) -> None:
+        if valid is not None and (valid.shape != rows.shape[:1] or valid.dtype != torch.bool):
+            raise ValueError(
+                f"valid {list(valid.shape)} of {valid.dtype} for {rows.shape[0]} rows: expected [N] of bool"
+            )
         if not self.score.takes_ids and (rows.dim() != 2 or not rows.is_floating_point()):
             raise ValueError(
                 f"a router takes rows [N, C] of floating point, not {list(rows.shape)} of {rows.dtype}; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,15 +38,22 @@ class SoftMoE(nn.Module):
         self.slots = nn.Parameter(torch.randn(slots, channels) / channels**0.5)
         self.scale = nn.Parameter(torch.ones(1))  # not a scalar: fully_shard takes none
 
-    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Dispatch and combine weights, ``[B, T, S]`` each, for tokens ``[B, T, C]``."""
+    def gates(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Dispatch and combine weights, ``[B, T, S]`` each, for tokens ``[B, T, C]``.
+
+        A token that is not ``valid`` (``[B, T]`` bool) is in no slot, and takes nothing from any.
+        """
         with torch.autocast(x.device.type, enabled=False):
             slots = self.scale.float() * F.normalize(self.slots.float(), dim=-1)
             logits = F.normalize(x.float(), dim=-1) @ slots.T
-            return logits.softmax(1), logits.softmax(2)
+            if valid is None:
+                return logits.softmax(1), logits.softmax(2)
+            there = valid[:, :, None]
+            dispatched = logits.masked_fill(~there, torch.finfo(logits.dtype).min).softmax(1) * there
+            return dispatched, logits.softmax(2) * there
 
-    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
-        """Tokens ``[B, T, C]`` to ``[B, T, C']``.
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None, valid: Tensor | None = None) -> Tensor:
+        """Tokens ``[B, T, C]`` to ``[B, T, C']``; of tokens that are not ``valid`` (``[B, T]`` bool) 0.
 
         Raises:
             ValueError: anything but ``[B, T, C]``; a trace that wants another plan carried out.
@@ -55,7 +64,7 @@ class SoftMoE(nn.Module):
             raise ValueError(
                 f"soft slots mix the tokens of a sample: expected [B, T, C], not {list(x.shape)}"
             )
-        dispatched, combined = self.gates(x)
+        dispatched, combined = self.gates(x, valid)
         batch, tokens, _ = x.shape
         slots = torch.einsum("btc,bts->sbc", x, dispatched.to(x.dtype))  # [S, B, C]: sorted by expert
         rows = slots.flatten(0, 1)
@@ -66,6 +75,9 @@ class SoftMoE(nn.Module):
             p = combined.unflatten(2, (self.bank.num_experts, -1)).sum(-1).flatten(0, 1)  # [B * T, E]
             grid = (batch, tokens)
             plan = RoutingPlan(*every(p)[:3], p.log(), self.bank.group_sizes, grid)
+            if valid is not None:
+                there = valid.flatten()
+                plan = replace(plan, valid=there).of_valid().among(there, grid)
             if trace.record(plan) is not plan:
                 raise ValueError("a soft mixture chooses nothing, so that no other plan can be carried out")
         return out
@@ -123,8 +135,9 @@ class MergedMoE(nn.Module):
         trace: RoutingTrace | None = None,
         *,
         context: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
-        """``x`` as :func:`merge` takes it, signals ``[N, C]``."""
-        plan = self.router(signals, None, context)
+        """``x`` as :func:`merge` takes it, signals ``[N, C]``; samples that are not ``valid`` give 0."""
+        plan = self.router(signals, None, context, valid)
         plan = plan if trace is None else trace.record(plan)
         return merge(self.bank, x, plan.gates)

@@ -39,7 +39,7 @@ def gini(share: Tensor) -> Tensor:
 
 
 def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
-    """How far two plans choose alike: mean over rows of the Jaccard index of their sets of experts.
+    """How far two plans choose alike: mean over valid rows of the Jaccard index of their sets of experts.
 
     Raises:
         ValueError: plans for other rows or another number of experts.
@@ -51,7 +51,9 @@ def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
     in_a, in_b = _chosen(a), _chosen(b)  # [N, E]
     either = (in_a | in_b).sum(1)
     both = (in_a & in_b).sum(1)
-    return float(torch.where(either > 0, both.float() / either.clamp_min(1), 1.0).mean())
+    alike = torch.where(either > 0, both.float() / either.clamp_min(1), 1.0)
+    valid = [plan.valid for plan in (a, b) if plan.valid is not None]
+    return float((alike[torch.stack(valid).all(0)] if valid else alike).mean())
 
 
 def _chosen(plan: RoutingPlan) -> Tensor:
@@ -92,7 +94,8 @@ class RoutingHealth:
 
 
 def routing_health(plan: RoutingPlan) -> RoutingHealth:
-    """Figures of one plan. With a single expert use is even and rows are certain by definition."""
+    """Figures of a plan's valid rows. With a single expert use is even and rows are certain by definition."""
+    plan = plan.of_valid()
     counts = count_choices(plan)
     share = load(plan)
     p = plan.probabilities.detach()

@@ -57,10 +57,14 @@ class PrunedRouter(AnyRouter):
         return self.router.row_independent
 
     def forward(
-        self, rows: Tensor, grid: tuple[int, ...] | None = None, context: Tensor | None = None
+        self,
+        rows: Tensor,
+        grid: tuple[int, ...] | None = None,
+        context: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> RoutingPlan:
         """The plan; probabilities are those of the experts that remain, scaled to sum to 1."""
-        plan: RoutingPlan = self.router(rows, grid, context)
+        plan: RoutingPlan = self.router(rows, grid, context, valid)
         experts = self.renumber[plan.experts]
         there = experts >= 0
         left = plan.probabilities[:, list(self.keep)]
