@@ -55,6 +55,17 @@ def test_results_are_rounded_and_clipped_first():
     assert get_protocol("mfg_hmoe").score(truth + 0.4 / 255, truth, 2)[0] == 100
 
 
+def test_ttst_truncates():
+    """As its test program does; a whole number stays, though 255 times a 255th may lie just below it."""
+    truth = torch.arange(256).repeat(3, 4).view(3, 32, 32) / 255
+    truncating, rounding = get_protocol("ttst"), get_protocol("hsenet")
+    assert torch.equal(truncating.compared(truth, truth, 4)[0], (truth * 255).round())
+    assert truncating.score(truth + 0.9 / 255, truth, 4)[0] == 100
+    assert rounding.score(truth + 0.9 / 255, truth, 4)[0] < 50
+    below = truncating.compared(truth - 0.1 / 255, truth, 4)
+    assert torch.equal(below[0], (below[1] - 1).clamp_min(0))
+
+
 def test_luma_wants_three_bands_and_rgb_takes_any():
     x = torch.rand(4, 30, 30)
     with pytest.raises(GeomoeError, match="3 bands, not 4"):

@@ -60,7 +60,7 @@ def score_further(
 ) -> tuple[float, ...]:
     """The metrics ``names`` of one image, nan where one is undefined.
 
-    ERGAS, SAM and SCC are of all bands, rounded and cut as ``rules`` say. Consistency is the PSNR of the
+    ERGAS, SAM and SCC are of all bands, in 8 bits and cut as ``rules`` say. Consistency is the PSNR of the
     whole, unrounded result made small, at most the cap of ``rules``.
 
     Args:

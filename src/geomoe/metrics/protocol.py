@@ -18,12 +18,13 @@ __all__ = ["PROTOCOLS", "Protocol", "get_protocol"]
 class Protocol:
     """A named way to compare a result with the truth.
 
-    Both are rounded and clipped to 8 bits first. Metrics are means over images of the per-image value.
+    Both are brought to 8 bits first, and clipped. Metrics are means over images of the per-image value.
 
     Attributes:
         name: as in cards and on the command line.
         channels: ``luma`` (Y of BT.601, 16-235) or ``rgb`` (all channels together).
         border: ``scale`` cuts that many pixels from every side, ``none`` cuts nothing.
+        to_8_bits: whether values are rounded or truncated to whole numbers.
         ssim_window: side of SSIM's Gaussian window; whole windows only.
         ssim_sigma: of that Gaussian, pixels.
         psnr_cap: PSNR of one image counts at most this, dB, so that an image that is drawn exactly does not
@@ -33,6 +34,7 @@ class Protocol:
     name: str
     channels: Literal["luma", "rgb"]
     border: Literal["scale", "none"]
+    to_8_bits: Literal["round", "truncate"] = "round"
     ssim_window: int = 11
     ssim_sigma: float = 1.5
     psnr_cap: float = 100.0
@@ -45,7 +47,7 @@ class Protocol:
             )
 
     def compared(self, result: Tensor, truth: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """Both images as they are compared, in all bands: ``[C, H', W']`` in 0-255, rounded, border cut.
+        """Both images as they are compared, in all bands: ``[C, H', W']``, whole numbers in 0-255, border cut.
 
         Raises:
             GeomoeError: shapes that differ, bands that the protocol cannot use, an image that is too small.
@@ -56,8 +58,14 @@ class Protocol:
         if min(truth.shape[1:]) < self.ssim_window + 2 * cut:
             raise GeomoeError(f"an image of {truth.shape[2]}x{truth.shape[1]} pixels is too small to score")
         window = slice(cut, -cut or None)
-        a, b = ((t * 255).round().clamp(0, 255)[:, window, window] for t in (result, truth))
+        a, b = (self._whole(t * 255).clamp(0, 255)[:, window, window] for t in (result, truth))
         return a, b
+
+    def _whole(self, values: Tensor) -> Tensor:
+        if self.to_8_bits == "round":
+            return values.round()
+        # What was a whole number before it was divided by 255 may now lie a rounding error below it.
+        return (values + 1e-3).floor()
 
     def score(self, result: Tensor, truth: Tensor, scale: int) -> tuple[float, float]:
         """PSNR in dB and SSIM of one image, ``[3, H, W]`` in [0, 1]. ``rgb`` takes any bands.
@@ -76,7 +84,7 @@ PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         Protocol("mfg_hmoe", "luma", "scale"),
-        Protocol("ttst", "luma", "none"),
+        Protocol("ttst", "luma", "none", "truncate"),
         Protocol("hsenet", "rgb", "none"),
     )
 }
