@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ __all__ = ["calibrate", "export", "fit"]
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def fit(args: tuple[str, ...]) -> None:
     """Train a model: geomoe fit --config configs/NAME.yaml [--data.root DIR] [--ckpt_path last.ckpt] ..."""
+    # Before torch is imported: else its C++ code tells the user about its sources, a process at a time.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from geomoe.tasks.fit import fit as run
 
     try:

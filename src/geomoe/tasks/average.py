@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
+from geomoe.errors import expect
+
 __all__ = ["MovingAverage"]
 
 
@@ -27,6 +29,7 @@ class MovingAverage(EMAWeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
+        expect(0 <= decay <= 1, "ema.decay", decay, "0 to 1")
         super().__init__(use_buffers=False, decay=decay)
         self.decay = decay
 

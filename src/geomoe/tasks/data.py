@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from geomoe.data.layouts import (
     real_pairs,
 )
 from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, Share, mirror_to
-from geomoe.errors import GeomoeError
+from geomoe.errors import GeomoeError, expect
 
 __all__ = ["SuperResolutionData"]
 
@@ -47,8 +48,9 @@ _SPLITS = {
 class SuperResolutionData(pl.LightningDataModule):
     """Images held in memory and made small, or pairs of images that two sensors measured, cut into patches.
 
-    One epoch is ``steps_per_epoch`` optimiser steps; its patches depend on ``seed`` and the number
-    of the epoch alone, so a run resumed at the end of an epoch sees what it would have seen. Processes, and
+    One epoch is ``steps_per_epoch`` optimiser steps, the last one as many as are left of ``max_steps``; its
+    patches depend on ``seed`` and the number of the epoch alone, so a run resumed at the end of an epoch sees
+    what it would have seen. Processes, and
     batches whose gradients are accumulated, share the patches of a step among them: w processes and n
     batches of b see what one batch of w n b would have held.
 
@@ -90,6 +92,13 @@ class SuperResolutionData(pl.LightningDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("bands", bands, 1), ("patch_size", patch_size, 1), ("batch_size", batch_size, 1),
+            ("steps_per_epoch", steps_per_epoch, 1), ("workers", workers, 0), ("seed", seed, 0),
+        ):  # fmt: skip
+            expect(value >= least, f"data.{name}", value, f"a whole number from {least}")
+        expect(0 <= validation < 1, "data.validation", validation, "a share, 0 to below 1")
+        expect(0 <= tolerance < math.inf, "data.tolerance", tolerance, "0 or more high-resolution pixels")
         self.save_hyperparameters(ignore=["root"])
         self.root = Path(root)
         found = find_layout(self.root)
@@ -115,6 +124,7 @@ class SuperResolutionData(pl.LightningDataModule):
         self.patch_size, self.batch_size, self.steps_per_epoch = patch_size, batch_size, steps_per_epoch
         self.validation, self.seed, self.workers = validation, seed, workers
         self.stretch, self.tolerance = stretch, tolerance
+        self._epoch, self._steps = -1, steps_per_epoch
         self._train: ImagePairs | RealPairs | None = None
         self._validation: ImagePairs | RealPairs | None = None
 
@@ -192,14 +202,29 @@ class SuperResolutionData(pl.LightningDataModule):
         accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         return self.batch_size * accumulated * self._share[1]
 
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._epoch, self._steps = state_dict["epoch"], state_dict["steps"]
+
+    def _steps_of(self, epoch: int) -> int:
+        """How many optimiser steps an epoch has; of one that a checkpoint ended, as many as it had then."""
+        if epoch != self._epoch:
+            self._epoch, self._steps = epoch, self.steps_per_epoch
+            if self.trainer is not None and self.trainer.max_steps > 0:
+                # An epoch that the end of the run cuts short is whole by this: it is validated and written.
+                self._steps = max(1, min(self._steps, self.trainer.max_steps - self.trainer.global_step))
+        return self._steps
+
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self._train is not None
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         rank, world = self._share
-        total = self.steps_per_epoch * self.patches_per_step
+        start = epoch * self.steps_per_epoch * self.patches_per_step
         stream = PatchStream(
-            self._train, self.patch_size, self.scale, self.seed, epoch * total, total // world,
-            rank=rank, world=world,
+            self._train, self.patch_size, self.scale, self.seed, start,
+            self._steps_of(epoch) * self.patches_per_step // world, rank=rank, world=world,
         )  # fmt: skip
         return DataLoader(
             stream, self.batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()

@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from geomoe.errors import GeomoeError
+from geomoe.errors import GeomoeError, expect
 from geomoe.tasks.average import MovingAverage
+from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
 from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.finite import FiniteLoss
+from geomoe.tasks.parser import OneLineParser, limit_configurations
 from geomoe.tasks.precision import has_bfloat16
 from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.routing import RoutingMonitor
@@ -38,17 +43,6 @@ _DATA_PARALLEL = {
     next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS): False,
     "gradient_as_bucket_view": True,
 }
-
-
-class _Parser(LightningArgumentParser):
-    """Says what is wrong in one line, where jsonargparse prints all options before it."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:
-            super().error(message, ex)
-        line = f"{' '.join(message.split())}; 'geomoe fit --help' lists all options"
-        sys.stderr.write(f"geomoe: error: {line}\n")
-        self.exit(2)
 
 
 class _FitCLI(LightningCLI):
@@ -72,8 +66,12 @@ class _FitCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:
+            raise GeomoeError(f"the section trainer cannot be used: {_first_line(error)}") from error
         strategy = trainer.strategy
+        strategy.checkpoint_io = SafeCheckpoints()
         if isinstance(strategy, DDPStrategy):
             strategy._ddp_kwargs = {**_DATA_PARALLEL, **strategy._ddp_kwargs}
         elif trainer.world_size > 1:
@@ -82,24 +80,46 @@ class _FitCLI(LightningCLI):
             )
         return trainer
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        seed = self.config.fit.seed_everything
+        expect(0 <= seed < 2**32, "seed_everything", seed, "a whole number from 0 to 4294967295")
+
+    def _parse_ckpt_path(self) -> None:
+        """The checkpoint's options of the section ``model`` win over all others."""
+        if path := self.config.fit.ckpt_path:
+            options = read_checkpoint(Path(path))["hyper_parameters"]
+            options.pop("_instantiator", None)
+            self.config = self.parser.parse_object({"fit": {"model": options}}, self.config)
+
     def before_fit(self) -> None:
         # Before the logger makes a folder for the run.
-        path = self.config.fit.ckpt_path
-        self._writer.refuse_what_would_be_lost(self.trainer, self.datamodule, resumes=path is not None)
+        self._writer.refuse_what_would_be_lost(self.trainer, resumes=self.config.fit.ckpt_path is not None)
         if "bf16" in str(self.trainer.precision) and not has_bfloat16(self.trainer.strategy.root_device):
             sys.stderr.write(
                 "geomoe: this CPU imitates bfloat16, which takes several times as long; "
                 "--trainer.precision 32-true does not\n"
             )
-        if path in (None, "last", "best"):
-            return
-        if not Path(path).is_file():
-            raise GeomoeError(f"there is no checkpoint {path}; give --ckpt_path the last.ckpt of a run")
-        if Path(path).suffix == ".safetensors":
+
+    def fit(self, **arguments: Any) -> None:
+        """Train, in a folder that no other training writes to."""
+        try:
+            with self._writer.alone(self.trainer):
+                self.trainer.fit(**arguments)
+        except (GeomoeError, MisconfigurationException):
+            raise
+        except OSError as error:
+            what = f"{error.filename or 'a file'}: {error.strerror or error}"
             raise GeomoeError(
-                f"{path} holds weights and no state to resume from; give --ckpt_path the last.ckpt of a run, "
-                "or start from the weights with --model.start"
-            )
+                f"training ended, {what}; go on from the last epoch's checkpoint with --ckpt_path"
+            ) from error
+        except Exception as error:
+            # Whole, and yet of other parts than this training has: anything may come of that.
+            if (path := self.config.fit.ckpt_path) and not self._writer.trained:
+                raise GeomoeError(
+                    f"{path} is no checkpoint that this training can go on from: {_first_line(error)}"
+                ) from error
+            raise
 
     def after_fit(self) -> None:
         if not self._writer.trained:
@@ -113,8 +133,38 @@ class _FitCLI(LightningCLI):
         return next(c for c in self.trainer.callbacks if isinstance(c, WeightsWriter))  # type: ignore[attr-defined]
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _note(message: Warning | str, *_: object) -> None:
+    sys.stderr.write(f"geomoe: note: {' '.join(str(message).split())}\n")
+
+
+@contextmanager
+def _few_words() -> Iterator[None]:
+    """Leave out Lightning's advertisements and advice; what others warn of is a line without a path."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:  # python -W shows all
+            warnings.showwarning = _note  # type: ignore[assignment]
+            warnings.filterwarnings("ignore", module=r"(pytorch_)?lightning\b|torch\.utils")
+        yield
+
+
 def fit(args: Sequence[str]) -> None:
     """Train as ``args`` say: ``--config FILE`` and any option by its dotted name."""
+    limit_configurations()
+    torch.set_float32_matmul_precision("high")
+    with _few_words():
+        try:
+            _run(args)
+        except MisconfigurationException as error:
+            raise GeomoeError(f"this cannot be trained: {_first_line(error)}") from error
+
+
+def _run(args: Sequence[str]) -> None:
     defaults: dict[str, Any] = {
         "reload_dataloaders_every_n_epochs": 1,
         "gradient_clip_val": 1.0,
@@ -126,15 +176,6 @@ def fit(args: Sequence[str]) -> None:
         },
     }
     terminal = sys.stderr.isatty()
-    # Else advertisements and figures of Lightning's own stand between ours.
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_utilities"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("high")
-    # LightningCLI would rather read sys.argv itself; ours holds the name of the command too.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    # Lightning's affair with torch, and what a run that is resumed finds by intent.
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     _FitCLI(
         SuperResolution,
         SuperResolutionData,
@@ -144,12 +185,13 @@ def fit(args: Sequence[str]) -> None:
             "enable_model_summary": terminal,
             "callbacks": [
                 LearningRateMonitor("step"),
+                FiniteLoss(),
                 RoutingMonitor(),
                 *([] if terminal else [ValidationLines()]),
             ],
         },
         seed_everything_default=0,
-        parser_class=_Parser,
+        parser_class=OneLineParser,
         args=["fit", *args],
         parser_kwargs={"prog": "geomoe", "allow_abbrev": False},
         save_config_kwargs={"overwrite": True},

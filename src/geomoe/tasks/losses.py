@@ -153,9 +153,9 @@ def check_losses(weights: Mapping[str, float]) -> dict[str, float]:
         raise GeomoeError(f"no loss is called {unknown[0]!r}; there are: {', '.join(LOSSES)}")
     for name, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
-            raise GeomoeError(f"the loss {name} has a weight of {weight}; give one of 0 or more")
+            raise GeomoeError(f"losses: {name} has a weight of {weight}; give one of 0 or more")
     if not any(weights.values()):
         raise GeomoeError(
-            "no loss has a weight above 0, so nothing would be learned; give one, such as l1: 1.0"
+            "losses: none has a weight above 0, so nothing would be learned; give one, such as l1: 1.0"
         )
     return dict(weights)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from geomoe.data.degradation import upsample_bicubic
+from geomoe.errors import expect
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import build
 from geomoe.models.weights import Card, load_as
@@ -93,6 +94,13 @@ class SuperResolution(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        expect(0 <= learning_rate < math.inf, "learning_rate", learning_rate, "0 or more")
+        expect(all(0 <= beta < 1 for beta in betas), "betas", betas, "two numbers from 0 to below 1")
+        expect(all(0 <= m <= 1 for m in milestones), "milestones", milestones, "shares of the run, 0 to 1")
+        expect(0 <= warmup < 1, "warmup", warmup, "a share of the run, 0 to below 1")
+        expect(0 <= balance_weight < math.inf, "balance_weight", balance_weight, "0 or more")
+        expect(0 <= balance_until <= 1, "balance_until", balance_until, "a share of the run, 0 to 1")
+        expect(0 <= seed < 2**32, "seed", seed, "a whole number from 0 to 4294967295")
         self.save_hyperparameters()
         self.seed = seed
         torch.manual_seed(seed)
@@ -161,7 +169,8 @@ class SuperResolution(pl.LightningModule):
 
     def _logs_now(self) -> bool:
         # Lightning logs after a step, so that the last of every n is shown.
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined,no-any-return]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.global_step + 1) % every == 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self._logs_now():

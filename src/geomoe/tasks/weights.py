@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from geomoe.errors import GeomoeError
+from geomoe.errors import GeomoeError, expect
+from geomoe.lock import locked
 from geomoe.models.weights import Card, save
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
 
 __all__ = ["WeightsWriter"]
+
+_WRITTEN = ("last.ckpt", "last.safetensors", "best.safetensors")
 
 
 class WeightsWriter(pl.Callback):
@@ -35,6 +42,7 @@ class WeightsWriter(pl.Callback):
         self.best = float("-inf")
         self.commit = ""
         self.trained = False
+        self._resumes_at: int | None = None
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
@@ -42,26 +50,67 @@ class WeightsWriter(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.best = state_dict["best"]
 
-    def refuse_what_would_be_lost(
-        self, trainer: pl.Trainer, data: SuperResolutionData, *, resumes: bool
-    ) -> None:
-        """Raise GeomoeError if steps would never be written, or an earlier run's weights overwritten."""
-        if trainer.max_steps > 0 and trainer.max_steps % data.steps_per_epoch:
-            raise GeomoeError(
-                f"max_steps={trainer.max_steps} is no multiple of steps_per_epoch={data.steps_per_epoch}: "
-                "the last steps would never be validated or written; change one of them"
+    def refuse_what_would_be_lost(self, trainer: pl.Trainer, *, resumes: bool) -> None:
+        """Raise GeomoeError if nothing would be trained or kept, or an earlier run's weights overwritten."""
+        if trainer.max_steps == 0 or trainer.max_epochs == 0:
+            name = "max_steps" if trainer.max_steps == 0 else "max_epochs"
+            raise GeomoeError(f"{name}=0: nothing would be trained; give --trainer.{name} a number from 1")
+        if trainer.max_steps < 0 and trainer.max_epochs == -1:
+            raise GeomoeError("this training would never end; give --trainer.max_steps a number from 1")
+        for name in (
+            "accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "limit_val_batches"
+        ):  # fmt: skip
+            value = getattr(trainer, name)
+            expect(
+                value > 0, f"trainer.{name}", value, "more than 0, for weights are written after validation"
             )
-        folder = trainer.checkpoint_callback.dirpath  # type: ignore[union-attr]
+        clip = trainer.gradient_clip_val
+        expect(clip is None or clip >= 0, "trainer.gradient_clip_val", clip, "0 or more")
+        folder = _checkpoints(trainer).dirpath
         if not resumes and folder and (earlier := Path(folder) / "best.safetensors").exists():
             raise GeomoeError(
                 f"{earlier} is there from an earlier run; give another --checkpoint.dirpath, remove it, "
                 "or resume with --ckpt_path"
             )
 
+    @contextmanager
+    def alone(self, trainer: pl.Trainer) -> Iterator[None]:
+        """Hold the folder of checkpoints and weights; raises BusyError where another training does."""
+        checkpoints = _checkpoints(trainer)
+        if not trainer.is_global_zero:
+            yield
+            return
+        if checkpoints.dirpath is None:  # as Lightning would choose it later
+            checkpoints.dirpath = str(Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+        folder = Path(checkpoints.dirpath)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GeomoeError(
+                f"{folder} cannot be made: {error.strerror}; give another --checkpoint.dirpath"
+            ) from error
+        busy = f"another training is at {folder}; wait for it, or give another --checkpoint.dirpath"
+        with locked(folder / ".fit", busy):
+            for left in (p for name in _WRITTEN for p in folder.glob(f".{name}.*.part")):
+                left.unlink()  # of a training that was killed while it wrote
+            yield
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.commit = _commit()
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not checkpoint["callbacks"].get(self.state_key):
+            raise GeomoeError("the checkpoint does not say how good the best weights are; begin anew")
+        self._resumes_at = checkpoint["global_step"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._resumes_at not in (None, trainer.global_step):
+            raise GeomoeError(
+                f"the checkpoint is of step {self._resumes_at} and its loop of step "
+                f"{trainer.global_step}; begin anew"
+            )
         self.trained = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,7 +131,7 @@ class WeightsWriter(pl.Callback):
 
     @staticmethod
     def _folder(trainer: pl.Trainer) -> Path:
-        return Path(trainer.checkpoint_callback.dirpath or ".")  # type: ignore[union-attr]
+        return Path(_checkpoints(trainer).dirpath or ".")
 
     @staticmethod
     def _average(trainer: pl.Trainer) -> MovingAverage | None:
@@ -132,6 +181,12 @@ class WeightsWriter(pl.Callback):
             date=datetime.now(UTC).date().isoformat(),
             licence=self.licence,
         )
+
+
+def _checkpoints(trainer: pl.Trainer) -> ModelCheckpoint:
+    checkpoints = trainer.checkpoint_callback
+    assert isinstance(checkpoints, ModelCheckpoint)
+    return checkpoints
 
 
 def _commit() -> str:

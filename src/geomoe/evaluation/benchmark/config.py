@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import yaml
 
 from geomoe.data.degradation import get_degradation
-from geomoe.errors import GeomoeError
+from geomoe.errors import GeomoeError, expect
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import config_of
 from geomoe.tasks.average import MovingAverage
@@ -174,13 +174,13 @@ def _benchmark(found: object) -> Benchmark:
     if missing:
         raise GeomoeError(f"{missing[0]} is missing; a benchmark has: {', '.join(_KEYS)}")
     for key in ("title", "flagship", "degradation", "protocol", "train"):
-        _expect(isinstance(given[key], str), key, given[key], "text")
-    _expect(given["scale"] in (2, 3, 4, 8), "scale", given["scale"], "2, 3, 4 or 8")
-    _expect(given["test"] is None or isinstance(given["test"], str), "test", given["test"], "a folder's name")
+        expect(isinstance(given[key], str), key, given[key], "text")
+    expect(given["scale"] in (2, 3, 4, 8), "scale", given["scale"], "2, 3, 4 or 8")
+    expect(given["test"] is None or isinstance(given["test"], str), "test", given["test"], "a folder's name")
     get_degradation(given["degradation"])
     get_protocol(given["protocol"])
     arms = _mapping(given["arms"], "arms")
-    _expect(bool(arms), "arms", arms, "at least one")
+    expect(bool(arms), "arms", arms, "at least one")
     benchmark = Benchmark(
         **{
             **given,
@@ -196,10 +196,10 @@ def _benchmark(found: object) -> Benchmark:
 
 
 def _arm(name: object, found: object) -> Arm:
-    _expect(isinstance(name, str) and _NAME.fullmatch(name) is not None, "arm", name, "letters, digits, _.+-")
+    expect(isinstance(name, str) and _NAME.fullmatch(name) is not None, "arm", name, "letters, digits, _.+-")
     where = f"arms.{name}"
     given = _mapping(found, where, _ARM_KEYS)
-    _expect(isinstance(given.get("model"), str), f"{where}.model", given.get("model"), "the name of a model")
+    expect(isinstance(given.get("model"), str), f"{where}.model", given.get("model"), "the name of a model")
     options = _mapping(given.get("options") or {}, f"{where}.options")
     for key in ("scale", "bands"):
         if key in options:
@@ -222,7 +222,7 @@ def _paper(found: object, where: str) -> Paper:
     for key in ("psnr", "ssim"):
         value = given.get(key)
         good = isinstance(value, int | float) or (key == "ssim" and value is None)
-        _expect(good, f"{where}.{key}", value, "a number")
+        expect(good, f"{where}.{key}", value, "a number")
     return Paper(given["psnr"], given.get("ssim"))
 
 
@@ -242,18 +242,18 @@ def _recipe(found: object, where: str) -> Recipe:
 def _check_steps(benchmark: Benchmark, arm: Arm) -> None:
     recipe = benchmark.recipe_of(arm)
     steps = recipe.get("trainer", {}).get("max_steps")
-    _expect(isinstance(steps, int) and steps > 0, "recipe.trainer.max_steps", steps, "a whole number from 1")
+    expect(isinstance(steps, int) and steps > 0, "recipe.trainer.max_steps", steps, "a whole number from 1")
     usual = inspect.signature(SuperResolutionData).parameters["steps_per_epoch"].default
     every = recipe.get("data", {}).get("steps_per_epoch", usual)
     good = isinstance(every, int) and every > 0 and benchmark.steps(arm) % every == 0
-    _expect(good, "recipe.data.steps_per_epoch", every, f"a divisor of max_steps={steps}")
+    expect(good, "recipe.data.steps_per_epoch", every, f"a divisor of max_steps={steps}")
 
 
 def _seeds(found: object) -> tuple[int, ...]:
     good = isinstance(found, list) and found and all(type(s) is int and s >= 0 for s in found)
-    _expect(bool(good), "seeds", found, "a list of whole numbers from 0, such as [0, 1, 2]")
+    expect(bool(good), "seeds", found, "a list of whole numbers from 0, such as [0, 1, 2]")
     assert isinstance(found, list)
-    _expect(len(set(found)) == len(found), "seeds", found, "each seed once")
+    expect(len(set(found)) == len(found), "seeds", found, "each seed once")
     return tuple(found)
 
 
@@ -266,8 +266,3 @@ def _mapping(found: object, where: str, known: Iterable[str] | None = None) -> d
             if key not in names:
                 raise GeomoeError(f"{where} has no {key!r}; it has: {', '.join(names)}")
     return dict(found)
-
-
-def _expect(good: bool, name: str, value: object, expected: str) -> None:
-    if not good:
-        raise GeomoeError(f"{name}={value!r}: expected {expected}")
