@@ -47,7 +47,7 @@ class Protocol:
             )
 
     def compared(self, result: Tensor, truth: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """Both images as they are compared, in all bands: ``[C, H', W']``, whole numbers in 0-255, border cut.
+        """Both images as they are compared, in all bands: ``[C, H', W']`` whole numbers in 0-255, border cut.
 
         Raises:
             GeomoeError: shapes that differ, bands that the protocol cannot use, an image that is too small.
