@@ -28,6 +28,7 @@ def test_every_parameter_receives_a_gradient(name, routing, top_k):
     assert without == []
 
 
+@pytest.mark.parametrize("name", [*MFG, "mfg_hmoe_released"])
 def test_hard_routing_leaves_exactly_the_router_and_mfa_without_a_gradient(name):
     model = tiny(name, routing="hard")
     model(torch.rand(2, 3, 24, 24)).square().sum().backward()

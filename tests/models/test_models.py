@@ -33,6 +33,9 @@ PARAMETERS = {
     ("mfg_hmoe", 2): 22_452_699,
     ("mfg_hmoe_light", 4): 1_151_125,
     ("mfg_hmoe_light", 2): 1_027_477,
+    ("mfg_hmoe_released", 2): 23_144_725,
+    ("mfg_hmoe_released", 3): 24_788_245,
+    ("mfg_hmoe_released", 4): 27_089_173,
     ("rcan", 2): 15_444_643,
     ("rcan", 4): 15_592_355,
     ("rrdbnet", 2): 16_703_171,
@@ -95,7 +98,7 @@ def test_the_mean_is_the_published_one_or_what_is_asked_for(name, bands, mean):
     if name != "spt":  # adds it to a base from which none was subtracted
         with torch.inference_mode():
             torch.testing.assert_close(asked(x), zero(x - 0.25) + 0.25, atol=1e-4, rtol=1e-4)
-    if name not in ("ttst", "mfg_hmoe", "mfg_hmoe_light"):  # theirs are their own
+    if name not in ("ttst", "mfg_hmoe", "mfg_hmoe_light", "mfg_hmoe_released"):  # theirs are their own
         torch.testing.assert_close(
             tiny(name, bands=bands).mean.mean.flatten(), torch.tensor(mean).flatten(), check_stride=False
         )
@@ -132,12 +135,10 @@ def test_every_parameter_receives_a_gradient(name):
     assert [n for n, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def deterministic(name, **options):
-    """Without stochastic depth, which would drop whole branches of so few images."""
-    model = tiny(name, **options)
-    if hasattr(model.config, "drop_path"):
-        model = tiny(name, drop_path=0.0, **options)
-    return model
+def deterministic(name):
+    """Without stochastic depth, which would drop branches of so few images, and with routers that learn."""
+    options = {"drop_path": 0.0, "routing": "soft"}
+    return tiny(name, **{option: value for option, value in options.items() if has(name, option)})
 
 
 def test_an_image_does_not_depend_on_its_batch(name):

@@ -1,7 +1,5 @@
 """Our networks are the functions of the published ones, and their files are read rightly."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -11,11 +9,14 @@ from geomoe.models.published.convolutional import EDSR, EDSR_ORIGINAL, RCAN, RCA
 from geomoe.models.published.families import best_name
 from geomoe.models.published.hat import HAT
 from geomoe.models.published.haunet import HAUNET
+from geomoe.models.published.mfg_hmoe import MFG_HMOE
 from geomoe.models.published.rrdbnet import ESRGAN, ESRGAN_FIRST, RRDBNET
 from geomoe.models.published.spt import SPT
 from geomoe.models.published.swin2_mose import SWIN2_MOSE
 from geomoe.models.published.swinir import SWINIR
 from geomoe.models.published.ttst import TTST
+from geomoe.moe import RoutingTrace
+from geomoe.moe.units import Neighbourhoods, Pixels
 from tests.models.golden import check, filled, golden, image, layout_of, seen, uniform
 from tests.models.sizes import tiny
 
@@ -64,6 +65,81 @@ def test_the_light_swinir_is_the_published_one():
     check(found["image"], 0.452268, 0.342734, 0.651720, 0.724739, 0.383667)
 
 
+def no_biases(head):
+    for gate in (head.routed.router.score.to_group, *head.routed.router.score.to_expert):
+        torch.nn.init.zeros_(gate.bias)
+
+
+def test_mfg_hmoe_is_the_released_one():
+    model = golden("mfg_hmoe_released", scale=4)
+    group, head = model.trunk.groups[0], model.upsample
+    modules = {
+        "block0": group.blocks[0],
+        "block1": group.blocks[1],
+        "closing": group.blocks[6],
+        "group0": group,
+        "norm0": model.trunk.level_norms[0],
+        "level0": model.aggregate.levels[0],
+        "signal": model.aggregate,
+    }
+    given = []
+    head.register_forward_pre_hook(lambda _, what: given.extend(what))
+    found = seen(model, image(3, 32, 48), narrow=head.narrow, routed=head.routed, **modules)
+    values = {
+        "block0": (0.058635, 1.067670, -1.081700, 1.143384, 0.643084),
+        "block1": (0.078531, 1.094409, -1.000032, 0.646746, 0.494009),
+        "closing": (0.106537, 1.373877, -2.765227, 0.559904, 0.305283),
+        "group0": (-0.112565, 1.393902, -1.502418, 1.451026, 0.932561),
+        "norm0": (0.021082, 1.002591, -1.199010, 1.144066, 1.080836),
+        "level0": (-0.109710, 0.316286, 0.063738, 0.219715, -0.149138),
+        "signal": (0.259998, 0.353497, 0.052299, -0.001825, 0.266765),
+    }
+    for name, numbers in values.items():
+        check(found[name], *numbers, tokens=True)
+    z = torch.nn.functional.leaky_relu(found["narrow"])
+    check(z, 0.137522, 0.206596, 0.336495, -0.001864, -0.001136)
+    routed = found["routed"].view(1, 32, 48, -1)
+    check(routed, 0.000215, 0.139707, -0.203202, 0.062020, -0.088583, tokens=True)
+    check(found["image"], 0.080060, 0.077987, 0.118962, 0.087179, 0.059084)
+    # As released files have them: the biases of routers that never learned are 0.
+    no_biases(head)
+    with torch.inference_mode():
+        check(head(*given), 0.076479, 0.083375, 0.118962, 0.121196, 0.059084)
+
+
+@pytest.mark.parametrize(
+    ("biases", "values", "loads"),
+    [
+        (
+            True,
+            (-0.000644, 0.329140, -0.175514, -0.289160, -0.127716),
+            (9, 17, 13, 10, 10, 9, 12, 13, 19, 6, 11, 12, 7, 19, 16, 9),
+        ),
+        (
+            False,
+            (-0.000705, 0.329157, -0.175514, -0.289160, -0.127716),
+            (9, 15, 12, 9, 8, 11, 16, 13, 20, 6, 11, 12, 6, 19, 15, 10),
+        ),
+    ],
+)
+def test_its_experts_are_chosen_as_in_the_released_one(biases, values, loads):
+    """The head alone, on given features and signals; the trunk before it is of no matter."""
+    trunk = {"embed_dim": 12, "depths": (1,), "heads": 2, "window": 4, "compress": 2, "squeeze": 4}
+    head = golden("mfg_hmoe_released", scale=2, **trunk).upsample
+    if not biases:
+        no_biases(head)
+    z, signal = (uniform(64 * 12 * 16, k).float().view(1, 64, 12, 16) for k in (1, 2))
+    trace = RoutingTrace()
+    pixels, around = Pixels.of(z), Neighbourhoods.of(z, 1)
+    with torch.inference_mode():
+        rows = head.routed(around, pixels.to_rows(3 * signal), grid=pixels.grid, trace=trace)
+    check(pixels.from_rows(rows), *values)
+    chosen = trace[0].experts.flatten()
+    assert tuple(chosen.bincount(minlength=16).tolist()) == loads
+    if biases:
+        assert chosen[:16].tolist() == [2, 15, 10, 3, 2, 5, 11, 3, 8, 14, 9, 7, 13, 5, 1, 0]
+
+
 @pytest.mark.parametrize("size", ["swinir_real", "swinir_real_l"])
 def test_the_swinir_for_real_photographs_is_the_published_one(size):
     values = {
@@ -86,6 +162,8 @@ PUBLISHED = [
     (HAT, "hat", {}),
     (HAUNET, "haunet", {}),
     (HAUNET, "haunet_s", {"cross_projection": "own"}),
+    (MFG_HMOE, "mfg_hmoe_released", {}),
+    (MFG_HMOE, "mfg_hmoe_released", {"experts_per_group": (3, 2), "kernel_sizes": (3, 1)}),
     (RCAN, "rcan", {}),
     (RCAN_ORIGINAL, "rcan", {}),
     (RCAN_ORIGINAL, "rcan", {"mean": (0.469, 0.449, 0.4036)}),
@@ -136,19 +214,32 @@ def test_a_size_is_known_by_its_shapes(name):
     ("name", "values"),
     [
         ("hat", (0.511124, 0.051876, 0.513696, 0.489350, 0.558650)),
+        ("mfg_hmoe_released", (0.079740, 0.078789, 0.135445, -0.040282, 0.069140)),
         ("swinir_light", (0.453726, 0.355312, 0.610731, 0.111860, -0.390904)),
     ],
 )
 def test_the_published_border_is_cut_off_the_image(name, values):
-    x = image(3, 20, 28)
-    model = golden(name, scale=4, border="published")
-    found = seen(model, x)["image"]
-    check(found, *values)
-    model.config = dataclasses.replace(model.config, border="features")
-    ours = seen(model, x)["image"]
-    strip = 11 if name == "hat" else 4
-    torch.testing.assert_close(found[..., :-strip, :-strip], ours[..., :-strip, :-strip], atol=1e-5, rtol=0)
-    assert (found - ours)[..., -strip, :].abs().max() > 1e-2
+    check(seen(golden(name, scale=4, border="published"), image(3, 20, 28))["image"], *values)
+
+
+@pytest.mark.parametrize(
+    ("name", "strips"),
+    [
+        ("hat", (5, 7, 11)),
+        ("swinir_light", (2, 3, 4)),
+        ("swinir_real", (5, 7, 9)),
+        ("mfg_hmoe_released", (5, 7, 9)),
+    ],
+)
+def test_no_more_differs_at_the_border_than_the_strip_that_is_stated(name, strips):
+    for scale, strip in zip((2, 3, 4), strips, strict=True):
+        ours, theirs = (tiny(name, scale=scale, border=border).eval() for border in ("features", "published"))
+        x = torch.rand(1, 3, 9, 7)
+        with torch.inference_mode():
+            apart = (ours(x) - theirs(x)).abs().amax((0, 1))
+        assert apart[:-strip, :-strip].max() < 1e-5
+        assert apart[-strip].max() > 1e-5
+        assert apart[:, -strip].max() > 1e-5
 
 
 @pytest.mark.parametrize(

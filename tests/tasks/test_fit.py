@@ -181,6 +181,19 @@ def test_configurations_are_understood_whole(config, capsys):
         )
 
 
+def test_the_released_network_is_trained_as_released(capsys):
+    config = next(path for path in CONFIGS if path.stem == "mfg_hmoe_released_x4")
+    with pytest.raises(SystemExit):
+        fit([f"--config={config}", "--print_config"])
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    steps, model = parsed["trainer"]["max_steps"], parsed["model"]
+    assert [steps * share for share in model["milestones"]] == [30_000, 50_000, 65_000, 70_000, 75_000]
+    with torch.device("meta"):
+        network = build(model["model"], {"scale": 4, **(model["options"] or {})})
+    assert sum(p.numel() for p in network.parameters()) == 27_089_173
+    assert (network.config.routing, network.config.mean) == ("hard", (0.0,))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_balance_rests_after_its_share_of_the_run(folder, tmp_path):
     moved = {}

@@ -46,6 +46,7 @@ class HybridConfig:
         branch: makes what runs beside attention in each block; None for nothing, as in SwinIR.
         closing: make what follows the blocks of each group.
         convolution: makes what ends each group and the trunk.
+        level_norms: whether the result of each group is normalised before it goes on.
     """
 
     dim: int
@@ -55,6 +56,7 @@ class HybridConfig:
     branch: Callable[[], nn.Module] | None = None
     closing: Sequence[Callable[[], nn.Module]] = ()
     convolution: Callable[[int, int], nn.Module] = conv3x3
+    level_norms: bool = False
 
 
 class Conv3x3(nn.Module):
@@ -227,6 +229,9 @@ class HybridTrunk(nn.Module):
         self.shallow = nn.Conv2d(bands, c.dim, 3, padding=1)
         self.norm_in = nn.LayerNorm(c.dim)
         self.groups = nn.ModuleList(ResidualGroup(c, drops) for drops in drop_paths(drop_path, depths))
+        self.level_norms = nn.ModuleList(
+            nn.LayerNorm(c.dim) if c.level_norms else nn.Identity() for _ in depths
+        )
         self.norm_out = nn.LayerNorm(c.dim)
         self.deep = c.convolution(c.dim, c.dim)
         for module in self.groups.modules():
@@ -241,7 +246,7 @@ class HybridTrunk(nn.Module):
         shallow = self.shallow(x)
         tokens = self.norm_in(shallow.permute(0, 2, 3, 1))
         levels = []
-        for group in self.groups:
-            tokens = group(tokens)
+        for group, norm in zip(self.groups, self.level_norms, strict=True):
+            tokens = norm(group(tokens))
             levels.append(tokens)
         return self.deep(self.norm_out(tokens).permute(0, 3, 1, 2)) + shallow, levels

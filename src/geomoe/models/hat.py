@@ -58,14 +58,16 @@ class HybridOptions(AttentionConfig):
             raise ValueError(f"overlap={self.overlap}: expected 0 or more")
 
 
-def hybrid_trunk(c: HybridOptions) -> HybridTrunk:
-    """HAT's trunk: CAB beside attention in each block, an OCAB at the end of each group."""
+def hybrid_trunk(c: HybridOptions, level_norms: bool = False) -> HybridTrunk:
+    """HAT's trunk: CAB beside attention in each block, an OCAB at the end of each group, perhaps a norm."""
     branch = partial(
         ChannelAttentionBlock, c.embed_dim, c.compress, c.squeeze, c.window, c.channel_pool, c.conv_scale
     )
     overlapping = partial(OverlappingAttentionBlock, c.embed_dim, c.heads, c.window, c.overlap, c.mlp_ratio)
     feed_forward = partial(mlp, c.embed_dim, c.mlp_ratio)
-    shared = HybridConfig(c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping])
+    shared = HybridConfig(
+        c.embed_dim, c.heads, c.window, feed_forward, branch, [overlapping], level_norms=level_norms
+    )
     return HybridTrunk(c.bands, shared, c.depths, c.drop_path)
 
 

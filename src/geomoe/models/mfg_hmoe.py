@@ -5,6 +5,10 @@ GRSL 2025. Equation numbers below are the paper's. The backbone is HAT's (Chen e
 
 Where the paper is silent, we chose: signals for the routers are 64 wide (``router_width``), one
 3x3 convolution a level brings them there; the encoding of the group is a learned embedding.
+
+``mfg_hmoe_released`` is the network of the authors' program, which differs from the paper: each group's
+result is normalised on its way to the next, signals are made by two convolutions a level and the trunk's last
+norm, nothing is subtracted from the input, and routers, whose choice is hard, never learn.
 """
 
 from __future__ import annotations
@@ -48,6 +52,8 @@ class MfgHmoeConfig(HybridOptions):
         experts_per_group: M, the same in every group, or one number for each.
         top_k: K, experts run for each pixel.
         router: ``dual`` (the paper's: a group, then an expert of it), or ``single``, one gate over all.
+        aggregation: how the routers' signals are made: as in the ``paper``, or as ``released``, with a norm
+            in the trunk after each of its groups and routers that start as they do there.
         signals: what the routers see: ``levels`` (the paper's MFA), or the ``last`` RHAG alone, through the
             same convolutions.
         head: ``routed`` (the paper's), or what it is measured against: ``dense``, one 3x3 convolution as wide
@@ -71,6 +77,7 @@ class MfgHmoeConfig(HybridOptions):
     experts_per_group: int | tuple[int, ...] = 8
     top_k: int = 1
     router: Literal["dual", "single"] = "dual"
+    aggregation: Literal["paper", "released"] = "paper"
     signals: Literal["levels", "last"] = "levels"
     head: Literal["routed", "gated", "dense", "mlp"] = "routed"
     routing: RoutingMode = "soft"
@@ -88,6 +95,8 @@ class MfgHmoeConfig(HybridOptions):
                 f"experts_per_group={sizes!r}: expected one number, or one for each of "
                 f"kernel_sizes={self.kernel_sizes!r}"
             )
+        if self.aggregation == "released" and self.trunk != "hybrid":
+            raise ValueError(f"aggregation='released': expected trunk='hybrid', not {self.trunk!r}")
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -123,9 +132,33 @@ class MultiLevelAggregation(nn.Module):
         return F.leaky_relu(self.conv(self.norm(total)))
 
 
+class ReleasedAggregation(nn.Module):
+    """MFA of the released program: two convolutions a level, and the trunk's last norm once more."""
+
+    def __init__(self, dim: int, width: int, levels: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(Conv3x3(dim, width), nn.LeakyReLU(), Conv3x3(width, dim)) for _ in range(levels)
+        )
+        self.conv = Conv3x3(dim, width)
+
+    def forward(self, features: list[Tensor], norm: nn.Module) -> Tensor:
+        """L features ``[B, H, W, dim]`` and the trunk's last norm to ``[B, H, W, width]``."""
+        total = torch.stack([level(x) for level, x in zip(self.levels, features, strict=True)]).sum(0)
+        return F.leaky_relu(self.conv(norm(total)))
+
+
 def _router(c: MfgHmoeConfig) -> Router:
-    make = dual_router if c.router == "dual" else single_router
-    return make(c.router_width, c.group_sizes, c.top_k, c.routing)
+    sizes = c.group_sizes
+    if c.router == "single":
+        return single_router(c.router_width, sizes, c.top_k, c.routing)
+    released = c.aggregation == "released"
+    router = dual_router(c.router_width, sizes, c.top_k, c.routing, bias=released)
+    if released:  # by its hard choice nothing will move them from where they start
+        for name, parameter in router.score.named_parameters():
+            if not name.endswith(".bias"):
+                nn.init.normal_(parameter, std=1.0 if name == "group_embedding" else 0.02)
+    return router
 
 
 def _mlp(c: MfgHmoeConfig) -> nn.Module:
@@ -230,11 +263,11 @@ class MfgHmoe(nn.Module):
         self.mean = BandMean(c.bands, c.mean)
         self.trunk: nn.Module
         self.multiple = c.window if c.trunk == "hybrid" else 1
-        self.trunk = hybrid_trunk(c) if c.trunk == "hybrid" else _convolution_trunk(c)
+        released = c.aggregation == "released"
+        self.trunk = hybrid_trunk(c, released) if c.trunk == "hybrid" else _convolution_trunk(c)
+        aggregation = ReleasedAggregation if released else MultiLevelAggregation
         self.aggregate = (
-            MultiLevelAggregation(c.embed_dim, c.router_width, c.seen)
-            if c.head in ("routed", "gated")
-            else None
+            aggregation(c.embed_dim, c.router_width, c.seen) if c.head in ("routed", "gated") else None
         )
         self.upsample = RoutedUpsampler(c)
 
@@ -262,9 +295,7 @@ class MfgHmoe(nn.Module):
         """
         c = self.config
         deep, levels = self.trunk(self.mean.subtract(pad_to_windows(x, self.multiple, c.border)))
-        signals = None
-        if self.aggregate is not None:
-            signals = self.aggregate(levels[-c.seen :]).permute(0, 3, 1, 2)
+        signals = self._signals(levels)
         if c.border == "features":  # the padding has done its work: only true pixels are routed and upsampled
             deep = crop_to(deep, x)
             signals = None if signals is None else crop_to(signals, x)
@@ -273,8 +304,25 @@ class MfgHmoe(nn.Module):
             return out + F.interpolate(x, scale_factor=c.scale, mode="bicubic")
         return self.mean.add(out)
 
+    def _signals(self, levels: list[Tensor]) -> Tensor | None:
+        """What the routers see, ``[B, R, H, W]``, of the results of the trunk's groups."""
+        if self.aggregate is None:
+            return None
+        seen = levels[-self.config.seen :]
+        if isinstance(self.aggregate, ReleasedAggregation):
+            signals: Tensor = self.aggregate(seen, self.trunk.norm_out)
+        else:
+            signals = self.aggregate(seen)
+        return signals.permute(0, 3, 1, 2)
+
 
 register("mfg_hmoe", MfgHmoe, MfgHmoeConfig)
+register(
+    "mfg_hmoe_released",
+    MfgHmoe,
+    MfgHmoeConfig,
+    {"aggregation": "released", "routing": "hard", "mean": (0.0,)},
+)
 register(
     "mfg_hmoe_light",
     MfgHmoe,

@@ -51,16 +51,21 @@ def softmax_router(channels: int, num_experts: int) -> Router:
 
 
 def dual_router(
-    channels: int, group_sizes: tuple[int, ...], top_k: int = 1, mode: RoutingMode = "soft"
+    channels: int,
+    group_sizes: tuple[int, ...],
+    top_k: int = 1,
+    mode: RoutingMode = "soft",
+    bias: bool = False,
 ) -> Router:
     """The best group, then the best experts of that group (MFG-HMoE, equations 5 to 7).
 
-    Loss-free biases on groups and experts are there and stay 0 unless :meth:`Router.rebalance` is called.
+    Loss-free biases on groups and experts are there and stay 0 unless :meth:`Router.rebalance` is called. The
+    released program's gates have a learned ``bias`` besides.
     """
     if top_k > min(group_sizes):
         raise ValueError(f"top_k={top_k}: expected 1 to {min(group_sizes)}, the smallest group")
     return Router(
-        HierarchicalScore(channels, group_sizes),
+        HierarchicalScore(channels, group_sizes, bias=bias),
         TopK(top_k, mode),
         prefer=[BestGroup(group_sizes), LossFreeBias(group_sizes)],
     )

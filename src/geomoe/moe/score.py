@@ -100,24 +100,32 @@ class HierarchicalScore(Score):
         group_sizes: experts in each group.
         gain: factor on nn.Linear's initial weights. An undecided router gives every expert a weight near 1
             / E (equation 7 would start at 1/16 of a plain layer's scale), and its choice is noise.
+        bias: whether gates have one, 0 at the start, as in the released program.
     """
 
-    def __init__(self, channels: int, group_sizes: tuple[int, ...], gain: float = 4.0) -> None:
+    def __init__(
+        self, channels: int, group_sizes: tuple[int, ...], gain: float = 4.0, bias: bool = False
+    ) -> None:
         super().__init__(group_sizes)
-        self.to_group = nn.Linear(channels, len(group_sizes), bias=False)
-        self.to_expert = nn.ModuleList(nn.Linear(channels, size, bias=False) for size in group_sizes)
+        self.to_group = nn.Linear(channels, len(group_sizes), bias=bias)
+        self.to_expert = nn.ModuleList(nn.Linear(channels, size, bias=bias) for size in group_sizes)
         self.group_embedding = nn.Parameter(torch.randn(len(group_sizes), channels) * 0.02)
         for gate in (self.to_group, *self.to_expert):
             gate.weight.data *= gain
+            if bias:
+                nn.init.zeros_(gate.bias)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        weights = [gate.get_parameter("weight").to(rows.dtype) for gate in self.to_expert]
-        gates = [self.to_group.weight.to(rows.dtype), *weights]
+        gates = (self.to_group, *self.to_expert)
+        weights = [gate.get_parameter("weight").to(rows.dtype) for gate in gates]
         embedding = self.group_embedding.to(rows.dtype)
-        shifts = [weight @ embedding[i] for i, weight in enumerate(weights)]
         none = embedding.new_zeros(len(self.group_sizes))
         # W_i (x + PE_i) is W_i x plus a constant, so that all gates are one product.
-        joined = score(rows, torch.cat(gates), torch.cat([none, *shifts]))
+        shifts = [none, *(weight @ embedding[i] for i, weight in enumerate(weights[1:]))]
+        if self.to_group.bias is not None:
+            biases = [gate.get_parameter("bias").to(rows.dtype) for gate in gates]
+            shifts = [shift + bias for shift, bias in zip(shifts, biases, strict=True)]
+        joined = score(rows, torch.cat(weights), torch.cat(shifts))
         groups, *members = joined.split((len(self.group_sizes), *self.group_sizes), -1)
         # Not log p_i but the logit of group i: the same softmax, and z-loss can see how large logits grow.
         joint = [groups[:, i : i + 1] + log_softmax(member) for i, member in enumerate(members)]

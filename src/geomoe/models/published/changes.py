@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["FLIPPED", "JOINED", "POINTWISE", "SAME", "TRANSPOSED", "Change", "rolled", "stacked"]
+__all__ = ["FLIPPED", "JOINED", "POINTWISE", "SAME", "TRANSPOSED", "ZEROS", "Change", "rolled", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ def _one(change: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -
 
 
 SAME = _one(lambda t: t, lambda t: t)
+
+ZEROS = Change(lambda tensors, shape: torch.zeros(shape), lambda tensor: [])
+"""For what ours has alone, and what is without effect at 0."""
 
 FLIPPED = _one(lambda t: t.flip(0), lambda t: t.flip(0))
 """Position tables of windows: published ones are indexed by query minus key, ours by key minus query."""

@@ -10,6 +10,7 @@ from geomoe.models.published.convolutional import EDSR, EDSR_ORIGINAL, RCAN, RCA
 from geomoe.models.published.hat import HAT
 from geomoe.models.published.haunet import HAUNET
 from geomoe.models.published.layout import Layout, State
+from geomoe.models.published.mfg_hmoe import MFG_HMOE
 from geomoe.models.published.rrdbnet import ESRGAN, ESRGAN_FIRST, RRDBNET
 from geomoe.models.published.spt import SPT
 from geomoe.models.published.swin2_mose import SWIN2_MOSE
@@ -24,6 +25,7 @@ LAYOUTS: tuple[Layout, ...] = (
     SPT,
     SWIN2_MOSE,
     TTST,
+    MFG_HMOE,
     HAT,
     SWINIR,
     RRDBNET,
