@@ -444,3 +444,64 @@ def test_choices_apart_add_up_to_the_whole():
     apart = [moe.dispatch(bank, rows, plan.choice(j)) for j in range(plan.top_k)]
     assert [plan.choice(j).top_k for j in range(plan.top_k)] == [1, 1]
     torch.testing.assert_close(sum(apart), moe.dispatch(bank, rows, plan), atol=1e-6, rtol=1e-5)
+
+
+def noisy_expert():
+    return nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+
+
+def test_frozen_modules_stay_as_they_are_in_training():
+    experts = [noisy_expert(), noisy_expert()]
+    layer = moe.MoE(moe.softmax_router(3, 2), moe.ModuleExperts(experts, frozen=True))
+    x = torch.randn(50, 3) + 3
+    before = {k: v.clone() for k, v in layer.bank.state_dict().items()}
+    for model in (layer, nn.Sequential(layer).train()):  # also where a whole model is put to training
+        torch.testing.assert_close(model(x), model(x), rtol=0, atol=0)
+    assert layer.training
+    assert not any(module.training for module in layer.bank.experts.modules())
+    for name, value in layer.bank.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    learning = moe.ModuleExperts([noisy_expert(), noisy_expert()])
+    assert learning.train().experts[0].training
+    assert not learning.eval().experts[0].training
+
+
+def windows_of(bank):
+    return torch.randn(N, C, 3 + 2 * bank.reach, 3 + 2 * bank.reach)
+
+
+@pytest.mark.parametrize("name", BANKS)
+@pytest.mark.parametrize("backend", ["loop", "grouped"])
+@pytest.mark.parametrize("busy", [[0], []])
+def test_the_gradient_of_idle_experts_is_zero_and_not_none(name, backend, busy):
+    bank, x, plan = setup(name)
+    plan = replace(plan, experts=torch.zeros_like(plan.experts))
+    if not busy:
+        plan = replace(plan, kept=torch.zeros_like(plan.experts, dtype=torch.bool))
+    many = [rows_of(bank, x)]
+    if name in ("convolutions", "convolution_5"):
+        many.append(windows_of(bank))
+    for rows in many:
+        bank.zero_grad()
+        out = moe.dispatch(bank, rows, plan, backend)
+        out.square().sum().backward()
+        assert all(p.grad is not None for p in bank.parameters())
+        assert any(p.grad.any() for p in bank.parameters()) == bool(busy)
+
+
+def test_what_is_run_for_its_shape_alone_leaves_no_trace():
+    bank = moe.ModuleExperts([noisy_expert(), noisy_expert()])
+    bank.experts[0][2].eval()
+    before = {k: v.clone() for k, v in bank.state_dict().items()}
+    plan = moe.hash_router(2)(torch.arange(5))
+    nothing = replace(plan, kept=torch.zeros(5, 1, dtype=torch.bool))
+    assert moe.dispatch(bank, torch.randn(5, 3), nothing).shape == (5, 6)
+    assert all(torch.equal(value, before[name]) for name, value in bank.state_dict().items())
+    assert [module.training for module in bank.experts[0]] == [True, True, False]
+
+
+def test_what_stands_beside_has_second_derivatives_too():
+    from geomoe.moe.bank import _Beside
+
+    x, p = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradgradcheck(lambda x, p: _Beside.apply(x.square(), p), (x, p))

@@ -216,6 +216,37 @@ def data_parallel(rank, mesh):
         torch.testing.assert_close(parameter.grad * WORLD, grads[name], atol=1e-4, rtol=1e-4)
 
 
+def idle_experts_in_data_parallel_models(rank, mesh):
+    """Experts without rows on one process or on all, several steps, whether or not DDP looks for them."""
+    ids = (torch.arange(N) % 2, torch.zeros(N, dtype=torch.long))[rank]  # experts 2 and 3 have no row at all
+    modules = moe.ModuleExperts([nn.Linear(C, C) for _ in range(E)])
+    kernels = moe.HeterogeneousBank([moe.ConvExperts(C, C, k, 1) for k in (1, 3, 5, 7)])
+
+    class Fixed(moe.Score):
+        takes_ids = True
+
+        def forward(self, rows, context=None):
+            return nn.functional.one_hot(rows, E).float()
+
+    for bank, rows in ((modules, torch.randn(N, C)), (kernels, torch.randn(N, C, 9, 9))):
+        for search in (False, True):
+            layer = moe.MoE(moe.Router(Fixed((E,))), bank)
+            model = nn.parallel.DistributedDataParallel(layer, find_unused_parameters=search)
+            for _ in range(3):
+                model.zero_grad()
+                model(rows, ids).square().sum().backward()
+            grads = [p.grad.abs().sum() > 0 for p in bank.parameters()]
+            assert grads == [True] * 4 + [False] * 4, (type(bank).__name__, search)
+    # Nor does a router that was not told the context of its rows keep others waiting.
+    layer = moe.MoE(
+        moe.Router(moe.ConditionedScore(moe.LinearScore(C, E), 3)), moe.FeedForwardExperts(C, 8, E)
+    )
+    model = nn.parallel.DistributedDataParallel(layer)
+    for _ in range(3):
+        model(torch.randn(N, C)).square().sum().backward()
+    assert not layer.router.score.condition.weight.grad.any()
+
+
 def fully_sharded(rank, mesh):
     from torch.distributed.fsdp import fully_shard
 
@@ -292,6 +323,7 @@ def process(rank, check, store, folder):
         checkpoints_hold_all_experts,
         experts_apart_in_data_parallel_models,
         data_parallel,
+        idle_experts_in_data_parallel_models,
         fully_sharded,
         fully_sharded_in_half,
         balance,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,23 @@ class ExpertBank(nn.Module):
     def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Results ``[m, ...]`` of rows ``index`` ``[m]``, sorted by expert; one expert after the other."""
         done = [self.expert(e, self.take(rows, index[a:b], e)) for e, a, b in spans(counts)]
-        return torch.cat(done) if done else self.nothing(rows)
+        return self.with_idle(torch.cat(done) if done else self.nothing(rows), counts)
+
+    def with_idle(self, out: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """``out`` as it is, with a gradient of 0, and not none, for the parameters that are :meth:`idle`.
+
+        So data parallelism finds every process ready, and an optimiser treats experts alike whether or not
+        they are stacked.
+        """
+        idle = [p for p in self.idle(counts) if p.requires_grad]
+        if not (idle and torch.is_grad_enabled()):
+            return out
+        beside: Tensor = _Beside.apply(out, *idle)  # type: ignore[no-untyped-call]
+        return beside
+
+    def idle(self, counts: tuple[int, ...]) -> list[nn.Parameter]:
+        """Parameters of which no expert with rows has a part; none of a stack, as long as one expert has."""
+        return [] if any(counts) else list(self.parameters())
 
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`loop`, in the fastest way that the bank has."""
@@ -71,6 +88,19 @@ class ExpertBank(nn.Module):
     def nothing(self, rows: Rows) -> Tensor:
         """Results of no row at all."""
         return self.expert(0, self.take(rows, torch.zeros(0, dtype=torch.long, device=device_of(rows)), 0))
+
+
+class _Beside(torch.autograd.Function):
+    """``out`` as it is; the parameters beside it get a gradient of 0."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return grad, *(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
 
 
 def device_of(rows: Rows) -> torch.device:

@@ -176,6 +176,10 @@ class HeterogeneousBank(ExpertBank):
     def row_flops(self) -> tuple[int, ...]:
         return tuple(flops for group in self for flops in group.row_flops())
 
+    def idle(self, counts: tuple[int, ...]) -> list[nn.Parameter]:
+        ends = pairwise([0, *accumulate(self.group_sizes)])
+        return [p for group, (a, b) in zip(self, ends, strict=True) for p in group.idle(counts[a:b])]
+
     def _member(self, index: int) -> tuple[ExpertBank, int]:
         starts = [0, *accumulate(self.group_sizes)]
         group = next(i for i in range(len(self.group_sizes)) if index < starts[i + 1])

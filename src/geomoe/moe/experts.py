@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,8 @@ class ModuleExperts(ExpertBank):
             fitted estimators) becomes an :class:`Opaque`.
         flops: operations of each on a row, where they are known.
         reach: pixels to each side that any of them looks at.
-        frozen: keep their parameters from training.
+        frozen: keep them as they are: no parameter learns, and in training too they are in evaluation mode,
+            without dropout and with the statistics that they came with.
 
     Raises:
         ValueError: estimators that were fitted to other classes than each other, or in another order.
@@ -188,8 +189,15 @@ class ModuleExperts(ExpertBank):
             )
         self.group_sizes = (len(experts),)
         self.reach, self.flops = reach, None if flops is None else tuple(flops)
+        self.frozen = frozen
         if frozen:
-            self.experts.requires_grad_(False)
+            self.experts.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            self.experts.eval()
+        return self
 
     def row_flops(self) -> tuple[int, ...]:
         if self.flops is None:
@@ -200,7 +208,18 @@ class ModuleExperts(ExpertBank):
         out: Tensor = self.experts[index](rows)
         return out
 
+    def idle(self, counts: tuple[int, ...]) -> list[nn.Parameter]:
+        without = [expert for expert, count in zip(self.experts, counts, strict=True) if not count]
+        return [parameter for expert in without for parameter in expert.parameters()]
+
+    @torch.no_grad()
     def nothing(self, rows: Rows) -> Tensor:
-        # An opaque expert may not be asked about no rows at all; one row says what the shape would be.
+        # An opaque expert may not be asked about no rows at all; one row says what the shape would be. It is
+        # no row to learn from, for a norm's statistics either.
         assert isinstance(rows, Tensor)
-        return self.expert(0, rows.new_zeros(1, *rows.shape[1:]))[:0]
+        training = [module for module in self.experts[0].modules() if module.training]
+        self.experts[0].eval()
+        out = self.expert(0, rows.new_zeros(1, *rows.shape[1:]))[:0]
+        for module in training:
+            module.training = True
+        return out

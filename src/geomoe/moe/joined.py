@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows, linear, stacked_linear
+from geomoe.moe.bank import ExpertBank, Rows, linear, size, stacked_linear
 from geomoe.moe.blocks import ACTIVATIONS
 from geomoe.moe.experts import Activation
 from geomoe.moe.grouped import Group, routed_products
@@ -49,6 +49,10 @@ class JoinedBank(ExpertBank):
         assert isinstance(bank, ExpertBank)
         return bank.expert(index - starts[place], rows)
 
+    def idle(self, counts: tuple[int, ...]) -> list[nn.Parameter]:
+        ends = pairwise(accumulate((bank.num_experts for bank in self), initial=0))
+        return [p for bank, (a, b) in zip(self, ends, strict=True) for p in bank.idle(counts[a:b])]
+
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         done, expert, start = [], 0, 0
         for bank in self:
@@ -57,7 +61,7 @@ class JoinedBank(ExpertBank):
             if mine and end > start:
                 done.append(bank.run(rows, index[start:end], mine))
             expert, start = expert + bank.num_experts, end
-        return torch.cat(done) if done else self.nothing(rows)
+        return self.with_idle(torch.cat(done) if done else self.nothing(rows), counts)
 
 
 class ZeroExperts(ExpertBank):
@@ -118,7 +122,7 @@ class SharedValueExperts(ExpertBank):
 
     def row_flops(self) -> tuple[int, ...]:
         shared = self.value.weight.numel() + self.down.weight.numel()
-        return (2 * (self.gate[0].numel() + shared),) * self.num_experts
+        return (2 * (size(self.gate) + shared),) * self.num_experts
 
     def _combined(self, gate: Tensor, rows: Tensor) -> Tensor:
         value = linear(rows, self.value.weight.T, None)

@@ -246,7 +246,9 @@ class ConditionedScore(Score):
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         logits: Tensor = self.content(rows, context) if self.content.takes_context else self.content(rows)
-        return logits if context is None else logits + self.condition(context.to(logits.dtype))
+        if context is None:  # zeros, and not nothing: data parallelism waits for U's gradient
+            context = logits.new_zeros(len(rows), self.condition.in_features)
+        return torch.add(logits, self.condition(context.to(logits.dtype)))
 
 
 class FrozenScore(Score):
