@@ -188,7 +188,7 @@ class OneExpert(nn.Module):
             return out
         pixels = Pixels.of(x)
         plan = self.router(pixels.to_rows(signals), pixels.grid)
-        plan = plan if trace is None else trace.record(plan)
+        plan = plan if trace is None else trace.record(plan, self.router)
         return out * pixels.from_rows(plan.weights[:, :1]).to(out.dtype)
 
 

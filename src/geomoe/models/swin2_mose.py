@@ -79,7 +79,7 @@ class MoeSm(nn.Module):
         batch, height, width, dim = x.shape
         plan = self.router(x.mean((1, 2)), (batch,))
         if trace is not None:
-            plan = trace.record(plan)
+            plan = trace.record(plan, self.router)
         image = torch.arange(batch, device=x.device).repeat_interleave(height * width)
         spread, rows = plan.spread(image, (batch, height, width)), x.reshape(-1, dim)
         results = [

@@ -103,6 +103,7 @@ from geomoe.moe.score import (
 )
 from geomoe.moe.signals import DepthSignals, MetadataEncoder, cyclic, frequency_bands, pooled, with_presence
 from geomoe.moe.soft import MergedMoE, SoftMoE, merge
+from geomoe.moe.step import balance_loss, rebalance
 from geomoe.moe.telemetry import RoutingHealth, agreement, gini, importance, load, routing_health
 from geomoe.moe.units import Modalities, Neighbourhoods, Pixels, Regions, Samples, TimeSteps, Tokens, Windows
 from geomoe.moe.weights import Affinity, RoutingMode
@@ -191,6 +192,7 @@ __all__ = [
     "active_flops",
     "agreement",
     "agreement_logits",
+    "balance_loss",
     "base_router",
     "batch_priority_router",
     "choose_backend",
@@ -227,6 +229,7 @@ __all__ = [
     "mutual_information_loss",
     "noisy_top_k_router",
     "pooled",
+    "rebalance",
     "router_similarity_loss",
     "routing_health",
     "scan_order",

@@ -69,12 +69,17 @@ class MoE(nn.Module):
         if grid is None and isinstance(rows, Neighbourhoods):
             grid = rows.grid
         plan = self.router(_signals(rows, signals), grid, context, valid)
-        return self.carry_out(rows, plan, trace)
+        return self._carry_out(rows, plan, self.router, trace)
 
     def carry_out(self, rows: Rows, plan: RoutingPlan, trace: RoutingTrace | None = None) -> Tensor:
         """The layer with a plan from elsewhere."""
+        return self._carry_out(rows, plan, None, trace)
+
+    def _carry_out(
+        self, rows: Rows, plan: RoutingPlan, router: AnyRouter | None, trace: RoutingTrace | None
+    ) -> Tensor:
         if trace is not None:
-            plan = trace.record(plan)
+            plan = trace.record(plan, router)
         out = dispatch(self.bank, rows, plan, self.backend)
         if self.shared is None:
             return out
@@ -145,7 +150,8 @@ class MultiGate(nn.Module):
     ) -> list[Tensor]:
         """A result ``[N, ...]`` for every task; plans are recorded in the order of the tasks."""
         plans = [router(_signals(rows, signals), None, context, valid) for router in self.routers]
-        plans = plans if trace is None else [trace.record(plan) for plan in plans]
+        if trace is not None:
+            plans = [trace.record(*made) for made in zip(plans, self.routers, strict=True)]
         if all(plan.top_k == plan.num_experts and plan.kept is None for plan in plans):
             every = torch.stack([self.bank.everywhere(e, rows) for e in range(self.bank.num_experts)])
             return [_mixed(plan, every) for plan in plans]
@@ -202,9 +208,10 @@ class CustomisedGates(nn.Module):
         ours = _every(self.shared, rows[-1])
         done = []
         for router, experts, x in zip(self.routers, mine, rows[:-1], strict=True):
-            done.append(_mix(router(x, valid=valid), torch.cat([experts, ours]), trace))
+            done.append(_mix(router, router(x, valid=valid), torch.cat([experts, ours]), trace))
         if self.shared_router is not None:
-            done.append(_mix(self.shared_router(rows[-1], valid=valid), torch.cat([*mine, ours]), trace))
+            plan = self.shared_router(rows[-1], valid=valid)
+            done.append(_mix(self.shared_router, plan, torch.cat([*mine, ours]), trace))
         return done
 
 
@@ -213,8 +220,8 @@ def _every(bank: nn.Module, rows: Tensor) -> Tensor:
     return torch.stack([bank.expert(e, rows) for e in range(bank.num_experts)])
 
 
-def _mix(plan: RoutingPlan, results: Tensor, trace: RoutingTrace | None) -> Tensor:
-    return _mixed(plan if trace is None else trace.record(plan), results)
+def _mix(router: nn.Module, plan: RoutingPlan, results: Tensor, trace: RoutingTrace | None) -> Tensor:
+    return _mixed(plan if trace is None else trace.record(plan, router), results)
 
 
 def _mixed(plan: RoutingPlan, results: Tensor) -> Tensor:
@@ -249,11 +256,13 @@ class PreGated(nn.Module):
         self, rows: Tensor, *, valid: Tensor | None = None, trace: RoutingTrace | None = None
     ) -> Tensor:
         """Rows ``[N, C]`` through all layers, each added to what went in; ``valid`` as of :class:`MoE`."""
-        plan = self.first(rows, valid=valid)
+        router: nn.Module = self.first
+        plan = router(rows, valid=valid)
         for i, bank in enumerate(self.banks):
             assert isinstance(bank, ExpertBank)
             following = self.ahead[i](rows, valid=valid) if i < len(self.ahead) else None
-            plan = plan if trace is None else trace.record(plan)
+            plan = plan if trace is None else trace.record(plan, router)
             rows = rows + dispatch(bank, rows, plan)
-            plan = following
+            if following is not None:
+                plan, router = following, self.ahead[i]
         return rows

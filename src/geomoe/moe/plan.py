@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomoe.moe.weights import RoutingMode, weigh
 
@@ -227,11 +227,20 @@ class RoutingTrace:
 
     def __init__(self, plans: Iterable[RoutingPlan] = ()) -> None:
         self.plans = list(plans)
+        self.routers: list[nn.Module | None] = [None] * len(self.plans)
+        """The router that made each plan, where the layer said so."""
 
-    def record(self, plan: RoutingPlan) -> RoutingPlan:
-        """Keep ``plan`` and return the one to carry out."""
+    def record(self, plan: RoutingPlan, router: nn.Module | None = None) -> RoutingPlan:
+        """Keep ``plan``, which ``router`` made, and return the one to carry out."""
         self.plans.append(plan)
+        self.routers.append(router)
         return plan
+
+    def detach(self) -> RoutingTrace:
+        """The same trace without gradients."""
+        trace = RoutingTrace(plan.detach() for plan in self.plans)
+        trace.routers = list(self.routers)
+        return trace
 
     def __getitem__(self, index: int) -> RoutingPlan:
         return self.plans[index]
@@ -262,7 +271,7 @@ class Replay(RoutingTrace):
         self.recorded = list(recorded)
         self.mode = mode
 
-    def record(self, plan: RoutingPlan) -> RoutingPlan:
+    def record(self, plan: RoutingPlan, router: nn.Module | None = None) -> RoutingPlan:
         if len(self.plans) == len(self.recorded):
             raise ValueError(f"replay: {len(self.recorded)} plans were recorded, and one more layer asks")
         old = self.recorded[len(self.plans)].detach()
@@ -274,8 +283,7 @@ class Replay(RoutingTrace):
         if self.mode is not None:
             chosen = plan.probabilities.gather(1, old.experts)
             old = replace(plan, experts=old.experts, weights=weigh(chosen, self.mode), kept=old.kept)
-        self.plans.append(old)
-        return old
+        return super().record(old, router)
 
 
 # Plans may be stored by torch.save and read with weights_only.

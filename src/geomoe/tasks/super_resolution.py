@@ -17,8 +17,8 @@ from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import build
 from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
-from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.moe.router import Router
+from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.step import balance_loss, rebalance
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.losses import LOSSES, check_losses
 from geomoe.tasks.muon import Muon, matrices
@@ -121,8 +121,8 @@ class SuperResolution(pl.LightningModule):
         self.protocol = get_protocol(protocol)
         self.protocol.check_bands(bands)
         self.compiled = compile
-        self._plans: list[list[RoutingPlan]] = []
-        """Of the batches since the last optimiser step; a plan for each router."""
+        self._traces: list[RoutingTrace] = []
+        """Of the batches since the last optimiser step."""
         self._scores: list[tuple[float, ...]] = []
 
     def setup(self, stage: str) -> None:
@@ -147,22 +147,19 @@ class SuperResolution(pl.LightningModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, prog_bar=True)
         loss = torch.stack([weight * terms[name] for name, weight in self.losses.items()]).sum()
         if self.balance in BALANCE and self._balances():
-            for plan in trace:
-                loss = loss + self.balance_weight * BALANCE[self.balance](plan)
+            loss = loss + balance_loss(trace, {BALANCE[self.balance]: self.balance_weight})
         self.trace = trace
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.balance != "bias":
             return
-        self._plans.append([plan.detach() for plan in self.trace])
+        self._traces.append(self.trace.detach())
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
             return
         if self._balances():
-            routers = [m for m in self.model.modules() if isinstance(m, Router)]
-            for router, plans in zip(routers, zip(*self._plans, strict=True), strict=True):
-                router.rebalance(plans, self.balance_weight)
-        self._plans.clear()
+            rebalance(self._traces, self.balance_weight)
+        self._traces.clear()
 
     def _balances(self) -> bool:
         return self.global_step < self.balance_until * int(self.trainer.estimated_stepping_batches)
