@@ -1,5 +1,7 @@
 import json
-from dataclasses import asdict
+import resource
+import time
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -133,3 +135,57 @@ def test_shipped_weights_are_small_whole_and_documented(scale):
 def test_pretrained_weights_for_other_options_are_refused():
     with pytest.raises(geomoe.GeomoeError, match="bands=4"):
         geomoe.create_model("mfg_hmoe_light", scale=4, bands=4, pretrained=True)
+
+
+BEYOND = {
+    "blocks": ("edsr", {"blocks": 10**9}),
+    "blocks within the numbers": ("edsr", {"blocks": 60_000}),
+    "width": ("edsr", {"width": 6000}),
+    "groups": ("rcan", {"groups": 10**9}),
+    "depths": ("hat", {"depths": [10**9]}),
+    "many depths": ("swinir", {"depths": [60_000] * 10_000}),
+    "window": ("hat", {"window": 4096}),
+    "experts": ("mfg_hmoe_light", {"experts_per_group": 10**9}),
+    "channels": ("rrdbnet", {"growth": 10**8}),
+    "a whole number of 300 digits": ("edsr", {"blocks": 10**300}),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_a_card_cannot_have_more_made_than_its_file_holds(tmp_path, what):
+    """Megabytes and a second at most, for models of terabytes."""
+    name, config = BEYOND[what]
+    card = Card(name, {"scale": 2, **config}, "unit", {}, "", {}, "", {}, "", "", "")
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.ones(1500)}, path, {"geomoe": json.dumps(asdict(card))})
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(geomoe.GeomoeError) as raised:
+        load(str(path))
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - began < 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+    assert read_card(path).model == name
+
+
+@pytest.mark.parametrize("name", geomoe.list_models())
+def test_every_model_is_within_what_its_own_file_allows(tmp_path, name):
+    model = tiny(name)
+    path = tmp_path / "w.safetensors"
+    save(path, model, replace(card_of(model), model=name))
+    assert load(str(path), 2).model.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_header_beyond_its_budget_is_not_read(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes((9 * 2**20).to_bytes(8, "little") + b"{" + b" " * (9 * 2**20 - 1))
+    with pytest.raises(geomoe.GeomoeError, match="more than 8 MiB"):
+        load(str(path))
+
+
+def test_a_card_that_is_nested_too_deeply_is_one_error(tmp_path):
+    path = tmp_path / "w.safetensors"
+    deep = json.loads("[" * 200 + "]" * 200)
+    card = Card("edsr", {"scale": 2}, "unit", {"a": deep}, "", {}, "", {}, "", "", "")
+    save_file({"a": torch.ones(1)}, path, {"geomoe": json.dumps(asdict(card))})
+    with pytest.raises(geomoe.GeomoeError, match="nested"):
+        read_card(path)

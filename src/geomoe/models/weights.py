@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,6 +21,7 @@ from geomoe.files import atomic_write
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
+from geomoe.models.skeleton import check_shapes
 
 __all__ = [
     "Card",
@@ -33,6 +35,9 @@ __all__ = [
 ]
 
 _KEY = "geomoe"
+_MAX_HEADER_BYTES = 8 * 2**20
+"""Of the file's list of tensors and its card; those of weights that ship have a hundredth of it."""
+_MAX_DEPTH = 32
 RADIOMETRIES = ("unit",)
 
 
@@ -141,33 +146,56 @@ def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
     return card
 
 
-def _open(path: Path) -> tuple[Card, dict[str, Tensor]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Card, Any]]:
+    """The card of a weights file, and the file; what goes wrong with it meanwhile becomes ours."""
     if not path.is_file():
         raise GeomoeError(f"{path} does not exist; give the name of a model or a .safetensors file")
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            card = Card(**json.loads(metadata[_KEY]))
-            if not isinstance(card.model, str) or not isinstance(card.config, dict):
-                raise ValueError("its card names no model and configuration")
-            if card.radiometry not in RADIOMETRIES:
-                raise ValueError(f"its card asks for radiometry {card.radiometry!r}, which is not known here")
-            if card.reference:
-                RoutingReference.from_card(card.reference)
-            return card, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except KeyError:
-        raise GeomoeError(f"{path} has no geomoe card inside; write weights with 'geomoe export'") from None
-    except (SafetensorError, TypeError, ValueError, OSError, RecursionError) as error:
+            if _KEY not in metadata:
+                raise GeomoeError(f"{path} has no geomoe card inside; write weights with 'geomoe export'")
+            yield _card(metadata[_KEY]), file
+    except (SafetensorError, TypeError, ValueError, OSError, RecursionError, MemoryError) as error:
         raise GeomoeError(f"{path} is not a weights file of geomoe: {_first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def _check_header(path: Path) -> None:
+    """Raises ValueError for a header that would take memory without bound, whatever is in it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes, more than {_MAX_HEADER_BYTES >> 20} MiB")
+
+
+def _card(text: str) -> Card:
+    card = Card(**json.loads(text))
+    if not isinstance(card.model, str) or not isinstance(card.config, dict):
+        raise ValueError("its card names no model and configuration")
+    if card.radiometry not in RADIOMETRIES:
+        raise ValueError(f"its card asks for radiometry {card.radiometry!r}, which is not known here")
+    if _depth(asdict(card)) > _MAX_DEPTH:
+        raise ValueError(f"its card is nested more than {_MAX_DEPTH} times")
+    if card.reference:
+        RoutingReference.from_card(card.reference)
+    return card
+
+
+def _depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_card(path: Path) -> Card:
     """The card inside a weights file; raises GeomoeError for anything else."""
-    return _open(path)[0]
+    with _opened(path) as (card, _):
+        return card
 
 
 def available_weights() -> dict[str, Path]:
@@ -205,16 +233,15 @@ def load(name: str, scale: int | None = None) -> LoadedModel:
         GeomoeError: no such weights, a damaged file, weights of another model, the wrong scale.
     """
     path = _find(name, scale)
-    card, state = _open(path)
-    if scale is not None and card.config.get("scale") != scale:
-        raise GeomoeError(f"{path.name} is for scale {card.config.get('scale')}, not {scale}")
-    model = build(card.model, card.config)
-    try:
+    with _opened(path) as (card, file):
+        if scale is not None and card.config.get("scale") != scale:
+            raise GeomoeError(f"{path.name} is for scale {card.config.get('scale')!r}, not {scale}")
+        names = file.keys()
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        check_shapes(str(path), card.model, card.config, shapes)
+        state = {name: file.get_tensor(name) for name in names}
+        model = build(card.model, card.config)
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise GeomoeError(
-            f"{path} holds weights of another model than its card says ({card.model})"
-        ) from error
     if _hash(state) != card.hash:
         raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
     return LoadedModel(path.stem, model.eval(), card, path)
