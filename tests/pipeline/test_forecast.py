@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import forecast_upscale, plan_upscale, upscale
 from geomoe.pipeline import memory as memory_module
+from geomoe.pipeline.cgroup import memory_left
 from geomoe.pipeline.memory import available_memory, fitting_workers
 from tests.pipeline.fakes import nearest
 from tests.scenes import left_over, pixels, write_scene
@@ -61,15 +64,68 @@ def test_a_budget_is_refused_before_the_model_runs(tmp_path: Path) -> None:
     assert left_over(tmp_path) == ["src.tif"]
 
 
-def test_free_memory_is_that_of_the_container_where_it_has_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _group(folder: Path, limit: object, used: int, files: int, *, version: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        if version == 1
+        else ("memory.max", "memory.current")
+    )
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    total = "total_" if version == 1 else ""
+    (folder / "memory.stat").write_text(
+        f"anon 5\n{total}inactive_file {files // 2}\n{total}active_file {files - files // 2}\n"
+    )
+
+
+def _process(folder: Path, cgroup: str, *mounts: str) -> Path:
+    folder.mkdir()
+    (folder / "cgroup").write_text(cgroup)
+    (folder / "mountinfo").write_text("".join(f"32 31 0:29 {mount}\n" for mount in mounts))
+    return folder
+
+
+def test_memory_is_that_of_the_narrowest_group_above(tmp_path: Path) -> None:
+    """As systemd and batch systems nest them: the limit is seldom at the root, or on the leaf."""
+    top = tmp_path / "sys"
+    _group(top / "slurm", 5_000_000, 2_000_000, 400_000, version=2)
+    _group(top / "slurm/job/step", "max", 1_000_000, 0, version=2)
+    (top / "slurm/job").mkdir(exist_ok=True)
+    process = _process(
+        tmp_path / "self", "0::/slurm/job/step\n", f"/ {tmp_path}/sys rw,nosuid - cgroup2 cgroup2 rw"
+    )
+    assert memory_left(process) == 3_400_000, "files that the system would forget are not in the way"
+    _group(top / "slurm/job", 4_000_000, 1_500_000, 0, version=2)
+    assert memory_left(process) == 2_500_000
+    _group(top / "slurm/job/step", 1_000_000, 2_000_000, 0, version=2)
+    assert memory_left(process) == 0
+
+
+@pytest.mark.parametrize("root", ["/", "/docker/abc"])
+def test_memory_is_that_of_groups_of_the_first_version(tmp_path: Path, root: str) -> None:
+    mount = tmp_path / "sys/memory"
+    _group(mount / ("docker/abc" if root == "/" else ""), 6_000_000, 1_000_000, 500_000, version=1)
+    process = _process(
+        tmp_path / "self",
+        "9:name=systemd:/x\n4:cpu,memory:/docker/abc\n0::/x\n",
+        f"/ {tmp_path}/sys/cpuset rw - cgroup cgroup rw,cpuset",
+        f"{root} {mount} rw,relatime shared:1 - cgroup cgroup rw,memory,cpu",
+    )
+    assert memory_left(process) == 5_500_000
+
+
+def test_memory_without_groups_is_the_machine_s(tmp_path: Path) -> None:
+    assert memory_left(tmp_path) is None
+    _group(tmp_path / "sys", "max", 1, 0, version=2)
+    assert memory_left(_process(tmp_path / "a", "0::/\n", f"/ {tmp_path}/sys rw - cgroup2 none rw")) is None
     assert 10**7 < available_memory() < 10**14
-    (tmp_path / "memory.max").write_text("5000000\n")
-    (tmp_path / "memory.current").write_text("2000000\n")
-    monkeypatch.setattr(memory_module, "_CGROUP", tmp_path)
-    assert available_memory() == 3_000_000
-    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 1000000\nactive_file 400000\n")
-    assert available_memory() == 4_400_000, "files that the system would forget are not in the way"
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory() > 10**7
+
+
+def test_free_memory_is_what_a_group_or_a_limit_of_addresses_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "memory_left", lambda: 1234)
+    assert available_memory() == 1234
+    monkeypatch.undo()
+    taken = psutil.Process().memory_info().vms
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (taken + 50_000_000, -1))
+    assert 0 < available_memory() <= 60_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -408,3 +409,16 @@ def test_deep_and_wide_metadata_are_read_in_no_time() -> None:
                  "<a>" * 100_000 + "</a>" * 100_000):  # fmt: skip
         with pytest.raises(GeomoeError):
             read_product("p", "MTD_MSIL2A.xml", text.encode())
+
+
+def test_streams_inside_streams_take_no_time_by_their_square(product: Path) -> None:
+    """Of each, what lies right below counts: thirty thousand, one in another, took half an hour."""
+    manifest = product / "manifest.safe"
+    nested = '<byteStream><fileLocation href="x"/><checksum checksumName="MD5"/>'
+    end = "</dataObjectSection>"
+    streams = f"{nested * 30_000}{'</byteStream>' * 30_000}{end}"
+    manifest.write_text(manifest.read_text().replace(end, streams))
+    began = time.monotonic()
+    with open_scene(product) as scene:
+        assert scene.descriptions == RGBN
+    assert time.monotonic() - began < 3

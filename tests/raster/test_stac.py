@@ -252,6 +252,22 @@ def test_hostile_json_is_one_line_of_ours(tmp_path: Path, text: str) -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("many", [[1], [{}], [[[["a"]]]]])
+def test_no_more_is_compared_with_a_schema_than_takes_seconds(many: list[Any]) -> None:
+    item = _item()
+    for place in ("links", "stac_extensions"):
+        began = time.monotonic()
+        with pytest.raises(GeomoeError, match="more than 10000 values"):
+            check_item(item | {place: many * 1_000_000}, "a.stac.json")
+        assert time.monotonic() - began < 1
+    item["geometry"]["coordinates"] *= 20_000
+    with pytest.raises(GeomoeError, match="more than 10000 values"):
+        check_item(item, "a.stac.json")
+    item = _item()
+    item["properties"]["geomoe:reference"] = list(range(100_000))
+    check_item(item, "a.stac.json")
+
+
 def test_what_json_cannot_hold_is_refused() -> None:
     with pytest.raises(GeomoeError, match="cannot be written as JSON"):
         item_bytes(_item() | {"extra": np.nan}, "x")

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 from geomoe.errors import GeomoeError
+from geomoe.pipeline.cgroup import memory_left
 from geomoe.raster.target import in_bytes
 
 __all__ = ["available_memory", "fitting_workers", "forget_peak", "peak_memory"]
 
-_CGROUP = Path("/sys/fs/cgroup")
-_UNKNOWN = 4 * 2**30
-
 
 def available_memory() -> int:
-    """Bytes that this process may still take: what the machine has free, or its container is left."""
-    free = _UNKNOWN
-    with suppress(OSError, ValueError):
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError, StopIteration):  # counts what the system would give back, too
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    with suppress(OSError, ValueError):  # "max" where there is no limit
-        used = int((_CGROUP / "memory.current").read_text())
-        with suppress(OSError):  # files that the system would forget
-            stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-            used -= int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
-        free = min(free, max(0, int((_CGROUP / "memory.max").read_text()) - used))
-    return free
+    """Bytes that this process may still take: what the machine, its control groups and its limits leave."""
+    free: list[int | None] = [psutil.virtual_memory().available, memory_left()]
+    with suppress(ImportError, OSError, ValueError):  # not on Windows
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            free.append(max(0, soft - psutil.Process().memory_info().vms))
+    return min(each for each in free if each is not None)
 
 
 def forget_peak() -> None:

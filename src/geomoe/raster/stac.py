@@ -58,6 +58,8 @@ EXTENSIONS = {
 
 _SUFFIX = ".stac.json"
 _MAX_BYTES = 2**24
+_MAX_VALUES = 10_000
+"""Of an item of 256 bands there are about 2,500."""
 # Each digit in one way only, or a list that ends in null takes time exponential in its digits.
 _NUMBERS = re.compile(r"\[\n\s*([-+.eE0-9]+(?:,\n\s*[-+.eE0-9]+)*)\n\s*\]")
 _SHA256 = "1220"
@@ -256,6 +258,7 @@ def check_item(item: object, name: str) -> None:
     Raises:
         GeomoeError: with the place of the first thing that is wrong.
     """
+    _check_values(item, name)
     named = item.get("stac_extensions") if isinstance(item, dict) else None
     known = [key for key, address in EXTENSIONS.items() if isinstance(named, list) and address in named]
     for schema in ("item", *known):
@@ -268,6 +271,24 @@ def check_item(item: object, name: str) -> None:
             what = error.message
             what = what if len(what) <= 160 else f"{what[:70]} ... {what[-85:]}"
             raise GeomoeError(printable(f"{name} is not a valid STAC item ({schema}): {place}: {what}"))
+
+
+def _check_values(item: object, name: str) -> None:
+    """Refuse more values than a schema is compared with in seconds: a point of an outline takes one of ten
+    thousandths, and what is wrong with it much memory. What only geomoe reads does not count."""
+    left, waiting = _MAX_VALUES, [item]
+    while waiting:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left -= len(inner)
+        if left < 0:
+            raise GeomoeError(
+                f"{name} is not a STAC item that can be checked: it has more than {_MAX_VALUES} values; "
+                "write the output again"
+            )
+        waiting += (
+            [v for k, v in value.items() if not k.startswith("geomoe:")] if isinstance(value, dict) else inner
+        )
 
 
 def printable(text: str) -> str:
