@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from affine import Affine
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline import describe_scene, plan_upscale, upscale
+from geomoe.pipeline import Request, describe_scene, plan_upscale, upscale, verify
+from geomoe.pipeline.job import is_made
 from geomoe.pipeline.runner import band_groups
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.scenes import left_over, pixels, write_scene
@@ -61,6 +64,65 @@ def test_values_come_out_in_their_type_and_range(
         assert np.abs(got.astype(float) - _grown(data, scale)).max() <= 2**9
     else:
         assert np.array_equal(got, _grown(data, scale))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("uint16", 0), ("uint8", 255), ("int16", -32768), ("float32", 0)]
+)
+def test_undeclared_fill_leaves_as_it_came_and_nowhere_else(
+    src: Path, dst: Path, dtype: str, value: int
+) -> None:
+    data = pixels(3, 60, 70, dtype)
+    fill = np.add.outer(np.arange(60), np.arange(70)) < 60
+    data[:, fill] = value
+    data[0, 50, 50:60] = value  # measured: the other bands are not of that value
+    bled, model = dst.with_name("declared.tif"), convolutional(2)
+    report = upscale(write_scene(src, data), dst, model=model, scale=2)
+    assert [note for note in report.plan.notes if "taken for pixels without data" in note] == [
+        f"{fill.mean():.1%} of pixels are {value} in all bands, many of them in one area at the border: "
+        "taken for pixels without data; if they are measured, --nodata none"
+    ]
+    with rasterio.open(dst) as out:
+        got = out.read()
+        assert out.nodata == value
+    assert (got[:, _grown(fill, 2)] == value).all()
+    assert (got[:, ~_grown(fill, 2)] != value).all()
+    # As of a scene whose fill is something else altogether: nothing of its value is in the neighbours.
+    other = np.where(fill, data.dtype.type(1), data)
+    upscale(write_scene(src, other, mask=~fill), bled, model=model, scale=2)
+    with rasterio.open(bled) as out:
+        same = out.read()[:, ~_grown(fill, 2)] == got[:, ~_grown(fill, 2)]
+    assert same.mean() > 0.99  # but for single pixels that keep off nodata
+    item = json.loads(dst.with_name("dst.stac.json").read_text())["properties"]
+    assert item["geomoe:configuration"]["nodata"] == {"said": None, "value": value, "by": "area"}
+    assert f"Pixels that are {value} in all of them were taken to hold no data" in item["processing:lineage"]
+    assert verify(dst).faults == ()
+
+
+def test_the_user_says_what_is_nodata_or_that_nothing_is(src: Path, dst: Path) -> None:
+    data = pixels(2, 40, 50, "uint16")
+    data[:, :20] = 0
+    write_scene(src, data)
+    upscale(src, dst, model=nearest(2), scale=2, nodata="none")
+    with rasterio.open(dst) as out:
+        assert out.nodata is None
+        assert np.array_equal(out.read(), _grown(data, 2))
+    assert "user" in json.loads(dst.with_name("dst.stac.json").read_text())["properties"][
+        "geomoe:configuration"]["nodata"]["by"]  # fmt: skip
+    assert verify(dst).faults == ()
+    request = Request(src, dst, model=nearest(2), scale=2)
+    assert not is_made(request)
+    assert is_made(replace(request, nodata="none"))
+    upscale(src, dst, model=nearest(2), scale=2, nodata=0.0, overwrite=True)
+    with rasterio.open(dst) as out:
+        assert (out.nodata, out.read_masks(1).mean()) == (0, 127.5)
+    facts = describe_scene(src, nodata=0.0)
+    assert facts["validity"] == "from --nodata, band by band (nodata 0); 50.0% of pixels valid"
+    facts = describe_scene(src)
+    assert facts["validity"] == (
+        "undeclared, where all bands have one value (nodata 0); 50.0% of pixels valid"
+    )
+    assert "50.0% of pixels are 0 in all bands" in facts["decided"]
 
 
 def test_an_integer_of_32_bits_that_fits_24_comes_back_and_so_does_its_nodata(src: Path, dst: Path) -> None:

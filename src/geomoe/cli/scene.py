@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from geomoe.cli.progress import night_progress, terminal_progress
-from geomoe.cli.units import Bytes, Seconds, in_time
+from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
 
 if TYPE_CHECKING:
     from geomoe.pipeline import Forecast, Outcome, Settings
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["info", "upscale"]
 
 _DEFAULT_MODEL = "mfg_hmoe_light"
+_NODATA = (
+    "Value of pixels without data, or none. By default what SRC declares, else one value that all bands have "
+    "over a large area at the border."
+)
 _LAYERS = {
     "experts": "which expert drew each pixel",
     "consistency": "the output made small again, less the scene",
@@ -69,6 +73,7 @@ _LAYERS = {
     "--bands",
     help="Names or 1-based numbers, such as B04,B03,B02. All by default (of a product: of its finest grid).",
 )
+@click.option("--nodata", type=Nodata(), help=_NODATA)
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
@@ -100,6 +105,7 @@ def upscale(
     reliability: str | None,
     fallback: bool,
     bands: str | None,
+    nodata: float | Literal["none"] | None,
     tile: int | None,
     device: str,
     memory: int | None,
@@ -120,7 +126,7 @@ def upscale(
     if manifest is not None:
         if src or dst or experts or consistency or reliability or bands:
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
-        settings = pipeline.Settings(model, scale, tile, device, memory, overwrite, fallback)
+        settings = pipeline.Settings(model, scale, tile, device, memory, overwrite, fallback, nodata)
         if dry_run:
             if scheduler or report:
                 raise click.UsageError("a --dry-run is of this machine, and writes no report")
@@ -138,6 +144,7 @@ def upscale(
         "reliability": reliability,
         "fallback": fallback,
         "bands": bands,
+        "nodata": nodata,
         "tile": tile,
         "device": device,
         "memory": memory,
@@ -268,12 +275,15 @@ def _forecast_lines(forecast: Forecast) -> list[str]:
     "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
 )
 @click.option("--bands", help="Names or 1-based numbers. All by default.")
-def info(scene: str, scale: int, model: str, bands: str | None) -> None:
+@click.option("--nodata", type=Nodata(), help=_NODATA.replace("SRC", "SCENE"))
+def info(
+    scene: str, scale: int, model: str, bands: str | None, nodata: float | Literal["none"] | None
+) -> None:
     """Say what is understood of SCENE: grid, bands, radiometry, validity, and what would be done."""
     from geomoe.models import load
     from geomoe.pipeline import describe_scene
 
-    facts = describe_scene(scene, model=load(model, scale), scale=scale, bands=bands)
+    facts = describe_scene(scene, model=load(model, scale), scale=scale, bands=bands, nodata=nodata)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {value}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import click
 
-__all__ = ["Bytes", "Seconds", "in_time"]
+__all__ = ["Bytes", "Nodata", "Seconds", "in_time"]
 
 _UNITS = {
     prefix + binary: (1024 if binary else 1000) ** power
@@ -48,6 +49,24 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
         if found is None or found[2] is None or float(found[1]) == 0:
             self.fail(f"{value!r} is no time; expected one such as 90s, 30min or 2h", param, ctx)
         return float(found[1]) * _TIMES[found[2]]
+
+
+class Nodata(click.ParamType):  # type: ignore[type-arg]
+    """A nodata value, or ``none``."""
+
+    name = "value"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | Literal["none"]:
+        """The value; fails as click does."""
+        text = str(value).strip().lower()
+        if text == "none":
+            return "none"
+        try:
+            return float(text)
+        except ValueError:
+            self.fail(f"{value!r} is no value of a pixel; expected a number, nan or none", param, ctx)
 
 
 def in_time(seconds: float) -> str:

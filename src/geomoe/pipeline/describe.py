@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from geomoe.pipeline.plan import UpscalePlan, job_needs
 from geomoe.pipeline.runner import Upscaler, check_scale, pick_device
 from geomoe.raster.bands import band_names, band_order, select_bands
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
-from geomoe.raster.sample import sample_scene
+from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import in_bytes
 
@@ -24,6 +25,7 @@ def describe_scene(
     model: Upscaler | None = None,
     scale: int | None = None,
     bands: str | Sequence[str | int] | None = None,
+    nodata: float | Literal["none"] | None = None,
     tile: int | None = None,
 ) -> dict[str, str]:
     """Facts about a scene, in the order in which they are to be read.
@@ -33,6 +35,7 @@ def describe_scene(
         model: if given, what it would do with the scene is told too.
         scale: that the model is to be for; its own if ``None``.
         bands: names or 1-based numbers; all bands with data if ``None``.
+        nodata: as for `upscale`.
         tile: as for `upscale`.
 
     Raises:
@@ -40,9 +43,9 @@ def describe_scene(
     """
     if model is not None and scale is not None:
         check_scale(model, scale)
-    with open_scene(src, bands) as scene:
+    with open_scene(src, bands, nodata) as scene:
         chosen = select_bands(scene, bands, model.contract.bands if model else 1)
-        sample = sample_scene(scene, chosen)
+        scene, sample = look(scene, chosen)
         facts = {
             "scene": str(scene.path),
             "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
@@ -58,7 +61,7 @@ def describe_scene(
             facts["order"] = order
         empty = [n for n, v in zip(band_names(scene, chosen), sample.values, strict=True) if not v.size]
         share = f"{sample.valid_share:.1%} of pixels valid"
-        facts["validity"] = f"{_VALIDITY[scene.validity]}{_nodata(scene)}; {share}"
+        facts["validity"] = f"{_valid_by(scene)}; {share}"
         if empty:
             facts["validity"] += f", none in {', '.join(empty)}"
         facts["radiometry"] = _radiometry(scene, decide_radiometry(scene.dtype, sample), chosen)
@@ -95,8 +98,15 @@ def _job(plan: UpscalePlan, model: Upscaler) -> str:
     )
 
 
-def _nodata(scene: Scene) -> str:
-    return "" if scene.nodata is None else f" (nodata {scene.nodata:g})"
+def _valid_by(scene: Scene) -> str:
+    if scene.nodata is None:
+        return _VALIDITY[scene.validity] + (", by --nodata none" if scene.nodata_by == "user" else "")
+    how = {
+        "scene": _VALIDITY[scene.validity],
+        "user": "from --nodata, band by band",
+        "area": "undeclared, where all bands have one value",
+    }
+    return f"{how[scene.nodata_by]} (nodata {scene.nodata:g})"
 
 
 def _crs(scene: Scene) -> str:

@@ -172,7 +172,7 @@ def _read_headers(
 
 
 def _read_header(task: SceneTask, request: Request, model: Upscaler, device: torch.device) -> _Wanted:
-    with open_scene(request.src, request.bands) as scene:
+    with open_scene(request.src, request.bands, request.nodata) as scene:
         plan, targets = prepare(scene, request, model, device)
         refuse_empty(scene, plan.bands)
         metas = output_metadata(scene, plan.bands, model, request.layers, {})

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.layers import IMAGE, DoneTile, Layer, of_layer, reference_tag
-from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
+from geomoe.pipeline.plan import UpscalePlan, notes_of, output_metadata, prepare
 from geomoe.pipeline.provenance import geomoe_version
 from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
@@ -30,9 +30,9 @@ from geomoe.pipeline.work import Output, Piece, window_of
 from geomoe.raster.bands import select_bands
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
-from geomoe.raster.sample import sample_scene
+from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene, open_file
-from geomoe.raster.stac import item_path
+from geomoe.raster.stac import item_path, json_number
 from geomoe.raster.validity import fill_invalid, upsample_mask
 
 __all__ = ["Job", "is_made", "open_job"]
@@ -46,6 +46,7 @@ class Job:
         layers: what is made beside the image, in the order of ``outputs`` after the first.
         judge: of how the model routes, where somebody asked.
         fallback: whether bicubic upsampling stands where it finds what training did not have.
+        nodata: as the user said it.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         digest: SHA-256 of the scene's file.
     """
@@ -60,6 +61,7 @@ class Job:
     outputs: tuple[Output, ...]
     judge: Judge | None
     fallback: bool
+    nodata: float | str | None
     valid_share: float
     digest: str
 
@@ -69,6 +71,11 @@ class Job:
         return {
             "scene": self.digest,
             "bands": self.plan.bands,
+            "nodata": {
+                "said": _said(self.nodata),
+                "value": None if self.scene.nodata is None else json_number(self.scene.nodata),
+                "by": self.scene.nodata_by,
+            },
             "radiometry": self.radiometry.describe(),
             "weights": self.model.hash,
             "model": self.model.name,
@@ -170,11 +177,15 @@ def open_job(request: Request) -> Iterator[Job]:
     """
     model, device, layers = request.loaded(), pick_device(request.device), request.layers
     judge = Judge(model) if request.judged else None
-    with open_scene(request.src, request.bands) as scene, judge.attached() if judge else nullcontext():
+    with (
+        open_scene(request.src, request.bands, request.nodata) as scene,
+        judge.attached() if judge else nullcontext(),
+    ):
         plan, targets = prepare(scene, request, model, device)
-        radiometry, valid_share = _look(scene, plan.bands)
+        scene, radiometry, valid_share = _look(scene, plan.bands)
+        plan = replace(plan, notes=notes_of(scene, plan.bands))
         digest = scene.digest()
-        tags = _tags(model, plan, radiometry, digest, request.fallback)
+        tags = _tags(model, plan, radiometry, digest, request)
         metas = output_metadata(scene, plan.bands, model, layers, tags)
         scales = (model.contract.scale, *(1 for _ in layers))
         yield Job(
@@ -188,15 +199,16 @@ def open_job(request: Request) -> Iterator[Job]:
             outputs=tuple(Output(*each) for each in zip(targets, metas, scales, strict=True)),
             judge=judge,
             fallback=request.fallback,
+            nodata=request.nodata,
             valid_share=valid_share,
             digest=digest,
         )
 
 
-def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Radiometry, float]:
-    """The radiometry and the share of valid pixels; the sample, tens of megabytes, ends with the call."""
-    sample = sample_scene(scene, bands)
-    return decide_radiometry(scene.dtype, sample), sample.valid_share
+def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Scene, Radiometry, float]:
+    """The scene with its fill, radiometry and share of valid pixels; the sample ends with the call."""
+    scene, sample = look(scene, bands)
+    return scene, decide_radiometry(scene.dtype, sample), sample.valid_share
 
 
 def is_made(request: Request) -> bool:
@@ -218,10 +230,10 @@ def is_made(request: Request) -> bool:
         except GeomoeError:
             return False
     model = request.loaded()
-    with open_scene(request.src, request.bands) as scene:
+    with open_scene(request.src, request.bands, request.nodata) as scene:
         chosen = select_bands(scene, request.bands, model.contract.bands)
         side = tile_side(model.contract, request.tile)
-        wanted = _settings(model, chosen, side, scene.digest(), request.fallback)
+        wanted = _settings(model, chosen, side, scene.digest(), request)
     return all(
         found[layer].get(tag) == value
         for layer in found
@@ -230,7 +242,7 @@ def is_made(request: Request) -> bool:
 
 
 def _settings(
-    model: Upscaler, bands: Sequence[int], tile: int, digest: str, fallback: bool
+    model: Upscaler, bands: Sequence[int], tile: int, digest: str, request: Request
 ) -> dict[str, str]:
     return {
         "GEOMOE_SOURCE": digest,
@@ -238,20 +250,25 @@ def _settings(
         "GEOMOE_SCALE": json.dumps(model.contract.scale),
         "GEOMOE_BANDS": json.dumps(bands),
         "GEOMOE_TILE": json.dumps(tile),
-        "GEOMOE_FALLBACK": json.dumps(fallback),
-        "GEOMOE_REFERENCE": reference_tag(model) if fallback else "null",
+        "GEOMOE_NODATA": json.dumps(_said(request.nodata)),
+        "GEOMOE_FALLBACK": json.dumps(request.fallback),
+        "GEOMOE_REFERENCE": reference_tag(model) if request.fallback else "null",
     }
 
 
+def _said(nodata: float | str | None) -> float | str | None:
+    return json_number(nodata) if isinstance(nodata, float) else nodata
+
+
 def _tags(
-    model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str, fallback: bool
+    model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str, request: Request
 ) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
     version = geomoe_version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
-        **_settings(model, plan.bands, plan.tile, digest, fallback),
+        **_settings(model, plan.bands, plan.tile, digest, request),
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }

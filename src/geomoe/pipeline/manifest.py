@@ -65,6 +65,7 @@ class Settings:
     memory: int | None = None
     overwrite: bool = False
     fallback: bool = False
+    nodata: float | Literal["none"] | None = None
     weights: str = ""
     reference: str = ""
 

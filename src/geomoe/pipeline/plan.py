@@ -30,6 +30,7 @@ __all__ = [
     "MAX_OUTPUT_BANDS",
     "UpscalePlan",
     "job_needs",
+    "notes_of",
     "output_metadata",
     "plan_upscale",
     "prepare",
@@ -83,7 +84,7 @@ def plan_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> UpscalePla
     """
     request = Request(src, dst, **options)
     model, device = request.loaded(), pick_device(request.device)
-    with open_scene(src, request.bands) as scene:
+    with open_scene(src, request.bands, request.nodata) as scene:
         return prepare(scene, request, model, device)[0]
 
 
@@ -167,7 +168,7 @@ def job_needs(
         bands=bands,
         names=band_names(scene, bands),
         groups=tuple(band_groups(bands, contract.bands)),
-        notes=_notes(scene, bands),
+        notes=notes_of(scene, bands),
         tile=tile_side(contract, tile),
         tiles=tiles,
         workers=workers,
@@ -177,7 +178,8 @@ def job_needs(
     )
 
 
-def _notes(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
+def notes_of(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
+    """What the user should know of how a scene is understood, a sentence each."""
     order = band_order(scene, bands)
     notes = [*scene.notes, *([order] if order else [])]
     if scene.transform is None and not scene.gcps and scene.rpcs is None:

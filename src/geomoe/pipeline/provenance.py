@@ -174,6 +174,11 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
         f"{contract['bands']} bands. Values were brought to the model's range, "
         f"{configuration['radiometry']['rule']}, and back."
     )
+    nodata = configuration["nodata"]
+    if nodata["by"] == "area":
+        how += f" Pixels that are {nodata['value']} in all of them were taken to hold no data."
+    elif nodata["by"] == "user":
+        how += f" Its user said that {nodata['said']} stands for no data."
     if configuration["fallback"]:
         how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
     if layer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from geomoe.models import load
 from geomoe.pipeline.layers import Consistency, Experts, Layer, Reliability
@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     reliability: Path | None
     fallback: bool
     bands: str | Sequence[str | int] | None
+    nodata: float | Literal["none"] | None
     tile: int | None
     device: str
     memory: int | None
@@ -47,6 +48,9 @@ class Request:
         reliability: if given, the map of where routing is like that of training.
         fallback: draw what the reliability map marks by bicubic upsampling, which invents nothing.
         bands: names or 1-based numbers; all bands with data if ``None``.
+        nodata: of pixels without data, in place of what the scene declares; ``none``: there is no such value.
+            If ``None``, what it declares, else one value over a large area at its border; see
+            `geomoe.raster.look`.
         tile: side of a tile in input pixels, rounded up as the model asks; the model's own if ``None``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
         memory: bytes that the process may take at its peak; half of what is free if ``None``. On a processor
@@ -63,6 +67,7 @@ class Request:
     reliability: Path | None = None
     fallback: bool = False
     bands: str | Sequence[str | int] | None = None
+    nodata: float | Literal["none"] | None = None
     tile: int | None = None
     device: str = "auto"
     memory: int | None = None

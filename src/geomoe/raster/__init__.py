@@ -15,7 +15,7 @@ from geomoe.raster.cog import write_cog
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
-from geomoe.raster.sample import SceneSample, sample_scene
+from geomoe.raster.sample import SceneSample, look, sample_scene
 from geomoe.raster.scene import Scene
 from geomoe.raster.scratch import Scratch
 from geomoe.raster.target import Target, commit
@@ -36,6 +36,7 @@ __all__ = [
     "fill_invalid",
     "learning_bands",
     "left_out",
+    "look",
     "open_scene",
     "sample_scene",
     "select_bands",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.safe import METADATA, open_safe, product_around
@@ -19,7 +20,9 @@ __all__ = ["open_scene", "source_files"]
 
 @contextmanager
 def open_scene(
-    path: str | os.PathLike[str], bands: str | Sequence[str | int] | None = None
+    path: str | os.PathLike[str],
+    bands: str | Sequence[str | int] | None = None,
+    nodata: float | Literal["none"] | None = None,
 ) -> Iterator[Scene]:
     """Open a local scene for reading, by what its name says it is.
 
@@ -28,6 +31,7 @@ def open_scene(
             a STAC item (``.json``) whose assets are local files.
         bands: what will be selected of it. A product of several grids is opened on the one that these names
             share; without names, on its finest. See :func:`geomoe.raster.product.choose_bands`.
+        nodata: of pixels without data, in place of what the scene declares; ``none``: there is no such value.
 
     Raises:
         GeomoeError: if it is none of these, or cannot be used.
@@ -42,7 +46,9 @@ def open_scene(
         opened = open_file(Path(path))
         product = product_around(local)
     with opened as scene:
-        yield scene if product is None else replace(scene, notes=(_ALONE.format(product=product),))
+        if product is not None:
+            scene = replace(scene, notes=(_ALONE.format(product=product),))
+        yield scene if nodata is None else scene.said(None if nodata == "none" else nodata)
 
 
 def source_files(path: str | os.PathLike[str]) -> list[Path]:

@@ -17,7 +17,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.bands import learning_bands
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.radiometry import decide_radiometry
-from geomoe.raster.sample import sample_scene
+from geomoe.raster.sample import look
 from geomoe.raster.scene import open_file
 
 __all__ = ["SCALES", "Footprint", "PairOfScenes", "common_area", "footprint", "read_pair"]
@@ -178,9 +178,11 @@ def read_pair(
                 "type and in the same units, convert one of them"
             )
         chosen = learning_bands(low, bands)
-        radiometry = decide_radiometry(low.dtype, sample_scene(low, chosen))
+        low, sample = look(low, chosen)
+        radiometry = decide_radiometry(low.dtype, sample)
         small, small_valid = low.read(pair.low_window, chosen)
-        large, large_valid = high.read(pair.high_window, learning_bands(high, bands))
+        chosen = learning_bands(high, bands)
+        large, large_valid = look(high, chosen)[0].read(pair.high_window, chosen)
     s = pair.scale
     height, width = small.shape[1:]
     fine = large_valid.all(axis=0).reshape(height, s, width, s)

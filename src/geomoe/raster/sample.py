@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.fill import find_fill
 from geomoe.raster.scene import Scene
 
-__all__ = ["EmptyError", "SceneSample", "refuse_empty", "sample_scene"]
+__all__ = ["EmptyError", "SceneSample", "look", "refuse_empty", "sample_scene"]
 
 _PIXELS_PER_BAND = 1_000_000
 _PIXELS_IN_ALL = 16_000_000
@@ -40,6 +41,23 @@ class SceneSample:
     valid_share: float
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Every k-th pixel of every k-th row.
+
+    Attributes:
+        bands: ``[h, w]`` float32 each.
+        valid: ``[h, w]`` each.
+        seen: ``[h, w]``, what of it was read.
+        step: k; the first pixel is ``k // 2``.
+    """
+
+    bands: list[NDArray[np.float32]]
+    valid: list[NDArray[np.bool_]]
+    seen: NDArray[np.bool_]
+    step: int
+
+
 def sample_scene(scene: Scene, bands: Sequence[int]) -> SceneSample:
     """Take every k-th pixel of every k-th row, read at full resolution (overviews may be averages).
 
@@ -47,15 +65,44 @@ def sample_scene(scene: Scene, bands: Sequence[int]) -> SceneSample:
     more than about a thousand chunks is sampled from a regular subset of them.
 
     Raises:
-        EmptyError: if no pixel of the scene is valid in these bands, which takes a full scan to say.
+        GeomoeError: if no pixel of the scene is valid in these bands, which takes a full scan to say.
     """
-    budget = min(_PIXELS_PER_BAND, max(1, _PIXELS_IN_ALL // len(bands)))
-    step = max(1, math.ceil(math.sqrt(scene.width * scene.height / budget)))
-    sample = _collect(scene, bands, _every(_chunks(scene, len(bands))), step)
-    if all(v.size for v in sample.values):
-        return sample
-    # A band's valid pixels may be rare enough to slip through the grid.
-    return _completed(scene, bands, sample)
+    return _sample(scene, bands, _read_grid(scene, bands))
+
+
+def look(scene: Scene, bands: Sequence[int]) -> tuple[Scene, SceneSample]:
+    """The sample of a scene, and the scene with fill that it does not declare taken for nodata.
+
+    That is one value in all of these bands over a large connected area that touches the border. A scene that
+    says itself what is valid, or whose user does, is left as it is. Costs no reading beyond the sample's.
+
+    Raises:
+        GeomoeError: as `sample_scene`.
+    """
+    grid = _read_grid(scene, bands)
+    if scene.nodata_by != "scene" or scene.validity not in ("all", "nan") or not grid.seen.any():
+        return scene, _sample(scene, bands, grid)
+    valid = np.logical_and.reduce(grid.valid)  # [h, w]
+    fill = find_fill(grid.bands, valid, grid.seen, whole=np.issubdtype(scene.dtype, np.integer))
+    if fill is None:
+        return scene, _sample(scene, bands, grid)
+    filled = np.logical_and.reduce([band == np.float32(fill.value) for band in grid.bands])
+    value = _exactly(scene, bands, grid, filled)
+    what = f"{fill.share:.1%} of pixels are {value:g} in all bands, many of them in one area at the border"
+    if fill.measured:
+        note = f"{what}; taken as measured: if they hold no data, --nodata {value:g}"
+        return replace(scene, notes=(*scene.notes, note)), _sample(scene, bands, grid)
+    note = f"{what}: taken for pixels without data; if they are measured, --nodata none"
+    for good in grid.valid:
+        good &= ~filled
+    scene = replace(scene, nodata=value, nodata_by="area", validity="nodata", notes=(*scene.notes, note))
+    return scene, _sample(scene, bands, grid)
+
+
+def _exactly(scene: Scene, bands: Sequence[int], grid: _Grid, filled: NDArray[np.bool_]) -> float:
+    """The value of a fill in the scene's type, of which float32 may be a rounding."""
+    row, column = (int(place) * grid.step + grid.step // 2 for place in np.argwhere(filled)[0])
+    return scene.value(column, row, bands[0])
 
 
 def refuse_empty(scene: Scene, bands: Sequence[int]) -> None:
@@ -78,25 +125,43 @@ def _empty(scene: Scene) -> EmptyError:
     )
 
 
-def _collect(scene: Scene, bands: Sequence[int], chunks: Sequence[Window], step: int) -> SceneSample:
-    parts: list[list[NDArray[np.float32]]] = [[] for _ in bands]
-    seen = valid_seen = 0
+def _read_grid(scene: Scene, bands: Sequence[int]) -> _Grid:
+    budget = min(_PIXELS_PER_BAND, max(1, _PIXELS_IN_ALL // len(bands)))
+    step = max(1, math.ceil(math.sqrt(scene.width * scene.height / budget)))
     first = step // 2
-    for window in chunks:
+    shape = tuple(max(0, -(-(side - first) // step)) for side in (scene.height, scene.width))
+    grid = _Grid(
+        [np.zeros(shape, dtype=np.float32) for _ in bands],
+        [np.zeros(shape, dtype=np.bool_) for _ in bands],
+        np.zeros(shape, dtype=np.bool_),
+        step,
+    )
+    for window in _every(_chunks(scene, len(bands))):
         rows = slice((first - window.row_off) % step, None, step)
         columns = slice((first - window.col_off) % step, None, step)
         if rows.start >= window.height or columns.start >= window.width:
             continue
-        data, valid = scene.read(window, bands)
-        data, valid = data[:, rows, columns], valid[:, rows, columns]
-        seen += valid[0].size
-        valid_seen += int(valid.any(axis=0).sum())
-        for part, band, good in zip(parts, data, valid, strict=True):
-            part.append(band[good])
-    empty = np.empty(0, dtype=np.float32)
-    return SceneSample(
-        tuple(np.concatenate([empty, *part]) for part in parts), valid_seen / seen if seen else 0.0
-    )
+        data, valid = (array[:, rows, columns] for array in scene.read(window, bands))
+        top, left = (window.row_off + rows.start) // step, (window.col_off + columns.start) // step
+        place = slice(top, top + data.shape[1]), slice(left, left + data.shape[2])
+        grid.seen[place] = True
+        for band, good, values, judged in zip(grid.bands, grid.valid, data, valid, strict=True):
+            band[place], good[place] = values, judged
+    return grid
+
+
+def _sample(scene: Scene, bands: Sequence[int], grid: _Grid) -> SceneSample:
+    """What is valid of a grid, whose bands are given up."""
+    somewhere = np.logical_or.reduce(grid.valid).sum()
+    share = float(somewhere / grid.seen.sum()) if grid.seen.any() else 0.0
+    values = []
+    for good in grid.valid:
+        values.append(grid.bands.pop(0)[good])  # one by one, so that memory does not double
+    sample = SceneSample(tuple(values), share)
+    if all(v.size for v in values):
+        return sample
+    # A band's valid pixels may be rare enough to slip through the grid.
+    return _completed(scene, bands, sample)
 
 
 def _completed(scene: Scene, bands: Sequence[int], sample: SceneSample) -> SceneSample:

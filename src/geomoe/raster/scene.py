@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import rasterio
@@ -36,13 +36,17 @@ from geomoe.raster.safety import (
     local_raster,
 )
 
-__all__ = ["DTYPES", "Scene", "Validity", "in_utc", "open_file", "representable"]
+__all__ = ["DTYPES", "NodataBy", "Scene", "Validity", "in_utc", "open_file", "representable"]
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 Validity = Literal["all", "nodata", "mask", "alpha", "nan"]
 """What tells valid pixels from others. ``nan``: a float scene that declares nothing, whose NaN and infinite
 values are not measurements. Non-finite values are invalid in every float scene."""
+
+NodataBy = Literal["scene", "user", "area"]
+"""Who says what the nodata value is, or that there is none: the scene or its product; its user; a large area
+of one value in all bands (`geomoe.raster.fill`), where a pixel is not valid that has it in all of them."""
 
 _REASONS = {
     "complex64": "take its amplitude first",
@@ -60,7 +64,8 @@ class Scene:
 
     Attributes:
         transform: pixel corner to ground; ``None`` where the file has none (GCPs or RPCs may place it).
-        nodata: value of invalid pixels, ``None`` where the scene declares none that its type can hold.
+        nodata: value of invalid pixels, ``None`` where there is none that its type can hold.
+        nodata_by: who says so. Of ``area``, bands are to be read together that were looked at together.
         tags: tags of the data set, default domain, ``AREA_OR_POINT`` among them.
         namespaces: tags in other domains, by domain.
         neighbours: names of files beside it that other tools read and geomoe does not.
@@ -79,6 +84,7 @@ class Scene:
     gcps_crs: CRS | None
     rpcs: RPC | None
     nodata: float | None
+    nodata_by: NodataBy
     validity: Validity
     descriptions: tuple[str | None, ...]
     units: tuple[str | None, ...]
@@ -133,6 +139,25 @@ class Scene:
         """The band, from 1, that is 0 where pixels are not valid."""
         return next((b for b, c in enumerate(self.colorinterp, 1) if c is ColorInterp.alpha), None)
 
+    def said(self, nodata: float | None) -> Self:
+        """The scene with the nodata value that its user says, or none; masks and alpha count as before.
+
+        Raises:
+            GeomoeError: if its pixels cannot have that value.
+        """
+        if nodata is not None and not representable(nodata, self.dtype):
+            raise GeomoeError(
+                f"{self.path.name} is {self.dtype}, whose pixels are never {nodata:g}; correct --nodata"
+            )
+        validity: Validity = "all" if np.issubdtype(self.dtype, np.integer) else "nan"
+        if self.validity == "mask" or (self.validity == "alpha" and nodata is None):
+            validity = self.validity
+        elif nodata is not None:
+            validity = "nodata"
+        elif self.alpha is not None:
+            validity = "alpha"
+        return replace(self, nodata=nodata, nodata_by="user", validity=validity)
+
     def digest(self) -> str:
         """SHA-256 of what it is read from, in hexadecimal."""
         with gdal_errors(f"cannot read {self.path}", "check the disk"), self.path.open("rb") as file:
@@ -153,6 +178,9 @@ class Scene:
             GeomoeError: if a block cannot be read, as in a damaged file, or a value is beyond float32.
         """
         raw, valid = self._raw(window, bands)
+        if self.nodata is not None and self.nodata_by != "scene":
+            same = raw == raw.dtype.type(self.nodata)
+            valid &= ~(same.all(axis=0) if self.nodata_by == "area" else same)
         with np.errstate(over="ignore", invalid="ignore"):
             data = raw.astype(np.float32, copy=False)
         if np.issubdtype(raw.dtype, np.floating):
@@ -161,20 +189,24 @@ class Scene:
                 value = float(raw[beyond][0])
                 raise GeomoeError(
                     f"{self.path.name} holds {value!r}, beyond the range of float32, of which models are; "
-                    "rescale it, or declare that value as nodata"
+                    "rescale it, or give that value as --nodata"
                 )
             valid &= np.isfinite(data)
         return data, valid
+
+    def value(self, column: int, row: int, band: int) -> float:
+        """What one pixel of a band (1-based) holds."""
+        return float(self._raw(Window(column, row, 1, 1), [band])[0].item())
 
     def _raw(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels in the scene's type, and which are valid by what it declares."""
         where = f"cannot read columns {window.col_off}+{window.width}, rows {window.row_off}+{window.height}"
         with gdal_errors(f"{where} of {self.path.name}", "the file is damaged, copy or download it again"):
             data = self._source.read(list(bands), window=window)
-            if self.validity in ("all", "nan", "alpha"):
-                valid = np.ones(data.shape, dtype=np.bool_)
-            else:
+            if self.validity == "mask" or (self.validity == "nodata" and self.nodata_by == "scene"):
                 valid = self._source.read_masks(list(bands), window=window) > 0
+            else:
+                valid = np.ones(data.shape, dtype=np.bool_)
             if self.alpha is not None:
                 # Read as a band: GDAL takes it for a mask only in scenes of two or of four bands.
                 valid &= self._source.read(self.alpha, window=window) > 0  # [h, w]
@@ -237,6 +269,7 @@ def _describe(path: Path, source: DatasetReader, decoded: int) -> Scene:
         gcps_crs=gcps_crs,
         rpcs=source.rpcs,
         nodata=nodata,
+        nodata_by="scene",
         validity=_validity(source, nodata),
         descriptions=source.descriptions,
         units=source.units,

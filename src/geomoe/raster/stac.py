@@ -37,6 +37,7 @@ __all__ = [
     "href",
     "item_bytes",
     "item_path",
+    "json_number",
     "pixel_metres",
     "printable",
     "raster_item",
@@ -183,7 +184,7 @@ def _bands(meta: CogMetadata, nodata: float | None) -> list[dict[str, Any]]:
         {
             "name": name,
             "data_type": meta.dtype,
-            **({} if nodata is None else {"nodata": _number(nodata)}),
+            **({} if nodata is None else {"nodata": json_number(nodata)}),
             **({"unit": meta.units[i]} if meta.units[i] else {}),
             **{
                 f"raster:{field}": value
@@ -196,7 +197,7 @@ def _bands(meta: CogMetadata, nodata: float | None) -> list[dict[str, Any]]:
     ]
 
 
-def _number(value: float) -> float | int | str:
+def json_number(value: float) -> float | int | str:
     """As JSON can hold it: by name where it is no number to JSON."""
     if not math.isfinite(value):
         return str(value)  # nan, inf, -inf: the names that STAC has for them

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,11 @@ class StackScene(Scene):
     def aliases(self) -> tuple[tuple[str, ...], ...]:
         """Other names of each band, beside its description."""
         return tuple(member.aliases for member in self._members)
+
+    def said(self, nodata: float | None) -> Self:
+        """See :meth:`Scene.said`; what its files declare counts no more, either."""
+        parts = {file: part.said(None) for file, part in self._parts.items()}
+        return replace(super().said(nodata), _parts=parts)
 
     def digest(self) -> str:
         """SHA-256 over those of its files and what is said of their bands, in hexadecimal.
@@ -158,7 +163,9 @@ def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> d
 
 def _added_nodata(member: ProductBand, part: Scene) -> float | None:
     """The nodata value that metadata declare and the file does not."""
-    if part.nodata is not None or member.nodata is None or not representable(member.nodata, part.dtype):
+    if part.nodata is not None or part.nodata_by == "user":
+        return None
+    if member.nodata is None or not representable(member.nodata, part.dtype):
         return None
     return member.nodata
 

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.raster.bands import learning_bands
 from geomoe.raster.radiometry import decide_radiometry
-from geomoe.raster.sample import sample_scene
+from geomoe.raster.sample import look
 from geomoe.raster.scene import open_file
 from geomoe.raster.validity import fill_invalid
 
@@ -33,7 +33,8 @@ def read_scaled(path: Path, bands: int) -> NDArray[np.float32]:
     """
     with open_file(path) as scene:
         chosen = learning_bands(scene, bands)
-        radiometry = decide_radiometry(scene.dtype, sample_scene(scene, chosen))
+        scene, sample = look(scene, chosen)
+        radiometry = decide_radiometry(scene.dtype, sample)
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
         return fill_invalid(radiometry.to_model(data), valid)
 
