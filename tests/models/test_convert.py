@@ -83,7 +83,7 @@ def test_golden_values_survive_the_file(tmp_path):
     loaded = converted(tmp_path, published_state(SWINIR, "swinir_light", scale=4))
     assert loaded.card.model == "swinir_light"
     with torch.inference_mode():
-        check(loaded.model(image(3, 16, 24)), 0.452268, 0.342734, 0.651720, 0.724739, 0.383667)
+        check(loaded.model(image(3, 16, 24).float()), 0.452268, 0.342734, 0.651720, 0.724739, 0.383667)
     assert golden("swinir_light", scale=4).config == loaded.model.config
 
 
@@ -158,6 +158,8 @@ def test_what_is_not_tensors_alone_is_refused_and_named(tmp_path, content, named
         (lambda s: s | {"surplus.weight": torch.zeros(1)}, "'surplus.weight'"),
         (lambda s: s | {"norm.bias": torch.zeros(13)}, "norm.bias give [13], expected [12]"),
         (lambda s: s | {"layers.999999999.conv.bias": torch.zeros(1)}, "left out"),
+        (lambda s: s | {"conv_first.1.weight": torch.zeros(1)}, "folds its input"),
+        (lambda s: s | {"body.0.rdb1.conv1x1.weight": torch.zeros(1)}, "ESRGAN+"),
         (lambda s: s | {"absolute_pos_embed": torch.zeros(1)}, "absolute position codes"),
         (lambda s: s | {"layers.0.residual_group.blocks.0.attn.cpb_mlp.0.weight": torch.zeros(1)}, "Swin2SR"),
         (lambda s: {k: v for k, v in s.items() if "upsample" not in k}, "removes noise"),

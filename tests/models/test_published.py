@@ -42,9 +42,11 @@ def test_the_rule_is_the_one_that_the_values_were_made_by():
 def test_hat_is_the_published_one():
     model = golden("hat", scale=4)
     group = model.trunk.groups[0]
-    found = seen(
-        model, image(3, 32, 48), block0=group.blocks[0], block1=group.blocks[1], closing=group.blocks[6]
-    )
+    branch = group.blocks[0].branch
+    modules = {"block0": group.blocks[0], "block1": group.blocks[1], "closing": group.blocks[6]}
+    found = seen(model, image(3, 32, 48), wide=branch.conv_out, gate=branch.attention, **modules)
+    cab = found["wide"] * found["gate"]
+    check(cab, -0.017514, 0.099795, 0.002400, 0.073680, -0.022462, tokens=True)
     check(found["block0"], 0.031699, 1.030835, -1.244250, 0.485602, -0.451954, tokens=True)
     check(found["block1"], 0.034000, 1.055287, -1.039073, -0.183097, -0.288475, tokens=True)
     check(found["closing"], 0.066149, 1.201070, -1.587492, 0.045259, -0.606819, tokens=True)
@@ -205,9 +207,10 @@ def test_every_layout_is_tried():
 def test_a_size_is_known_by_its_shapes(name):
     layout = layout_of(name)
     with torch.device("meta"):
-        published = to_published(layout, geomoe.create_model(name, scale=2))
-        again, _ = to_ours(layout, published)
+        model = geomoe.create_model(name, scale=2)
+        again, _ = to_ours(layout, to_published(layout, model))
     assert best_name(layout.model, again.config) == name
+    assert again.config == model.config, "what is converted may be trained on under its name"
 
 
 @pytest.mark.parametrize(

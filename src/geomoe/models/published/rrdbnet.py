@@ -27,13 +27,14 @@ def _options(state: State, first: str, grows: str, last: str, blocks: int, ups: 
     expect(bands > 0 and columns % bands == 0, f"{columns} channels come in and {bands} go out")
     fold = root(columns // bands)
     expect(ups < 8 and 2**ups % fold == 0, f"it enlarges {ups} times by 2 what was folded by {fold}")
+    scale = 2**ups // fold
     return {
-        "scale": 2**ups // fold,
+        "scale": scale,
         "bands": bands,
         "width": width,
         "growth": shape(state, grows)[0],
         "blocks": blocks,
-        "unshuffle": fold > 1,
+        **({"unshuffle": fold > 1} if scale == 2 else {}),
     }
 
 
