@@ -5,7 +5,8 @@
 The same weights, float32, one 64 x 64 tile, x4. The straightforward way multiplies queries and keys of all
 windows at once, adds a bias and a mask of every window, takes the softmax and multiplies with the values;
 cuts overlapping windows by ``unfold``; and lets every expert see every pixel. Ways run in turns, each twice
-in its turn, the second time measured; both must give the same image. Models of convolutions alone have no
+in its turn, the second time measured; both must give the same image. Models of convolutions alone, and
+HAUNet, whose attention no fused kernel computes, have no
 other way: ``benchmarks/zoo.py`` sets them beside a plain chain of convolutions.
 """
 
@@ -33,8 +34,8 @@ from geomoe.moe.bank import ExpertBank
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 
 MODELS = [
-    *("hat", "hat_light", "hat_s", "haunet", "haunet_s", "mfg_hmoe", "mfg_hmoe_light", "spt"),
-    *("swin2_mose", "swinir", "swinir_light", "ttst"),
+    *("hat", "hat_light", "hat_s", "mfg_hmoe", "mfg_hmoe_light", "spt", "swin2_mose", "swinir"),
+    *("swinir_light", "ttst"),
 ]
 
 
