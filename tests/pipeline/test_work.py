@@ -225,18 +225,27 @@ def test_cut_off_while_the_files_are_put_in_place(
 
 @pytest.mark.parametrize("left", [["commit", "job.json", "lock"], ["commit", "lock"], ["lock"], []])
 def test_cut_off_while_it_tidies_up(folder: Path, left: list[str]) -> None:
-    """The job is done then: to do it again is refused, as ever, and nothing is left."""
+    """The job is done then: to give the command once more ends well, and nothing is left."""
     kept = _cut(folder, 4)
     shutil.copytree(kept, folder / "kept")
     _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
     kept.mkdir()
     for name in left:
         shutil.copy(folder / "kept" / ("lock" if name == "commit" else name), kept / name)
-    if "job.json" in left:
+    heard = Counting()
+    _run(folder / "src.tif", folder / "cut", heard)
+    assert heard.left == TILES
+    assert _same(folder)
+
+
+def test_a_job_that_is_done_is_not_done_again(folder: Path) -> None:
+    """Whether a lock was left or not, another job's file is refused, and so is this one's without a lock."""
+    _run(folder / "src.tif", folder / "cut", Counting(TILES + 1))
+    with pytest.raises(GeomoeError, match="exists already"):
         _run(folder / "src.tif", folder / "cut", Counting())
-    else:
-        with pytest.raises(GeomoeError, match="exists already"):
-            _run(folder / "src.tif", folder / "cut", Counting())
+    (folder / "cut" / ".out.tif.geomoe").mkdir()
+    with pytest.raises(GeomoeError, match="exists already"):
+        _run(folder / "src.tif", folder / "cut", Counting(), tile=32)
     assert _same(folder)
 
 

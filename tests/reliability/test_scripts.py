@@ -50,3 +50,10 @@ def test_a_cluster_that_loses_a_worker_and_its_scheduler_does_each_scene_once() 
     found = _run("cluster.py", "--scenes", 5, "--size", 250)
     assert found["scenes"] == found["done"] == found["told"] == found["equal"] == 5
     assert found["left_over"] == 0
+
+
+def test_nights_that_are_cut_or_have_no_locks_end_well_when_begun_again() -> None:
+    found = _run("attack_nights.py", "--kinds", "commits,locks", "--every", 11, "--tries", 4)
+    assert found["failures"] == 0
+    assert found["commits"] >= 16
+    assert found["locks"] == 4

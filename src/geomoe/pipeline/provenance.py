@@ -93,6 +93,20 @@ class Provenance:
         item["assets"]["data"] |= file_fields(written)
         return item_bytes(item, output.target.item.name)
 
+    def stands(self, output: Output) -> bool:
+        """Whether the finished file of this very job is at its place, with its item."""
+        try:
+            item, now = read_item(output.target.item), file_fields(output.target.path)
+        except (GeomoeError, OSError):
+            return False
+        said, asset = item["properties"], item["assets"].get("data")
+        return (
+            isinstance(asset, dict)
+            and now.items() <= asset.items()
+            and said.get("geomoe:configuration") == json.loads(json.dumps(self._configuration))
+            and said.get("geomoe:sources") == self._sources
+        )
+
     def _item(self, output: Output, nodata: float | None) -> dict[str, Any]:
         item = raster_item(output.target.path, output.meta, nodata, self._job.scene.acquired)
         item["properties"] |= self._history(output)

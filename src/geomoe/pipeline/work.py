@@ -90,7 +90,7 @@ class Work:
         self._ran = np.zeros(len(tiles), dtype=np.bool_)
         self._holes = False
         self._journal = -1
-        self._began = False
+        self._began = self._made = False
         self.resumed = 0
         self.note = ""
         self._stack = ExitStack()
@@ -103,7 +103,7 @@ class Work:
     @property
     def placed(self) -> bool:
         """Whether the files are finished, checked, and perhaps in place already."""
-        return (self._folder / "commit").exists()
+        return self._made or (self._folder / "commit").exists()
 
     def todo(self, order: Sequence[int]) -> list[int]:
         """The tiles of ``order`` that are not done."""
@@ -166,10 +166,11 @@ class Work:
                     _write_whole(item.part, self._provenance.item(output, image.part, nodata))
             with _writing(self._outputs[0].target.path):
                 _write_whole(self._folder / "commit", b"")
-        self._place_model()
-        commit([move for o in self._outputs for move in o.target.moves])
-        for output in self._outputs:
-            output.target.drop_neighbours()
+        if not self._made:
+            self._place_model()
+            commit([move for o in self._outputs for move in o.target.moves])
+            for output in self._outputs:
+                output.target.drop_neighbours()
         self._clean()
 
     def _refuse_model(self) -> None:
@@ -204,6 +205,10 @@ class Work:
             return
         if found[0] is None:  # of a job that had not begun, or had ended and was tidied up
             self._outputs[0].target.clean()
+            self._made = all(self._provenance.stands(output) for output in self._outputs)
+            if self._made:  # cut off while it was tidied up
+                self.note = "the files were in place and only had to be tidied up after"
+                return
         for output in self._outputs:
             output.target.refuse_what_stands()
         self._refuse_model()

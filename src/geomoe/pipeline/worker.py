@@ -125,6 +125,7 @@ class _Ended(BaseException):
 
 
 def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
     raise _Ended
 
 
@@ -142,6 +143,7 @@ def _serve(pipe: Connection, settings: Settings, threads: int, folder: Path) -> 
             task: SceneTask = pipe.recv()
             pipe.send(Begun())
             pipe.send(do_scene(task, settings, _Told(pipe)))
+    os._exit(0)  # what torch would tidy up at leisure, the system does at once
 
 
 def _end_with_parent(folder: Path) -> None:
