@@ -14,6 +14,7 @@ from geomoe import moe
 from geomoe.moe.assignment import balanced_assignment
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.simplex import sparsemax, top
+from geomoe.moe.surgery import norm_loss
 
 N, C, E = 60, 8, 4
 
@@ -591,6 +592,50 @@ def test_losses_have_finite_slopes_at_their_edges():
     assert torch.isfinite(a.grad).all()
 
 
+def nothing_routed():
+    router = moe.noisy_top_k_router(C, E)
+    return router, router(torch.zeros(0, C))
+
+
+NONE = torch.zeros(0, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        moe.switch_loss,
+        moe.z_loss,
+        moe.importance_loss,
+        moe.load_loss,
+        moe.entropy_loss,
+        lambda plan: moe.mutual_information_loss(plan, NONE),
+        lambda plan: moe.mutual_information_loss(plan, NONE, num_tasks=3),
+        lambda plan: moe.cluster_variance_loss(plan, (0, 0, 1, 1)),
+        lambda plan: moe.local_entropy_loss(plan, NONE),
+        lambda plan: moe.global_entropy_loss(plan, NONE),
+        lambda plan: moe.consistency_loss(plan.logits, plan.logits),
+        lambda plan: moe.distillation_loss(plan.logits, plan.logits, plan.logits.sum()),
+        lambda plan: moe.layer_distillation_loss([plan.logits], [plan.logits]),
+        lambda plan: moe.cka(plan.logits, plan.logits),
+        lambda plan: norm_loss(plan.logits, plan.logits),
+    ],
+)
+@pytest.mark.parametrize("valid", [False, True])
+def test_no_rows_no_loss(term, valid):
+    router, plan = nothing_routed()
+    if valid:  # rows, none of which there is
+        plan = router(torch.zeros(5, C), valid=torch.zeros(5, dtype=torch.bool)).of_valid()
+    loss = term(plan)
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-9)
+    (loss + plan.weights.sum()).backward()  # and every process has a gradient to average
+    assert not router.score.gate.weight.grad.any()
+
+
+def test_no_rows_agree():
+    _, plan = nothing_routed()
+    assert moe.agreement(plan, plan) == 1
+
+
 def test_cka_sees_through_rotation_and_scale():
     a = torch.randn(200, 6)
     turn, _ = torch.linalg.qr(torch.randn(6, 6))
@@ -706,6 +751,31 @@ def test_elastic_k_draws_in_training_and_any_k_serves_later():
     for k in range(1, E + 1):
         choice.k = k
         assert router(rows()).top_k == k
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_places_are_made_for_the_k_that_was_drawn(k):
+    """Even scores and a factor of E: nobody is dropped, whatever k is in evaluation."""
+    choice = moe.ElasticTopK(1, (k,))
+    router = moe.Router(moe.LinearScore(C, E), choice, capacity=moe.Capacity(float(E)))
+    plan = router(rows())
+    assert plan.top_k == k
+    assert plan.kept is None or plan.kept.all()
+    tight = moe.Router(router.score, choice, capacity=moe.Capacity(0.5))
+    counts = torch.bincount((plan := tight(rows())).experts[plan.kept], minlength=E)
+    assert counts.max() == math.ceil(0.5 * k * N / E)
+
+
+def test_places_in_evaluation_are_made_for_all_that_are_run():
+    capacity = moe.Capacity(1.0, evaluation_factor=1.0)
+    for choice in (moe.RandomExperts(1), moe.LeastLoss(1)):
+        router = moe.Router(moe.GivenScore(E), choice, capacity=capacity).eval()
+        assert router(torch.randn(N, E)).kept.all()
+
+
+def test_no_k_that_may_be_drawn_is_larger_than_there_are_experts():
+    with pytest.raises(ValueError, match="top_k=5"):
+        moe.Router(moe.LinearScore(C, E), moe.ElasticTopK(1, (1, 5)))
 
 
 # Weights

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.settings import saved
 from geomoe.moe.simplex import logsumexp, score, top
 from geomoe.moe.sort import count_choices
 from geomoe.moe.weights import Affinity, affinity, check_gate
@@ -58,6 +59,7 @@ class Temperature(nn.Module):
         if temperature <= 0:
             raise ValueError(f"temperature={temperature}: expected above 0")
         self.temperature = temperature
+        saved(self, "temperature")
 
     def forward(self, logits: Tensor) -> Tensor:
         return logits / self.temperature
@@ -79,6 +81,7 @@ class ExpertDropout(nn.Module):
         if not 0 <= rate < 1:
             raise ValueError(f"rate={rate}: expected 0 to 1, below 1")
         self.rate, self.clusters = rate, clusters
+        saved(self, "rate")
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"

@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+def mean(x: Tensor) -> Tensor:
+    """Mean of all entries; 0 of none, with a gradient of 0: a batch may have no row of a kind."""
+    return x.sum() / max(x.numel(), 1)
+
+
 def squared_variation(x: Tensor) -> Tensor:
     """``Var / Mean²`` with the population's variance: 0 when even, E / m - 1 when m entries hold all."""
     return x.var(correction=0) / x.mean().square().clamp_min(torch.finfo(x.dtype).tiny)
@@ -86,13 +91,14 @@ def switch_loss(plan: RoutingPlan) -> Tensor:
     through P alone.
     """
     plan = plan.of_valid()
-    return plan.num_experts * (load(plan, asked=True) * plan.probabilities.mean(0)).sum()
+    belief = plan.probabilities.sum(0) / max(plan.num_rows, 1)  # [E]
+    return plan.num_experts * (load(plan, asked=True) * belief).sum()
 
 
 def z_loss(plan: RoutingPlan) -> Tensor:
     """``mean(logsumexp(logits)²)``: keeps logits small (ST-MoE, Zoph et al. 2022). Usual weight 1e-3."""
     plan = plan.of_valid()
-    return plan.logits.logsumexp(-1).square().mean()
+    return mean(plan.logits.logsumexp(-1).square())
 
 
 def router_similarity_loss(router: Tensor) -> Tensor:
@@ -143,9 +149,10 @@ def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tenso
     member = F.one_hot(torch.tensor(clusters, device=plan.probabilities.device)).float()  # [E, clusters]
     size = member.sum(0)
     p = plan.probabilities
-    mean = p @ member / size  # [N, clusters]
-    inside = ((p.square() @ member) / size - mean.square()).clamp_min(0)
-    return inside.mean() - mean.var(1, correction=0).mean()
+    average = p @ member / size  # [N, clusters]
+    inside = ((p.square() @ member) / size - average.square()).clamp_min(0)
+    between = (average - average.mean(1, keepdim=True)).square()
+    return mean(inside) - mean(between)
 
 
 def entropy_loss(plan: RoutingPlan) -> Tensor:
@@ -157,8 +164,7 @@ def entropy_loss(plan: RoutingPlan) -> Tensor:
     """
     plan = plan.of_valid()
     p = plan.probabilities
-    entropy: Tensor = torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1).mean()
-    return entropy
+    return mean(torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1))
 
 
 def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | None = None) -> Tensor:
@@ -175,8 +181,10 @@ def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | N
     """
     tasks = tasks if plan.valid is None else tasks[plan.valid]
     plan = plan.of_valid()
-    member = F.one_hot(tasks, num_tasks if num_tasks is not None else -1).to(plan.probabilities.dtype)
-    joint = member.T @ plan.probabilities / len(tasks)  # [T, E]
+    if num_tasks is None:
+        num_tasks = int(tasks.max()) + 1 if len(tasks) else 1
+    member = F.one_hot(tasks, num_tasks).to(plan.probabilities.dtype)
+    joint = member.T @ plan.probabilities / max(len(tasks), 1)  # [T, E]
     parts = (joint, joint.sum(0), joint.sum(1))
     tiny = torch.finfo(joint.dtype).tiny  # the slope of the entropy at 0 has no end
     both, experts, task = (torch.special.entr(part.clamp_min(tiny)).sum() for part in parts)
@@ -197,6 +205,8 @@ def local_entropy_loss(plan: RoutingPlan, modality: Tensor) -> Tensor:
     plan = plan.of_valid()
     p = plan.probabilities
     entropy: Tensor = torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1)
+    if not len(p):
+        return p.sum()  # 0, with a gradient of 0
     return torch.stack([entropy[modality == m].mean() for m in modality.unique()]).mean()
 
 
@@ -215,8 +225,10 @@ def global_entropy_loss(plan: RoutingPlan, modality: Tensor, threshold: float | 
     plan = plan.of_valid()
     p = plan.probabilities
     tiny = torch.finfo(p.dtype).tiny
-    mean = torch.stack([p[modality == m].mean(0) for m in modality.unique()])
-    entropy: Tensor = torch.special.entr(mean.clamp_min(tiny)).sum(1)
+    if not len(p):
+        return p.sum()
+    belief = torch.stack([p[modality == m].mean(0) for m in modality.unique()])
+    entropy: Tensor = torch.special.entr(belief.clamp_min(tiny)).sum(1)
     wanted = math.log(plan.num_experts) if threshold is None else threshold
     return (wanted - entropy).clamp_min(0).mean()
 
@@ -239,7 +251,7 @@ def consistency_loss(a: Tensor, b: Tensor) -> Tensor:
     2022); 0 where equal.
     """
     log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
-    return 0.5 * ((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum(-1).mean()
+    return 0.5 * mean(((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum(-1))
 
 
 def distillation_loss(
@@ -255,9 +267,8 @@ def distillation_loss(
         temperature: T, 2 to 4 is usual.
     """
     target = (teacher.detach() / temperature).log_softmax(-1)
-    divergence = F.kl_div(
-        (student / temperature).log_softmax(-1), target, reduction="batchmean", log_target=True
-    )
+    own = (student / temperature).log_softmax(-1)
+    divergence = mean((target.exp() * (target - own)).sum(-1))
     return share * temperature**2 * divergence + (1 - share) * loss
 
 
@@ -268,5 +279,5 @@ def layer_distillation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]
         student: results of the sparse network's layers.
         teacher: results of the dense network's, in the same order; no gradient reaches them.
     """
-    errors = [F.mse_loss(s, t.detach()) for s, t in zip(student, teacher, strict=True)]
+    errors = [mean((s - t.detach()).square()) for s, t in zip(student, teacher, strict=True)]
     return torch.stack(errors).mean()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.moe.assignment import balanced_assignment
+from geomoe.moe.settings import saved
 from geomoe.moe.simplex import reachable, softmax, sparsemax, top
 from geomoe.moe.weights import Affinity, RoutingMode, affinity, check_gate, check_mode, weigh
 
@@ -57,7 +58,8 @@ class TopK(Choice):
     """The k most preferred experts.
 
     Args:
-        k: experts for each row; may be changed between calls (see :mod:`geomoe.moe.schedule`).
+        k: experts for each row; may be changed between calls (see :mod:`geomoe.moe.schedule`), and is saved
+            with the weights.
         mode: how they are weighed, see :data:`RoutingMode`.
         second_at_random: while training, carry out a second choice with probability ``min(1, 2 p2)`` alone,
             p2 its normalised weight (GShard, Lepikhin et al. 2021). In evaluation it is always carried out.
@@ -80,20 +82,25 @@ class TopK(Choice):
         check_gate(gate)
         self.k, self.mode, self.second_at_random = k, mode, second_at_random
         self.gate, self.scale = gate, scale
+        saved(self, "k")
 
     def extra_repr(self) -> str:
         return f"k={self.k}, mode={self.mode}, gate={self.gate}"
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
+        return self.select(logits, preference, self.k)
+
+    def select(self, logits: Tensor, preference: Tensor, k: int) -> Selection:
+        """The ``k`` most preferred experts."""
         s = affinity(logits, self.gate)
         p = s if self.gate == "softmax" else s / s.sum(1, keepdim=True)
-        experts = top(preference, self.k)
+        experts = top(preference, k)
         chosen = s.gather(1, experts)
         weights = weigh(chosen, self.mode)
         weights = weights if self.scale == 1 else weights * self.scale
         # The first choice by what a row believes has a belief of 1 / E or more.
-        kept = None if self.k == 1 and preference is logits else reachable(preference, experts)
-        if self.second_at_random and self.training and self.k > 1:
+        kept = None if k == 1 and preference is logits else reachable(preference, experts)
+        if self.second_at_random and self.training and k > 1:
             chance = 2 * (chosen / chosen.sum(-1, keepdim=True)).detach()
             drawn = torch.rand_like(chance) < chance
             drawn[:, 0] = True

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from geomoe.moe.bank import ExpertBank, Rows, device_of
 from geomoe.moe.choice import AllExperts, Choice, Selection, every
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.settings import saved
 from geomoe.moe.simplex import top
 
 __all__ = ["LeastLoss", "OutputGatedMoE", "agreement_logits", "confidence_logits", "evidence_logits"]
@@ -97,6 +98,7 @@ class LeastLoss(Choice):
         if k < 1:
             raise ValueError(f"k={k}: expected a whole number from 1")
         self.k = k
+        saved(self, "k")
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         if not self.training:

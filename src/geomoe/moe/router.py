@@ -107,7 +107,7 @@ class Router(AnyRouter):
         for module in adjust:
             if isinstance(module, Preference):
                 raise ValueError(f"adjust: {type(module).__name__} moves the choice, and belongs to prefer")
-        wanted = getattr(self.choice, "k", 1)
+        wanted = max(getattr(self.choice, "k", 1), *getattr(self.choice, "ks", (1,)))
         if wanted > score.num_experts:
             raise ValueError(f"top_k={wanted}: there are {score.num_experts} experts")
 
@@ -175,7 +175,8 @@ class Router(AnyRouter):
             dropped = None
             if self.capacity is not None:
                 asked, training = kept, self.training
-                k = getattr(self.choice, "k", None)
+                # A choice of k gave every row as many as there are columns; its k may be evaluation's.
+                k = experts.shape[1] if hasattr(self.choice, "k") else None
                 kept = self.capacity.keep(
                     experts, probabilities, asked, self.num_experts, training, k, sample
                 )

@@ -1,6 +1,7 @@
 """Schedules: routing that changes as training goes on.
 
-Each is set once a step, by the share of the run that is done.
+Each is set once a step, by the share of the run that is done. What is set is saved with the weights
+(:mod:`geomoe.moe.settings`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.moe.adjust import BestGroup, ExpertDropout, Temperature
-from geomoe.moe.choice import Choice, Selection, TopK
+from geomoe.moe.choice import Selection, TopK
 from geomoe.moe.router import Router
+from geomoe.moe.settings import scheduled
 from geomoe.moe.weights import RoutingMode, check_mode
 
 __all__ = ["ElasticTopK", "Ramp", "RoutingSchedule"]
@@ -90,6 +92,8 @@ class RoutingSchedule:
         ):
             if wanted is not None and not self._parts(kind):
                 raise ValueError(f"{name}: the router is not adjusted by {kind.__name__}")
+        for part in (router.choice, *router.adjust):
+            scheduled(part)
 
     def _parts(self, kind: type[nn.Module]) -> list[nn.Module]:
         return [part for part in self.router.adjust if isinstance(part, kind)]
@@ -111,7 +115,7 @@ class RoutingSchedule:
                 parameter.requires_grad_(not resting)
 
 
-class ElasticTopK(Choice):
+class ElasticTopK(TopK):
     """A random k for every call while training, so that any k serves later (Elastic MoE, Gu et al. 2025).
 
     Sets of experts are made random by :class:`~geomoe.moe.adjust.ExpertDropout` beside it.
@@ -123,15 +127,12 @@ class ElasticTopK(Choice):
     """
 
     def __init__(self, k: int, ks: Sequence[int], mode: RoutingMode = "soft") -> None:
-        super().__init__()
-        check_mode(mode, min(k, *ks))
-        if not ks or min(ks) < 1:
-            raise ValueError(f"ks={ks}: expected whole numbers from 1, at least one of them")
-        self.k, self.ks = k, tuple(ks)
-        self.fixed = TopK(k, mode)
+        super().__init__(k, mode)
+        if not isinstance(ks, Sequence) or not ks or min(ks) < 1:
+            raise ValueError(f"ks={ks}: expected a sequence of whole numbers from 1, at least one of them")
+        check_mode(mode, min(ks))
+        self.ks = tuple(ks)
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
-        drawn = int(torch.randint(len(self.ks), ()))
-        self.fixed.k = self.ks[drawn] if self.training else self.k
-        selection: Selection = self.fixed(logits, preference)
-        return selection
+        k = self.ks[int(torch.randint(len(self.ks), ()))] if self.training else self.k
+        return self.select(logits, preference, k)

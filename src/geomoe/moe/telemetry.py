@@ -41,6 +41,8 @@ def gini(share: Tensor) -> Tensor:
 def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
     """How far two plans choose alike: mean over valid rows of the Jaccard index of their sets of experts.
 
+    1 without such rows.
+
     Raises:
         ValueError: plans for other rows or another number of experts.
     """
@@ -53,7 +55,8 @@ def agreement(a: RoutingPlan, b: RoutingPlan) -> float:
     both = (in_a & in_b).sum(1)
     alike = torch.where(either > 0, both.float() / either.clamp_min(1), 1.0)
     valid = [plan.valid for plan in (a, b) if plan.valid is not None]
-    return float((alike[torch.stack(valid).all(0)] if valid else alike).mean())
+    alike = alike[torch.stack(valid).all(0)] if valid else alike
+    return float(alike.mean()) if len(alike) else 1.0
 
 
 def _chosen(plan: RoutingPlan) -> Tensor:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.moe.balance import mean
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.choice import Choice, Selection
 from geomoe.moe.score import Gate, Score
+from geomoe.moe.settings import saved
 from geomoe.moe.simplex import top
 
 __all__ = ["NormScore", "NormThreshold", "expert_norms", "norm_loss"]
@@ -48,6 +50,7 @@ class NormThreshold(Choice):
         if not 0 <= tau <= 1:
             raise ValueError(f"tau={tau}: expected 0 to 1")
         self.tau = tau
+        saved(self, "tau")
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         experts = top(preference, logits.shape[1])
@@ -64,4 +67,4 @@ def expert_norms(bank: ExpertBank, rows: Tensor) -> Tensor:
 
 def norm_loss(logits: Tensor, norms: Tensor) -> Tensor:
     """Mean squared error of predicted norms; the block itself is not trained by it."""
-    return F.mse_loss(logits.exp(), norms.detach())
+    return mean((logits.exp() - norms.detach()).square())
