@@ -14,6 +14,7 @@ import pytest
 from affine import Affine
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.scene import in_utc
 from geomoe.raster.stac import (
     EXTENSIONS,
     check_item,
@@ -24,7 +25,10 @@ from geomoe.raster.stac import (
     pixel_metres,
     raster_item,
     read_item,
+    when,
 )
+from geomoe.raster.stac_item import read_item as read_scene_item
+from tests.products import write_item
 from tests.raster.test_footprint import meta_of
 
 Change = Callable[[dict[str, Any]], object]
@@ -86,7 +90,7 @@ def test_without_a_grid_there_is_a_shape_and_no_place() -> None:
 
 def test_a_time_that_is_not_known_is_any_time() -> None:
     assert _item()["properties"]["datetime"] is None
-    assert _item()["properties"]["start_datetime"] == "0001-01-01T00:00:00Z"
+    assert _item()["properties"]["start_datetime"] == "1858-01-01T00:00:00Z"
     meta = meta_of(2, 2, UTM, "EPSG:32633")
     known = raster_item(Path("a.tif"), meta, None, "2024-05-01T10:00:31.5Z")
     assert known["properties"]["datetime"] == "2024-05-01T10:00:31.5Z"
@@ -284,3 +288,26 @@ def test_pystac_and_the_core_schema_of_others_agree() -> None:
         item = json.loads(item_bytes(given, "x"))
         # pystac carries the core's published schemas; extensions' it would fetch.
         pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
+
+
+def test_a_date_that_is_not_known_is_one_that_readers_hold(tmp_path: Path) -> None:
+    """Nanoseconds in 64 bits, as pandas 2 and Arrow have them, end in 1677 and 2262."""
+    span = when(None)
+    assert span["datetime"] is None
+    for end in ("start_datetime", "end_datetime"):
+        naive = span[end].removesuffix("Z")
+        assert str(np.datetime64(naive, "ns").astype("datetime64[s]")) == naive
+    old = {"datetime": None, "start_datetime": "0001-01-01T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}
+    for said in (span, old):  # an output that is a scene again does not come to have been taken in that year
+        item = write_item(tmp_path / "item.json", {}, **said)
+        assert read_scene_item("item.json", item.read_bytes()).acquired is None
+    item = write_item(tmp_path / "item.json", {}, datetime=None, start_datetime="2020-01-02T00:00:00Z")
+    assert read_scene_item("item.json", item.read_bytes()).acquired == "2020-01-02T00:00:00Z"
+    assert in_utc("0001-01-01T00:00:00") is None
+    assert in_utc("9999-12-31") is None
+
+
+def test_a_collection_of_items_without_a_date_has_an_extent() -> None:
+    pystac = pytest.importorskip("pystac")
+    span = pystac.Extent.from_items([pystac.Item.from_dict(_item())]).temporal.to_dict()["interval"]
+    assert span == [["1858-01-01T00:00:00Z", "2261-12-31T23:59:59Z"]]

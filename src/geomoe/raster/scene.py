@@ -36,9 +36,13 @@ from geomoe.raster.safety import (
     local_raster,
 )
 
-__all__ = ["DTYPES", "NodataBy", "Scene", "Validity", "in_utc", "open_file", "representable"]
+__all__ = ["DTYPES", "YEARS", "NodataBy", "Scene", "Validity", "in_utc", "open_file", "representable"]
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+YEARS = (1858, 2261)
+"""In which a scene may have been taken: from the first photograph from the air, to the last whole year that
+nanoseconds in 64 bits can tell, as pandas and Arrow count time."""
 
 Validity = Literal["all", "nodata", "mask", "alpha", "nan"]
 """What tells valid pixels from others. ``nan``: a float scene that declares nothing, whose NaN and infinite
@@ -346,12 +350,14 @@ def _acquired(source: DatasetReader) -> str | None:
 def in_utc(text: str) -> str | None:
     """A time of ISO 8601 as RFC 3339 writes it in UTC, which is also what a time without a zone is taken for.
 
-    ``None`` for any other text.
+    ``None`` for any other text, and for years in which no image of the Earth from above is taken.
     """
     try:
         time = datetime.fromisoformat(text)
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
+        return None
+    if not YEARS[0] <= time.year <= YEARS[1]:
         return None
     return time.isoformat().replace("+00:00", "Z")
 

@@ -24,7 +24,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.env import gdal_env
 from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.scene import Scene
+from geomoe.raster.scene import YEARS, Scene
 from geomoe.raster.text import unquoted
 
 __all__ = [
@@ -100,11 +100,11 @@ def when(acquired: str | None) -> dict[str, Any]:
     """The time of what a raster shows, as an item must tell it."""
     if acquired is not None:
         return {"datetime": acquired}
-    # Not known. An item must then give a span, and this one says no more than that.
+    # Not known. An item must then give a span, neither open nor beyond what readers can hold.
     return {
         "datetime": None,
-        "start_datetime": "0001-01-01T00:00:00Z",
-        "end_datetime": "9999-12-31T23:59:59Z",
+        "start_datetime": f"{YEARS[0]}-01-01T00:00:00Z",
+        "end_datetime": f"{YEARS[1]}-12-31T23:59:59Z",
     }
 
 

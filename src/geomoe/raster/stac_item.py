@@ -13,6 +13,7 @@ from geomoe.errors import GeomoeError
 from geomoe.raster.names import RGB, WAVELENGTHS, known_as
 from geomoe.raster.product import ProductBand, choose_bands, coarser_bands, listed, matching, only_names
 from geomoe.raster.scene import Scene, in_utc, open_file
+from geomoe.raster.stac import when
 from geomoe.raster.stack import MAX_FILES, open_stack
 from geomoe.raster.text import finite, read_bounded, read_json, unquoted
 
@@ -135,7 +136,8 @@ def read_item(name: str, content: bytes) -> StacItem:
     if applied and any(band.offset for asset in rasters for band in asset.bands):
         rasters = [replace(a, bands=tuple(replace(b, offset=0.0) for b in a.bands)) for a in rasters]
         notes = ("the offsets that the item lists are not used, as it says that they were applied before",)
-    times = [properties.get(key) for key in ("datetime", "start_datetime")]
+    unknown = all(properties.get(key) == value for key, value in when(None).items())
+    times = [] if unknown else [properties.get(key) for key in ("datetime", "start_datetime")]
     acquired = next((time for t in times if isinstance(t, str) and (time := in_utc(t))), None)
     return StacItem(tuple(rasters), acquired, notes)
 
