@@ -34,6 +34,7 @@ from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import item_path, json_number
 from geomoe.raster.validity import fill_invalid, upsample_mask
+from geomoe.raster.watch import ChangedError, Watch, contents
 
 __all__ = ["Job", "is_made", "open_job"]
 
@@ -49,9 +50,11 @@ class Job:
         nodata: as the user said it.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         digest: SHA-256 of the scene's file.
+        sources: name and SHA-256 of each of its files.
     """
 
     scene: Scene
+    watch: Watch
     plan: UpscalePlan
     tiles: Tiles
     runner: Runner
@@ -64,6 +67,7 @@ class Job:
     nodata: float | str | None
     valid_share: float
     digest: str
+    sources: tuple[Mapping[str, str], ...]
 
     @property
     def key(self) -> dict[str, Any]:
@@ -89,7 +93,14 @@ class Job:
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
             "device": self.runner.hardware,
+            "arithmetic": self.runner.arithmetic,
         }
+
+    def check_scene(self, *, whole: bool = False) -> None:
+        """Raise ChangedError if the scene is not as it was, by its content if ``whole`` or in doubt."""
+        doubtful = self.watch.changed()
+        if (doubtful or whole) and contents(self.scene) != (self.digest, self.sources):
+            raise ChangedError(doubtful or [self.scene.path])
 
     def run_all(self, numbers: Sequence[int]) -> Generator[tuple[int, tuple[list[Piece], bool]], None, None]:
         """Do some tiles, several at a time; gives the number and the result of each, in their order."""
@@ -99,7 +110,7 @@ class Job:
                 for number in numbers:
                     # Scenes are read by this thread alone: GDAL's handles are not to be shared.
                     tile = self.tiles[number]
-                    data, valid = self.scene.read(window_of(tile.window, 1), self.plan.bands)  # [C, h, w]
+                    data, valid = self._read(tile)
                     running.append((number, pool.submit(self.run, tile, data, valid)))
                     if len(running) > count:
                         first, future = running.popleft()
@@ -110,6 +121,16 @@ class Job:
             finally:
                 for _, future in running:
                     future.cancel()
+
+    def _read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Pixels ``[C, h, w]`` of a tile and their validity, from the scene as it was."""
+        try:
+            found = self.scene.read(window_of(tile.window, 1), self.plan.bands)
+        except GeomoeError:
+            self.check_scene()  # that it was changed says more than that it is damaged
+            raise
+        self.check_scene()
+        return found
 
     def run(
         self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
@@ -176,6 +197,7 @@ def open_job(request: Request) -> Iterator[Job]:
         GeomoeError: for bad input, or a job that cannot be done.
     """
     model, device, layers = request.loaded(), pick_device(request.device), request.layers
+    watch = Watch(request.src)
     judge = Judge(model) if request.judged else None
     with (
         open_scene(request.src, request.bands, request.nodata) as scene,
@@ -184,12 +206,15 @@ def open_job(request: Request) -> Iterator[Job]:
         plan, targets = prepare(scene, request, model, device)
         scene, radiometry, valid_share = _look(scene, plan.bands)
         plan = replace(plan, notes=notes_of(scene, plan.bands))
-        digest = scene.digest()
+        digest, sources = contents(scene)
+        if changed := watch.changed():  # what was read of it until now may be of another state
+            raise ChangedError(changed)
         tags = _tags(model, plan, radiometry, digest, request)
         metas = output_metadata(scene, plan.bands, model, layers, tags)
         scales = (model.contract.scale, *(1 for _ in layers))
         yield Job(
             scene=scene,
+            watch=watch,
             plan=plan,
             tiles=Tiles(scene.width, scene.height, model.contract, request.tile),
             runner=Runner(model, device),
@@ -202,6 +227,7 @@ def open_job(request: Request) -> Iterator[Job]:
             nodata=request.nodata,
             valid_share=valid_share,
             digest=digest,
+            sources=sources,
         )
 
 

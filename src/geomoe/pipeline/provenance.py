@@ -28,10 +28,8 @@ from geomoe.raster.stac import (
     pixel_metres,
     raster_item,
     read_item,
-    sha256,
     when,
 )
-from geomoe.raster.stack import StackScene
 
 if TYPE_CHECKING:
     from geomoe.pipeline.job import Job
@@ -104,7 +102,7 @@ class Provenance:
             isinstance(asset, dict)
             and now.items() <= asset.items()
             and said.get("geomoe:configuration") == json.loads(json.dumps(self._configuration))
-            and said.get("geomoe:sources") == self._sources
+            and said.get("geomoe:sources") == list(self._job.sources)
         )
 
     def _item(self, output: Output, nodata: float | None) -> dict[str, Any]:
@@ -128,7 +126,7 @@ class Provenance:
             },
             "processing:lineage": lineage(job.scene.path.name, self._configuration, self._layer(output)),
             "geomoe:configuration": self._configuration,
-            "geomoe:sources": self._sources,
+            "geomoe:sources": list(job.sources),
         }
 
     def _layer(self, output: Output) -> tuple[str | None, ...]:
@@ -148,14 +146,6 @@ class Provenance:
             "radiometry": json.loads(key["radiometry"]),
             "outputs": [output.target.path.name for output in self._job.outputs],
         }
-
-    @cached_property
-    def _sources(self) -> list[dict[str, str]]:
-        scene = self._job.scene
-        if not isinstance(scene, StackScene):
-            return [{"name": scene.path.name, "sha256": self._job.digest}]
-        # The digest of a product is none of a file, also where all of it is in one zip.
-        return [{"name": f.name, "sha256": sha256(f)} for f in scene.files]
 
     def _links(self, output: Output) -> list[dict[str, str]]:
         """To files of the same folder alone: a path to another one would be one of this machine."""

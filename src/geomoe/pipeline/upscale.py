@@ -98,6 +98,8 @@ def carry_out(
                 work.write(number, pieces, ran=ran)
                 trim_heap()
                 advance()
+        if not work.placed:
+            job.check_scene(whole=True)
         work.finish()
     return UpscaleReport(
         output=job.outputs[0].target.path,

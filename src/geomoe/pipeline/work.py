@@ -25,6 +25,7 @@ from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
 from geomoe.raster.target import Target, commit, roll_back
+from geomoe.raster.watch import ChangedError
 
 if TYPE_CHECKING:
     from geomoe.pipeline.provenance import Provenance
@@ -65,7 +66,7 @@ class Work:
     interrupted. A folder of another job is emptied.
 
     However a job ends, what is done is kept; only a folder that this process began, and in which no tile was
-    done, is removed.
+    done, is removed, and one whose tiles may be of two states of a scene that was changed meanwhile.
 
     Args:
         outputs: of the job, the main one first.
@@ -315,7 +316,7 @@ class Work:
         if error is None:
             return
         done = int(self._done.sum())
-        if self._began and not done:
+        if (self._began and not done) or isinstance(error, ChangedError):
             self._close()
             self._clean()
         elif done:
