@@ -57,7 +57,7 @@ class OutputGatedMoE(nn.Module):
         grid = (rows.shape[0],) if grid is None else grid
         plan = RoutingPlan(experts, weights, probabilities, logits, self.bank.group_sizes, grid, kept)
         plan = plan if valid is None else replace(plan, valid=valid).of_valid().among(valid, grid)
-        plan = plan if trace is None else trace.record(plan)
+        plan = plan if trace is None else trace.record(plan, self)
         return torch.einsum("ne,ne...->n...", plan.gates.to(results.dtype), results)
 
 

@@ -217,7 +217,8 @@ class RoutingTrace:
     """The plans of one forward pass, in the order in which the layers ran.
 
     A layer calls :meth:`record` with its plan and carries out the one that it gets back. This class gives
-    back the same; one that gives another is an intervention (:class:`Replay`).
+    back the same; one that gives another is an intervention (:class:`Replay`). A layer that runs again in the
+    backward pass, where ``torch.utils.checkpoint`` recomputes it, is recorded once.
 
     Example:
         >>> trace = RoutingTrace()
@@ -231,9 +232,15 @@ class RoutingTrace:
         """The router that made each plan, where the layer said so."""
 
     def record(self, plan: RoutingPlan, router: nn.Module | None = None) -> RoutingPlan:
-        """Keep ``plan``, which ``router`` made, and return the one to carry out."""
-        self.plans.append(plan)
-        self.routers.append(router)
+        """Keep ``plan``, which ``router`` made, and return the one to carry out.
+
+        Raises:
+            ValueError: recomputed by a reentrant checkpoint, whose first pass recorded a plan without a
+                gradient.
+        """
+        if not _recomputed(plan):
+            self.plans.append(plan)
+            self.routers.append(router)
         return plan
 
     def detach(self) -> RoutingTrace:
@@ -252,6 +259,19 @@ class RoutingTrace:
         return len(self.plans)
 
 
+def _recomputed(plan: RoutingPlan) -> bool:
+    """Whether the layer that made ``plan`` runs in the backward pass, for what a checkpoint did not keep."""
+    if torch.compiler.is_compiling():
+        return False
+    node: Any = torch._C._current_autograd_node()
+    if node is not None and "CheckpointFunction" in node.name() and plan.probabilities.requires_grad:
+        raise ValueError(
+            "trace: under a reentrant checkpoint recorded plans have no gradient, and terms of them would do "
+            "nothing; call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+        )
+    return node is not None
+
+
 class Replay(RoutingTrace):
     """A trace that makes every layer carry out a recorded plan again.
 
@@ -263,7 +283,8 @@ class Replay(RoutingTrace):
             2025).
 
     Raises:
-        ValueError: more layers or other rows than were recorded.
+        ValueError: more layers or other rows than were recorded; a layer that runs several times in a pass,
+            recomputed by a checkpoint: which of its plans it asks for is not known.
     """
 
     def __init__(self, recorded: Iterable[RoutingPlan], mode: RoutingMode | None = None) -> None:
@@ -272,9 +293,10 @@ class Replay(RoutingTrace):
         self.mode = mode
 
     def record(self, plan: RoutingPlan, router: nn.Module | None = None) -> RoutingPlan:
-        if len(self.plans) == len(self.recorded):
+        number = self._again(router) if _recomputed(plan) else len(self.plans)
+        if number == len(self.recorded):
             raise ValueError(f"replay: {len(self.recorded)} plans were recorded, and one more layer asks")
-        old = self.recorded[len(self.plans)].detach()
+        old = self.recorded[number].detach()
         if old.probabilities.shape != plan.probabilities.shape:
             raise ValueError(
                 f"replay: a plan for {tuple(old.probabilities.shape)} rows and experts was recorded, "
@@ -284,6 +306,16 @@ class Replay(RoutingTrace):
             chosen = plan.probabilities.gather(1, old.experts)
             old = replace(plan, experts=old.experts, weights=weigh(chosen, self.mode), kept=old.kept)
         return super().record(old, router)
+
+    def _again(self, router: nn.Module | None) -> int:
+        """The number of the plan of a layer that is recomputed, not in the order of the first pass."""
+        mine = [i for i, other in enumerate(self.routers) if other is router and router is not None]
+        if len(mine) != 1:
+            raise ValueError(
+                f"replay: a checkpoint recomputes a layer that has {len(mine)} plans of its own, expected 1; "
+                "leave the layer out of the checkpoint"
+            )
+        return mine[0]
 
 
 # Plans may be stored by torch.save and read with weights_only.
