@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import pickle
+import random
 import zipfile
 
 import numpy as np
@@ -156,6 +157,8 @@ def test_what_is_not_tensors_alone_is_refused_and_named(tmp_path, content, named
     [
         (lambda s: {k: v for k, v in s.items() if k != "norm.bias"}, "has no norm.bias"),
         (lambda s: s | {"surplus.weight": torch.zeros(1)}, "'surplus.weight'"),
+        (lambda s: s | {"norm.bias": torch.zeros(12).to(torch.float8_e4m3fn)}, "is of torch.float8_e4m3fn"),
+        (lambda s: s | {"norm.bias": torch.zeros(12).long()}, "norm.bias is of torch.int64"),
         (lambda s: s | {"norm.bias": torch.zeros(13)}, "norm.bias give [13], expected [12]"),
         (lambda s: s | {"layers.999999999.conv.bias": torch.zeros(1)}, "left out"),
         (lambda s: s | {"conv_first.1.weight": torch.zeros(1)}, "folds its input"),
@@ -207,6 +210,25 @@ def test_files_that_torch_did_not_write_are_refused(state, tmp_path):
     with pytest.raises(GeomoeError, match="does not exist"):
         convert(path, target)
     assert not target.exists()
+
+
+def test_damaged_files_are_refused_in_one_line_or_read(state, tmp_path):
+    """Files with some bytes changed, of both formats; many are changed in values alone."""
+    draw, path, refused = random.Random(0), tmp_path / "x.pth", []
+    for zipped in (True, False):
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for _ in range(draw.choice((1, 4, 30))):
+                damaged[draw.randrange(draw.choice((200, 5000, len(whole))))] = draw.randrange(256)
+            path.write_bytes(damaged)
+            try:
+                convert(path, tmp_path / "x.safetensors", overwrite=True)
+            except GeomoeError as error:
+                refused.append(str(error))
+    assert 40 < len(refused) < 120
+    assert "\n" not in "".join(refused)
 
 
 def test_a_zip_that_grows_is_refused_before_it_is_unpacked(state, tmp_path):

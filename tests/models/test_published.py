@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import geomoe
-from geomoe.models.published import LAYOUTS, recognise, to_ours, to_published
+from geomoe.models import load
+from geomoe.models.published import LAYOUTS, convert, recognise, to_ours, to_published
 from geomoe.models.published.convolutional import EDSR, EDSR_ORIGINAL, RCAN, RCAN_ORIGINAL
 from geomoe.models.published.families import best_name
 from geomoe.models.published.hat import HAT
@@ -180,6 +181,12 @@ PUBLISHED = [
 ]
 
 
+def told(name, options):
+    """What a user would have to say, as no tensor does."""
+    said = {key: options[key] for key in NOT_TOLD & options.keys()}
+    return said | ({"residual_scale": 1.0} if name == "edsr" else {})
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize(("layout", "name", "options"), PUBLISHED)
 def test_what_is_published_comes_back(layout, name, options, scale):
@@ -189,14 +196,48 @@ def test_what_is_published_comes_back(layout, name, options, scale):
     model = tiny(name, scale=scale, **options).eval()
     published = to_published(layout, model)
     assert recognise(published) is layout
-    told = {key: options[key] for key in NOT_TOLD & options.keys()}
-    told |= {"residual_scale": 1.0} if name == "edsr" else {}
-    again, state = to_ours(layout, published, told)
+    again, state = to_ours(layout, published, told(name, options))
     ours = geomoe.create_model(name, **vars(again.config)).eval()
     ours.load_state_dict(state)
     x = torch.rand(1, model.config.bands, 9, 7)
     with torch.inference_mode():
         torch.testing.assert_close(ours(x), model(x), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "tensors", "tables"),
+    [
+        ("haunet", 4, 617, 0),
+        ("haunet_s", 4, 274, 0),
+        ("spt", 2, 660, 0),
+        ("spt", 4, 662, 0),
+        ("swin2_mose", 4, 1180, 24),
+        ("ttst", 2, 968, 42),
+        ("ttst", 4, 970, 42),
+        ("mfg_hmoe_released", 4, 935, 42),
+        ("hat_s", 4, None, 42),
+        ("hat_l", 4, None, 84),
+        ("swinir", 4, None, 36),
+        ("swinir_light", 4, None, 24),
+    ],
+)
+def test_a_published_file_has_as_many_tensors(name, scale, tensors, tables):
+    with torch.device("meta"):
+        published = to_published(layout_of(name), geomoe.create_model(name, scale=scale))
+    assert tensors in (len(published), None)
+    assert sum(key.endswith("relative_position_bias_table") for key in published) == tables
+
+
+@pytest.mark.parametrize(("layout", "name", "options"), PUBLISHED)
+def test_a_file_of_every_layout_is_converted(layout, name, options, tmp_path):
+    model = tiny(name, **options).eval()
+    torch.save(to_published(layout, model), tmp_path / "theirs.pth")
+    card = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", options=told(name, options))
+    assert card.recipe["layout"] == layout.name
+    x = torch.rand(1, model.config.bands, 9, 7)
+    with torch.inference_mode():
+        ours = load(str(tmp_path / "ours.safetensors")).model(x)
+        torch.testing.assert_close(ours, model(x), atol=1e-6, rtol=1e-6)
 
 
 def test_every_layout_is_tried():

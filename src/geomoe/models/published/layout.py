@@ -109,6 +109,8 @@ def to_ours(
                 f"it is no {layout.name} as published: {' and '.join(names)} give {list(tensor.shape)}, "
                 f"expected {list(like.shape)}"
             )
+        if not tensor.is_floating_point():
+            raise GeomoeError(f"it is no {layout.name} as published: {names[0]} is of {tensor.dtype}")
         state[ours] = tensor
         used.update(names)
     left = [name for name in published if name not in used]

@@ -21,7 +21,9 @@ __all__ = ["Checkpoint", "read_checkpoint"]
 _HOLDERS = ("params_ema", "params", "state_dict", "model_state_dict")
 """Where programs keep the tensors of a network; an average of them before those it is of."""
 
-_REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed|Unsupported class (\S+)|(Unsupported operand \d+)")
+_REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed|Unsupported class (\S+)")
+
+_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -52,40 +54,36 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
-        content = _load(path, size)
+        holder, tensors = _tensors(_load(path, size))
+        _check(tensors, size)
     except GeomoeError as error:
         raise GeomoeError(f"{path}: {error}") from error
     except OSError as error:
         raise GeomoeError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        holder, tensors = _tensors(content)
-        _check(tensors, size)
-    except GeomoeError as error:
-        raise GeomoeError(f"{path}: {error}") from error
     return Checkpoint(tensors, holder, sha256)
 
 
 def _load(path: Path, size: int) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > size:  # torch.save does not compress
-            raise GeomoeError(
-                f"it unpacks to {unpacked:,} bytes from {size:,}; expected what torch.save writes"
-            )
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > size:  # torch.save does not compress
+                raise GeomoeError(f"it unpacks to {unpacked:,} bytes; torch.save packs no more than {size:,}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except GeomoeError:
         raise
-    except Exception as error:  # what damaged bytes raise in a reader of programs has no common class
+    except (
+        Exception
+    ) as error:  # what damaged bytes raise in readers of archives and pickles has no common class
         found = _REFUSED.search(str(error))
         if found is None:
             raise GeomoeError("it is damaged, or not a file that torch.save wrote") from error
-        what = next(group for group in found.groups() if group)
         raise GeomoeError(
-            f"it holds {what}, which is no tensor and is not loaded; save and convert its state_dict() alone"
+            f"it holds {found[1] or found[2]}, which is no tensor and is not loaded; save and convert its "
+            "state_dict() alone"
         ) from error
 
 
@@ -122,5 +120,9 @@ def _check(tensors: Mapping[str, Tensor], size: int) -> None:
     if claimed > size:
         raise GeomoeError(f"its tensors claim {claimed:,} bytes, more than the {size:,} of the file")
     for name, tensor in tensors.items():
-        if tensor.is_complex() or not tensor.isfinite().all():
-            raise GeomoeError(f"{name[:80]!r} holds values that are not finite numbers")
+        if tensor.is_floating_point() and tensor.dtype not in _PRECISIONS:
+            raise GeomoeError(
+                f"{name[:80]!r} is of {tensor.dtype}; expected half, single or double precision"
+            )
+        if not tensor.isfinite().all():
+            raise GeomoeError(f"{name[:80]!r} holds values that are not finite")
