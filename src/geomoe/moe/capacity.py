@@ -70,16 +70,16 @@ class Capacity:
             num_experts: E.
             training: which factor counts.
             k: choices of a row that places are made for; None for as many as ask.
-            sample: ``[N]`` int64, the sample of each row; counts where ``per_sample``.
+            sample: ``[N]`` int64, the sample of each row, where each has places of its own.
         """
+        if self.limit(0, num_experts, training) is None:
+            return kept
         slots, rows = experts.shape[1], experts.shape[0]
-        if sample is None or not self.per_sample:
+        if sample is None:
             sample = torch.zeros(rows, dtype=torch.int64, device=experts.device)
         asking = torch.full_like(sample, slots if k is None else k) if kept is None or k else kept.sum(1)
         asked = sample.new_zeros(int(sample.max()) + 1 if rows else 1).index_add(0, sample, asking)
-        limits = [self.limit(some, num_experts, training) for some in asked.tolist()]
-        if None in limits:
-            return kept
+        limits = [self.limit(some, num_experts, training) or 0 for some in asked.tolist()]
         flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
         asks = torch.ones_like(flat, dtype=torch.bool) if kept is None else kept.T.reshape(-1)
         turn = torch.arange(rows, device=flat.device)

@@ -142,15 +142,16 @@ class Router(AnyRouter):
         """
         grid = (rows.shape[0],) if grid is None else grid
         self._check(rows, grid, context, valid)
-        sample = torch.arange(rows.shape[0], device=rows.device) // max(math.prod(grid[1:]), 1)
+        sample = None
+        if self.capacity is not None and self.capacity.per_sample:
+            sample = torch.arange(rows.shape[0], device=rows.device) // max(math.prod(grid[1:]), 1)
         if valid is None:
             return self._plan(rows, grid, context, sample)
-        context = None if context is None else context[valid]
-        mine = self._plan(rows[valid], (int(valid.sum()),), context, sample[valid])
-        return mine.among(valid, grid)
+        context, sample = (None if x is None else x[valid] for x in (context, sample))
+        return self._plan(rows[valid], (int(valid.sum()),), context, sample).among(valid, grid)
 
     def _plan(
-        self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None, sample: Tensor
+        self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None, sample: Tensor | None
     ) -> RoutingPlan:
         with torch.autocast(rows.device.type, enabled=False):
             if rows.dtype in (torch.float16, torch.bfloat16):
