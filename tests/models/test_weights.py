@@ -189,3 +189,12 @@ def test_a_card_that_is_nested_too_deeply_is_one_error(tmp_path):
     save_file({"a": torch.ones(1)}, path, {"geomoe": json.dumps(asdict(card))})
     with pytest.raises(geomoe.GeomoeError, match="nested"):
         read_card(path)
+
+
+def test_a_checkpoint_of_training_is_told_from_weights(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04")
+    for name in ("last.ckpt", str(tmp_path / "last.ckpt")):
+        with pytest.raises(
+            geomoe.GeomoeError, match=r"checkpoint to resume training from; give the best.safetensors"
+        ):
+            load(name)

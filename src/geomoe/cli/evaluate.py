@@ -43,6 +43,7 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     show_default=True,
     help="Of UCMerced and AID; any other folder is scored whole.",
 )
+@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
@@ -55,6 +56,7 @@ def evaluate(
     degradation: str,
     metrics: str,
     split: str,
+    skip_corrupt: bool,
     device: str,
     out: Path | None,
 ) -> None:
@@ -82,7 +84,9 @@ def evaluate(
             metrics=[name.strip() for name in metrics.split(",")],
             split=split,  # type: ignore[arg-type]
             device=device,
+            skip_corrupt=skip_corrupt,
             progress=progress,
+            say=lambda line: click.echo(f"geomoe: note: {line}", err=True),
         )
     if str(out) == "-":
         click.echo(json.dumps(result.as_dict(), indent=2))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from geomoe.data.aid import aid_files, aid_folder
+from geomoe.data.images import sift
 from geomoe.data.oli2msi import SCALE, oli2msi_files, oli2msi_folder, read_oli2msi
 from geomoe.data.paired import match_scenes, paired_folders, read_paired
 from geomoe.data.pairs import RealPairs
@@ -90,6 +91,9 @@ def real_pairs(
     stretch: bool = True,
     tolerance: float = 0.1,
     tile: int = 64,
+    names: str | None = None,
+    skip: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RealPairs:
     """Part of a data set whose low-resolution images were measured.
 
@@ -109,6 +113,9 @@ def real_pairs(
         tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
         tile: of ``paired``, side of what is kept of scenes with invalid pixels, and the least that pairs to
             train on must share, low-resolution pixels.
+        names: of the bands, if not the usual ones; of ``paired`` and ``oli2msi``.
+        skip: whether files that cannot be read are left out; of ``paired`` and ``oli2msi``.
+        say: told in a line how scenes were matched, and what is left out.
 
     Raises:
         GeomoeError: not the layout, another scale, or files that cannot be used.
@@ -123,10 +130,15 @@ def real_pairs(
         if scale != SCALE:
             raise GeomoeError(f"OLI2MSI has pairs at a scale of {SCALE}, not {scale}")
         files = of_part(oli2msi_files(root, "test" if part == "test" else "train"), "pair")
-        return RealPairs([read_oli2msi(low, high, bands, stretch) for low, high in files], scale)
+        read = sift(files, lambda pair: read_oli2msi(*pair, bands, stretch, names), skip, say)
+        return RealPairs([pair for _, pair in read], scale)
     if layout == "sen2venus":
+        if names is not None:
+            raise GeomoeError("the bands of Sen2Venus are known and red comes first; give their number")
         acquisitions = of_part(sen2venus_acquisitions(root, scale, bands, stretch), "acquisition")
         return Sen2VenusPairs(acquisitions, scale, _VALIDATION_PAIRS if part == "validation" else None)
-    scenes = of_part(match_scenes(root, scale, tolerance), "scene with a counterpart")
+    told = say if part != "validation" else lambda line: None  # once for both
+    scenes = of_part(match_scenes(root, scale, tolerance, told), "scene with a counterpart")
+    pairs = [pair for pairs in scenes for pair in pairs]
     least = tile if part == "fit" else _SCORED
-    return RealPairs(read_paired([pair for pairs in scenes for pair in pairs], bands, tile, least), scale)
+    return RealPairs(read_paired(pairs, bands, tile, least, names=names, skip=skip, say=say), scale)

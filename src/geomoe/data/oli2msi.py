@@ -57,7 +57,9 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES}
 
 
-def read_oli2msi(low: Path, high: Path, bands: int, stretch: bool) -> tuple[Tensor, Tensor]:
+def read_oli2msi(
+    low: Path, high: Path, bands: int, stretch: bool, names: str | None = None
+) -> tuple[Tensor, Tensor]:
     """One pair as float32, ``[bands, h, w]`` and ``[bands, 3 h, 3 w]``.
 
     Args:
@@ -65,13 +67,14 @@ def read_oli2msi(low: Path, high: Path, bands: int, stretch: bool) -> tuple[Tens
         high: file of Sentinel-2.
         bands: how many are wanted, the first ones.
         stretch: by the percentiles of the low-resolution image; else reflectance.
+        names: of the bands, if not the usual ones.
 
     Raises:
         GeomoeError: files that cannot be read, too few bands, or sizes that have another ratio.
     """
     from geomoe.raster.training import read_values  # rasterio is wanted for these files alone
 
-    images = [read_values(path, bands) for path in (low, high)]
+    images = [read_values(path, bands, names) for path in (low, high)]
     (small, integer), (large, _) = images
     if large.shape[1:] != (small.shape[1] * SCALE, small.shape[2] * SCALE):
         raise GeomoeError(

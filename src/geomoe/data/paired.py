@@ -1,13 +1,13 @@
-"""Two folders of GeoTIFFs, of low and of high resolution, matched by where they lie on the ground.
+"""Two folders of GeoTIFFs, of low and of high resolution, matched by name, place and date.
 
-The folders are called ``LR`` and ``HR``, or ``low`` and ``high``, in any case. File names mean nothing: each
-low-resolution scene is paired with every high-resolution one that overlaps it, and both are cut to the area
-that they share, in whole low-resolution pixels. Nothing is resampled.
+The folders are called ``LR`` and ``HR``, or ``low`` and ``high``, in any case. Which scenes belong together
+:mod:`geomoe.data.matching` says; both are cut to the area that they share on the ground, in whole
+low-resolution pixels. Nothing is resampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geomoe.data.images import sift
+from geomoe.data.matching import match
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
     from geomoe.raster.pair import PairOfScenes
 
-__all__ = ["match_scenes", "paired_folders", "read_paired"]
+__all__ = ["match_scenes", "paired_folders", "read_paired", "valid_tiles"]
 
 _NAMES = (("lr", "hr"), ("low", "high"))
 _SUFFIXES = (".tif", ".tiff", ".jp2")
@@ -36,17 +38,20 @@ def paired_folders(root: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def match_scenes(root: Path, scale: int, tolerance: float) -> list[list[PairOfScenes]]:
+def match_scenes(
+    root: Path, scale: int, tolerance: float, say: Callable[[str], None] = lambda line: None
+) -> list[list[PairOfScenes]]:
     """All pairs in ``root``: a list for each low-resolution scene that has a counterpart, in order of names.
 
     Args:
         root: of the two folders.
         scale: that the pairs must have.
         tolerance: by how much grids may be off, in high-resolution pixels.
+        say: told in a line how scenes were matched, and which were not.
 
     Raises:
-        GeomoeError: no such folders, no match, scenes without a grid, another ratio of pixel sizes, or grids
-            that are off.
+        GeomoeError: no such folders, no match or several, scenes without a grid, another ratio of pixel
+            sizes, or grids that are off.
     """
     from geomoe.raster.pair import common_area, footprint  # rasterio is wanted for these files alone
 
@@ -54,25 +59,17 @@ def match_scenes(root: Path, scale: int, tolerance: float) -> list[list[PairOfSc
     if folders is None:
         raise GeomoeError(f"{root} holds no folders LR and HR (or low and high) of GeoTIFFs")
     low, high = ([footprint(path) for path in _scenes(folder)] for folder in folders)
-    boxes: dict[str, NDArray[np.float64]] = {}  # of the high-resolution scenes, by the low one's CRS
-    matched = []
-    for scene in low:
-        key = scene.crs.to_wkt()
-        if key not in boxes:
-            boxes[key] = np.array([other.bounds(scene.crs) for other in high])  # [n, 4]
-        near = _overlapping(boxes[key], scene.bounds(scene.crs))
-        pairs = [common_area(scene, high[i], tolerance) for i in near]
-        if found := [pair for pair in pairs if pair is not None]:
-            matched.append(found)
-    if not matched:
+    matches = match(low, high, folders, lambda one, other: common_area(one, other, tolerance))
+    if not matches.pairs:
         raise GeomoeError(f"no scene of {folders[0]} overlaps one of {folders[1]} by a whole pixel")
-    for pair in (pair for pairs in matched for pair in pairs):
+    for pair in (pair for pairs in matches.pairs for pair in pairs):
         if pair.scale != scale:
             raise GeomoeError(
                 f"the pixel sizes of {pair.low.name} and {pair.high.name} have a ratio of {pair.scale}, "
                 f"not {scale}"
             )
-    return matched
+    say(str(matches))
+    return matches.pairs
 
 
 def _scenes(folder: Path) -> list[Path]:
@@ -82,14 +79,15 @@ def _scenes(folder: Path) -> list[Path]:
     return found
 
 
-def _overlapping(boxes: NDArray[np.float64], box: tuple[float, float, float, float]) -> list[int]:
-    left, bottom, right, top = box
-    apart = (boxes[:, 0] >= right) | (boxes[:, 2] <= left) | (boxes[:, 1] >= top) | (boxes[:, 3] <= bottom)
-    return [int(i) for i in np.flatnonzero(~apart)]
-
-
 def read_paired(
-    pairs: Sequence[PairOfScenes], bands: int, tile: int, least: int = 1
+    pairs: Sequence[PairOfScenes],
+    bands: int,
+    tile: int,
+    least: int = 1,
+    *,
+    names: str | None = None,
+    skip: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Pairs as float32 in the range of models at inference, ``[bands, h, w]`` and ``[bands, s h, s w]``.
 
@@ -98,22 +96,26 @@ def read_paired(
 
     Args:
         pairs: from :func:`match_scenes`.
-        bands: how many are wanted, the first ones of both, in the same order.
+        bands: how many are wanted, of both, in the same order.
         tile: side of a tile, low-resolution pixels.
         least: a pair that shares less along a side, such as neighbours whose edges overlap, is left out.
+        names: of the bands, if not the usual ones.
+        skip: whether pairs that cannot be read are left out.
+        say: told in a line what is left out.
 
     Raises:
         GeomoeError: nothing left, too few bands, or types that differ within a pair.
     """
     from geomoe.raster.pair import read_pair
 
+    wide = [pair for pair in pairs if min(pair.low_window.width, pair.low_window.height) >= least]
     read = []
-    for pair in pairs:
-        if min(pair.low_window.width, pair.low_window.height) < least:
-            continue
-        low, high, valid = read_pair(pair, bands)
+    empty = 0
+    for pair, (low, high, valid) in sift(wide, lambda pair: read_pair(pair, bands, names), skip, say):
         s = pair.scale
-        for y, x, height, width in _valid_tiles(valid, tile):
+        tiles = valid_tiles(valid, tile)
+        empty += not tiles
+        for y, x, height, width in tiles:
             cut = high[:, y * s : (y + height) * s, x * s : (x + width) * s]
             read.append((low[:, y : y + height, x : x + width], cut))
     if not read:
@@ -121,10 +123,12 @@ def read_paired(
             f"no pair shares {least} x {least} low-resolution pixels, or {tile} x {tile} that are valid in "
             "both scenes where some are not; try a smaller patch_size"
         )
+    if short := len(pairs) - len(wide) + empty:
+        say(f"left out, {short} of {len(pairs)} pairs share less than a patch of valid pixels")
     return [(torch.from_numpy(a.copy()), torch.from_numpy(b.copy())) for a, b in read]
 
 
-def _valid_tiles(valid: NDArray[np.bool_], tile: int) -> list[tuple[int, int, int, int]]:
+def valid_tiles(valid: NDArray[np.bool_], tile: int) -> list[tuple[int, int, int, int]]:
     """Row, column, height and width of what can be used: everything, or tiles without an invalid pixel."""
     height, width = valid.shape
     if valid.all():

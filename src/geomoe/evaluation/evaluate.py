@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
-from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.images import find_images, read_image, sift, to_unit
 from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES, find_layout, real_pairs
 from geomoe.data.pairs import degrade
 from geomoe.data.ucmerced import Split
@@ -99,7 +99,14 @@ _Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | Non
 _NAMES = {"ucmerced": "UCMerced", "aid": "AID"}
 
 
-def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Split) -> _Cases:
+def _made(
+    root: Path,
+    contract: ModelContract,
+    degradation: Degrader,
+    split: Split,
+    skip: bool,
+    say: Callable[[str], None],
+) -> _Cases:
     layout = find_layout(root)
     if layout in REAL_LAYOUTS:
         raise GeomoeError(
@@ -108,9 +115,13 @@ def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Spl
         )
     files, of = SPLIT_LAYOUTS.get(layout), _NAMES.get(layout)
     paths = find_images(root) if files is None else files(root, split)
+    # All are looked at before the first is scored: an hour may lie between.
+    usable = {path for path, _ in sift(paths, lambda path: len(read_image(path, contract.bands)), skip, say)}
 
     def cases() -> Iterator[tuple[str, str, Tensor, Tensor, Degrader]]:
         for i, path in enumerate(paths):
+            if path not in usable:
+                continue
             image = read_image(path, contract.bands)
             drawn = degradation.drawn(i)
             low, high = degrade(image, contract.scale, drawn)
@@ -118,18 +129,23 @@ def _made(root: Path, contract: ModelContract, degradation: Degrader, split: Spl
             made = drawn if image.dtype == torch.uint8 else drawn.unrounded()
             yield path.parent.name, path.relative_to(root).as_posix(), low, high, made
 
-    n = len(paths)
-    return n, f"{n} {split} images of {of}" if of else f"all {n} images of a folder", cases()
+    n, left = len(usable), len(paths) - len(usable)
+    what = f"{n} {split} images of {of}" if of else f"all {n} images of a folder"
+    return n, f"{what}, without {left} that cannot be read" if left else what, cases()
 
 
-def _measured(root: Path, contract: ModelContract, stretch: bool) -> _Cases:
+def _measured(
+    root: Path, contract: ModelContract, stretch: bool, skip: bool, say: Callable[[str], None]
+) -> _Cases:
     layout = find_layout(root)
     if layout not in REAL_LAYOUTS:
         raise GeomoeError(
             f"{root} holds no pairs that were measured ({', '.join(REAL_LAYOUTS)}), which degradation 'real' "
             "scores; give their folder, or the name of a degradation"
         )
-    pairs = real_pairs(layout, root, "test", scale=contract.scale, bands=contract.bands, stretch=stretch)
+    pairs = real_pairs(
+        layout, root, "test", scale=contract.scale, bands=contract.bands, stretch=stretch, skip=skip, say=say
+    )
     cases = ((layout, f"pair {i}", *pairs[i], None) for i in range(len(pairs)))
     return len(pairs), f"{len(pairs)} measured pairs of layout {layout}", cases
 
@@ -143,7 +159,9 @@ def evaluate(
     metrics: Sequence[str] = ("psnr", "ssim"),
     split: Split = "test",
     device: str = "auto",
+    skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Make images small, super-resolve them, compare with the originals.
 
@@ -158,19 +176,22 @@ def evaluate(
         metrics: names of :data:`geomoe.evaluation.further.METRICS`; PSNR and SSIM are always there.
         split: of UCMerced and AID.
         device: of the model.
+        skip_corrupt: whether images that cannot be read are left out, and told of.
         progress: called with images done and images in all.
+        say: told in a line what is left out, and how scenes of two folders were matched.
 
     Raises:
-        GeomoeError: nothing to score, or unknown names.
+        GeomoeError: nothing to score, images that cannot be read, or unknown names.
     """
     rules, names = get_protocol(protocol), check_metrics(metrics)
     contract = model.contract
     root = Path(root)
     if degradation == REAL:
         stretch = model.card.data.get(VALUES) != REFLECTANCE
-        count, scored, cases = _measured(root, contract, stretch)
+        count, scored, cases = _measured(root, contract, stretch, skip_corrupt, say)
     else:
-        count, scored, cases = _made(root, contract, get_degradation(degradation), split)
+        made = get_degradation(degradation)
+        count, scored, cases = _made(root, contract, made, split, skip_corrupt, say)
     place = pick_device(device)
     module = model.model.to(place)
     rows: dict[str, list[_Row]] = {}

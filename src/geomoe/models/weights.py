@@ -205,6 +205,11 @@ def available_weights() -> dict[str, Path]:
 
 
 def _find(name: str, scale: int | None) -> Path:
+    if name.endswith(".ckpt"):
+        raise GeomoeError(
+            f"{name} is a checkpoint to resume training from; give the best.safetensors or last.safetensors "
+            "beside it"
+        )
     if name.endswith(".safetensors") or "/" in name:
         return Path(name)
     shipped = available_weights()

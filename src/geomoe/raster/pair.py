@@ -36,6 +36,7 @@ class Footprint:
         transform: pixel corner (column, row) to ground.
         crs: of the ground coordinates.
         dtype: of its values.
+        acquired: when it was taken, as :class:`geomoe.raster.Scene` has it.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Footprint:
     transform: Affine
     crs: CRS
     dtype: str
+    acquired: str | None = None
 
     def bounds(self, crs: CRS) -> tuple[float, float, float, float]:
         """Least x and y, greatest x and y of the corners in another CRS; infinite where it has no place."""
@@ -58,7 +60,9 @@ def footprint(path: Path) -> Footprint:
             raise GeomoeError(
                 f"{path} has no grid (transform and CRS), by which its counterpart could be found"
             )
-        return Footprint(path, scene.width, scene.height, scene.transform, scene.crs, scene.dtype)
+        return Footprint(
+            path, scene.width, scene.height, scene.transform, scene.crs, scene.dtype, scene.acquired
+        )
 
 
 def _to_crs(of: Footprint, crs: CRS) -> tuple[list[float], list[float]]:
@@ -153,7 +157,7 @@ def common_area(low: Footprint, high: Footprint, tolerance: float) -> PairOfScen
 
 
 def read_pair(
-    pair: PairOfScenes, bands: int
+    pair: PairOfScenes, bands: int, names: str | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """The shared area of two scenes, both in the range that models see at inference.
 
@@ -163,6 +167,7 @@ def read_pair(
     Args:
         pair: from :func:`common_area`.
         bands: how many are wanted, of both as `learning_bands` chooses them.
+        names: of these bands, if not the usual ones.
 
     Returns:
         low ``[bands, h, w]``, high ``[bands, s h, s w]``, and ``[h, w]`` bool: where a low-resolution pixel
@@ -177,11 +182,11 @@ def read_pair(
                 f"{pair.low.name} is {low.dtype} and {pair.high.name} is {high.dtype}; a pair must be of one "
                 "type and in the same units, convert one of them"
             )
-        chosen = learning_bands(low, bands)
+        chosen = learning_bands(low, bands, names)
         low, sample = look(low, chosen)
         radiometry = decide_radiometry(low.dtype, sample)
         small, small_valid = low.read(pair.low_window, chosen)
-        chosen = learning_bands(high, bands)
+        chosen = learning_bands(high, bands, names)
         large, large_valid = look(high, chosen)[0].read(pair.high_window, chosen)
     s = pair.scale
     height, width = small.shape[1:]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from geomoe.data import aid, oli2msi, sen2venus, ucmerced
 from geomoe.data.degradation import REAL, get_degradation
-from geomoe.data.images import find_images, read_image
+from geomoe.data.images import MAX_PIXELS, Picture, find_images, read_picture, sift
 from geomoe.data.layouts import (
     REAL_LAYOUTS,
     REFLECTANCE,
@@ -26,10 +29,11 @@ from geomoe.data.layouts import (
     hold_out,
     real_pairs,
 )
+from geomoe.data.paired import valid_tiles
 from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.errors import GeomoeError, expect
 
-__all__ = ["SuperResolutionData"]
+__all__ = ["SuperResolutionData", "band_count"]
 
 
 _SOURCES = {
@@ -43,6 +47,11 @@ _SPLITS = {
     "aid": "fit: 7910 of the 8000 training images",
     "oli2msi": "training pairs, all but validation",
 }
+
+
+def band_count(bands: int | str) -> int:
+    """How many bands a number or a list of names means."""
+    return len(bands.split(",")) if isinstance(bands, str) else bands
 
 
 class SuperResolutionData(pl.LightningDataModule):
@@ -61,7 +70,7 @@ class SuperResolutionData(pl.LightningDataModule):
             ``oli2msi`` (scale 3), ``sen2venus`` (2 and 4), ``paired`` (GeoTIFFs in folders LR and HR); or
             ``auto``, the one that ``root`` is.
         scale: 2, 3, 4 or 8.
-        bands: channels.
+        bands: how many, or which of GeoTIFFs, by names or numbers with commas, such as ``B04,B03,B02``.
         degradation: a name of docs/degradations.md; measured pairs have none.
         patch_size: side of a low-resolution patch; smaller training images are continued by mirroring.
         batch_size: patches in a batch of one process.
@@ -73,6 +82,8 @@ class SuperResolutionData(pl.LightningDataModule):
             model in; else reflectance, as papers score.
         tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
         workers: processes that make patches; the patches do not depend on their number.
+        skip_corrupt: whether images that cannot be read are left out; also ``--skip-corrupt``.
+        max_pixels: that an image may have; it is looked at before any is decoded.
     """
 
     def __init__(
@@ -80,7 +91,7 @@ class SuperResolutionData(pl.LightningDataModule):
         root: str,
         layout: Literal["auto", Layout] = "auto",
         scale: int = 4,
-        bands: int = 3,
+        bands: int | str = 3,
         degradation: str = "bilinear",
         patch_size: int = 64,
         batch_size: int = 4,
@@ -90,11 +101,14 @@ class SuperResolutionData(pl.LightningDataModule):
         stretch: bool = True,
         tolerance: float = 0.1,
         workers: int = 0,
+        skip_corrupt: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
         for name, value, least in (
-            ("bands", bands, 1), ("patch_size", patch_size, 1), ("batch_size", batch_size, 1),
+            ("bands", band_count(bands), 1), ("patch_size", patch_size, 1), ("batch_size", batch_size, 1),
             ("steps_per_epoch", steps_per_epoch, 1), ("workers", workers, 0), ("seed", seed, 0),
+            ("max_pixels", max_pixels, 1),
         ):  # fmt: skip
             expect(value >= least, f"data.{name}", value, f"a whole number from {least}")
         expect(0 <= validation < 1, "data.validation", validation, "a share, 0 to below 1")
@@ -109,22 +123,24 @@ class SuperResolutionData(pl.LightningDataModule):
                 f"{root} is {name}: all its images, with --data.layout folder, include those of its test "
                 "split; leave the layout out, or point --data.root elsewhere"
             )
-        self.scale, self.bands = scale, bands
+        self.scale, self.bands = scale, band_count(bands)
+        self.names = bands if isinstance(bands, str) else None
         self.degradation = get_degradation(degradation)
         if self.real and degradation != "bilinear":
             raise GeomoeError(
                 f"layout {self.layout} has low-resolution images that were measured, not made; "
                 "leave --data.degradation out"
             )
-        if self.degradation.compresses and bands != 3:
+        if self.degradation.compresses and self.bands != 3:
             raise GeomoeError(
-                f"degradation {degradation} compresses as JPEG, which is of 3 bands, not {bands}; "
+                f"degradation {degradation} compresses as JPEG, which is of 3 bands, not {self.bands}; "
                 "choose mtf_noise or blind_float"
             )
         self.patch_size, self.batch_size, self.steps_per_epoch = patch_size, batch_size, steps_per_epoch
         self.validation, self.seed, self.workers = validation, seed, workers
         self.stretch, self.tolerance = stretch, tolerance
-        self._epoch, self._steps = -1, steps_per_epoch
+        self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
+        self._epoch, self._steps, self._left_out = -1, steps_per_epoch, 0
         self._train: ImagePairs | RealPairs | None = None
         self._validation: ImagePairs | RealPairs | None = None
 
@@ -150,6 +166,7 @@ class SuperResolutionData(pl.LightningDataModule):
             "source": _SOURCES.get(self.layout, source),
             "split": _SPLITS.get(self.layout, "all but validation"),
         }
+        said |= {"left_out": f"{self._left_out} images that could not be read"} if self._left_out else {}
         return {**said, VALUES: REFLECTANCE} if self.reflectance else said
 
     def _files(self) -> tuple[list[Path], list[Path]]:
@@ -168,7 +185,45 @@ class SuperResolutionData(pl.LightningDataModule):
             stretch=self.stretch,
             tolerance=self.tolerance,
             tile=self.patch_size,
+            names=self.names,
+            skip=self.skip_corrupt,
+            say=warnings.warn,
         )
+
+    def _pictures(self, paths: Sequence[Path]) -> dict[Path, Picture]:
+        """All images that can be read; what is amiss with them is told."""
+
+        def read(path: Path) -> Picture:
+            return read_picture(path, self.bands, self.names, self.max_pixels)
+
+        found = dict(sift(paths, read, self.skip_corrupt, warnings.warn))
+        self._left_out = len(paths) - len(found)
+        told: dict[str, list[Path]] = defaultdict(list)
+        for path, picture in found.items():
+            if picture.note:
+                told[picture.note].append(path)
+            if picture.valid is not None:
+                told["there are transparent or invalid pixels; whole patches without any are taken"].append(
+                    path
+                )
+        for note, of in told.items():
+            warnings.warn(f"{len(of)} of {len(found)} images, first {of[0].name}: {note}", stacklevel=2)
+        return found
+
+    def _valid_parts(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Images whole, or where some pixels are not valid the patches of them that are."""
+        least = self.patch_size * self.scale
+        parts = []
+        for picture in pictures:
+            tiles = None if picture.valid is None else valid_tiles(picture.valid, least)
+            cut = [] if tiles is None else [picture.data[:, y : y + h, x : x + w] for y, x, h, w in tiles]
+            parts += [picture.data] if tiles is None else cut
+        if not parts:
+            raise GeomoeError(
+                f"no image to train on, or none to validate on, has {least} x {least} valid pixels; choose a "
+                "smaller --data.patch_size"
+            )
+        return parts
 
     def setup(self, stage: str | None = None) -> None:
         if self._train is not None:
@@ -178,7 +233,8 @@ class SuperResolutionData(pl.LightningDataModule):
             return
         train, validation = self._files()
         least = self.patch_size * self.scale
-        images = [read_image(path, self.bands) for path in train]
+        pictures = self._pictures([*train, *validation])
+        images = self._valid_parts([pictures[path] for path in train if path in pictures])
         largest = max(min(image.shape[1:]) for image in images)
         if largest < least:
             # A few small images are continued by mirroring; patches of nothing else teach what is not there.
@@ -188,7 +244,7 @@ class SuperResolutionData(pl.LightningDataModule):
                 f"{max(largest // self.scale, 1)}"
             )
         self._train = ImagePairs([mirror_to(image, least) for image in images], self.scale, self.degradation)
-        kept = [read_image(path, self.bands) for path in validation]
+        kept = self._valid_parts([pictures[path] for path in validation if path in pictures])
         self._validation = ImagePairs(kept, self.scale, self.degradation)
 
     @property

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from geomoe.errors import GeomoeError, expect
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
-from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.data import SuperResolutionData, band_count
 from geomoe.tasks.finite import FiniteLoss
 from geomoe.tasks.parser import OneLineParser, limit_configurations
 from geomoe.tasks.precision import has_bfloat16
@@ -48,7 +48,7 @@ _DATA_PARALLEL = {
 class _FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.scale", "model.scale")
-        parser.link_arguments("data.bands", "model.bands")
+        parser.link_arguments("data.bands", "model.bands", compute_fn=band_count)
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -155,6 +155,7 @@ def _few_words() -> Iterator[None]:
 
 def fit(args: Sequence[str]) -> None:
     """Train as ``args`` say: ``--config FILE`` and any option by its dotted name."""
+    args = ["--data.skip_corrupt=true" if arg == "--skip-corrupt" else arg for arg in args]
     limit_configurations()
     torch.set_float32_matmul_precision("high")
     with _few_words():
