@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from geomoe.cli.say import say
 from geomoe.errors import GeomoeError
 
 __all__ = ["benchmark"]
@@ -46,7 +47,7 @@ def benchmark(
     numbers = None if seeds is None else _numbers(seeds)
     names = None if only is None else [name.strip() for name in only.split(",")]
     if dry_run:
-        click.echo("\n".join(describe_benchmark(read, root, out, seeds=numbers, only=names)))
+        say(*describe_benchmark(read, root, out, seeds=numbers, only=names))
         return
     table = run_benchmark(
         read,
@@ -55,9 +56,9 @@ def benchmark(
         seeds=numbers,
         only=names,
         device=device,
-        say=lambda line: click.echo(line, err=True),
+        say=lambda line: say(line, err=True),
     )
-    click.echo(markdown(table))
+    say(*markdown(table).split("\n"))
 
 
 def _numbers(seeds: str) -> list[int]:

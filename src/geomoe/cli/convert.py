@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from geomoe.cli.say import say
+
 __all__ = ["convert"]
 
 
@@ -46,7 +48,7 @@ def convert(
         source, target, model=model, options=given, origin=origin, licence=licence, overwrite=overwrite
     )
     size = f"x{card.config['scale']}, {card.config['bands']} bands"
-    click.echo(f"{target}: {card.model} {size}, from {card.recipe['layout']} as published")
+    say(f"{target}: {card.model} {size}, from {card.recipe['layout']} as published")
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from geomoe.cli.progress import told
+from geomoe.cli.say import say, say_table
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap, write_text
 
@@ -89,7 +89,7 @@ def evaluate(
             say=lambda line: click.echo(f"geomoe: note: {line}", err=True),
         )
     if str(out) == "-":
-        click.echo(json.dumps(result.as_dict(), indent=2))
+        say(*json.dumps(result.as_dict(), indent=2).split("\n"))
         return
     _print(result)
     if out is not None:
@@ -115,7 +115,7 @@ def _print(result: Evaluation) -> None:
     for name, scores in result.by_class.items():
         add(name, scores)
     add("all", result.overall, "bold")
-    Console(width=110).print(table)
+    say_table(table)
     if result.overall.further:
         _print_further(result)
 
@@ -132,7 +132,7 @@ def _print_further(result: Evaluation) -> None:
     for name, scores in result.by_class.items():
         add(name, scores)
     add("all", result.overall, "bold")
-    Console(width=110).print(table)
+    say_table(table)
     for name, further in result.overall.further.items():
         if further.images < result.overall.images:
-            click.echo(f"{_HEADS[name]} is defined on {further.images} of {result.overall.images} images")
+            say(f"{_HEADS[name]} is defined on {further.images} of {result.overall.images} images")

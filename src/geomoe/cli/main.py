@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from geomoe import __version__
+from geomoe.cli.say import mute, say, with_streams
 from geomoe.errors import GeomoeError
 
 __all__ = ["main"]
@@ -63,6 +64,8 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 bad input, 2 bad usage, 128 + n ended by signal n."""
+    with_streams()
+    _ended.clear()
     # As batch systems and lost connections end a job: without this, its temporary files would stay.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -71,19 +74,24 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         cli.main(args=None if args is None else list(args), prog_name="geomoe", standalone_mode=False)
     except GeomoeError as error:
+        if _ended:  # in code that is not Python's, which made an error of its own of it
+            _fail_terminated(_ended[0], error)
         _fail(f"{error}{_noted(error)}")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except _Terminated as end:
-        click.echo(f"geomoe: terminated{_noted(end)}", err=True)
-        sys.exit(128 + end.args[0])
+        _fail_terminated(end.args[0], end)
     except (click.Abort, KeyboardInterrupt) as end:
-        click.echo(f"geomoe: interrupted{_noted(end)}", err=True)
+        say(f"geomoe: interrupted{_noted(end)}", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(1)
         sys.exit(1)
+    except OSError as error:  # of a disk that is full, or whose folder is gone, wherever it was met
+        if error.filename is None:
+            mute(1)
+        _fail(f"{error.filename or 'standard output'}: {error.strerror or error}; check the disk")
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -95,8 +103,18 @@ class _Terminated(BaseException):
     """SIGTERM or SIGHUP; cleaned up after like an interruption from the keyboard."""
 
 
+_ended: list[int] = []
+"""The signals that came."""
+
+
 def _terminate(number: int, _: object) -> None:
+    _ended.append(number)
     raise _Terminated(number)
+
+
+def _fail_terminated(number: int, end: BaseException) -> NoReturn:
+    say(f"geomoe: terminated{_noted(end)}", err=True)
+    sys.exit(128 + number)
 
 
 def _noted(error: BaseException) -> str:
@@ -105,8 +123,8 @@ def _noted(error: BaseException) -> str:
     return "".join(f"; {note}" for note in notes)
 
 
-def _fail(message: str) -> None:
-    click.echo(f"geomoe: error: {' '.join(message.split())}", err=True)
+def _fail(message: str) -> NoReturn:
+    say(f"geomoe: error: {' '.join(message.split())}", err=True)
     sys.exit(1)
 
 

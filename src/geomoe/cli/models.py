@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from geomoe.cli.say import say, say_table
 from geomoe.models import Card, available_weights, list_models, load, read_card
 from geomoe.models.registry import build, config_of, describe
 
@@ -33,14 +33,14 @@ def models(name: str | None, scale: int | None, as_json: bool) -> None:
         names = [key for key, path in available_weights().items() if read_card(path).model == name]
         if not names:
             config = asdict(config_of(name, {}))
-            click.echo(json.dumps(config, indent=2) if as_json else _readable(name, config))
-            click.echo(f"no weights of {name} ship with geomoe", err=True)
+            say(*(_as_json(config) if as_json else _readable(name, config)))
+            say(f"no weights of {name} ship with geomoe", err=True)
             return
     cards = {each: asdict(load(each, scale).card) for each in names}
     if as_json:
-        click.echo(json.dumps(cards if len(cards) > 1 else cards[names[0]], indent=2))
+        say(*_as_json(cards if len(cards) > 1 else cards[names[0]]))
     else:
-        click.echo("\n".join(_readable(each, card) for each, card in cards.items()))
+        say(*(line for each, card in cards.items() for line in _readable(each, card)))
 
 
 def _list() -> None:
@@ -55,7 +55,7 @@ def _list() -> None:
             count = sum(p.numel() for p in build(model, {"scale": 4}).parameters())
         weights = [_gain(key, card) for key, card in shipped.items() if card.model == model]
         table.add_row(model, f"{count:,}", describe(model), "\n".join(weights) or "-")
-    Console(width=110).print(table)
+    say_table(table)
 
 
 def _gain(key: str, card: Card) -> str:
@@ -63,7 +63,11 @@ def _gain(key: str, card: Card) -> str:
     return key if gain is None else f"{key} {gain:+.2f} dB"
 
 
-def _readable(name: str, card: dict[str, Any]) -> str:
+def _as_json(value: object) -> list[str]:
+    return json.dumps(value, indent=2).split("\n")
+
+
+def _readable(name: str, card: dict[str, Any]) -> list[str]:
     lines = [name]
     for key, value in card.items():
         if isinstance(value, dict):
@@ -71,8 +75,8 @@ def _readable(name: str, card: dict[str, Any]) -> str:
             lines += [f"    {k:<18} {_short(v)}" for k, v in value.items() if k != "start"]
             lines += [f"    {'start':<18} {leg}" for leg in _legs(value)]
         else:
-            lines.append(f"  {key:<20} {value}")
-    return "\n".join(lines)
+            lines.append(f"  {key:<20} {_short(value)}")
+    return lines
 
 
 def _short(value: object) -> object:
@@ -86,7 +90,8 @@ def _short(value: object) -> object:
 def _legs(recipe: dict[str, Any]) -> list[str]:
     """The weights that training began from, those that they began from and so on."""
     legs = []
-    while start := recipe.get("start"):
-        recipe = start["recipe"]
-        legs.append(f"{start['hash'][:12]}, after {recipe.get('steps', '?')} steps")
+    while isinstance(start := recipe.get("start"), dict):
+        before = start.get("recipe")
+        recipe = before if isinstance(before, dict) else {}
+        legs.append(f"{str(start.get('hash', '?'))[:12]}, after {recipe.get('steps', '?')} steps")
     return legs

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from geomoe.cli.progress import told
+from geomoe.cli.say import say, say_table
 
 if TYPE_CHECKING:
     from geomoe.evaluation.compare import Comparison, Score
@@ -96,10 +96,10 @@ def picture(
         )
     draw(found, output)
     if as_json:
-        click.echo(json.dumps(found.as_dict(), indent=2))
+        say(*json.dumps(found.as_dict(), indent=2).split("\n"))
     else:
         _print(found)
-        click.echo(f"{output}: {_count(len(boxes) or 1, 'crop')}, {_count(len(loaded), 'model')}")
+        say(f"{output}: {_count(len(boxes) or 1, 'crop')}, {_count(len(loaded), 'model')}")
 
 
 def _told_apart(given: tuple[str, ...], loaded: list[LoadedModel]) -> list[LoadedModel]:
@@ -121,7 +121,7 @@ def _print(found: Comparison) -> None:
     table = Table("", *heads, title=title, box=None)
     for panel in found.panels:
         table.add_row(panel.name, *(_cell(score) for score in (panel.whole, *panel.crops)))
-    Console(width=110).print(table)
+    say_table(table)
 
 
 def _count(number: int, what: str) -> str:

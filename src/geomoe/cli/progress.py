@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from geomoe.cli.say import say
 from geomoe.cli.units import in_time
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Bar:
     def start(self, total: int, done: int = 0, note: str = "") -> None:
         """Show the bar; ``total`` units are to be done, or were."""
         if note:
-            click.echo(note, err=True)
+            say(note, err=True)
         self._bar.start()
         self._task = self._bar.add_task(self._label, total=total, completed=done)
 
@@ -67,7 +67,7 @@ class Lines:
     def start(self, total: int, done: int = 0, note: str = "") -> None:
         """``total`` units are to be done, or were."""
         if note:
-            click.echo(note, err=True)
+            say(note, err=True)
         self._total, self._done, self._before = total, done, done
         self._began = self._last = time.monotonic()
 
@@ -79,7 +79,7 @@ class Lines:
         if self._done == self._total or now - self._last >= (1 if tenth else _MINUTE):
             self._last = now
             left = (now - self._began) / (self._done - self._before) * (self._total - self._done)
-            click.echo(f"{self._label} {self._done}/{self._total}, {in_time(left)} left", err=True)
+            say(f"{self._label} {self._done}/{self._total}, {in_time(left)} left", err=True)
 
     def close(self) -> None:
         """Nothing to tidy."""
@@ -132,7 +132,7 @@ class NightLines:
         now = time.monotonic()
         if now >= self._due or night.scenes_ended == night.scenes:
             self._due = now + _MINUTE if night.scenes_ended < night.scenes else float("inf")
-            click.echo(", ".join(filter(None, _words(night))), err=True)
+            say(", ".join(filter(None, _words(night))), err=True)
 
 
 _FIRST, _MINUTE = 10.0, 60.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from geomoe.cli.progress import night_progress, terminal_progress
+from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
 
 if TYPE_CHECKING:
@@ -151,16 +152,16 @@ def upscale(
         "overwrite": overwrite,
     }
     if dry_run:
-        click.echo("\n".join(_forecast_lines(pipeline.forecast_upscale(src, dst, **options))))
+        say(*_forecast_lines(pipeline.forecast_upscale(src, dst, **options)))
         return
     done = pipeline.upscale(src, dst, progress=terminal_progress("tiles"), **options)
     width, height = done.plan.output_size
     for note in done.plan.notes:
-        click.echo(note)
-    click.echo(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model}")
+        say(note)
+    say(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model}")
     for name, path in done.layers.items():
-        click.echo(f"{path}: {_LAYERS[name]}")
-    click.echo(f"{done.items[0]}: how it was made; geomoe verify checks it")
+        say(f"{path}: {_LAYERS[name]}")
+    say(f"{done.items[0]}: how it was made; geomoe verify checks it")
 
 
 def _upscale_many(
@@ -183,7 +184,7 @@ def _upscale_many(
     def heard(outcome: Outcome) -> None:
         so_far.add(outcome)
         if outcome.message:
-            click.echo(f"{outcome.task.src}: {outcome.status}: {outcome.message}", err=True)
+            say(f"{outcome.task.src}: {outcome.status}: {outcome.message}", err=True)
 
     try:
         with night_progress() as shown:
@@ -197,7 +198,7 @@ def _upscale_many(
     pipeline.write_report(place, outcomes)
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    click.echo(f"{len(outcomes)} scenes: {said}; {place}")
+    say(f"{len(outcomes)} scenes: {said}; {place}")
     if missing := counts["failed"] + counts["busy"]:
         raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
 
@@ -215,7 +216,7 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
         ahead -= 1
         bar.advance()
         if not ahead:
-            click.echo("trying a few tiles; this takes a minute or two", err=True)
+            say("trying a few tiles; this takes a minute or two", err=True)
 
     bar.start(len(tasks))
     try:
@@ -223,7 +224,7 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
     finally:
         bar.close()
     for outcome in (*told.refused, *told.empty):
-        click.echo(f"{outcome.task.src}: {outcome.message}", err=True)
+        say(f"{outcome.task.src}: {outcome.message}", err=True)
     lines = [
         f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.empty)} empty, "
         f"{len(told.refused)} refused"
@@ -237,7 +238,7 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
             f"disk     about {in_bytes(told.output_bytes)} when done",
             f"learned  from tiles of {told.tried} of the scenes",
         ]
-    click.echo("\n".join([*lines, "nothing was written (--dry-run)"]))
+    say(*lines, "nothing was written (--dry-run)")
     short = [
         f"the disk of {folder} has {in_bytes(free)} free, and {in_bytes(wanted)} are wanted there"
         for folder, wanted, free in told.short
@@ -286,4 +287,4 @@ def info(
     facts = describe_scene(scene, model=load(model, scale), scale=scale, bands=bands, nodata=nodata)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        click.echo(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from geomoe.cli.progress import told
+from geomoe.cli.say import say
 
 __all__ = ["calibrate", "export", "fit"]
 
@@ -42,7 +43,7 @@ def export(source: Path, target: Path, root: Path, protocol: str, overwrite: boo
 
     with told("images") as progress:
         card = run(source, target, root, protocol=protocol, overwrite=overwrite, half=half, progress=progress)
-    click.echo(f"{target}: {card.scores['gain']:+.3f} dB over bicubic on {card.scores['scored']}")
+    say(f"{target}: {card.scores['gain']:+.3f} dB over bicubic on {card.scores['scored']}")
 
 
 @click.command()
@@ -63,4 +64,4 @@ def calibrate(source: Path, target: Path, root: Path, quantile: float, overwrite
 
     with told("images") as progress:
         card = run(source, target, root, quantile=quantile, overwrite=overwrite, progress=progress)
-    click.echo(f"{target}: {card.reference['quantile']:.0%} of {card.reference['data']} are like training")
+    say(f"{target}: {card.reference['quantile']:.0%} of {card.reference['data']} are like training")

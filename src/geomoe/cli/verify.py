@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from geomoe.cli.say import say
+
 __all__ = ["verify"]
 
 
@@ -28,10 +30,10 @@ def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) ->
         found = verify(outputs[0], source=source, weights=weights)
         width = max(len(name) for name in found.facts)
         for name, fact in found.facts.items():
-            click.echo(f"{name:<{width}}  {fact}")
+            say(f"{name:<{width}}  {fact}")
         if found.faults:
             raise GeomoeError(f"{found.path.name}: {'; '.join(found.faults)}")
-        click.echo(f"{'verified':<{width}}  it is as it was made")
+        say(f"{'verified':<{width}}  it is as it was made")
         return
     wrong = 0
     for output in outputs:
@@ -40,7 +42,7 @@ def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) ->
         except GeomoeError as error:
             faults = (str(error),)
         wrong += bool(faults)
-        click.echo(f"{output}: {'; '.join(faults) or 'as it was made'}")
+        say(f"{output}: {'; '.join(faults) or 'as it was made'}")
     if wrong:
         raise GeomoeError(f"{wrong} of {len(outputs)} files are not as they were made")
-    click.echo(f"{len(outputs)} files, all as they were made")
+    say(f"{len(outputs)} files, all as they were made")

@@ -14,6 +14,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.pipeline.layers import IMAGE
 from geomoe.pipeline.provenance import lineage, model_item, model_item_name, title
+from geomoe.printable import printable
 from geomoe.raster.metadata import carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
@@ -24,7 +25,6 @@ from geomoe.raster.stac import (
     item_bytes,
     item_path,
     pixel_metres,
-    printable,
     raster_item,
     read_item,
 )

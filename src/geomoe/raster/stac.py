@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from rasterio.enums import WktVersion
 
 from geomoe.errors import GeomoeError
+from geomoe.printable import printable
 from geomoe.raster.env import gdal_env
 from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import CogMetadata
@@ -39,7 +40,6 @@ __all__ = [
     "item_path",
     "json_number",
     "pixel_metres",
-    "printable",
     "raster_item",
     "read_item",
     "sha256",
@@ -290,11 +290,6 @@ def _check_values(item: object, name: str) -> None:
         waiting += (
             [v for k, v in value.items() if not k.startswith("geomoe:")] if isinstance(value, dict) else inner
         )
-
-
-def printable(text: str) -> str:
-    """Text of a file, without what tells a terminal to do something."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 @cache

@@ -16,7 +16,8 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder
 from geomoe.lock import LOCKS, locked
-from geomoe.raster.stac import item_path, printable
+from geomoe.printable import printable
+from geomoe.raster.stac import item_path
 
 __all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back", "work_folder"]
 
