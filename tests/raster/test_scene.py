@@ -234,6 +234,9 @@ def test_paletted_and_bilevel_scenes_are_refused(path: Path) -> None:
         scene.colorinterp = [ColorInterp.palette]
     assert "paletted" in _refusal(path)
     assert "bits" in _refusal(write_scene(path, np.ones((1, 4, 4), dtype=np.uint8), nbits=4))
+    one = _refusal(write_scene(path, np.ones((1, 4, 4), dtype=np.uint8), nbits=1))
+    assert "has 1 bit a pixel: a mask or classes" in one
+    assert "palette" not in one
     assert "white" in _refusal(
         write_scene(path, np.ones((1, 4, 4), dtype=np.uint8), photometric="MINISWHITE")
     )

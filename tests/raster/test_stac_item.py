@@ -94,7 +94,7 @@ def test_offsets_that_were_applied_are_not_declared_again(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("bands", "names"),
-    [("swir16", ["swir16"]), ("blue,aot", ["blue", "aot"]), ("scl", ["scl"]), ("2", ["green"])],
+    [("swir16", ["swir16"]), ("blue,aot", ["blue", "aot"]), ("2", ["green"])],
 )
 def test_bands_by_name_also_those_that_are_not_described(
     tmp_path: Path, bands: str, names: list[str]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from geomoe.pipeline.plan import UpscalePlan, job_needs
 from geomoe.pipeline.runner import Upscaler, check_scale, pick_device
-from geomoe.raster.bands import band_names, band_order, select_bands
+from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import look
@@ -53,6 +53,8 @@ def describe_scene(
             "pixel": _pixel(scene),
             "bands": ", ".join(_named(scene, band) for band in chosen),
         }
+        if others := left_out(scene, chosen):
+            facts["left out"] = others.removeprefix("bands left out: ")
         if scene.acquired:
             facts["acquired"] = scene.acquired
         if scene.notes:

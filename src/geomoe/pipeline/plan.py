@@ -18,7 +18,7 @@ from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
 from geomoe.pipeline.tiles import Tiles, tile_side
-from geomoe.raster.bands import band_names, band_order, select_bands
+from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene, source_files
@@ -182,6 +182,9 @@ def notes_of(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
     """What the user should know of how a scene is understood, a sentence each."""
     order = band_order(scene, bands)
     notes = [*scene.notes, *([order] if order else [])]
+    # Of other bands it was the user who left them out.
+    if set(bands) == {*scene.data_bands} and (classes := left_out(scene, bands)):
+        notes.append(classes)
     if scene.transform is None and not scene.gcps and scene.rpcs is None:
         notes.append("the scene has no georeference, and neither will the output")
     if scene.alpha is not None:

@@ -12,6 +12,7 @@ from geomoe.raster.scene import Scene
 __all__ = ["band_names", "band_order", "learning_bands", "left_out", "select_bands"]
 
 _USUAL_ORDER = (*RGB, "nir")
+_REPEAT = "classes are made finer by gdal_translate -r nearest -outsize 400% 400%"
 
 
 def band_names(scene: Scene, bands: Sequence[int]) -> tuple[str, ...]:
@@ -43,17 +44,23 @@ def band_order(scene: Scene, bands: Sequence[int]) -> str | None:
 
 
 def left_out(scene: Scene, bands: Sequence[int]) -> str | None:
-    """Which bands that hold data are not among ``bands``, in words; ``None`` if all are."""
+    """Which bands but alpha are not among ``bands``, in words; ``None`` if all are."""
     others = [band for band in scene.data_bands if band not in bands]
-    if not others:
-        return None
-    called = [f"{band} ({names[0]})" if (names := _called(scene, band)) else str(band) for band in others]
-    return f"bands left out: {listed(called)}"
+    said = [_listed(scene, others)] if others else []
+    if scene.class_bands:
+        said.append(f"{_listed(scene, scene.class_bands)}, which hold classes")
+    return f"bands left out: {'; '.join(said)}" if said else None
 
 
 def _called(scene: Scene, band: int) -> list[str]:
     """Names of a band, its description first; empty if it has none."""
     return [name for name in ((scene.descriptions[band - 1] or "").strip(), *scene.aliases[band - 1]) if name]
+
+
+def _listed(scene: Scene, bands: Sequence[int]) -> str:
+    return listed(
+        [f"{band} ({names[0]})" if (names := _called(scene, band)) else str(band) for band in bands]
+    )
 
 
 def _colour(names: Sequence[str]) -> str:
@@ -76,8 +83,10 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
     """
     if spec is None:
         if not scene.data_bands:
+            what = f"classes ({_listed(scene, scene.class_bands)})" if scene.class_bands else "a mask"
             raise GeomoeError(
-                f"{scene.path.name} has no band with data, only a mask; the model takes {model_bands} at once"
+                f"{scene.path.name} has no band with data, only {what}; the model takes {model_bands} at "
+                f"once, and {_REPEAT}"
             )
         return scene.data_bands
     wanted: list[str | int] = [*spec.split(",")] if isinstance(spec, str) else [*spec]
@@ -132,13 +141,15 @@ def _find(scene: Scene, item: str | int) -> int:
         band = int(number)
     else:
         raise GeomoeError(f"{scene.path.name} has no band {text!r}; {_available(scene)}")
+    if band in scene.class_bands:
+        raise GeomoeError(
+            f"band {_listed(scene, [band])} of {scene.path.name} holds classes, between which there is "
+            f"nothing; leave it out; {_REPEAT}"
+        )
     if band not in scene.data_bands:
         raise GeomoeError(f"band {band} is alpha, a mask and not data; {_available(scene)}")
     return band
 
 
 def _available(scene: Scene) -> str:
-    bands = scene.data_bands
-    names = [(b, scene.descriptions[b - 1] or next(iter(scene.aliases[b - 1]), "")) for b in bands[:24]]
-    listed = ", ".join(f"{band} ({name})" if name else str(band) for band, name in names)
-    return f"it has {listed}{', ...' if len(bands) > 24 else ''}"
+    return f"it has {_listed(scene, scene.data_bands)}"

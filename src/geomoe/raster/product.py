@@ -37,6 +37,7 @@ class ProductBand:
         scale, offset: physical value = stored value * scale + offset; a file's own win, if it has some.
         nodata: of invalid pixels; a file's own wins, if it has one.
         checksum: of the file.
+        classes: whether its values are classes or flags.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ProductBand:
     offset: float = 0.0
     nodata: float | None = None
     checksum: Checksum | None = None
+    classes: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.classes import few_values
 from geomoe.raster.fill import find_fill
 from geomoe.raster.scene import Scene
 
@@ -80,23 +81,37 @@ def look(scene: Scene, bands: Sequence[int]) -> tuple[Scene, SceneSample]:
         GeomoeError: as `sample_scene`.
     """
     grid = _read_grid(scene, bands)
-    if scene.nodata_by != "scene" or scene.validity not in ("all", "nan") or not grid.seen.any():
-        return scene, _sample(scene, bands, grid)
+    if scene.nodata_by == "scene" and scene.validity in ("all", "nan") and grid.seen.any():
+        scene = _filled(scene, bands, grid)
+    sample = _sample(scene, bands, grid)
+    if np.issubdtype(scene.dtype, np.integer):
+        few = [(band, few_values(values)) for band, values in zip(bands, sample.values, strict=True)]
+        notes = [
+            f"band {band} has {count} different values alone: if these are classes, leave it out, as new "
+            "ones come about between them"
+            for band, count in few
+            if count
+        ]
+        scene = replace(scene, notes=(*scene.notes, *notes))
+    return scene, sample
+
+
+def _filled(scene: Scene, bands: Sequence[int], grid: _Grid) -> Scene:
+    """The scene with its fill as nodata, which is taken out of the grid; as it is where there is none."""
     valid = np.logical_and.reduce(grid.valid)  # [h, w]
     fill = find_fill(grid.bands, valid, grid.seen, whole=np.issubdtype(scene.dtype, np.integer))
     if fill is None:
-        return scene, _sample(scene, bands, grid)
+        return scene
     filled = np.logical_and.reduce([band == np.float32(fill.value) for band in grid.bands])
     value = _exactly(scene, bands, grid, filled)
     what = f"{fill.share:.1%} of pixels are {value:g} in all bands, many of them in one area at the border"
     if fill.measured:
         note = f"{what}; taken as measured: if they hold no data, --nodata {value:g}"
-        return replace(scene, notes=(*scene.notes, note)), _sample(scene, bands, grid)
+        return replace(scene, notes=(*scene.notes, note))
     note = f"{what}: taken for pixels without data; if they are measured, --nodata none"
     for good in grid.valid:
         good &= ~filled
-    scene = replace(scene, nodata=value, nodata_by="area", validity="nodata", notes=(*scene.notes, note))
-    return scene, _sample(scene, bands, grid)
+    return replace(scene, nodata=value, nodata_by="area", validity="nodata", notes=(*scene.notes, note))
 
 
 def _exactly(scene: Scene, bands: Sequence[int], grid: _Grid, filled: NDArray[np.bool_]) -> float:

@@ -25,6 +25,7 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.classes import categories, names_classes
 from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
 from geomoe.raster.jpeg2000 import check_boxes
 from geomoe.raster.names import known_as
@@ -72,6 +73,7 @@ class Scene:
         nodata_by: who says so. Of ``area``, bands are to be read together that were looked at together.
         tags: tags of the data set, default domain, ``AREA_OR_POINT`` among them.
         namespaces: tags in other domains, by domain.
+        categories: bands of whose values something says that they are classes.
         neighbours: names of files beside it that other tools read and geomoe does not.
         acquired: when it was taken, in UTC as RFC 3339 writes it; ``None`` where nothing says so.
         notes: what was decided about it that its user should know, a sentence each.
@@ -99,6 +101,7 @@ class Scene:
     band_tags: tuple[Mapping[str, str], ...]
     namespaces: Mapping[str, Mapping[str, str]]
     block: tuple[int, int]
+    categories: tuple[int, ...]
     neighbours: tuple[str, ...]
     acquired: str | None
     notes: tuple[str, ...]
@@ -133,10 +136,24 @@ class Scene:
         known = known_as(said, self.path.name)
         return tuple(names[1:] if name else names for name, names in zip(named, known, strict=True))
 
-    @property
+    @cached_property
     def data_bands(self) -> tuple[int, ...]:
-        """Bands that hold measurements; an alpha band is a mask, not data."""
-        return tuple(b for b, c in enumerate(self.colorinterp, 1) if c is not ColorInterp.alpha)
+        """Bands that hold measurements; an alpha band is a mask, and classes are numbers by chance."""
+        return tuple(
+            band
+            for band, colour in enumerate(self.colorinterp, 1)
+            if colour is not ColorInterp.alpha and band not in self.class_bands
+        )
+
+    @cached_property
+    def class_bands(self) -> tuple[int, ...]:
+        """Bands that hold classes or flags, by what is said of their values, or by their names."""
+        if not np.issubdtype(self.dtype, np.integer):
+            return ()
+        named = {band for band, name in enumerate(self.descriptions, 1) if name and names_classes(name)}
+        if self.count == 1 and not self.descriptions[0] and names_classes(self.path.stem, file=True):
+            named.add(1)
+        return tuple(band for band in range(1, self.count + 1) if band in named.union(self.categories))
 
     @property
     def alpha(self) -> int | None:
@@ -284,6 +301,7 @@ def _describe(path: Path, source: DatasetReader, decoded: int) -> Scene:
         band_tags=tuple(source.tags(band) for band in source.indexes),
         namespaces={name: source.tags(ns=name) for name in namespaces},
         block=source.block_shapes[0],
+        categories=tuple(categories(path, source.tags(), [source.tags(band) for band in source.indexes])),
         neighbours=check_neighbours(path, placed=placed),
         acquired=_acquired(source),
         notes=(),
@@ -308,20 +326,21 @@ def _check_kind(path: Path, source: DatasetReader) -> None:
     name, dtype = path.name, source.dtypes[0]
     if source.count > MAX_BANDS:
         raise GeomoeError(f"{name} has {source.count} bands, more than {MAX_BANDS}; split it first")
+    structure = source.tags(1, ns="IMAGE_STRUCTURE")
+    if dtype == "uint8" and "NBITS" in structure:  # which GDAL may also give a palette
+        bits = structure["NBITS"]
+        raise GeomoeError(
+            f"{name} has {bits} bit{'' if bits == '1' else 's'} a pixel: a mask or classes, not "
+            "measurements; expected 8 or more"
+        )
     if ColorInterp.palette in source.colorinterp:
         raise GeomoeError(
-            f"{name} is paletted: its values are colour numbers, not measurements; "
-            "expand it with gdal_translate -expand rgb"
+            f"{name} is paletted: its values are numbers of colours or classes, not measurements; if it is "
+            "an image, expand it with gdal_translate -expand rgb"
         )
     if dtype not in DTYPES:
         remedy = _REASONS.get(dtype, "convert it with gdal_translate -ot Float32")
         raise GeomoeError(f"{name} is {dtype}; expected one of {', '.join(DTYPES)}, {remedy}")
-    structure = source.tags(1, ns="IMAGE_STRUCTURE")
-    if dtype == "uint8" and "NBITS" in structure:
-        raise GeomoeError(
-            f"{name} has {structure['NBITS']} bits a pixel: classes or a mask, not measurements; "
-            "expected 8 bits or more"
-        )
     if "MINISWHITE" in source.tags(ns="IMAGE_STRUCTURE"):
         raise GeomoeError(f"{name} stores 0 as white; invert it first, so that larger values are brighter")
 

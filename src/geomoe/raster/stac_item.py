@@ -33,6 +33,7 @@ class BandInfo:
     Attributes:
         names: its name, its common name; may be empty.
         wavelength: centre in micrometres, if it is known.
+        classes: whether it lists the classes, or flags, that values stand for.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class BandInfo:
     scale: float
     offset: float
     nodata: float | None
+    classes: bool
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def _band(asset: Mapping[str, Any], row: Mapping[str, Any]) -> BandInfo:
         scale=scale or 1.0,  # 0 would say that all values are the same
         offset=offset or 0.0,
         nodata=_nodata(said("nodata")),
+        classes=bool(said("classification:classes") or said("classification:bitfields")),
     )
 
 
@@ -288,7 +291,8 @@ def _opened(path: Path, assets: Sequence[tuple[Asset, Path]]) -> list[ProductBan
     rows: list[list[str]] = []
     for asset, file in assets:
         with open_file(file) as scene:
-            data, said, aliases = scene.data_bands, scene.descriptions, scene.aliases
+            data = sorted({*scene.data_bands, *scene.class_bands})
+            said, aliases = scene.descriptions, scene.aliases
             transform = scene.transform
             # Where a scene has no grid, more pixels are finer ones.
             pixel = (
@@ -309,7 +313,17 @@ def _opened(path: Path, assets: Sequence[tuple[Asset, Path]]) -> list[ProductBan
     for (asset, file, pixel, band, info), known in zip(found, known_as(rows, path.name), strict=True):
         # By the key at the end a band of one grid is told from that of another.
         first, *others = known[0], *sorted(known[1:], key=asset.key.__eq__)
-        part = ProductBand(first, file, pixel, band, tuple(others), info.scale, info.offset, info.nodata)
+        part = ProductBand(
+            first,
+            file,
+            pixel,
+            band,
+            tuple(others),
+            info.scale,
+            info.offset,
+            info.nodata,
+            classes=info.classes,
+        )
         parts.append((part, info))
     return [part for part, _ in _in_order(_once(parts))]
 

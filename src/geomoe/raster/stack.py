@@ -156,6 +156,11 @@ def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> d
         "tags": _shared([part.tags for part in of]),
         "band_tags": tuple(part.band_tags[i] for part, i in zip(of, place, strict=True)),
         "namespaces": _shared([part.namespaces for part in of]),
+        "categories": tuple(
+            i
+            for i, (member, part) in enumerate(zip(members, of, strict=True), 1)
+            if member.classes or member.band in part.class_bands
+        ),
         "neighbours": tuple(dict.fromkeys(name for part in parts.values() for name in part.neighbours)),
         "acquired": times.pop() if len(times) == 1 else None,
     }

@@ -1,0 +1,63 @@
+"""Bands whose numbers are classes, flags or masks: between two of them there is nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["categories", "few_values", "names_classes"]
+
+_NAMES = re.compile(
+    r"(^|_)(scl|bqa|qa|qa60|c?fmask|classification|class(es)?|labels?|land_?cover|lulc|(cloud)?mask|flags?)(_|$)"
+)
+# Of files, whose names say many things.
+_FILES = re.compile(r"(^|_)(scl|bqa|qa|qa60|c?fmask)(_|$)")
+_LONGEST = 100
+_FEW, _ENOUGH = 16, 4096
+_AUX_BYTES = 2**22
+
+
+def names_classes(name: str, *, file: bool = False) -> bool:
+    """Whether a band is called as those that hold classes or flags are, such as ``SCL`` or ``QA_PIXEL``.
+
+    Args:
+        name: of the band, or of a file with one band that has none.
+        file: whether it is the file's.
+    """
+    words = "_".join(re.findall(r"[a-z0-9]+", name[:_LONGEST].casefold()))
+    return (_FILES if file else _NAMES).search(words) is not None
+
+
+def categories(path: Path, tags: Mapping[str, str], band_tags: Sequence[Mapping[str, str]]) -> list[int]:
+    """Bands, from 1, of which a file or the ``.aux.xml`` beside it names the categories."""
+    found = [band for band, own in enumerate(band_tags, 1) if _thematic(own) or _thematic(tags)]
+    try:
+        with path.with_name(path.name + ".aux.xml").open("rb") as file:
+            parts = file.read(_AUX_BYTES).split(b"<PAMRasterBand")[1:]
+    except OSError:
+        return found
+    for part in parts:
+        number = re.match(rb'\s+band="(\d{1,5})"', part)
+        if number is not None and (b"<CategoryNames" in part or b"<GDALRasterAttributeTable" in part):
+            found.append(int(number[1]))
+    return found
+
+
+def _thematic(tags: Mapping[str, str]) -> bool:
+    return any(
+        key.casefold().startswith(("classification", "category_", "categories"))
+        or (key.casefold() == "layer_type" and value.casefold() == "thematic")
+        for key, value in tags.items()
+    )
+
+
+def few_values(values: NDArray[np.float32]) -> int | None:
+    """How many different values a sample of a band has, where these are as few as of classes."""
+    if values.size < _ENOUGH or np.unique(values[:: values.size // _ENOUGH]).size > _FEW:
+        return None
+    count = np.unique(values).size
+    return count if 1 < count <= _FEW else None
