@@ -86,7 +86,7 @@ def evaluate(
             device=device,
             skip_corrupt=skip_corrupt,
             progress=progress,
-            say=lambda line: click.echo(f"geomoe: note: {line}", err=True),
+            say=lambda line: say(f"geomoe: note: {line}", err=True),
         )
     if str(out) == "-":
         say(*json.dumps(result.as_dict(), indent=2).split("\n"))
