@@ -17,7 +17,8 @@ from geomoe.errors import GeomoeError
 from geomoe.models import available_weights, load
 from geomoe.pipeline import UpscaleReport, upscale
 from geomoe.pipeline import work as work_module
-from geomoe.pipeline.provenance import model_item, model_item_name
+from geomoe.pipeline.history import model_item_name
+from geomoe.pipeline.provenance import model_item
 from geomoe.raster.stac import check_item, item_bytes, read_item
 from tests.pipeline.fakes import FakeUpscaler, nearest
 from tests.scenes import left_over, pixels, write_scene

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -58,8 +59,13 @@ class _Lazy(click.Group):
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="geomoe")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Mixture-of-Experts for Earth observation."""
+    # What libraries warn of is for programmers; training, which runs a user's classes, has words of its own
+    # for it. Python's -W and PYTHONWARNINGS show all.
+    if not sys.warnoptions and context.invoked_subcommand != "fit":
+        warnings.simplefilter("ignore")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -122,7 +122,7 @@ def upscale(
     the scale. With --manifest, many scenes; what is done already is left as it is.
     """
     from geomoe import pipeline
-    from geomoe.models import load
+    from geomoe.pipeline.targets import refuse_early
 
     if manifest is not None:
         if src or dst or experts or consistency or reliability or bands:
@@ -137,6 +137,11 @@ def upscale(
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
+    maps = {"experts": experts, "consistency": consistency, "reliability": reliability}
+    places = {"output": dst, **{name: path for name, path in maps.items() if path is not None}}
+    refuse_early(src, places, bands=bands, nodata=nodata, overwrite=overwrite)
+    from geomoe.models import load  # and torch, which takes seconds
+
     options: pipeline.Options = {
         "model": load(model, scale),
         "scale": scale,
@@ -271,20 +276,35 @@ def _forecast_lines(forecast: Forecast) -> list[str]:
 
 @click.command()
 @click.argument("scene")
-@click.option("--scale", type=int, default=4, show_default=True, help="For what would be done.")
+@click.option("--scale", type=int, help="Also say what would be done at this scale.  [default: 4]")
 @click.option(
-    "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
+    "--model", help=f"Also say what this model would do: its name, or weights.  [default: {_DEFAULT_MODEL}]"
 )
 @click.option("--bands", help="Names or 1-based numbers. All by default.")
 @click.option("--nodata", type=Nodata(), help=_NODATA.replace("SRC", "SCENE"))
 def info(
-    scene: str, scale: int, model: str, bands: str | None, nodata: float | Literal["none"] | None
+    scene: str,
+    scale: int | None,
+    model: str | None,
+    bands: str | None,
+    nodata: float | Literal["none"] | None,
 ) -> None:
-    """Say what is understood of SCENE: grid, bands, radiometry, validity, and what would be done."""
-    from geomoe.models import load
-    from geomoe.pipeline import describe_scene
+    """Say what is understood of SCENE: grid, bands, radiometry, validity.
 
-    facts = describe_scene(scene, model=load(model, scale), scale=scale, bands=bands, nodata=nodata)
+    With --scale or --model, also what would be done.
+    """
+    from geomoe.pipeline.describe import describe_scene
+
+    loaded = None
+    if model is not None or scale is not None:
+        from geomoe.pipeline.targets import refuse_early
+
+        refuse_early(scene, {}, bands=bands, nodata=nodata, overwrite=False)
+        from geomoe.models import load  # and torch, which takes seconds
+
+        scale = scale or 4
+        loaded = load(model or _DEFAULT_MODEL, scale)
+    facts = describe_scene(scene, model=loaded, scale=scale, bands=bands, nodata=nodata)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         say(f"{name:<{width}}  {value}")

@@ -24,7 +24,7 @@ def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) ->
     and both with the tags inside the file and with the model's item. With many, a line for each.
     """
     from geomoe.errors import GeomoeError
-    from geomoe.pipeline import verify
+    from geomoe.pipeline.verification import verify
 
     if len(outputs) == 1:
         found = verify(outputs[0], source=source, weights=weights)

@@ -1,27 +1,35 @@
-"""A scene through a model: what it takes, and doing it."""
+"""A scene through a model: what it takes, and doing it.
+
+Importing this package is cheap: torch is imported with the first name that needs it, so that bad input is
+told before.
+"""
 
 from __future__ import annotations
 
-from geomoe.pipeline.describe import describe_scene
-from geomoe.pipeline.forecast import Forecast, forecast_upscale
-from geomoe.pipeline.forecasts import ManyForecast, forecast_many
-from geomoe.pipeline.manifest import (
-    Outcome,
-    SceneTask,
-    Settings,
-    UnfinishedReport,
-    check_report,
-    read_manifest,
-    write_report,
-)
-from geomoe.pipeline.many import upscale_many
-from geomoe.pipeline.plan import UpscalePlan, plan_upscale
-from geomoe.pipeline.progress import Night, Progress
-from geomoe.pipeline.request import Options, Request
-from geomoe.pipeline.runner import Upscaler
-from geomoe.pipeline.tiles import Box, Tile, Tiles
-from geomoe.pipeline.upscale import UpscaleReport, upscale
-from geomoe.pipeline.verify import Verification, verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geomoe.pipeline.describe import describe_scene
+    from geomoe.pipeline.forecast import Forecast, forecast_upscale
+    from geomoe.pipeline.forecasts import ManyForecast, forecast_many
+    from geomoe.pipeline.manifest import (
+        Outcome,
+        SceneTask,
+        Settings,
+        UnfinishedReport,
+        check_report,
+        read_manifest,
+        write_report,
+    )
+    from geomoe.pipeline.many import upscale_many
+    from geomoe.pipeline.plan import UpscalePlan, plan_upscale
+    from geomoe.pipeline.progress import Night, Progress
+    from geomoe.pipeline.request import Options, Request
+    from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.tiles import Box, Tile, Tiles
+    from geomoe.pipeline.upscaling import UpscaleReport, upscale
+    from geomoe.pipeline.verification import Verification, verify
 
 __all__ = [
     "Box",
@@ -52,3 +60,43 @@ __all__ = [
     "verify",
     "write_report",
 ]
+
+_HOMES = {
+    "Box": "tiles",
+    "Forecast": "forecast",
+    "ManyForecast": "forecasts",
+    "Night": "progress",
+    "Options": "request",
+    "Outcome": "manifest",
+    "Progress": "progress",
+    "Request": "request",
+    "SceneTask": "manifest",
+    "Settings": "manifest",
+    "Tile": "tiles",
+    "Tiles": "tiles",
+    "UnfinishedReport": "manifest",
+    "UpscalePlan": "plan",
+    "UpscaleReport": "upscaling",
+    "Upscaler": "runner",
+    "Verification": "verification",
+    "check_report": "manifest",
+    "describe_scene": "describe",
+    "forecast_many": "forecasts",
+    "forecast_upscale": "forecast",
+    "plan_upscale": "plan",
+    "read_manifest": "manifest",
+    "upscale": "upscaling",
+    "upscale_many": "many",
+    "verify": "verification",
+    "write_report": "manifest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geomoe.pipeline' has no attribute {name!r}")
+    return getattr(import_module(f"geomoe.pipeline.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

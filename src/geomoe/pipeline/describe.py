@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from geomoe.pipeline.plan import UpscalePlan, job_needs
-from geomoe.pipeline.runner import Upscaler, check_scale, pick_device
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
 from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import in_bytes
+
+if TYPE_CHECKING:
+    from geomoe.pipeline.plan import UpscalePlan
+    from geomoe.pipeline.runner import Upscaler
 
 __all__ = ["describe_scene"]
 
@@ -42,6 +44,8 @@ def describe_scene(
         GeomoeError: for a scene that `upscale` would refuse.
     """
     if model is not None and scale is not None:
+        from geomoe.pipeline.runner import check_scale  # with torch, which no scene needs
+
         check_scale(model, scale)
     with open_scene(src, bands, nodata) as scene:
         chosen = select_bands(scene, bands, model.contract.bands if model else 1)
@@ -70,6 +74,9 @@ def describe_scene(
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
         if model is not None:
+            from geomoe.pipeline.plan import job_needs
+            from geomoe.pipeline.runner import pick_device
+
             facts["upscale"] = _job(
                 job_needs(scene, chosen, model, (), tile, pick_device("auto"), None), model
             )

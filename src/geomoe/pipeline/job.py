@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.layers import IMAGE, DoneTile, Layer, of_layer, reference_tag
+from geomoe.pipeline.history import IMAGE, geomoe_version
+from geomoe.pipeline.layers import DoneTile, Layer, of_layer, reference_tag
 from geomoe.pipeline.plan import UpscalePlan, notes_of, output_metadata, prepare
-from geomoe.pipeline.provenance import geomoe_version
 from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device

@@ -18,7 +18,6 @@ from geomoe.raster.metadata import CogMetadata, same_place
 from geomoe.raster.scene import Scene
 
 __all__ = [
-    "IMAGE",
     "Consistency",
     "DoneTile",
     "Experts",
@@ -27,9 +26,6 @@ __all__ = [
     "of_layer",
     "reference_tag",
 ]
-
-IMAGE = "image"
-"""What the first output is called, where maps have their names."""
 
 
 @dataclass(frozen=True)

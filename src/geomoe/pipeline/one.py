@@ -17,7 +17,7 @@ from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler
-from geomoe.pipeline.upscale import carry_out
+from geomoe.pipeline.upscaling import carry_out
 from geomoe.raster.sample import EmptyError
 from geomoe.raster.target import Target, work_folder
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Unpack
 
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.files import overlap
-from geomoe.pipeline.layers import IMAGE, Layer, of_layer
+from geomoe.pipeline.history import IMAGE, model_item_name
+from geomoe.pipeline.layers import Layer, of_layer
 from geomoe.pipeline.memory import fitting_workers
-from geomoe.pipeline.provenance import model_item_name
 from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
+from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.metadata import CogMetadata, carried_over
-from geomoe.raster.open import open_scene, source_files
+from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import Target, check_space
 
@@ -96,20 +95,10 @@ def prepare(
     Raises:
         GeomoeError: if a target, the bands or the size of the output cannot be had.
     """
-    names = ["output", *(layer.name for layer in request.layers)]
-    targets = [Target(path, overwrite=request.overwrite) for path in (request.dst, *request.layers.values())]
-    for (name, target), (other, twin) in combinations(zip(names, targets, strict=True), 2):
-        if target.path == twin.path:
-            raise GeomoeError(f"{name} and {other} are both {twin.path}; give them two names")
-        if target.item == twin.item:
-            raise GeomoeError(
-                f"{name} and {other} are both {twin.item.name[:-10]}, but for their endings; "
-                "give them two names"
-            )
-    _refuse_overlap(scene, request, model, targets)
-    if not targets[0].folder.exists():  # else it may be our own finished work that stands there
-        for target in targets:
-            target.refuse_what_stands()
+    places = {"output": request.dst, **{layer.name: path for layer, path in request.layers.items()}}
+    targets = targets_of(places, overwrite=request.overwrite)
+    weights = getattr(model, "path", None)
+    refuse_overlap(targets, scene, request.src, weights=weights, item=model_item_name(model.name, model.hash))
     if request.judged:
         Judge(model)
     chosen = select_bands(scene, request.bands, model.contract.bands)
@@ -119,17 +108,6 @@ def prepare(
         [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
     )
     return plan, targets
-
-
-def _refuse_overlap(scene: Scene, request: Request, model: Upscaler, targets: list[Target]) -> None:
-    """Raise GeomoeError where something that is written is also read."""
-    item = model_item_name(model.name, model.hash)
-    writes = [file for t in targets for file in (*t.writes, t.path.with_name(item))]
-    weights = getattr(model, "path", None)
-    found = overlap(writes, [*source_files(request.src), *scene.files, *([weights] if weights else [])])
-    if found is not None:
-        what = "the file of the weights" if found[1] == weights else "the input itself"
-        raise GeomoeError(f"{found[0]} is {what}, or holds it; write to another file")
 
 
 def job_needs(

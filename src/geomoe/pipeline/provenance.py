@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ import torch
 from geomoe.errors import GeomoeError
 from geomoe.models import Card
 from geomoe.models.registry import describe
+from geomoe.pipeline.history import geomoe_version, lineage, model_item_name, title
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.stac import (
     EXTENSIONS,
@@ -35,23 +33,7 @@ if TYPE_CHECKING:
     from geomoe.pipeline.job import Job
     from geomoe.pipeline.work import Output
 
-__all__ = [
-    "Provenance",
-    "geomoe_version",
-    "is_model_item",
-    "lineage",
-    "model_item",
-    "model_item_name",
-    "title",
-]
-
-
-def geomoe_version() -> str:
-    """Of the package that is installed."""
-    try:
-        return metadata.version("geomoe")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+__all__ = ["Provenance", "model_item"]
 
 
 class Provenance:
@@ -160,36 +142,6 @@ class Provenance:
         return [*links, _link("related", self.model[0], ITEM, "the model")]
 
 
-def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
-    """What an output is, by the name of its scene and its configuration; ``layer``: bands of one."""
-    model = configuration["model"]
-    if layer:
-        return f"{scene}, {', '.join(name or 'a layer' for name in layer)} of {model}"
-    return f"{scene}, super-resolved {configuration['contract']['scale']} times by {model}"
-
-
-def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
-    """How an output came to be, in words; the same arguments as `title`."""
-    contract, image = configuration["contract"], configuration["outputs"][0]
-    how = (
-        f"geomoe ran {configuration['model']} (weights {configuration['weights'][:12]}) on bands "
-        f"{', '.join(names[0] for names in configuration['names'])} of {scene}, in tiles of "
-        f"{configuration['tile']} input pixels with a margin of {contract['margin']} and in groups of "
-        f"{contract['bands']} bands. Values were brought to the model's range, "
-        f"{configuration['radiometry']['rule']}, and back."
-    )
-    nodata = configuration["nodata"]
-    if nodata["by"] == "area":
-        how += f" Pixels that are {nodata['value']} in all of them were taken to hold no data."
-    elif nodata["by"] == "user":
-        how += f" Its user said that {nodata['said']} stands for no data."
-    if configuration["fallback"]:
-        how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
-    if layer:
-        return f"{how} This is a layer beside the image {image}."
-    return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
-
-
 def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:
     return {"rel": rel, "href": href(name), "type": media, "title": title}
 
@@ -198,20 +150,6 @@ def _media(file: Path) -> str:
     return {".jp2": "image/jp2", ".zip": "application/zip"}.get(
         file.suffix.lower(), "image/tiff; application=geotiff"
     )
-
-
-def model_item_name(name: str, digest: str) -> str:
-    """The file of a model's item: one for each model and weights, with a name that a file can have."""
-    short = os.fsdecode(os.fsencode(re.sub(r"[/\\\0]", "-", name))[:_MAX_NAME])
-    return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', digest[:12])}.stac.json"
-
-
-def is_model_item(path: Path) -> bool:
-    """Whether a file is the item of some model, and may be written anew."""
-    try:
-        return "mlm:name" in read_item(path)["properties"]
-    except GeomoeError:
-        return False
 
 
 def model_item(model: Upscaler) -> dict[str, Any]:
@@ -318,7 +256,6 @@ def _carded(card: Card) -> dict[str, Any]:
     }
 
 
-_MAX_NAME = 200  # bytes; common file systems take 255
 _TOLD = ("config", "hash")  # by fields of their own
 
 

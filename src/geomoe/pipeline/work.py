@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.files import NO_LINKS, atomic_write
-from geomoe.pipeline.provenance import is_model_item
+from geomoe.pipeline.history import is_model_item
 from geomoe.pipeline.tiles import Box, Tiles
 from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -136,7 +137,7 @@ def _serve(pipe: Connection, settings: Settings, threads: int, folder: Path) -> 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         tempfile.tempdir = str(folder)
         threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
-        if not os.environ.get("PYTHONWARNINGS"):
+        if not sys.warnoptions:
             warnings.simplefilter("ignore")  # as the command line does; see there
         torch.set_num_threads(threads)
         while True:

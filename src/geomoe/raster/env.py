@@ -8,7 +8,14 @@ from contextlib import contextmanager
 
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError, RPCError, TransformWarning
+from rasterio.errors import (
+    CRSError,
+    NodataShadowWarning,
+    NotGeoreferencedWarning,
+    RasterioError,
+    RPCError,
+    TransformWarning,
+)
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.quiet import silence_libtiff
@@ -46,9 +53,9 @@ def gdal_env(cache_bytes: int = BLOCK_CACHE_BYTES) -> Iterator[None]:
         ),
         warnings.catch_warnings(),
     ):
-        # A scene without a grid is allowed; ``geomoe info`` says so once, in its own words.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        warnings.simplefilter("ignore", TransformWarning)
+        # A scene without a grid is allowed, as is one with nodata and an alpha band; ``geomoe info`` says so.
+        for category in (NotGeoreferencedWarning, TransformWarning, NodataShadowWarning):
+            warnings.simplefilter("ignore", category)
         yield
 
 

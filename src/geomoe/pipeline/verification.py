@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.models import load
-from geomoe.pipeline.layers import IMAGE
-from geomoe.pipeline.provenance import lineage, model_item, model_item_name, title
+from geomoe.pipeline.history import IMAGE, lineage, model_item_name, title
 from geomoe.printable import printable
 from geomoe.raster.metadata import carried_over
 from geomoe.raster.open import open_scene
@@ -284,6 +282,9 @@ def _selections(history: Mapping[str, Any]) -> list[list[str] | None]:
 
 
 def _of_weights(scene: Scene, item_file: Path, weights: str) -> list[str]:
+    from geomoe.models import load  # torch, which nothing else here needs
+    from geomoe.pipeline.provenance import model_item
+
     scale = _tag(scene, "GEOMOE_SCALE")
     model = load(weights, scale if isinstance(scale, int) else None)
     if model.hash != scene.tags["GEOMOE_WEIGHTS"]:

@@ -1,0 +1,71 @@
+"""What is said of how an output came to be, and by what names; without torch, as it is checked so."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from geomoe.errors import GeomoeError
+from geomoe.raster.stac import read_item
+
+__all__ = ["IMAGE", "geomoe_version", "is_model_item", "lineage", "model_item_name", "title"]
+
+IMAGE = "image"
+"""What the first output is called, where maps have their names."""
+_MAX_NAME = 200  # bytes; common file systems take 255
+
+
+def geomoe_version() -> str:
+    """Of the package that is installed."""
+    try:
+        return metadata.version("geomoe")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
+    """What an output is, by the name of its scene and its configuration; ``layer``: bands of one."""
+    model = configuration["model"]
+    if layer:
+        return f"{scene}, {', '.join(name or 'a layer' for name in layer)} of {model}"
+    return f"{scene}, super-resolved {configuration['contract']['scale']} times by {model}"
+
+
+def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
+    """How an output came to be, in words; the same arguments as `title`."""
+    contract, image = configuration["contract"], configuration["outputs"][0]
+    how = (
+        f"geomoe ran {configuration['model']} (weights {configuration['weights'][:12]}) on bands "
+        f"{', '.join(names[0] for names in configuration['names'])} of {scene}, in tiles of "
+        f"{configuration['tile']} input pixels with a margin of {contract['margin']} and in groups of "
+        f"{contract['bands']} bands. Values were brought to the model's range, "
+        f"{configuration['radiometry']['rule']}, and back."
+    )
+    nodata = configuration["nodata"]
+    if nodata["by"] == "area":
+        how += f" Pixels that are {nodata['value']} in all of them were taken to hold no data."
+    elif nodata["by"] == "user":
+        how += f" Its user said that {nodata['said']} stands for no data."
+    if configuration["fallback"]:
+        how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
+    if layer:
+        return f"{how} This is a layer beside the image {image}."
+    return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
+
+
+def model_item_name(name: str, digest: str) -> str:
+    """The file of a model's item: one for each model and weights, with a name that a file can have."""
+    short = os.fsdecode(os.fsencode(re.sub(r"[/\\\0]", "-", name))[:_MAX_NAME])
+    return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', digest[:12])}.stac.json"
+
+
+def is_model_item(path: Path) -> bool:
+    """Whether a file is the item of some model, and may be written anew."""
+    try:
+        return "mlm:name" in read_item(path)["properties"]
+    except GeomoeError:
+        return False

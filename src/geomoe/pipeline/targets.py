@@ -1,0 +1,99 @@
+"""What is wrong with the files of a job, as far as it can be told without a model.
+
+Nothing here imports torch, so that the command line tells it before the seconds that torch takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from geomoe.errors import GeomoeError
+from geomoe.files import overlap
+from geomoe.raster.bands import select_bands
+from geomoe.raster.open import open_scene, source_files
+from geomoe.raster.safety import local_file
+from geomoe.raster.scene import Scene
+from geomoe.raster.target import Target
+
+__all__ = ["refuse_early", "refuse_overlap", "targets_of"]
+
+
+def targets_of(places: Mapping[str, str | os.PathLike[str]], *, overwrite: bool) -> list[Target]:
+    """Where the files of a job go, the main one first.
+
+    Args:
+        places: of the files, by what each is.
+        overwrite: whether they may exist.
+
+    Raises:
+        GeomoeError: if one cannot be written, or two are one.
+    """
+    targets = [Target(path, overwrite=overwrite) for path in places.values()]
+    for (name, target), (other, twin) in combinations(zip(places, targets, strict=True), 2):
+        if target.path == twin.path:
+            raise GeomoeError(f"{name} and {other} are both {twin.path}; give them two names")
+        if target.item == twin.item:
+            raise GeomoeError(
+                f"{name} and {other} are both {twin.item.name[:-10]}, but for their endings; "
+                "give them two names"
+            )
+    return targets
+
+
+def refuse_overlap(
+    targets: Sequence[Target],
+    scene: Scene | None,
+    src: str | os.PathLike[str],
+    *,
+    weights: Path | None = None,
+    item: str | None = None,
+) -> None:
+    """Raise GeomoeError where something that is written is also read, or stands there and may not go.
+
+    Args:
+        targets: of the job.
+        scene: if it is open.
+        src: as it was given.
+        weights: their file.
+        item: name of the model's item, which goes into each folder.
+    """
+    writes = [file for t in targets for file in t.writes]
+    if item is not None:
+        writes += [target.path.with_name(item) for target in targets]
+    reads = [*source_files(src), *(scene.files if scene else ()), *([weights] if weights else [])]
+    found = overlap(writes, reads)
+    if found is not None:
+        what = "the file of the weights" if found[1] == weights else "the input itself"
+        raise GeomoeError(f"{found[0]} is {what}, or holds it; write to another file")
+    if not targets[0].folder.exists():  # else it may be our own finished work that stands there
+        for target in targets:
+            target.refuse_what_stands()
+
+
+def refuse_early(
+    src: str | os.PathLike[str],
+    places: Mapping[str, str | os.PathLike[str]],
+    *,
+    bands: str | None,
+    nodata: float | Literal["none"] | None,
+    overwrite: bool,
+) -> None:
+    """Raise GeomoeError for a scene or bands that cannot be read, or files that cannot be written.
+
+    Args:
+        src: the scene.
+        places: as for `targets_of`; of nothing that is written, none.
+        bands: as for `upscale`.
+        nodata: as for `upscale`.
+        overwrite: whether the files may exist.
+    """
+    scene = None
+    if local_file(src).suffix.lower() != ".zip":  # to open one means to unpack it, which is to be done once
+        with open_scene(src, bands, nodata) as scene:
+            select_bands(scene, bands, 1)
+    if places:
+        refuse_overlap(targets_of(places, overwrite=overwrite), scene, src)
