@@ -22,6 +22,7 @@ from PIL import Image
 
 from geomoe import GeomoeError, create_model, list_models
 from geomoe.cli.main import main
+from geomoe.configs import shipped
 from geomoe.evaluation.benchmark import cost as cost_module
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
 from geomoe.evaluation.benchmark import run as run_module
@@ -658,7 +659,7 @@ def test_the_file_in_the_documentation_is_one(tmp_path):
     assert "balance" not in benchmark.recipe_of(benchmark.arms[0])["model"]
 
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "benchmarks").glob("*.yaml"))
+CONFIGS = list(shipped("benchmarks").values())
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -1,5 +1,4 @@
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from safetensors.torch import save_file
 
 from geomoe import GeomoeError
 from geomoe.cli.main import main
+from geomoe.configs import shipped
 from geomoe.models import load
 from geomoe.models.registry import build
 from geomoe.tasks.data import SuperResolutionData
@@ -148,7 +148,8 @@ def test_the_learning_rate_follows_its_schedule():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["--model.learning_rat=1", "--data.batch_size=two", "--config=none.yaml", "--config={trainer: {"]
+    "wrong",
+    ["--model.learning_rat=1", "--data.batch_size=two", "--config=/no/none.yaml", "--config={trainer: {"],
 )
 def test_wrong_options_are_errors_of_one_line(folder, tmp_path, capsys, wrong):
     with pytest.raises(SystemExit) as stop:
@@ -165,10 +166,7 @@ def test_help_names_the_command(capsys):
     assert capsys.readouterr().out.startswith("usage: geomoe")
 
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", shipped())
 def test_configurations_are_understood_whole(config, capsys):
     with pytest.raises(SystemExit) as stop:
         fit([f"--config={config}", "--print_config"])
@@ -182,9 +180,8 @@ def test_configurations_are_understood_whole(config, capsys):
 
 
 def test_the_released_network_is_trained_as_released(capsys):
-    config = next(path for path in CONFIGS if path.stem == "mfg_hmoe_released_x4")
     with pytest.raises(SystemExit):
-        fit([f"--config={config}", "--print_config"])
+        fit(["--config=mfg_hmoe_released_x4", "--print_config"])
     parsed = yaml.safe_load(capsys.readouterr().out)
     steps, model = parsed["trainer"]["max_steps"], parsed["model"]
     assert [steps * share for share in model["milestones"]] == [30_000, 50_000, 65_000, 70_000, 75_000]

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from geomoe.cli.say import say
+from geomoe.configs import find_config
 from geomoe.errors import GeomoeError
 
 __all__ = ["benchmark"]
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", metavar="CONFIG")
 @click.option("--data", "root", type=click.Path(path_type=Path), default="data", show_default=True,
               help="Folder of the images.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/CONFIG]")
@@ -23,7 +24,7 @@ __all__ = ["benchmark"]
 @click.option("--device", default="auto", show_default=True, help="That scores and measures.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and write nothing.")
 def benchmark(
-    config: Path,
+    config: str,
     root: Path,
     out: Path | None,
     seeds: str | None,
@@ -32,7 +33,7 @@ def benchmark(
     device: str,
     dry_run: bool,
 ) -> None:
-    """Train the arms of CONFIG with several seeds under one budget, and write one table.
+    """Train the arms of CONFIG, a file or the name of one that ships, under one budget, and write one table.
 
     Goes on where it stopped: finished runs are not repeated.
     """
@@ -40,10 +41,11 @@ def benchmark(
     from geomoe.evaluation.benchmark.render import markdown
     from geomoe.evaluation.benchmark.run import describe_benchmark, run_benchmark
 
-    read = read_benchmark(config)
+    file = find_config(config, "benchmarks")
+    read = read_benchmark(file)
     if against is not None:
         read = read.against(against)
-    out = Path("runs") / config.stem if out is None else out
+    out = Path("runs") / Path(file).stem if out is None else out
     numbers = None if seeds is None else _numbers(seeds)
     names = None if only is None else [name.strip() for name in only.split(",")]
     if dry_run:

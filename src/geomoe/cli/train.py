@@ -16,7 +16,7 @@ __all__ = ["calibrate", "export", "fit"]
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def fit(args: tuple[str, ...]) -> None:
-    """Train a model: geomoe fit --config configs/NAME.yaml [--data.root DIR] [--ckpt_path last.ckpt] ..."""
+    """Train a model: geomoe fit --config NAME [--data.root DIR] [--ckpt_path last.ckpt] ..."""
     # Before torch is imported: else its C++ code tells the user about its sources, a process at a time.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from geomoe.tasks.fit import fit as run

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+from geomoe.configs import find_config
 from geomoe.errors import GeomoeError, expect
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
@@ -32,6 +33,8 @@ from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["fit"]
+
+_CONFIG = ("-c", "--config")
 
 _DDP_OPTIONS = signature(DistributedDataParallel).parameters
 _DATA_PARALLEL = {
@@ -153,9 +156,23 @@ def _few_words() -> Iterator[None]:
         yield
 
 
+def _spelt_out(args: Sequence[str]) -> list[str]:
+    """With the files of configurations that are given by name, and ``--skip-corrupt`` as the option it is."""
+    spelt: list[str] = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if spelt and spelt[-1] in _CONFIG:
+            spelt.append(find_config(arg))
+        elif equals and name in _CONFIG:
+            spelt.append(f"{name}={find_config(value)}")
+        else:
+            spelt.append("--data.skip_corrupt=true" if arg == "--skip-corrupt" else arg)
+    return spelt
+
+
 def fit(args: Sequence[str]) -> None:
-    """Train as ``args`` say: ``--config FILE`` and any option by its dotted name."""
-    args = ["--data.skip_corrupt=true" if arg == "--skip-corrupt" else arg for arg in args]
+    """Train as ``args`` say: ``--config FILE``, or its name, and any option by its dotted name."""
+    args = _spelt_out(args)
     limit_configurations()
     torch.set_float32_matmul_precision("high")
     with _few_words():

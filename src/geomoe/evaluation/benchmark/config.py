@@ -17,6 +17,7 @@ from geomoe.errors import GeomoeError, expect
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import config_of
 from geomoe.tasks.average import MovingAverage
+from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
@@ -157,10 +158,10 @@ def read_benchmark(path: str | Path) -> Benchmark:
     """
     path = Path(path)
     try:
-        found = yaml.safe_load(path.read_text())
+        found = load_yaml(path.read_text())
     except OSError as error:
         raise GeomoeError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # the second for text that is none, and odd dates
         raise GeomoeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     try:
         return _benchmark(found)
