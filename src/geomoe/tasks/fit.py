@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geomoe.configs import find_config
 from geomoe.errors import GeomoeError, expect
+from geomoe.printable import printable
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
 from geomoe.tasks.data import SuperResolutionData, band_count
@@ -141,7 +142,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _note(message: Warning | str, *_: object) -> None:
-    sys.stderr.write(f"geomoe: note: {' '.join(str(message).split())}\n")
+    sys.stderr.write(f"geomoe: note: {printable(' '.join(str(message).split()))}\n")
 
 
 @contextmanager

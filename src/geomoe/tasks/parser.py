@@ -10,6 +10,7 @@ from jsonargparse import set_loader, set_parsing_settings
 from jsonargparse._loaders_dumpers import yaml_load
 from lightning.pytorch.cli import LightningArgumentParser
 
+from geomoe.printable import printable
 from geomoe.tasks.bounded_yaml import check_yaml
 
 __all__ = ["OneLineParser", "limit_configurations"]
@@ -34,7 +35,7 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         line = f"{' '.join(message.split())}; 'geomoe fit --help' lists all options"
-        sys.stderr.write(f"geomoe: error: {line}\n")
+        sys.stderr.write(f"geomoe: error: {printable(line)}\n")
         self.exit(2)
 
 
