@@ -19,6 +19,7 @@ from geomoe.pipeline import Request, describe_scene, plan_upscale, upscale, veri
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.runner import band_groups
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
+from tests.products import write_safe
 from tests.scenes import left_over, pixels, write_scene
 
 SENTINEL2 = Path(__file__).parents[2] / "examples" / "data" / "sentinel2_l1c.tif"
@@ -337,7 +338,7 @@ def test_description_says_what_was_understood(src: Path) -> None:
     write_scene(src, data, nodata=0)
     facts = describe_scene(src, model=nearest())
     assert list(facts) == [
-        "scene", "size", "crs", "pixel", "bands", "order", "validity", "radiometry", "upscale",
+        "scene", "size", "crs", "pixel", "bands", "order", "validity", "values", "radiometry", "upscale",
     ]  # fmt: skip
     assert "nodata 0" in facts["validity"]
     assert "75.0%" in facts["validity"]
@@ -354,3 +355,23 @@ def test_output_is_read_like_any_cog(src: Path, dst: Path) -> None:
         assert out.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert [c.name for c in out.colorinterp] == ["red", "green", "blue"]
         assert out.read(1, window=Window(590, 590, 10, 10)).shape == (10, 10)
+
+
+def test_scale_and_offset_are_shown_with_who_says_them(src: Path, tmp_path: Path) -> None:
+    data = pixels(2, 40, 50, "uint16") // 40  # up to some 1600
+    write_scene(src, data)
+    assert describe_scene(src)["values"] == "as stored; no scale or offset is declared"
+    with rasterio.open(src, "r+") as file:
+        file.scales, file.offsets = (1e-4, 1e-4), (0, 0)
+    assert describe_scene(src)["values"] == "stored * 0.0001, by the file"
+    with rasterio.open(src, "r+") as file:
+        file.scales, file.offsets = (1e-4, 2e-4), (-0.1, -0.1)
+    below = max((data[0] * 1e-4 < 0.1).mean(), (data[1] * 2e-4 < 0.1).mean())
+    assert describe_scene(src)["values"] == (
+        "band 1: stored * 0.0001 -0.1, by the file; band 2: stored * 0.0002 -0.1, by the file; "
+        f"by which up to {below:.0%} of a band are negative: the offset may be in the values already"
+    )
+    safe = write_safe(tmp_path / "S2.SAFE")
+    facts = describe_scene(safe)
+    assert facts["values"].startswith("stored * 0.0001 -0.1, by the product")
+    assert "(DN - 1000) / 10000, by processing baseline 05.10" in facts["decided"]

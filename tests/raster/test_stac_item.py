@@ -77,7 +77,9 @@ def test_described_bands_of_the_finest_grid_once_each(tmp_path: Path) -> None:
         assert scene.files[1:] == tuple(tmp_path / f"{n}.tif" for n in scene.descriptions)  # no JPEG 2000
         assert (scene.scales, scene.offsets, scene.nodata) == ((1e-4,) * 4, (-0.1,) * 4, 0)
         assert scene.acquired == "2024-05-01T10:06:01Z"
-        assert [note.partition(",")[0] for note in scene.notes] == ["left out"] * 2  # coarser bands; aot, scl
+        offset, *left = scene.notes
+        assert offset == "offset -0.1 is declared as the item lists it"
+        assert [note.partition(",")[0] for note in left] == ["left out"] * 2  # coarser bands; aot, scl
 
 
 def test_offsets_that_were_applied_are_not_declared_again(tmp_path: Path) -> None:
@@ -245,3 +247,46 @@ def test_any_structure_is_an_item_or_our_error(assets: object, properties: objec
 def test_any_bytes_are_our_error(content: bytes) -> None:
     with pytest.raises(GeomoeError):
         read_item("item.json", content)
+
+
+LISTED = "offset -0.1 is declared as the item lists it: it "
+
+
+@pytest.mark.parametrize(
+    ("properties", "offset", "note"),
+    [
+        ({"platform": "sentinel-2b"}, -0.1,
+         f"{LISTED}does not say whether it was applied before (earthsearch:boa_offset_applied)"),
+        ({"earthsearch:boa_offset_applied": False}, -0.1, f"{LISTED}says that it was not applied before"),
+        ({"sentinel:boa_offset_applied": False}, -0.1, f"{LISTED}says that it was not applied before"),
+        ({"earthsearch:boa_offset_applied": True}, 0,
+         "the offsets that the item lists are not used, as it says that they were applied before"),
+        ({"sentinel:boa_offset_applied": True}, 0,
+         "the offsets that the item lists are not used, as it says that they were applied before"),
+        ({"s2:processing_baseline": "02.14", "earthsearch:boa_offset_applied": False}, 0,
+         "the offsets that the item lists are not used, as processing baseline 02.14 has none"),
+        ({"s2:processing_baseline": "05.10"}, -0.1,
+         f"{LISTED}does not say whether it was applied before (earthsearch:boa_offset_applied)"),
+        ({"platform": "landsat-8"}, -0.1, "offset -0.1 is declared as the item lists it"),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_a_listed_offset_is_said(
+    tmp_path: Path, properties: dict[str, Any], offset: float, note: str
+) -> None:
+    with open_scene(_earth_search(tmp_path, **properties)) as scene:
+        assert scene.offsets == (offset,) * 4
+        assert scene.notes[0] == note
+        assert scene.scaled_by == ("the item",) * 4
+
+
+def test_a_file_that_contradicts_its_item_is_said(tmp_path: Path) -> None:
+    path = _earth_search(tmp_path)
+    with rasterio.open(tmp_path / "red.tif", "r+") as file:
+        file.scales, file.offsets = (1e-4,), (0.05,)
+    with open_scene(path) as scene:
+        assert scene.offsets == (0.05, -0.1, -0.1, -0.1)
+        assert scene.scaled_by == ("the file", *("the item",) * 3)
+        assert scene.notes[-1] == (
+            "scale and offset are those of the files, though something else is listed: "
+            "red * 0.0001 +0.05 (not * 0.0001 -0.1)"
+        )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.open import open_scene
+from geomoe.raster.product import listed
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
-from geomoe.raster.sample import look
+from geomoe.raster.sample import SceneSample, look
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import in_bytes
 
@@ -70,6 +71,7 @@ def describe_scene(
         facts["validity"] = f"{_valid_by(scene)}; {share}"
         if empty:
             facts["validity"] += f", none in {', '.join(empty)}"
+        facts["values"] = _values(scene, chosen, sample)
         facts["radiometry"] = _radiometry(scene, decide_radiometry(scene.dtype, sample), chosen)
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
@@ -88,6 +90,7 @@ def _named(scene: Scene, band: int) -> str:
     return f"{band} {band_names(scene, [band])[0]}{f' ({others})' if others else ''}"
 
 
+_MANY = 0.05
 _VALIDITY = {
     "all": "every pixel counts",
     "nodata": "from nodata, band by band",
@@ -141,6 +144,28 @@ def _pixel(scene: Scene) -> str:
     turned = ", rotated" if t.b or t.d else ""
     stands_for = scene.tags.get("AREA_OR_POINT", "Area").lower()
     return f"{width:g} x {height:g}{unit}{turned}, {stands_for}"
+
+
+def _values(scene: Scene, bands: Sequence[int], sample: SceneSample) -> str:
+    """What numbers stand for, by scale and offset, and who says so."""
+    said = [(scene.scales[b - 1], scene.offsets[b - 1], scene.scaled_by[b - 1]) for b in bands]
+    if not any(by for _, _, by in said):
+        return "as stored; no scale or offset is declared"
+    each = []
+    for scale, offset, by in dict.fromkeys(said):
+        names = zip(band_names(scene, bands), said, strict=True)
+        alike = [name for name, own in names if own == (scale, offset, by)]
+        how = f"stored * {scale:g}{f' {offset:+g}' if offset else ''}, by {by}" if by else "as stored"
+        each.append(how if len(alike) == len(bands) else f"{listed(alike)}: {how}")
+    below = max(
+        float((values * scale + offset < 0).mean()) if offset < 0 and values.size else 0.0
+        for values, (scale, offset, _) in zip(sample.values, said, strict=True)
+    )
+    if below > _MANY:
+        each.append(
+            f"by which up to {below:.0%} of a band are negative: the offset may be in the values already"
+        )
+    return "; ".join(each)
 
 
 def _radiometry(scene: Scene, radiometry: Radiometry, bands: Sequence[int]) -> str:

@@ -109,6 +109,13 @@ class Scene:
     _decoded: int = field(repr=False, compare=False)
 
     @property
+    def scaled_by(self) -> tuple[str, ...]:
+        """Who says scale and offset of each band, in words; empty where nobody does."""
+        return tuple(
+            "the file" if both != (1, 0) else "" for both in zip(self.scales, self.offsets, strict=True)
+        )
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that it is read from."""
         return (self.path,)

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.env import gdal_errors
-from geomoe.raster.product import Checksum, ProductBand
+from geomoe.raster.product import Checksum, ProductBand, listed
 from geomoe.raster.scene import Scene, open_file, representable
 
 __all__ = ["MAX_FILES", "StackScene", "open_stack"]
@@ -38,6 +38,14 @@ class StackScene(Scene):
     _members: tuple[ProductBand, ...] = field(repr=False)
     _parts: Mapping[Path, Scene] = field(repr=False, compare=False)
     _files: tuple[Path, ...] = field(repr=False)
+
+    @property
+    def scaled_by(self) -> tuple[str, ...]:
+        """See :attr:`Scene.scaled_by`."""
+        whole = "the item" if self.path.suffix.lower() in (".json", ".geojson") else "the product"
+        said = super().scaled_by
+        own = [self._parts[member.file].scaled_by[member.band - 1] for member in self._members]
+        return tuple(mine or (whole if some else "") for mine, some in zip(own, said, strict=True))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -115,7 +123,7 @@ def open_stack(
     with ExitStack() as opened:
         parts = {file: opened.enter_context(open_file(file)) for file in places}
         _check_alike(parts)
-        said: dict[str, Any] = {"path": path, "notes": tuple(notes)}
+        said: dict[str, Any] = {"path": path, "notes": (*notes, *_contradicted(members, parts))}
         if acquired is not None:
             said["acquired"] = acquired
         yield StackScene(
@@ -164,6 +172,22 @@ def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> d
         "neighbours": tuple(dict.fromkeys(name for part in parts.values() for name in part.neighbours)),
         "acquired": times.pop() if len(times) == 1 else None,
     }
+
+
+def _contradicted(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> list[str]:
+    """A sentence on bands whose file and product say different scales or offsets."""
+    both = [
+        (m.name, (parts[m.file].scales[m.band - 1], parts[m.file].offsets[m.band - 1]), (m.scale, m.offset))
+        for m in members
+    ]
+    differ = [
+        f"{name} * {own[0]:g} {own[1]:+g} (not * {said[0]:g} {said[1]:+g})"
+        for name, own, said in both
+        if (1, 0) not in (own, said) and own != said
+    ]
+    if not differ:
+        return []
+    return [f"scale and offset are those of the files, though something else is listed: {listed(differ)}"]
 
 
 def _added_nodata(member: ProductBand, part: Scene) -> float | None:
