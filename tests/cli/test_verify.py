@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,13 +166,44 @@ HARM: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "no names": (_edit(ITEM, _configuration(names=[[], 1])), "no configuration"),
     "other type": (_edit(ITEM, _band(data_type="int8")), "bands"),
     "no asset": (_edit(ITEM, lambda item: item["assets"].clear()), "another file"),
-    "no model": (lambda f, m: (f / m).unlink(), "is not there"),
     "no link to the model": (_edit(ITEM, lambda item: item["links"].clear()), "no link to the model"),
     "model is not valid": (_edit("model", _properties(mlm__tasks="x")), "not a valid STAC item"),
     "model of other weights": (_edit("model", _properties(geomoe__weights="0" * 64)), "other weights"),
     "model of another name": (_edit("model", lambda i: i.update(id="other")), "another model"),
     "model of another contract": (_edit("model", _properties(geomoe__contract={})), "two contracts"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [OUT, MAP])
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("move", [shutil.copy, shutil.move])
+def test_file_and_item_that_were_renamed_or_copied_together_verify(
+    capsys: Any, folder: Path, weights: str, name: str, elsewhere: bool, move: Callable[[Path, Path], object]
+) -> None:
+    place = folder / "elsewhere" if elsewhere else folder
+    place.mkdir(exist_ok=True)
+    item = name.replace(".tif", ".stac.json")
+    move(folder / name, place / "new.tif")
+    move(folder / item, place / "new.stac.json")
+    for given in ("new.tif", "new.stac.json"):
+        status, said, heard = run(
+            capsys, "verify", place / given, "--source", "src.tif", "--weights", weights
+        )
+        assert (status, heard) == (0, "")
+        assert f"written as  {name}, to which its item's links point" in said
+        assert (f"{_model(weights)} is not beside it, and not checked" in said) == elsewhere
+    _edit("new.stac.json", _properties(title="mine"))(place, "")
+    assert run(capsys, "verify", place / "new.tif")[0] == 1, "what was changed is found out as ever"
+
+
+def test_items_that_were_swapped_are_found_out(capsys: Any, folder: Path) -> None:
+    out, other = folder / ITEM, folder / "map.stac.json"
+    texts = out.read_text(), other.read_text()
+    out.write_text(texts[1])
+    other.write_text(texts[0])
+    for name in (OUT, MAP):
+        status, _, heard = run(capsys, "verify", name)
+        assert (status, "its item is of another file" in heard) == (1, True)
 
 
 @pytest.mark.parametrize("case", HARM)

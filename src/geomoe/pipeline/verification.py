@@ -30,6 +30,8 @@ from geomoe.raster.stack import StackScene
 
 __all__ = ["Verification", "verify"]
 
+_ENDINGS = (".tif", ".tiff", ".TIF", ".TIFF")
+
 # Of each tag, where the item says the same.
 _SAME = {
     "GEOMOE_VERSION": ("version",),
@@ -79,6 +81,9 @@ def verify(
     as it is: the device, other versions, a CRS without a code, names and hashes of a product's files, links.
     So is what the model's item says beyond name, weights and contract, unless ``weights`` are given.
 
+    File and item may have been renamed or copied together, with or without the model's item: what they say is
+    compared with the name that the file was written under, and the checksum tells whose item it is.
+
     Args:
         path: of a GeoTIFF that geomoe wrote, or of its item.
         source: if given, the scene that it must have been made of.
@@ -96,10 +101,11 @@ def verify(
         item = read_item(item_file)
         history = _object(item["properties"].get("geomoe:configuration"))
         sources = _list(item["properties"].get("geomoe:sources"))
+        name = _written_as(item) or scene.path.name
         faults = [
             *_of_file(scene, item),
-            *_of_tags(scene, history, sources),
-            *_of_history(scene, item, history, sources),
+            *_of_tags(scene, name, history, sources),
+            *_of_history(scene, name, item, history, sources),
             *_of_model(scene, item, history),
             *([] if source is None else _of_source(scene, source, history)),
             *([] if weights is None else _of_weights(scene, item_file, weights)),
@@ -111,10 +117,20 @@ def _files(path: Path) -> tuple[Path, Path]:
     """The GeoTIFF and its item, of which one was named."""
     if not path.name.endswith(".stac.json"):
         return path, item_path(path)
-    name = file_name(_object(read_item(path)["assets"].get("data")).get("href"))
+    name = _written_as(read_item(path))
     if name is None:
         raise GeomoeError(f"{path.name} is no item of an output of geomoe: it names no file beside it")
+    # Renamed together, they have one name again; the file that the item names may be the one copied from.
+    for ending in dict.fromkeys((Path(name).suffix, *_ENDINGS)):
+        beside = path.with_name(path.name.removesuffix(".stac.json") + ending)
+        if beside.is_file():
+            return beside, path
     return path.with_name(name), path
+
+
+def _written_as(item: Mapping[str, Any]) -> str | None:
+    """The name under which a file was written, by its item; ``None`` where that names no file beside it."""
+    return file_name(_object(item["assets"].get("data")).get("href"))
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -127,15 +143,17 @@ def _list(value: object) -> list[Any]:
 
 def _of_file(scene: Scene, item: Mapping[str, Any]) -> list[str]:
     asset = _object(item["assets"].get("data"))
-    if asset.get("href") != href(scene.path.name):
-        return [f"its item is of another file, {asset.get('href')!r}"]
+    name = _written_as(item)
     now = file_fields(scene.path)
+    same = all(asset.get(field) == now[field] for field in ("file:size", "file:checksum"))
+    if name is None or (name != scene.path.name and not same):
+        return [f"its item is of another file, {asset.get('href')!r}"]
     if asset.get("file:size") != now["file:size"]:
         return [f"it has {now['file:size']} bytes, its item says {asset.get('file:size')!r}: it was changed"]
     if asset.get("file:checksum") != now["file:checksum"]:
         return ["its SHA-256 is not the one of its item: the file or its item was changed"]
     meta = carried_over(scene, range(1, scene.count + 1), 1, {})
-    now, said = _of_raster(raster_item(scene.path, meta, scene.nodata, None)), _of_raster(item)
+    now, said = _of_raster(raster_item(Path(name), meta, scene.nodata, None)), _of_raster(item)
     return [
         f"its item says otherwise of its {what}"
         for what in now | said
@@ -172,14 +190,14 @@ def _alike(one: object, other: object) -> bool:
     return one == other
 
 
-def _of_tags(scene: Scene, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
+def _of_tags(scene: Scene, name: str, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
     wrong = [tag for tag, place in _SAME.items() if _tag(scene, tag) != _at(history, place)]
     # Of a product the tag is over what is read of it, of a plain file it is the file's.
     if _plain(sources) and _object(sources[0]).get("sha256") != scene.tags["GEOMOE_SOURCE"]:
         wrong.append("GEOMOE_SOURCE")
     layer, reference = scene.tags.get("GEOMOE_LAYER"), _tag(scene, "GEOMOE_REFERENCE")
     layers = zip(_list(history.get("outputs")), (IMAGE, *_list(history.get("layers"))), strict=False)
-    if layer is not None and (scene.path.name, layer) not in layers:
+    if layer is not None and (name, layer) not in layers:
         wrong.append("GEOMOE_LAYER")
     if reference is not None and reference != history.get("reliability"):
         wrong.append("GEOMOE_REFERENCE")
@@ -208,13 +226,17 @@ def _plain(sources: Sequence[object]) -> bool:
 
 
 def _of_history(
-    scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any], sources: Sequence[object]
+    scene: Scene,
+    name: str,
+    item: Mapping[str, Any],
+    history: Mapping[str, Any],
+    sources: Sequence[object],
 ) -> list[str]:
     """What else follows from the file and the configuration."""
     said, outputs = item["properties"], _list(history.get("outputs"))
-    if scene.path.name not in outputs:
+    if name not in outputs:
         return ["it is none of the outputs of its item"]
-    image = outputs[0] == scene.path.name
+    image = outputs[0] == name
     layer = () if image else scene.descriptions
     software = _object(said.get("processing:software"))
     try:
@@ -242,6 +264,8 @@ def _of_model(scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any])
     name = model_item_name(scene.tags["GEOMOE_MODEL"], digest)
     if file_name(href(name)) is None or not any(link["href"] == href(name) for link in item["links"]):
         return [f"its item has no link to the model's, {name}"]
+    if not os.path.lexists(scene.path.with_name(name)):
+        return []  # left behind by who copied the file
     try:
         model = read_item(scene.path.with_name(name))
     except GeomoeError as error:
@@ -307,11 +331,20 @@ def _facts(
     software = _object(item["properties"].get("processing:software"))
     radiometry = _object(history.get("radiometry"))
     bands = _list(_object(item["assets"].get("data")).get("bands"))
+    name = _written_as(item)
+    model = model_item_name(scene.tags["GEOMOE_MODEL"], scene.tags["GEOMOE_WEIGHTS"])
+    there = os.path.lexists(scene.path.with_name(model))
     facts = {
         "file": str(scene.path),
+        **(
+            {}
+            if name in (None, scene.path.name)
+            else {"written as": f"{name}, to which its item's links point"}
+        ),
         "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
         "holds": ", ".join(str(_object(band).get("name")) for band in bands),
-        "model": scene.tags["GEOMOE_MODEL"],
+        "model": scene.tags["GEOMOE_MODEL"]
+        + ("" if there else f" ({model} is not beside it, and not checked)"),
         "weights": scene.tags["GEOMOE_WEIGHTS"],
         "source": ", ".join(str(_object(source).get("name")) for source in sources),
         "SHA-256": scene.tags["GEOMOE_SOURCE"],
