@@ -25,7 +25,7 @@ def test_a_dry_run_foretells_the_disk_and_writes_nothing(tmp_path: Path, dtype: 
     write_scene(tmp_path / "src.tif", pixels(3, 600, 500, dtype), nodata=0)
     told = forecast_upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(tile=64), scale=2)
     assert left_over(tmp_path) == ["src.tif"]
-    assert told.tried == 12
+    assert told.tried == 7, "a tenth of 80 tiles, of which those at the edges are smaller"
     assert told.seconds > 4
     assert told.memory_bytes > 10**8
     upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(tile=64), scale=2)
@@ -36,6 +36,37 @@ def test_of_a_scene_of_one_tile_that_tile_is_tried(tmp_path: Path) -> None:
     write_scene(tmp_path / "src.tif", pixels(3, 5, 7, "uint8"))
     told = forecast_upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(), scale=2)
     assert (told.tried, told.plan.tiles, told.plan.workers) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("side", "tile"), [((128, 96), 32), ((64, 64), 64), ((200, 200), 64), ((31, 700), 64)]
+)
+def test_a_dry_run_does_a_tenth_of_the_job_at_most(tmp_path: Path, side: tuple[int, int], tile: int) -> None:
+    """Also of 12 tiles, or of one, of which a part is done."""
+    write_scene(tmp_path / "src.tif", pixels(3, *side, "uint16"))
+    model = nearest(tile=tile)
+    shown: list[int] = []
+    model.model.register_forward_hook(
+        lambda _, given, out: shown.append(given[0].shape[2] * given[0].shape[3])
+    )
+    upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=model, scale=2)
+    whole = sum(shown)
+    shown.clear()
+    told = forecast_upscale(tmp_path / "src.tif", tmp_path / "new.tif", model=model, scale=2)
+    assert 0 < sum(shown) <= whole / 10
+    assert told.tried == len(shown)
+
+
+def test_tiles_without_a_valid_pixel_are_foretold_and_cost_nothing(tmp_path: Path) -> None:
+    data = pixels(3, 320, 320, "uint16")
+    data[:, :, 160:] = 0
+    write_scene(tmp_path / "src.tif", data, nodata=0)
+    write_scene(tmp_path / "full.tif", pixels(3, 320, 320, "uint16"), nodata=0)
+    half, full = (
+        forecast_upscale(tmp_path / name, tmp_path / "dst.tif", model=nearest(tile=32), scale=2)
+        for name in ("src.tif", "full.tif")
+    )
+    assert half.output_bytes == pytest.approx(full.output_bytes / 2, rel=0.2)
 
 
 def test_memory_decides_how_many_tiles_are_done_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import numpy as np
@@ -16,10 +16,14 @@ from geomoe.pipeline.job import Job, open_job
 from geomoe.pipeline.memory import forget_peak, peak_memory
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.request import Options, Path, Request
+from geomoe.pipeline.tiles import Box, Tile, Tiles
+from geomoe.pipeline.work import window_of
 from geomoe.raster.cog import compressed_share
 
 __all__ = ["START", "Forecast", "forecast_job", "forecast_upscale"]
 
+_PART = 0.1
+"""Of the job's work, at most, is done to foretell it."""
 _TILES = 12
 _SIDE = 512
 """Of what is kept of a tile, to see how small it becomes."""
@@ -37,7 +41,7 @@ class Forecast:
         plan: of the job.
         seconds: that the job will take.
         memory_bytes: the most that this process took for the tiles, others beside them included; the plan's
-            estimate where the system does not tell.
+            estimate where the system does not tell, or where fewer or smaller tiles were tried at a time.
         output_bytes: of the finished files.
         tried: tiles that this was learned from.
     """
@@ -61,37 +65,74 @@ def forecast_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> Foreca
 
 def forecast_job(job: Job) -> Forecast:
     """What a job that is open would take."""
-    total, workers = len(job.tiles), job.plan.workers
-    count = min(total, max(_TILES, 3 * workers))
-    # From the middle of as many equal parts of the scene.
-    numbers = [(2 * i + 1) * total // (2 * count) for i in range(count)]
+    tiles, numbers, alive = _trial(job)
+    workers = min(job.plan.workers, len(numbers))
     pieces: list[list[NDArray[np.generic]]] = [[] for _ in job.outputs]
     forget_peak()
-    began = warm = now = time.monotonic()
-    done = 0
-    results = job.run_all(numbers)
-    for _, (made, _) in results:
+    began = now = time.monotonic()
+    done = shown = 0
+    results = replace(job, tiles=tiles).run_all(numbers)
+    for number, (made, _) in results:
         done += 1
+        shown += _area(tiles[number].window)
         now = time.monotonic()
-        if done <= workers < count:  # the first pass of each builds what the others use
-            warm = now
+        if done == workers < len(numbers):  # the first pass of each builds what the others use
+            began, shown = now, 0
         for kept, (data, _) in zip(pieces, made, strict=True):
             kept.append(data[:, :_SIDE, :_SIDE].copy())
         trim_heap()  # as the job does
-        if now - began > _SECONDS:
+        if now - began > _SECONDS and shown:
             break
     results.close()
     memory = peak_memory() or job.plan.memory_bytes
-    timed = done - workers if done > workers else done
-    tiles = total * (now - (warm if done > workers else began)) / timed
+    if workers < job.plan.workers or len(tiles) > len(job.tiles):  # less at a time than the job has
+        memory = max(memory, job.plan.memory_bytes)
+    seconds = (now - began) / shown * job.tiles.shown * alive * workers / job.plan.workers
     size, finishing = 0.0, 0.0
     for output, kept in zip(job.outputs, pieces, strict=True):
         meta = output.meta
-        share, seconds = compressed_share(_mosaic(kept), meta.dtype)
+        share, each = compressed_share(_mosaic(kept), meta.dtype)
         raw = meta.width * meta.height * meta.count * np.dtype(meta.dtype).itemsize
-        size += raw * share + (meta.width * meta.height / 64 if meta.mask else 0)
-        finishing += raw * seconds
-    return Forecast(job.plan, START + tiles + finishing, memory, round(size), done)
+        size += raw * share * alive + (meta.width * meta.height / 64 if meta.mask else 0)
+        finishing += raw * each
+    return Forecast(job.plan, START + seconds + finishing, memory, round(size), done)
+
+
+def _trial(job: Job) -> tuple[Tiles, list[int], float]:
+    """Tiles of which some are to be tried, their numbers, and the share of all that have valid pixels.
+
+    Smaller than the job's where one of these is more than `_PART` of it, which all together are not, but for
+    a scene that is hardly larger than the margin of a tile.
+    """
+    scene, contract = job.scene, job.model.contract
+    side, tiles = job.plan.tile, job.tiles
+    budget = tiles.shown * _PART
+    while _area(tiles[_middle(tiles)].window) > budget and side > contract.multiple:
+        side = max(contract.multiple, side // 2)
+        tiles = Tiles(scene.width, scene.height, contract, side)
+    most = max(_TILES, 3 * job.plan.workers)
+    looked = _spread(len(tiles), most)
+    alive = [number for number in looked if _is_alive(job, tiles[number])] or [_middle(tiles)]
+    count = max(1, min(most, int(budget / _area(tiles[_middle(tiles)].window))))
+    return tiles, [alive[i] for i in _spread(len(alive), count)], len(alive) / len(looked)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """At most so many numbers below ``total``, from the middle of as many equal parts."""
+    count = min(total, count)
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def _middle(tiles: Tiles) -> int:
+    return len(tiles) // tiles.columns // 2 * tiles.columns + tiles.columns // 2
+
+
+def _area(box: Box) -> int:
+    return box.width * box.height
+
+
+def _is_alive(job: Job, tile: Tile) -> bool:
+    return bool(job.scene.read(window_of(tile.core, 1), job.plan.bands)[1].any())
 
 
 def _mosaic(pieces: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

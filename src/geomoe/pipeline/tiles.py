@@ -65,16 +65,25 @@ class Tiles(Sequence[Tile]):
         width, height: of the scene in input pixels.
         contract: of the model.
         tile: side of a core in input pixels, rounded up to a multiple of ``contract.multiple``.
+
+    Attributes:
+        columns: tiles in a row.
     """
 
     def __init__(self, width: int, height: int, contract: ModelContract, tile: int | None = None) -> None:
         self._width, self._height = width, height
         self._side = tile_side(contract, tile)
         self._margin = -(-contract.margin // contract.multiple) * contract.multiple
-        self._columns = -(-width // self._side)
+        self.columns = -(-width // self._side)
 
     def __len__(self) -> int:
-        return self._columns * -(-self._height // self._side)
+        return self.columns * -(-self._height // self._side)
+
+    @property
+    def shown(self) -> int:
+        """Pixels that the model is shown in all, those of margins as often as they are shown."""
+        widths = sum(self[i].window.width for i in range(self.columns))
+        return widths * sum(self[i].window.height for i in range(0, len(self), self.columns))
 
     @overload
     def __getitem__(self, number: int) -> Tile: ...
@@ -87,7 +96,7 @@ class Tiles(Sequence[Tile]):
             return [self[i] for i in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
             raise IndexError(number)
-        row, column = divmod(number % len(self), self._columns)
+        row, column = divmod(number % len(self), self.columns)
         x, y = column * self._side, row * self._side
         core = Box(x, y, min(self._side, self._width - x), min(self._side, self._height - y))
         left, top = max(0, x - self._margin), max(0, y - self._margin)
