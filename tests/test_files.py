@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from geomoe.errors import GeomoeError
-from geomoe.files import atomic_write, overlap, write_csv, write_text
+from geomoe.evaluation.benchmark.config import read_benchmark
+from geomoe.evaluation.benchmark.result import read_result
+from geomoe.files import atomic_write, overlap, read_small, write_csv, write_text
+from geomoe.models import read_card
+from geomoe.pipeline import read_manifest
+from geomoe.raster import open_scene
+from geomoe.raster.stac import read_item
+from geomoe.tasks.fit import fit
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -180,3 +187,51 @@ def test_of_a_folder_all_that_is_there_counts(tmp_path: Path) -> None:
     assert overlap([tmp_path / "link"], [folder]) == (tmp_path / "link", folder)
     assert overlap([folder / "in" / "new"], [folder]) is None, "nothing is lost"
     assert overlap([folder], [tmp_path / "link"]) == (folder, tmp_path / "link")
+
+
+def test_a_small_file_is_regular_and_small(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_small(tmp_path / "a") == read_small(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(GeomoeError, match="larger than 4 bytes"):
+        read_small(tmp_path / "a", 4)
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: who opens it waits for ever
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for place in (tmp_path / "pipe", tmp_path / "link", "/dev/zero", "/dev/null"):
+        with pytest.raises(GeomoeError, match="not a regular file"):
+            read_small(place)
+    for place in (tmp_path, tmp_path / "none", "a\0"):
+        with pytest.raises(GeomoeError, match="cannot be read"):
+            read_small(place)
+
+
+def _safe(place: Path) -> object:
+    return open_scene(place.parent).__enter__()
+
+
+READERS = {
+    "manifest.csv": read_manifest,
+    "collection.json": read_manifest,
+    "item.json": lambda place: open_scene(place).__enter__(),
+    "MTD_MSIL2A.xml": _safe,
+    "job.yaml": read_benchmark,
+    "result.json": read_result,
+    "config.yaml": lambda place: fit(["--config", str(place)]),
+    "other.yaml": lambda place: fit([f"--config={place}"]),
+    "a.stac.json": read_item,
+    "w.safetensors": read_card,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_whatever_is_read_whole_is_a_regular_file(tmp_path: Path, name: str, kind: str) -> None:
+    place = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    else:
+        place.mkdir()
+    with pytest.raises(GeomoeError) as raised:
+        READERS[name](place)
+    assert "\n" not in str(raised.value)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["METADATA", "geo_tags", "image_tags", "tiff_bytes", "write_tiff"]
+__all__ = ["METADATA", "Value", "geo_tags", "image_tags", "tiff_bytes", "write_tiff"]
 
 METADATA = 42112
 Value = int | bytes | tuple[int, ...]

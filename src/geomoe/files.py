@@ -15,12 +15,52 @@ from typing import BinaryIO
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["NO_LINKS", "atomic_write", "overlap", "places", "sync_folder", "write_csv", "write_text"]
+__all__ = [
+    "NO_LINKS",
+    "SMALL",
+    "atomic_write",
+    "overlap",
+    "places",
+    "read_small",
+    "sync_folder",
+    "write_csv",
+    "write_text",
+]
 
 NO_LINKS: int = getattr(os, "O_NOFOLLOW", 0)
 """For `os.open`: refuse a symbolic link of that name. Not on Windows."""
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS | getattr(os, "O_BINARY", 0)
+
+
+SMALL: int = 8 * 2**20
+"""Bytes that a file may have which is read whole, unless more is said: a hundred times the usual."""
+
+
+def read_small(path: str | os.PathLike[str], most: int = SMALL) -> bytes:
+    """All bytes of a small file: a manifest, a card, metadata, a configuration.
+
+    Args:
+        path: of a regular file; a pipe or a device may never come to an end.
+        most: bytes that it may have.
+
+    Raises:
+        GeomoeError: if it is none, is larger, or cannot be read.
+    """
+    try:
+        # A pipe that nobody writes to would not even open.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise GeomoeError(f"{os.fspath(path)} is not a regular file; save what it holds in one")
+            content = file.read(most + 1)
+    except (OSError, ValueError) as error:  # the second for a name that no file can have
+        what = getattr(error, "strerror", None) or error
+        raise GeomoeError(f"{os.fspath(path)} cannot be read: {what}; check the path") from error
+    if len(content) > most:
+        size = f"{most >> 20} MiB" if most >= 2**20 else f"{most} bytes"
+        raise GeomoeError(f"{os.fspath(path)} is larger than {size}; check the file")
+    return content
 
 
 @contextmanager

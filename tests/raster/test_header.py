@@ -18,7 +18,7 @@ from geomoe.raster import open_scene, sample_scene
 from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import carried_over
 from tests.scenes import pixels, write_scene
-from tests.tiffs import METADATA, geo_tags, image_tags, tiff_bytes, write_tiff
+from tests.tiffs import METADATA, Value, geo_tags, image_tags, tiff_bytes, write_tiff
 
 _UTM = (
     'PROJCS["x",GEOGCS["g",DATUM["d",SPHEROID["Bessel 1841",6377397.155,299.1528128]DATUM],'
@@ -218,6 +218,22 @@ def test_more_metadata_than_gdal_reads_in_a_second_is_refused(tmp_path: Path) ->
     many = write_tiff(tmp_path / "many.tif", image_tags() | {METADATA: written(40_000)})
     assert "10000 items" in _refusal(many)
     assert "10000 items" in _refusal(_jp2(tmp_path / "a.jp2", b"xml " + written(40_000)))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {METADATA: b"<GDALMetadata><It\xffm></It\xfem></GDALMetadata>"},
+        {METADATA: b'<GDALMetadata><Item name="a">\xe9</Item></GDALMetadata>'},
+        geo_tags("UTM") | {34737: b"a\xe9b|"},
+    ],
+)
+def test_text_that_is_none_is_one_error_of_ours(
+    tmp_path: Path, tags: dict[int, Value], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """rasterio says "Exception ignored in" past every handler of errors."""
+    assert "not text in UTF-8" in _refusal(write_tiff(tmp_path / "a.tif", image_tags() | tags))
+    assert "".join(capfd.readouterr()) == ""
 
 
 @pytest.mark.parametrize(

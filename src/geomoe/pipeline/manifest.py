@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
-from geomoe.files import overlap, places, write_csv
+from geomoe.files import overlap, places, read_small, write_csv
 from geomoe.raster.open import source_files
 from geomoe.raster.stac import item_path
-from geomoe.raster.stac_collection import read_collection
+from geomoe.raster.stac_collection import MAX_ITEMS, read_collection
 
 __all__ = [
     "Outcome",
@@ -29,6 +31,7 @@ __all__ = [
 
 
 _LAYERS = ("experts", "consistency", "reliability")
+_MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -146,19 +149,19 @@ def _from_collection(path: Path, scale: int) -> list[tuple[str, SceneTask]]:
 def _from_csv(path: Path) -> list[tuple[str, SceneTask]]:
     known = [field.name for field in fields(SceneTask)]
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = reader.fieldnames or []
-            if not {"src", "dst"} <= {*header} <= {*known}:
-                raise GeomoeError(
-                    f"{path} has columns {', '.join(header)}; expected src, dst, and perhaps "
-                    f"{', '.join((*_LAYERS, 'bands'))}"
-                )
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise GeomoeError(f"{path} cannot be read: {error.strerror}; check the path") from error
+        text = read_small(path, _MAX_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = reader.fieldnames or []
+        if not {"src", "dst"} <= {*header} <= {*known}:
+            raise GeomoeError(
+                f"{path} has columns {', '.join(header)[:200]}; expected src, dst, and perhaps "
+                f"{', '.join((*_LAYERS, 'bands'))}"
+            )
+        rows = [(reader.line_num, row) for row in islice(reader, MAX_ITEMS + 1)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise GeomoeError(f"{path} is not a CSV file: {error}; expected a header src,dst") from error
+    if len(rows) > MAX_ITEMS:
+        raise GeomoeError(f"{path} has more than {MAX_ITEMS} lines; split it")
     tasks = []
     for line, row in rows:
         given = {

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.text import MAX_BYTES, read_bounded
+from geomoe.files import SMALL, read_small
 
 __all__ = ["MAX_FILE_BYTES", "MAX_TOTAL_BYTES", "ProductFiles", "open_folder", "open_zip", "plain_name"]
 
@@ -66,7 +66,7 @@ class _Folder:
         return self.place(name).stat().st_size
 
     def content(self, name: str) -> bytes:
-        return read_bounded(self.place(name))
+        return read_small(self.place(name))
 
     def place(self, name: str) -> Path:
         path = self._root / plain_name(self._root.name, name)
@@ -103,12 +103,12 @@ class _Zip:
 
     def content(self, name: str) -> bytes:
         member = self._member(name)
-        if member.file_size > MAX_BYTES:
+        if member.file_size > SMALL:
             raise GeomoeError(
-                f"{name} of {self._path.name} is larger than {MAX_BYTES >> 20} MiB; expected metadata"
+                f"{name} of {self._path.name} is larger than {SMALL >> 20} MiB; expected metadata"
             )
         with self._errors(name), self._archive.open(member) as file:
-            return file.read(MAX_BYTES)
+            return file.read(SMALL)
 
     def place(self, name: str) -> Path:
         """Unpacks it under a name of our own: what the archive calls it cannot lead anywhere."""

@@ -140,9 +140,21 @@ def check_directories(name: str, file: BinaryIO) -> int:
         sizes.append(
             _check_block(name, directory.block, directory.value_bytes, directory.bands, directory.together)
         )
+        _check_text(name, directory.geo + directory.metadata)
         check_crs_text(name, directory.geo)
         check_items(name, directory.metadata)
     return sum((*sizes[:1], max(sizes[1:], default=0)))
+
+
+def _check_text(name: str, text: bytes) -> None:
+    """Refuse what rasterio cannot read: it would say so in words of its own, and not by an error alone."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise GeomoeError(
+            f"{name} has metadata that is not text in UTF-8 ({error.reason} at byte {error.start}); leave "
+            f"it out: gdal_translate -co PROFILE=BASELINE {name} new.tif"
+        ) from error
 
 
 def check_items(name: str, metadata: bytes) -> None:

@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from rasterio.enums import WktVersion
 
 from geomoe.errors import GeomoeError
+from geomoe.files import read_small
 from geomoe.printable import printable
 from geomoe.raster.env import gdal_env
 from geomoe.raster.footprint import footprint
@@ -231,13 +232,10 @@ def read_item(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise GeomoeError(f"{path} is not there; expected the STAC item of the file beside it")
+    text = read_small(path, _MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES} bytes")
         found = json.loads(text, parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise GeomoeError(f"{path.name} cannot be read as JSON: {what}; write the output again") from error
     check_item(found, path.name)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
+from geomoe.files import read_small
 from geomoe.raster.safety import local_file
 from geomoe.raster.stac_item import local_href
-from geomoe.raster.text import read_bounded, read_json
+from geomoe.raster.text import read_json
 
-__all__ = ["read_collection"]
+__all__ = ["MAX_ITEMS", "read_collection"]
 
-_MAX_ITEMS = 100_000
+MAX_ITEMS = 100_000
+"""Of a collection, or scenes of any list."""
 # An id becomes part of a file's name.
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 
@@ -28,13 +30,13 @@ def read_collection(path: Path) -> list[tuple[str, Path]]:
     Raises:
         GeomoeError: if it is neither, or an item is not on this machine or has no id that can name a file.
     """
-    collection = read_json(path.name, read_bounded(path))
+    collection = read_json(path.name, read_small(path))
     links = collection.get("links")
     if collection.get("type") not in ("Collection", "Catalog") or not isinstance(links, list):
         raise GeomoeError(f"{path} is no STAC collection; expected type Collection and a list of links")
     hrefs = [link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == "item"]
-    if len(hrefs) > _MAX_ITEMS:
-        raise GeomoeError(f"{path} links to {len(hrefs)} items, more than {_MAX_ITEMS}; split it")
+    if len(hrefs) > MAX_ITEMS:
+        raise GeomoeError(f"{path} links to {len(hrefs)} items, more than {MAX_ITEMS}; split it")
     return [_item(path, href) for href in hrefs]
 
 
@@ -45,7 +47,7 @@ def _item(path: Path, href: object) -> tuple[str, Path]:
             f"{path.name} links to {str(href)[:120]!r}, which is no local file; download the items"
         )
     local = local_file(place)
-    item: dict[str, Any] = read_json(local.name, read_bounded(local))
+    item: dict[str, Any] = read_json(local.name, read_small(local))
     found = item.get("id")
     if item.get("type") != "Feature" or not isinstance(found, str) or not _ID.fullmatch(found):
         raise GeomoeError(f"{local} is no STAC item whose id can name a file (letters, digits, . _ -)")

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
+from geomoe.files import read_small
 from geomoe.raster.names import RGB, WAVELENGTHS, known_as
 from geomoe.raster.product import ProductBand, choose_bands, coarser_bands, listed, matching, only_names
 from geomoe.raster.scene import Scene, in_utc, open_file
 from geomoe.raster.stac import when
 from geomoe.raster.stack import MAX_FILES, open_stack
-from geomoe.raster.text import finite, read_bounded, read_json, unquoted
+from geomoe.raster.text import finite, read_json, unquoted
 
 __all__ = ["Asset", "StacItem", "asset_files", "local_href", "open_item", "read_item"]
 
@@ -92,7 +93,7 @@ def open_item(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
     Raises:
         GeomoeError: if it is no item, or what is wanted of it cannot be used or is not on this machine.
     """
-    item = read_item(path.name, read_bounded(path))
+    item = read_item(path.name, read_small(path))
     here, missing = _located(path, item)
     wanted = only_names(bands)
     parts = _parts(path, here, wanted)
@@ -161,7 +162,7 @@ def _known(assets: Sequence[Asset], item: str) -> list[Asset]:
 
 def asset_files(path: Path) -> list[Path]:
     """The local files of an item's assets of measurements; raises as `read_item`."""
-    assets = read_item(path.name, read_bounded(path)).assets
+    assets = read_item(path.name, read_small(path)).assets
     return [place for asset in assets if (place := local_href(path, asset.href)) is not None]
 
 

@@ -5,31 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["MAX_BYTES", "children", "elements", "finite", "read_bounded", "read_json", "read_xml", "unquoted"]
-
-MAX_BYTES = 8 * 2**20
-"""Of a product's metadata; a hundred times what the largest ones take."""
-
-
-def read_bounded(path: Path) -> bytes:
-    """The bytes of a small file; raises GeomoeError if it is none or cannot be read."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise GeomoeError(f"{path} cannot be read: {error.strerror}; check the file") from error
-    if len(content) > MAX_BYTES:
-        raise GeomoeError(
-            f"{path.name} is larger than {MAX_BYTES >> 20} MiB; expected metadata, check the file"
-        )
-    return content
+__all__ = ["children", "elements", "finite", "read_json", "read_xml", "unquoted"]
 
 
 def read_xml(name: str, content: bytes) -> ElementTree.Element:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geomoe.configs import find_config
 from geomoe.errors import GeomoeError, expect
+from geomoe.files import read_small
 from geomoe.printable import printable
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
@@ -163,12 +165,20 @@ def _spelt_out(args: Sequence[str]) -> list[str]:
     for arg in args:
         name, equals, value = arg.partition("=")
         if spelt and spelt[-1] in _CONFIG:
-            spelt.append(find_config(arg))
+            spelt.append(_configuration(arg))
         elif equals and name in _CONFIG:
-            spelt.append(f"{name}={find_config(value)}")
+            spelt.append(f"{name}={_configuration(value)}")
         else:
             spelt.append("--data.skip_corrupt=true" if arg == "--skip-corrupt" else arg)
     return spelt
+
+
+def _configuration(given: str) -> str:
+    """The file that is meant, which must come to an end: jsonargparse would wait for a pipe for ever."""
+    path = find_config(given)
+    if os.path.lexists(path):
+        read_small(path)
+    return path
 
 
 def fit(args: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from geomoe.data.degradation import get_degradation
 from geomoe.errors import GeomoeError, expect
+from geomoe.files import read_small
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import config_of
 from geomoe.tasks.average import MovingAverage
@@ -158,9 +159,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
     """
     path = Path(path)
     try:
-        found = load_yaml(path.read_text())
-    except OSError as error:
-        raise GeomoeError(f"{path} cannot be read: {error.strerror}") from error
+        found = load_yaml(read_small(path).decode())
     except (yaml.YAMLError, ValueError) as error:  # the second for text that is none, and odd dates
         raise GeomoeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     try:

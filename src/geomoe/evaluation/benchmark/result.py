@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.files import write_csv, write_text
+from geomoe.files import read_small, write_csv, write_text
 
 __all__ = ["Result", "read_result", "write_json", "write_scores"]
 
@@ -59,9 +59,9 @@ def read_result(path: Path) -> Result | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_small(path))
         return Result(**{**found, "curve": [(step, psnr) for step, psnr in found["curve"]]})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise GeomoeError(f"{path} is no result of a run; remove it, and the run is scored again") from error
 
 
