@@ -12,6 +12,7 @@ from torch import nn
 
 from geomoe import moe
 from geomoe.moe.assignment import balanced_assignment
+from geomoe.moe.capacity import limit
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.simplex import sparsemax, top
 from geomoe.moe.surgery import norm_loss
@@ -131,7 +132,7 @@ def test_capacity_counts_what_is_asked_for():
     router = moe.Router(moe.LinearScore(C, E), moe.TopP(0.0), capacity=moe.Capacity(1.0))
     plan = router(rows())
     assert torch.bincount(plan.experts[plan.kept], minlength=E).max() <= math.ceil(N / E)
-    assert moe.Capacity(1.1).limit(100, 10, True) == 11
+    assert limit(1.1, torch.tensor([100, 99, 0]), 10).tolist() == [11, 11, 0]
 
 
 def test_expert_choice_has_an_even_load():

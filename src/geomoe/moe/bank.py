@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geomoe.moe.batches import spans
 from geomoe.moe.units import Neighbourhoods
 
-__all__ = ["ExpertBank", "Rows", "linear", "size", "stacked_linear"]
+__all__ = ["ExpertBank", "Rows", "exporting", "linear", "size", "stacked_linear"]
 
 Rows = Tensor | Neighbourhoods
 """``[N, ...]`` rows, or pixels with their surroundings."""
@@ -85,9 +85,25 @@ class ExpertBank(nn.Module):
         """:meth:`run`."""
         return self.run(rows, index, counts)
 
+    def each(self, rows: Tensor) -> Tensor:
+        """Every expert on n rows of its own, ``[E, n, ...]``."""
+        if exporting():
+            return torch.stack([self.expert(e, rows[e]) for e in range(self.num_experts)])
+        number = rows.shape[0] * rows.shape[1]
+        index = torch.arange(number, device=rows.device)
+        counts = (rows.shape[1],) * self.num_experts
+        done = self.run(rows.flatten(0, 1), index, counts)
+        return done.view(*rows.shape[:2], *done.shape[1:])
+
     def nothing(self, rows: Rows) -> Tensor:
         """Results of no row at all."""
         return self.expert(0, self.take(rows, torch.zeros(0, dtype=torch.long, device=device_of(rows)), 0))
+
+
+def exporting() -> bool:
+    """Whether a graph is made that must not hold how many rows each expert got for one input."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return torch.compiler.is_exporting() or bool(tracing)
 
 
 class _Beside(torch.autograd.Function):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Capacity", "Priority"]
@@ -45,12 +45,6 @@ class Capacity:
         self.factor, self.priority, self.evaluation_factor = factor, priority, evaluation_factor
         self.per_sample = per_sample
 
-    def limit(self, asked: int, num_experts: int, training: bool) -> int | None:
-        """Places of each expert where ``asked`` choices ask for one; None for no limit."""
-        factor = self.factor if training else self.evaluation_factor
-        # A little less, since 1.1 * 100 / 10 is 11.000000000000002.
-        return None if factor is None else math.ceil(factor * asked / num_experts - 1e-9)
-
     def keep(
         self,
         experts: Tensor,
@@ -72,14 +66,15 @@ class Capacity:
             k: choices of a row that places are made for; None for as many as ask.
             sample: ``[N]`` int64, the sample of each row, where each has places of its own.
         """
-        if self.limit(0, num_experts, training) is None:
+        factor = self.factor if training else self.evaluation_factor
+        if factor is None:
             return kept
         slots, rows = experts.shape[1], experts.shape[0]
+        number = 1 if sample is None or not rows else int(sample.max()) + 1
         if sample is None:
             sample = torch.zeros(rows, dtype=torch.int64, device=experts.device)
         asking = torch.full_like(sample, slots if k is None else k) if kept is None or k else kept.sum(1)
-        asked = sample.new_zeros(int(sample.max()) + 1 if rows else 1).index_add(0, sample, asking)
-        limits = [self.limit(some, num_experts, training) or 0 for some in asked.tolist()]
+        asked = sample.new_zeros(number).index_add(0, sample, asking)
         flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
         asks = torch.ones_like(flat, dtype=torch.bool) if kept is None else kept.T.reshape(-1)
         turn = torch.arange(rows, device=flat.device)
@@ -87,12 +82,18 @@ class Capacity:
             turn = probabilities.detach().amax(1).argsort(descending=True, stable=True)
         order = (torch.arange(slots, device=flat.device)[:, None] * rows + turn).flatten()
         # A queue for each expert of each sample. Those that do not ask stand in one of their own, behind all.
-        places = torch.tensor([*limits, 0], device=flat.device)
-        queues = len(limits) * num_experts
+        places = F.pad(limit(factor, asked, num_experts), (0, 1))
+        queues = number * num_experts
         queue = torch.where(asks, sample.repeat(slots) * num_experts + flat, queues)[order]
         granted = torch.empty_like(asks)
         granted[order] = place_in_queue(queue, queues + 1) < places[queue // num_experts]
         return (granted & asks).view(slots, rows).T
+
+
+def limit(factor: float, asked: Tensor, num_experts: int) -> Tensor:
+    """Places of each expert, int64, where ``asked`` choices of a call (or a sample) ask for one."""
+    # A little less, since 1.1 * 100 / 10 is 11.000000000000002.
+    return (asked.double() * (factor / num_experts) - 1e-9).ceil().long()
 
 
 def place_in_queue(queue: Tensor, queues: int) -> Tensor:
@@ -101,5 +102,5 @@ def place_in_queue(queue: Tensor, queues: int) -> Tensor:
     lengths = torch.bincount(queue, minlength=queues)
     starts = lengths.cumsum(0) - lengths
     place = torch.empty_like(order)
-    place[order] = torch.arange(len(queue), device=queue.device) - starts[queue[order]]
+    place[order] = torch.arange(queue.shape[0], device=queue.device) - starts[queue[order]]
     return place

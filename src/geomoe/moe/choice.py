@@ -155,9 +155,9 @@ def every(p: Tensor, threshold: float = 0.0) -> Selection:
     """
     experts = top(p, p.shape[1])
     weights = p.gather(1, experts)
-    if torch.compiler.is_exporting() and threshold == 0:
-        return Selection(experts, weights, p)
     kept = weights.detach() > threshold
+    if torch.compiler.is_exporting():  # no question to the data; weights of 0 add nothing
+        return Selection(experts, weights, p, kept if threshold else None)
     return Selection(experts, weights, p, None if bool(kept.all()) else kept)
 
 

@@ -141,13 +141,21 @@ class DepthwiseExperts(ExpertBank):
         weights, biases = (t.unbind(0) for t in (self.weight, self.bias))
         for e, a, b in spans(counts):
             taps = self.take(rows, index[a:b], e)
-            taps = taps.view(len(taps), *weights[e].shape)
+            taps = taps.unflatten(1, weights[e].shape)
             done.append((taps * weights[e].to(taps.dtype)).sum(1) + biases[e].to(taps.dtype))
         return torch.cat(done)
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
-        taps = rows.view(len(rows), *self.weight.shape[1:])  # [n, k * k, C]
-        return (taps * self.weight[index].to(rows.dtype)).sum(1) + self.bias[index].to(rows.dtype)
+        taps: Tensor = rows.unflatten(1, self.weight.shape[1:])  # [n, k * k, C]
+        return torch.add((taps * self.weight[index].to(rows.dtype)).sum(1), self.bias[index].to(rows.dtype))
+
+    def everywhere(self, index: int, rows: Rows) -> Tensor:
+        if not isinstance(rows, Neighbourhoods):
+            return super().everywhere(index, rows)
+        image, k = rows.image(self.reach), self.kernel_size
+        kernel = self.weight[index].T.reshape(self.out_channels, 1, k, k).to(image.dtype)
+        bias = self.bias[index].to(image.dtype)
+        return pixels_to_rows(F.conv2d(image, kernel, bias, groups=self.out_channels))
 
 
 class HeterogeneousBank(ExpertBank):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geomoe.moe.bank import ExpertBank, Rows
+from geomoe.moe.bank import ExpertBank, Rows, exporting
 from geomoe.moe.combine import combine
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.plan import RoutingPlan
@@ -71,9 +71,7 @@ def choose_backend(bank: ExpertBank, rows: Rows, plan: RoutingPlan) -> Backend:
     """What ``auto`` is for this work: ``dense`` under export, and for convolutions of a large image where
     every pixel wants every expert; else ``grouped``.
     """
-    # A traced graph must not hold how many rows each expert got for one input.
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    if torch.compiler.is_exporting() or tracing:
+    if exporting():
         return "dense"
     every = plan.kept is None and plan.top_k == plan.num_experts
     if every and _convolutions(bank) and isinstance(rows, Neighbourhoods):

@@ -63,12 +63,12 @@ class PartitionScore(Score):
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         if rows.shape[1] != len(self.borders):
             raise ValueError(f"rows {list(rows.shape)}: expected [N, {len(self.borders)}] coordinates")
-        gate = rows.new_ones(len(rows), 1)
+        one, none = rows.new_ones(rows.shape[0], 1), rows.new_zeros(rows.shape[0], 1)
+        gate = one
         for axis, (borders, width) in enumerate(zip(self.borders, self.overlap, strict=True)):
             distance = rows[:, axis : axis + 1] - rows.new_tensor(borders)  # [N, c - 1]
             above = (distance / width + 0.5).clamp(0, 1) if width else (distance >= 0).to(rows.dtype)
-            ends = rows.new_ones(len(rows), 1), rows.new_zeros(len(rows), 1)
-            above = torch.cat([ends[0], above, ends[1]], 1)  # share at or above each cell's lower border
+            above = torch.cat([one, above, none], 1)  # share at or above each cell's lower border
             cells = above[:, :-1] - above[:, 1:]
             gate = (gate[:, :, None] * cells[:, None]).flatten(1)
         return gate.log()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows, device_of
+from geomoe.moe.bank import ExpertBank, Rows, device_of, exporting
 from geomoe.moe.choice import AllExperts, Choice, Selection, every
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.settings import saved
@@ -46,11 +46,8 @@ class OutputGatedMoE(nn.Module):
         trace: RoutingTrace | None = None,
     ) -> Tensor:
         """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layer.MoE`."""
-        index = torch.arange(rows.shape[0], device=device_of(rows))
-        counts = (rows.shape[0],) * self.bank.num_experts
-        done = self.bank.run(rows, index.repeat(self.bank.num_experts), counts)
-        results = done.unflatten(0, (self.bank.num_experts, -1)).transpose(0, 1)  # [N, E, ...]
-        with torch.autocast(done.device.type, enabled=False):
+        results = self._results(rows)
+        with torch.autocast(results.device.type, enabled=False):
             logits = self.score(results.float())
             selection: Selection = self.choice(logits, logits)
         experts, weights, probabilities, kept = selection
@@ -59,6 +56,15 @@ class OutputGatedMoE(nn.Module):
         plan = plan if valid is None else replace(plan, valid=valid).of_valid().among(valid, grid)
         plan = plan if trace is None else trace.record(plan, self)
         return torch.einsum("ne,ne...->n...", plan.gates.to(results.dtype), results)
+
+    def _results(self, rows: Rows) -> Tensor:
+        """``[N, E, ...]``, what every expert says of every row."""
+        number = self.bank.num_experts
+        if exporting():
+            return torch.stack([self.bank.everywhere(e, rows) for e in range(number)], 1)
+        index = torch.arange(rows.shape[0], device=device_of(rows))
+        done = self.bank.run(rows, index.repeat(number), (rows.shape[0],) * number)
+        return torch.movedim(done.unflatten(0, (number, rows.shape[0])), 0, 1)
 
 
 def confidence_logits(results: Tensor) -> Tensor:

@@ -247,7 +247,7 @@ class ConditionedScore(Score):
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         logits: Tensor = self.content(rows, context) if self.content.takes_context else self.content(rows)
         if context is None:  # zeros, and not nothing: data parallelism waits for U's gradient
-            context = logits.new_zeros(len(rows), self.condition.in_features)
+            context = logits.new_zeros(rows.shape[0], self.condition.in_features)
         return torch.add(logits, self.condition(context.to(logits.dtype)))
 
 

@@ -67,10 +67,10 @@ class SoftMoE(nn.Module):
         dispatched, combined = self.gates(x, valid)
         batch, tokens, _ = x.shape
         slots = torch.einsum("btc,bts->sbc", x, dispatched.to(x.dtype))  # [S, B, C]: sorted by expert
-        rows = slots.flatten(0, 1)
-        counts = (self.slots_per_expert * batch,) * self.bank.num_experts
-        done = self.bank.run(rows, torch.arange(len(rows), device=x.device), counts)
-        out = torch.einsum("bts,sbc->btc", combined.to(done.dtype), done.unflatten(0, (-1, batch)))
+        mine = slots.reshape(self.bank.num_experts, self.slots_per_expert * batch, slots.shape[2])
+        done = self.bank.each(mine)
+        done = done.reshape(slots.shape[0], batch, done.shape[2])
+        out = torch.einsum("bts,sbc->btc", combined.to(done.dtype), done)
         if trace is not None:
             p = combined.unflatten(2, (self.bank.num_experts, -1)).sum(-1).flatten(0, 1)  # [B * T, E]
             grid = (batch, tokens)
@@ -102,8 +102,8 @@ def merge(bank: FeedForwardExperts | ConvExperts, x: Tensor, gates: Tensor) -> T
         kernels = mixed(bank.kernels()).flatten(0, 1)  # [N * C_out, C, k, k]
         image = x.flatten(0, 1)[None]  # a group for each sample
         bias = mixed(bank.bias).flatten()
-        out = F.conv2d(image, kernels, bias, padding=bank.reach, groups=len(x))
-        return out.view(len(x), bank.out_channels, *out.shape[2:])
+        out = F.conv2d(image, kernels, bias, padding=bank.reach, groups=x.shape[0])
+        return out.view(x.shape[0], bank.out_channels, *out.shape[2:])
 
     def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out = torch.bmm(rows, mixed(weight))
