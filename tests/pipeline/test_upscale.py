@@ -81,7 +81,7 @@ def test_undeclared_fill_leaves_as_it_came_and_nowhere_else(
     report = upscale(write_scene(src, data), dst, model=model, scale=2)
     assert [note for note in report.plan.notes if "taken for pixels without data" in note] == [
         f"{fill.mean():.1%} of pixels are {value} in all bands, many of them in one area at the border: "
-        "taken for pixels without data; if they are measured, --nodata none"
+        "taken for pixels without data; if they were measured, give --nodata none"
     ]
     with rasterio.open(dst) as out:
         got = out.read()
@@ -97,7 +97,8 @@ def test_undeclared_fill_leaves_as_it_came_and_nowhere_else(
     item = json.loads(dst.with_name("dst.stac.json").read_text())["properties"]
     assert item["geomoe:configuration"]["nodata"] == {"said": None, "value": value, "by": "area"}
     assert f"Pixels that are {value} in all of them were taken to hold no data" in item["processing:lineage"]
-    assert verify(dst).faults == ()
+    found = verify(dst)
+    assert (found.faults, found.facts["nodata"]) == ((), f"{value}, which all bands of a large area have")
 
 
 def test_the_user_says_what_is_nodata_or_that_nothing_is(src: Path, dst: Path) -> None:
@@ -327,7 +328,7 @@ def test_dry_run_tells_the_job_and_writes_nothing(src: Path, tmp_path: Path) -> 
     assert left_over(tmp_path) == ["src.tif"]
     write_scene(src, pixels(5, 500, 700, "uint16"))
     big = plan_upscale(src, tmp_path / "o.tif", model=nearest(4), tile=30)
-    assert big.memory_bytes == plan.memory_bytes
+    assert big.memory_bytes == pytest.approx(plan.memory_bytes, rel=1e-3)  # but for the size of strips
     with pytest.raises(GeomoeError, match="does not exist"):
         plan_upscale(src, tmp_path / "none" / "o.tif", model=nearest(4))
 

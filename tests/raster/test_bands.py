@@ -122,7 +122,7 @@ def test_learning_takes_red_green_blue_where_these_are_said(path: Path) -> None:
         assert learning_bands(scene, 1) == (1,)
         with pytest.raises(GeomoeError, match=r"2 bands of .* were named, the model takes 3"):
             learning_bands(scene, 3, "B8A,B11")
-    assert np.array_equal(read_scaled(path, 3).argmax(1), data[[2, 1, 0]].argmax(1))
+    assert np.array_equal(read_scaled(path, 3)[0].argmax(1), data[[2, 1, 0]].argmax(1))
     with open_scene(write_scene(path, data[:4], names=["blue", "green", "red", "nir"])) as scene:
         assert learning_bands(scene, 4) == (3, 2, 1, 4)
         assert left_out(scene, (3, 2, 1, 4)) is None

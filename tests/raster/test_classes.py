@@ -59,7 +59,7 @@ def test_a_scene_of_classes_alone_is_refused(tmp_path: Path, by: str) -> None:
                 1, **({"CLASSIFICATION": "1=water"} if by == "tags" else {"LAYER_TYPE": "thematic"})
             )
     before = left_over(tmp_path)
-    with pytest.raises(GeomoeError, match=r"only classes .*gdal_translate -r nearest") as refused:
+    with pytest.raises(GeomoeError, match=r"only classes, .*gdal_translate -r nearest") as refused:
         upscale(src, tmp_path / "out.tif", model=nearest(2), scale=2)
     assert "\n" not in str(refused.value)
     assert left_over(tmp_path) == before

@@ -74,7 +74,7 @@ def test_one_band_of_integers_may_have_an_even_sea(path: Path, value: int) -> No
     collar(data, value)
     scene, _ = look_at(write_scene(path, data))
     assert (scene.nodata, scene.nodata_by) == (None, "scene")
-    assert scene.notes[0].endswith(f"taken as measured: if they hold no data, --nodata {value}")
+    assert scene.notes[0].endswith(f"taken as measured: if they hold no data, give --nodata {value}")
 
 
 @pytest.mark.parametrize("kind", ["inside", "small", "one band", "all", "none", "declared", "masked"])
@@ -107,7 +107,7 @@ def test_a_cloud_that_saturates_is_said_and_left(path: Path) -> None:
     scene, _ = look_at(write_scene(path, np.rint(data).astype(np.uint8)))
     assert (scene.nodata, scene.validity) == (None, "all")
     assert "are 255 in all bands" in scene.notes[0]
-    assert scene.notes[0].endswith("taken as measured: if they hold no data, --nodata 255")
+    assert scene.notes[0].endswith("taken as measured: if they hold no data, give --nodata 255")
 
 
 def test_large_scenes_are_looked_at_coarsely_and_alike(path: Path) -> None:
@@ -153,5 +153,7 @@ def test_the_user_says_what_holds_no_data(path: Path, tmp_path: Path) -> None:
 
 def test_training_does_not_learn_from_fill(path: Path) -> None:
     data = pixels(3, HIGH, WIDE, "uint16")
-    collar(data, 0)
-    assert read_scaled(write_scene(path, data), 3).min() > -0.1
+    where = collar(data, 0)
+    image, valid, _ = read_scaled(write_scene(path, data), 3)
+    assert image.min() > -0.1
+    assert np.array_equal(valid, ~where)

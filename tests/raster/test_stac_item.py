@@ -78,7 +78,7 @@ def test_described_bands_of_the_finest_grid_once_each(tmp_path: Path) -> None:
         assert (scene.scales, scene.offsets, scene.nodata) == ((1e-4,) * 4, (-0.1,) * 4, 0)
         assert scene.acquired == "2024-05-01T10:06:01Z"
         offset, *left = scene.notes
-        assert offset == "offset -0.1 is declared as the item lists it"
+        assert offset == "offset -0.1 is declared, as the item lists it"
         assert [note.partition(",")[0] for note in left] == ["left out"] * 2  # coarser bands; aot, scl
 
 
@@ -249,7 +249,7 @@ def test_any_bytes_are_our_error(content: bytes) -> None:
         read_item("item.json", content)
 
 
-LISTED = "offset -0.1 is declared as the item lists it: it "
+LISTED = "offset -0.1 is declared, as the item lists it and "
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ LISTED = "offset -0.1 is declared as the item lists it: it "
          "the offsets that the item lists are not used, as processing baseline 02.14 has none"),
         ({"s2:processing_baseline": "05.10"}, -0.1,
          f"{LISTED}does not say whether it was applied before (earthsearch:boa_offset_applied)"),
-        ({"platform": "landsat-8"}, -0.1, "offset -0.1 is declared as the item lists it"),
+        ({"platform": "landsat-8"}, -0.1, "offset -0.1 is declared, as the item lists it"),
     ],
 )  # fmt: skip
 def test_what_becomes_of_a_listed_offset_is_said(

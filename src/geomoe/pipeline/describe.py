@@ -53,7 +53,7 @@ def describe_scene(
         scene, sample = look(scene, chosen)
         facts = {
             "scene": str(scene.path),
-            "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
+            "size": f"{scene.width} x {scene.height} pixels, {_counted(scene.count)}, {scene.dtype}",
             "crs": _crs(scene),
             "pixel": _pixel(scene),
             "bands": ", ".join(_named(scene, band) for band in chosen),
@@ -83,6 +83,10 @@ def describe_scene(
                 job_needs(scene, chosen, model, (), tile, pick_device("auto"), None), model
             )
     return facts
+
+
+def _counted(bands: int) -> str:
+    return "1 band" if bands == 1 else f"{bands} bands"
 
 
 def _named(scene: Scene, band: int) -> str:

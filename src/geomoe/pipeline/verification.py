@@ -325,11 +325,14 @@ def _of_weights(scene: Scene, item_file: Path, weights: str) -> list[str]:
     return [] if _alike(now, said) else [f"{path.name} does not say what the weights say of themselves"]
 
 
+_NODATA_BY = {"user": ", as its user said", "area": ", which all bands of a large area have"}
+
+
 def _facts(
     scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any], sources: Sequence[object]
 ) -> dict[str, str]:
     software = _object(item["properties"].get("processing:software"))
-    radiometry = _object(history.get("radiometry"))
+    radiometry, nodata = _object(history.get("radiometry")), _object(history.get("nodata"))
     bands = _list(_object(item["assets"].get("data")).get("bands"))
     name = _written_as(item)
     model = model_item_name(scene.tags["GEOMOE_MODEL"], scene.tags["GEOMOE_WEIGHTS"])
@@ -350,6 +353,7 @@ def _facts(
         "SHA-256": scene.tags["GEOMOE_SOURCE"],
         "scale": scene.tags["GEOMOE_SCALE"],
         "bands": scene.tags["GEOMOE_BANDS"].strip("[]"),
+        "nodata": f"{nodata.get('value')}{_NODATA_BY.get(str(nodata.get('by')), '')}",
         "radiometry": str(radiometry.get("rule")),
         "tile": scene.tags["GEOMOE_TILE"],
         "fallback": "bicubic where routing is unlike training" if history.get("fallback") is True else "none",

@@ -83,10 +83,14 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
     """
     if spec is None:
         if not scene.data_bands:
-            what = f"classes ({_listed(scene, scene.class_bands)})" if scene.class_bands else "a mask"
+            if not scene.class_bands:
+                raise GeomoeError(
+                    f"{scene.path.name} has no band with data, only a mask; the model takes {model_bands} at "
+                    "once"
+                )
             raise GeomoeError(
-                f"{scene.path.name} has no band with data, only {what}; the model takes {model_bands} at "
-                f"once, and {_REPEAT}"
+                f"{scene.path.name} has no measurements, only classes, between which there is nothing: "
+                f"{_listed(scene, scene.class_bands)}; {_REPEAT}"
             )
         return scene.data_bands
     wanted: list[str | int] = [*spec.split(",")] if isinstance(spec, str) else [*spec]

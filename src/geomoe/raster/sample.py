@@ -106,9 +106,9 @@ def _filled(scene: Scene, bands: Sequence[int], grid: _Grid) -> Scene:
     value = _exactly(scene, bands, grid, filled)
     what = f"{fill.share:.1%} of pixels are {value:g} in all bands, many of them in one area at the border"
     if fill.measured:
-        note = f"{what}; taken as measured: if they hold no data, --nodata {value:g}"
+        note = f"{what}; taken as measured: if they hold no data, give --nodata {value:g}"
         return replace(scene, notes=(*scene.notes, note))
-    note = f"{what}: taken for pixels without data; if they are measured, --nodata none"
+    note = f"{what}: taken for pixels without data; if they were measured, give --nodata none"
     for good in grid.valid:
         good &= ~filled
     return replace(scene, nodata=value, nodata_by="area", validity="nodata", notes=(*scene.notes, note))

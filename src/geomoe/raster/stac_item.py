@@ -184,15 +184,15 @@ def _offset(assets: list[Asset], properties: Mapping[str, Any]) -> tuple[list[As
         assets = [replace(a, bands=tuple(replace(b, offset=0.0) for b in a.bands)) for a in assets]
         return assets, (f"the offsets that the item lists are not used, as {why}",)
     if applied is False:
-        says = ": it says that it was not applied before"
+        says = " and says that it was not applied before"
     else:
         says = (
-            f": it does not say whether it was applied before ({_APPLIED[0]})"
+            f" and does not say whether it was applied before ({_APPLIED[0]})"
             if _sentinel2(properties)
             else ""
         )
     several = ", ".join(f"{offset:g}" for offset in offsets[:8])
-    return assets, (f"offset {several} is declared as the item lists it{says}",)
+    return assets, (f"offset {several} is declared, as the item lists it{says}",)
 
 
 def _sentinel2(properties: Mapping[str, Any]) -> bool:
