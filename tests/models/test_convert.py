@@ -18,6 +18,7 @@ from geomoe import GeomoeError
 from geomoe.models import load
 from geomoe.models.published import convert, to_published
 from geomoe.models.published.convolutional import EDSR
+from geomoe.models.published.mfg_hmoe import MFG_HMOE
 from geomoe.models.published.swinir import SWINIR
 from tests.models.golden import check, golden, image, published_state
 from tests.models.sizes import tiny
@@ -169,8 +170,8 @@ def test_what_is_not_tensors_alone_is_refused_and_named(tmp_path, content, named
         (lambda s: s | {"upsample.0.weight": torch.zeros(75, 12, 3, 3)}, "scale=5"),
         (lambda s: {k: v for k, v in s.items() if "conv_first" not in k}, "has no conv_first.weight"),
         (lambda s: s | {"conv_first.weight": torch.zeros(12)}, "shapes do not fit"),
-        (lambda s: s | {"conv_first.weight": torch.zeros(0, 3, 3, 3)}, "shapes do not fit"),
-        (lambda s: s | {"upsample.0.weight": torch.zeros(0)}, "scale=0"),
+        (lambda s: s | {"conv_first.weight": torch.zeros(0, 3, 3, 3)}, "conv_first.weight is empty"),
+        (lambda s: s | {"upsample.0.weight": torch.zeros(0)}, "upsample.0.weight is empty"),
     ],
 )
 def test_what_differs_from_the_published_network_is_named(state, tmp_path, change, named):
@@ -181,6 +182,14 @@ def test_a_width_that_nothing_bears_out_is_refused_before_anything_is_built(stat
     """6 kB of tensors that ask for gigabytes: counted without memory first."""
     state["conv_first.weight"] = torch.zeros(1, 1, 1, 1).expand(60_000, 3, 3, 3).contiguous()
     assert "expected" in said(tmp_path, state)
+
+
+def test_no_name_is_written_down_for_what_is_not_there(tmp_path):
+    """A gate for 10^15 experts takes no byte where it is empty, and a list of their names all memory."""
+    state = to_published(MFG_HMOE, tiny("mfg_hmoe_released"))
+    gate = "upsample.0.gate.w_expert_gates.0.weight"
+    for wrong, named in ((torch.zeros(10**15, 0), "is empty"), (torch.zeros(10**6, 1), "of one number")):
+        assert named in said(tmp_path, state | {gate: wrong})
 
 
 def test_the_model_that_is_asked_for_is_the_one_that_is_there(state, tmp_path):

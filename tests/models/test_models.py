@@ -104,7 +104,7 @@ def test_the_mean_is_the_published_one_or_what_is_asked_for(name, bands, mean):
         )
 
 
-@pytest.mark.parametrize("mean", [(0.1, 0.2), (float("nan"),), ("a",)])
+@pytest.mark.parametrize("mean", [(0.1, 0.2), (float("nan"),), ("a",), "a", 0.5])
 def test_a_mean_that_is_none_is_refused(mean):
     with pytest.raises(geomoe.GeomoeError, match="mean="):
         geomoe.create_model("edsr", mean=mean)
@@ -258,12 +258,16 @@ def test_bad_options_are_named(name, options, said):
         geomoe.create_model(name, **options)
 
 
-def test_every_whole_number_is_checked(name):
+def test_every_number_is_checked(name):
     config = tiny(name).config
     for field in dataclasses.fields(config):
         if field.type == "int" and field.name not in ("scale", "bands"):
             with pytest.raises(geomoe.GeomoeError, match=f"{field.name}=0"):
                 geomoe.create_model(name, **{field.name: 0})
+        if field.type in ("float", "bool"):
+            for wrong in ("x", None, 2 if field.type == "bool" else float("inf")):
+                with pytest.raises(geomoe.GeomoeError, match=f"{field.name}="):
+                    geomoe.create_model(name, **{field.name: wrong})
         if field.type == "tuple[int, ...]":
             with pytest.raises(geomoe.GeomoeError, match=f"{field.name}="):
                 geomoe.create_model(name, **{field.name: ()})

@@ -41,9 +41,9 @@ def convert(
     EDSR, RCAN, RRDBNet and ESRGAN, SwinIR, HAT and others; which it is, and of what size, its tensors tell.
     SOURCE is read without running any code that it may hold.
     """
+    given = dict(_option(text) for text in options)
     from geomoe.models.published import convert as run
 
-    given = dict(_option(text) for text in options)
     card = run(
         source, target, model=model, options=given, origin=origin, licence=licence, overwrite=overwrite
     )
@@ -58,5 +58,5 @@ def _option(text: str) -> tuple[str, Any]:
         raise click.UsageError(f"--option {text!r}: expected NAME=VALUE")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

@@ -40,12 +40,22 @@ def _check(name: str, value: object, kind: Any) -> None:
         raise ValueError(f"{name}={value!r}: expected whole numbers from 1, at least one of them")
     if kind == int | tuple[int, ...] and not (_counts(value) or _all_count(value)):
         raise ValueError(f"{name}={value!r}: expected a whole number from 1, or several")
+    if kind is float and not _measures(value):
+        raise ValueError(f"{name}={value!r}: expected a number")
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: expected true or false")
+    if kind == tuple[float, ...] and not (isinstance(value, tuple) and all(map(_measures, value))):
+        raise ValueError(f"{name}={value!r}: expected numbers, as [0.5]")
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ValueError(f"{name}={value!r}: expected {' or '.join(get_args(kind))}")
 
 
 def _counts(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _measures(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _all_count(value: object) -> bool:
@@ -65,8 +75,6 @@ class CentredConfig(SuperResolutionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(isinstance(m, int | float) and math.isfinite(m) for m in self.mean):
-            raise ValueError(f"mean={self.mean!r}: expected numbers")
         if len(self.mean) not in (0, 1, self.bands):
             raise ValueError(
                 f"mean={self.mean!r}: expected one number, or one for each of bands={self.bands}"

@@ -11,7 +11,7 @@ from geomoe.models.mfg_hmoe import MfgHmoeConfig
 from geomoe.models.published.changes import ZEROS, Change, stacked
 from geomoe.models.published.hat import hybrid_options, hybrid_rules
 from geomoe.models.published.layout import Layout, Rule, State
-from geomoe.models.published.shapes import count, root, shape
+from geomoe.models.published.shapes import count, expect, root, shape
 from geomoe.models.published.window_trunk import OVERLAPPING_BUFFERS
 
 __all__ = ["MFG_HMOE"]
@@ -25,6 +25,7 @@ def _options(state: State) -> dict[str, Any]:
     expert_width = shape(state, "conv_last.weight")[1]
     groups = count(state, f"{_GATE}.w_expert_gates.{{i}}.")
     sizes = [shape(state, f"{_GATE}.w_expert_gates.{i}.weight")[0] for i in range(groups)]
+    expect(sum(sizes) == count(state, f"{_EXPERTS}.{{i}}."), "gates and experts are not of one number")
     firsts = [f"{_EXPERTS}.{start}.weight" for start in accumulate([0, *sizes[:-1]])]
     return {
         **hybrid_options(state),

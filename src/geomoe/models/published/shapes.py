@@ -12,9 +12,13 @@ __all__ = ["count", "expect", "key_window", "numbered", "product_of_shuffles", "
 
 
 def shape(state: State, name: str) -> tuple[int, ...]:
-    """Of the tensor called ``name``; raises GeomoeError where there is none."""
+    """Of the tensor called ``name``; raises GeomoeError where there is none, or nothing in it.
+
+    So no side is longer than the file is.
+    """
     if name not in state:
         raise GeomoeError(f"it has no {name}, which tells the size of such a network")
+    expect(state[name].numel() > 0, f"{name} is empty")
     return tuple(state[name].shape)
 
 

@@ -35,7 +35,7 @@ def _options(state: State) -> dict[str, Any]:
         "heads": shape(state, table)[1],
         "window": window(state, table),
         "mlp_ratio": shape(state, f"{block}.mlp.experts.0.fc1.weight")[0] / dim,
-        "num_experts": shape(state, f"{block}.mlp.w_gate")[1],
+        "num_experts": count(state, f"{block}.mlp.experts.{{i}}."),
         "top_k": shape(state, f"{block}.mlp.cnn_combine.weight")[1],
     }
 
