@@ -1,7 +1,7 @@
 import json
 import resource
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
@@ -198,3 +198,16 @@ def test_a_checkpoint_of_training_is_told_from_weights(tmp_path):
             geomoe.GeomoeError, match=r"checkpoint to resume training from; give the best.safetensors"
         ):
             load(name)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Card)])
+def test_an_entry_of_a_card_that_is_of_another_kind_is_refused(tmp_path, field):
+    model = tiny("edsr")
+    card = save(tmp_path / "w.safetensors", model, card_of(model))
+    for odd in (None, 3, True, [1], {"a": 1}, "x", float("nan")):
+        entries = {**asdict(card), field: odd}
+        save_file(model.state_dict(), tmp_path / "o.safetensors", metadata={"geomoe": json.dumps(entries)})
+        if isinstance(odd, type(asdict(card)[field])):
+            continue
+        with pytest.raises(geomoe.GeomoeError, match=f"its card has no {field} that can be understood"):
+            load(str(tmp_path / "o.safetensors"))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -172,8 +172,9 @@ def _check_header(path: Path) -> None:
 
 def _card(text: str) -> Card:
     card = Card(**json.loads(text))
-    if not isinstance(card.model, str) or not isinstance(card.config, dict):
-        raise ValueError("its card names no model and configuration")
+    for name, kind in get_type_hints(Card).items():
+        if not isinstance(getattr(card, name), get_origin(kind) or kind):
+            raise ValueError(f"its card has no {name} that can be understood")
     if card.radiometry not in RADIOMETRIES:
         raise ValueError(f"its card asks for radiometry {card.radiometry!r}, which is not known here")
     if _depth(asdict(card)) > _MAX_DEPTH:
