@@ -24,7 +24,8 @@ WRONG = {
     "trainer.max_steps": ("0", "-2"), "trainer.accumulate_grad_batches": ("0", "-1"),
     "trainer.limit_train_batches": ("0", "-1"), "trainer.limit_val_batches": ("0", "-1"),
     "trainer.check_val_every_n_epoch": ("0",), "trainer.devices": ("0", "-3"), "trainer.precision": ("7",),
-    "trainer.gradient_clip_val": ("-1", "nan"),
+    "trainer.gradient_clip_val": ("-1", "nan"), "trainer.log_every_n_steps": ("-2",),
+    "trainer.val_check_interval": ("-1",),
     "checkpoint.save_top_k": ("-2",),
 }  # fmt: skip
 

@@ -64,8 +64,9 @@ class WeightsWriter(pl.Callback):
             expect(
                 value > 0, f"trainer.{name}", value, "more than 0, for weights are written after validation"
             )
-        clip = trainer.gradient_clip_val
-        expect(clip is None or clip >= 0, "trainer.gradient_clip_val", clip, "0 or more")
+        for name in ("gradient_clip_val", "log_every_n_steps"):
+            value = getattr(trainer, name)
+            expect(value is None or value >= 0, f"trainer.{name}", value, "0 or more")
         folder = _checkpoints(trainer).dirpath
         if not resumes and folder and (earlier := Path(folder) / "best.safetensors").exists():
             raise GeomoeError(
