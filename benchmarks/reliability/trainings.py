@@ -71,9 +71,9 @@ class Trainings:
         options = {k: v if isinstance(v, int) else list(v) for k, v in TINY.items()}
         args = [
             "fit", f"--data.root={self.images}", "--data.scale=2", "--data.patch_size=8",
-            "--data.batch_size=2", "--data.steps_per_epoch=2", f"--trainer.max_steps={self.steps}", f"--model.options={options}",
-            f"--checkpoint.dirpath={out}", f"--trainer.logger.init_args.save_dir={out}",
-            f"--trainer.default_root_dir={out}", "--trainer.accelerator=cpu", *more,
+            "--data.batch_size=2", "--data.steps_per_epoch=2", f"--trainer.max_steps={self.steps}",
+            f"--model.options={options}", f"--checkpoint.dirpath={out}", "--trainer.accelerator=cpu",
+            f"--trainer.logger.init_args.save_dir={out}", f"--trainer.default_root_dir={out}", *more,
         ]  # fmt: skip
         return self.command(args, before, name)
 
