@@ -52,6 +52,11 @@ def test_a_published_checkpoint_is_used_like_weights_of_ours(capsys, checkpoint,
     status, said, heard = run(capsys, "evaluate", *asked, "--data", tmp_path / "images")
     assert status == 0, heard
     assert "hat" in said
+    status, _, heard = run(
+        capsys, "export", target, tmp_path / "e.safetensors", "--data", tmp_path / "images"
+    )
+    assert status == 1
+    assert "not known; 'geomoe evaluate --degradation NAME'" in heard
     image, out = tmp_path / "images" / "a.png", tmp_path / "picture.png"
     status, _, heard = run(capsys, "picture", image, *asked, "-o", out)
     assert status == 0, heard

@@ -103,3 +103,5 @@ def test_calibrating_what_routes_nothing_is_refused(tmp_path: Path) -> None:
         calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path)
     with pytest.raises(GeomoeError, match="quantile"):
         calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path, quantile=1.0)
+    with pytest.raises(GeomoeError, match="make the folder first"):
+        calibrate(tmp_path / "w.safetensors", tmp_path / "no" / "n.safetensors", tmp_path)

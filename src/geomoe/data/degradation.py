@@ -22,6 +22,7 @@ from geomoe.errors import GeomoeError
 __all__ = [
     "DEGRADATIONS",
     "REAL",
+    "UNKNOWN",
     "Degradation",
     "Degrader",
     "crop_to_multiple",
@@ -31,6 +32,8 @@ __all__ = [
 
 REAL = "real"
 """Stands on a card in place of a name where inputs were measured by a sensor, not made."""
+UNKNOWN = "unknown"
+"""Stands there where nobody said, as in what is converted from a published checkpoint."""
 
 
 class Degrader(Protocol):
@@ -139,6 +142,11 @@ has a table of them."""
 
 def get_degradation(name: str) -> Degrader:
     """The degradation called ``name``; raises GeomoeError for an unknown one."""
+    if name == UNKNOWN:
+        raise GeomoeError(
+            "how the inputs of these weights were made in training is not known; 'geomoe evaluate "
+            "--degradation NAME' scores them on inputs that are made as you choose"
+        )
     if name not in DEGRADATIONS:
         raise GeomoeError(f"no degradation is called {name!r}; there are: {', '.join(DEGRADATIONS)}")
     return DEGRADATIONS[name]

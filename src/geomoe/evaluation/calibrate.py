@@ -16,7 +16,7 @@ from geomoe.data.pairs import degrade
 from geomoe.errors import GeomoeError
 from geomoe.models import LoadedModel, load
 from geomoe.models.reference import RoutingReference
-from geomoe.models.weights import Card, save
+from geomoe.models.weights import Card, check_target, save
 from geomoe.pipeline.reliability import last_router
 
 __all__ = ["calibrate", "shown_rows"]
@@ -53,10 +53,7 @@ def calibrate(
         GeomoeError: bad weights, too few images, a model that routes nothing, or ``target`` cannot be
             written.
     """
-    if target.suffix != ".safetensors":
-        raise GeomoeError(f"{target} must end in .safetensors")
-    if target.exists() and not overwrite:
-        raise GeomoeError(f"{target} exists; use --overwrite to replace it")
+    check_target(target, overwrite=overwrite)
     if not 0 < quantile < 1:
         raise GeomoeError(f"a quantile of {quantile:g} was given; expected one above 0 and below 1")
     if not source.is_file():

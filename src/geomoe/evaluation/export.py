@@ -9,7 +9,7 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.files import overlap
-from geomoe.models.weights import Card, half_state, load, save
+from geomoe.models.weights import Card, check_target, half_state, load, save
 
 __all__ = ["export"]
 
@@ -38,12 +38,7 @@ def export(
     Raises:
         GeomoeError: ``target`` exists or cannot be written, or nothing can be scored.
     """
-    if target.suffix != ".safetensors":
-        raise GeomoeError(f"{target} must end in .safetensors")
-    if target.exists() and not overwrite:
-        raise GeomoeError(f"{target} exists; use --overwrite to replace it")
-    if not target.parent.is_dir():
-        raise GeomoeError(f"{target.parent} does not exist; make the folder first")
+    check_target(target, overwrite=overwrite)
     if overlap([target], [source]):
         raise GeomoeError(f"{target} is what training wrote; write to another file")
     loaded = load(str(source))

@@ -27,6 +27,7 @@ __all__ = [
     "Card",
     "LoadedModel",
     "available_weights",
+    "check_target",
     "create_model",
     "half_state",
     "load",
@@ -124,6 +125,16 @@ def half_state(model: nn.Module) -> dict[str, Tensor]:
     if wrong:
         raise GeomoeError(f"{wrong[0]} holds values beyond float16; write the weights as they are")
     return state
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise GeomoeError unless weights may be written to ``path``: before anything is computed for them."""
+    if path.suffix != ".safetensors":
+        raise GeomoeError(f"{path} must end in .safetensors")
+    if path.exists() and not overwrite:
+        raise GeomoeError(f"{path} exists; use --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise GeomoeError(f"{path.parent} does not exist; make the folder first")
 
 
 def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from geomoe.errors import GeomoeError
+from geomoe.files import overlap
 from geomoe.models.published.families import best_name, recognise
 from geomoe.models.published.layout import Layout, State, to_ours
 from geomoe.models.published.read import read_checkpoint
 from geomoe.models.registry import config_of
-from geomoe.models.weights import Card, save
+from geomoe.models.weights import Card, check_target, save
 
 __all__ = ["convert"]
 
@@ -50,14 +51,9 @@ def convert(
         GeomoeError: a file that holds more than tensors or is of no known network, another network than
             ``model``, an option that the network does not have, a target that exists or cannot be written.
     """
-    if target.suffix != ".safetensors":
-        raise GeomoeError(f"{target} must end in .safetensors")
-    if target.exists() and not overwrite:
-        raise GeomoeError(f"{target} exists; use --overwrite to replace it")
-    if target.exists() and source.exists() and target.samefile(source):
+    check_target(target, overwrite=overwrite)
+    if overlap([target], [source]):
         raise GeomoeError(f"{target} is what is converted; give another target")
-    if not target.parent.is_dir():
-        raise GeomoeError(f"{target.parent} does not exist; make the folder first")
     if model is not None:
         config_of(model, {})  # before a large file is read
     held = read_checkpoint(source)
