@@ -17,7 +17,7 @@ from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.settings import saved
 from geomoe.moe.simplex import logsumexp, score, top
 from geomoe.moe.sort import count_choices
-from geomoe.moe.weights import Affinity, affinity, check_gate
+from geomoe.moe.weights import Affinity, affinity, check_clusters, check_gate, check_group_sizes
 
 __all__ = [
     "BestGroup",
@@ -90,7 +90,8 @@ class ExpertDropout(nn.Module):
         if not self.training or self.rate == 0:
             return logits
         draw = torch.rand_like(logits)  # an expert survives where its draw is above the rate
-        clusters = self.clusters if self.clusters is not None else (0,) * logits.shape[1]
+        clusters = (0,) * logits.shape[1] if self.clusters is None else self.clusters
+        check_clusters(clusters, logits.shape[1])
         of = torch.tensor(clusters, device=logits.device)
         spared = torch.zeros_like(draw, dtype=torch.bool)
         for cluster in set(clusters):
@@ -130,11 +131,7 @@ class LossFreeBias(Preference):
         if gate is not None:
             check_gate(gate)
         self.gate = gate
-        if not isinstance(group_sizes, tuple):
-            raise ValueError(
-                f"group_sizes={group_sizes!r}: expected a tuple, ({group_sizes},) without groups"
-            )
-        self.group_sizes = group_sizes
+        self.group_sizes = check_group_sizes(group_sizes)
         self.register_buffer("bias", torch.zeros(sum(group_sizes), dtype=torch.float32))
 
     def forward(self, preference: Tensor) -> Tensor:
@@ -189,7 +186,7 @@ class BestGroup(Preference):
 
     def __init__(self, group_sizes: tuple[int, ...]) -> None:
         super().__init__()
-        self.group_sizes = group_sizes
+        self.group_sizes = check_group_sizes(group_sizes)
         self.register_buffer("bias", torch.zeros(len(group_sizes), dtype=torch.float32))
 
     def forward(self, preference: Tensor) -> Tensor:
@@ -217,6 +214,7 @@ class GroupLimit(Preference):
 
     def __init__(self, group_sizes: tuple[int, ...], groups: int, best: int = 2) -> None:
         super().__init__()
+        group_sizes = check_group_sizes(group_sizes)
         if not 1 <= groups <= len(group_sizes):
             raise ValueError(f"groups={groups}: expected 1 to {len(group_sizes)}")
         if not 1 <= best <= min(group_sizes):

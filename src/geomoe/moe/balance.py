@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.telemetry import importance, load
+from geomoe.moe.weights import check_clusters
 
 __all__ = [
     "cka",
@@ -146,6 +147,7 @@ def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tenso
         clusters: cluster of each expert.
     """
     plan = plan.of_valid()
+    check_clusters(clusters, plan.num_experts)
     member = F.one_hot(torch.tensor(clusters, device=plan.probabilities.device)).float()  # [E, clusters]
     size = member.sum(0)
     p = plan.probabilities

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geomoe.moe.batches import StackGradient, batches, bias_gradient
 
@@ -24,6 +23,7 @@ __all__ = [
     "ActivationFunction",
     "feed_forward",
     "in_autocast",
+    "once_differentiable",
     "without_autocast",
 ]
 
@@ -39,6 +39,38 @@ def without_autocast(method: Method) -> Method:
             return method(ctx, first, *args)
 
     return cast(Method, plain)
+
+
+def once_differentiable(method: Method) -> Method:
+    """An autograd function's backward that has no derivative of its own; what asks for one is told.
+
+    ``torch.autograd.function.once_differentiable`` is silent where the gradient that comes in is a constant,
+    as that of a sum is: part of a second derivative would be missing.
+    """
+
+    @wraps(method)
+    def once(ctx: Any, *grads: Tensor) -> Any:
+        with torch.no_grad():
+            found = method(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return found
+        return tuple(None if g is None else _Last.apply(g.detach().requires_grad_()) for g in found)  # type: ignore[no-untyped-call]
+
+    return cast(Method, once)
+
+
+class _Last(torch.autograd.Function):
+    """A first derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise ValueError(
+            "second derivatives: of the back ends dense alone has them; make the layer with backend='dense'"
+        )
 
 
 @dataclass(frozen=True)

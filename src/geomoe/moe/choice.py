@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from geomoe.moe.assignment import balanced_assignment
 from geomoe.moe.settings import saved
 from geomoe.moe.simplex import reachable, softmax, sparsemax, top
-from geomoe.moe.weights import Affinity, RoutingMode, affinity, check_gate, check_mode, weigh
+from geomoe.moe.weights import (
+    Affinity,
+    RoutingMode,
+    affinity,
+    check_gate,
+    check_mode,
+    log_affinity,
+    shares,
+    weigh,
+)
 
 __all__ = [
     "AllExperts",
@@ -96,12 +105,13 @@ class TopK(Choice):
         p = s if self.gate == "softmax" else s / s.sum(1, keepdim=True)
         experts = top(preference, k)
         chosen = s.gather(1, experts)
-        weights = weigh(chosen, self.mode)
+        log_chosen = log_affinity(logits.gather(1, experts), self.gate)
+        weights = weigh(chosen, self.mode, log_chosen)
         weights = weights if self.scale == 1 else weights * self.scale
         # The first choice by what a row believes has a belief of 1 / E or more.
         kept = None if k == 1 and preference is logits else reachable(preference, experts)
         if self.second_at_random and self.training and k > 1:
-            chance = 2 * (chosen / chosen.sum(-1, keepdim=True)).detach()
+            chance = 2 * shares(log_chosen.detach())
             drawn = torch.rand_like(chance) < chance
             drawn[:, 0] = True
             kept = drawn if kept is None else drawn & kept
@@ -192,18 +202,18 @@ class ExpertChoice(Choice):
     call. Those that take it come first among its ``experts``.
 
     Args:
-        rows_per_expert: c; each expert takes ``C = ceil(c N / E)`` rows.
+        experts_per_row: c, the mean number of experts that take a row: each takes ``C = ceil(c N / E)``.
     """
 
     row_independent = False
 
-    def __init__(self, rows_per_expert: float = 2.0) -> None:
+    def __init__(self, experts_per_row: float = 2.0) -> None:
         super().__init__()
-        self.rows_per_expert = rows_per_expert
+        self.experts_per_row = experts_per_row
 
     def forward(self, logits: Tensor, preference: Tensor) -> Selection:
         rows, number = logits.shape
-        capacity = min(math.ceil(self.rows_per_expert * rows / number), rows)
+        capacity = min(math.ceil(self.experts_per_row * rows / number), rows)
         taken = softmax(preference.detach()).topk(capacity, 0).indices  # [C, E]
         kept = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(0, taken, True)
         p = softmax(logits)

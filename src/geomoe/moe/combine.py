@@ -7,9 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from geomoe.moe.blocks import without_autocast
+from geomoe.moe.blocks import once_differentiable, without_autocast
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import SortedChoices
 

@@ -152,10 +152,14 @@ class DepthwiseExperts(ExpertBank):
     def everywhere(self, index: int, rows: Rows) -> Tensor:
         if not isinstance(rows, Neighbourhoods):
             return super().everywhere(index, rows)
-        image, k = rows.image(self.reach), self.kernel_size
-        kernel = self.weight[index].T.reshape(self.out_channels, 1, k, k).to(image.dtype)
-        bias = self.bias[index].to(image.dtype)
+        image = rows.image(self.reach)
+        kernel, bias = (t[index].to(image.dtype) for t in (self.kernels(), self.bias))
         return pixels_to_rows(F.conv2d(image, kernel, bias, groups=self.out_channels))
+
+    def kernels(self) -> Tensor:
+        """``[E, C, 1, k, k]``, as ``conv2d`` with a group for each channel takes them."""
+        k = self.kernel_size
+        return self.weight.view(self.num_experts, k, k, -1).permute(0, 3, 1, 2)[:, :, None]
 
 
 class HeterogeneousBank(ExpertBank):

@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geomoe.moe import kernels
 from geomoe.moe.batches import Batch, StackGradient, batches, bias_gradient
-from geomoe.moe.blocks import in_autocast, without_autocast
+from geomoe.moe.blocks import in_autocast, once_differentiable, without_autocast
 
 __all__ = ["Group", "grouped_linear", "routed_products"]
 

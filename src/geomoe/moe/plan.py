@@ -303,8 +303,8 @@ class Replay(RoutingTrace):
                 f"this layer routes {tuple(plan.probabilities.shape)}"
             )
         if self.mode is not None:
-            chosen = plan.probabilities.gather(1, old.experts)
-            old = replace(plan, experts=old.experts, weights=weigh(chosen, self.mode), kept=old.kept)
+            weights = weigh(plan.probabilities.gather(1, old.experts), self.mode)
+            old = replace(plan, experts=old.experts, weights=weights, kept=old.kept, dropped=old.dropped)
         return super().record(old, router)
 
     def _again(self, router: nn.Module | None) -> int:

@@ -22,7 +22,7 @@ from geomoe.moe.score import (
     HyperplaneScore,
     LinearScore,
 )
-from geomoe.moe.weights import RoutingMode
+from geomoe.moe.weights import RoutingMode, check_group_sizes
 
 __all__ = [
     "base_router",
@@ -62,7 +62,7 @@ def dual_router(
     Loss-free biases on groups and experts are there and stay 0 unless :meth:`Router.rebalance` is called. The
     released program's gates have a learned ``bias`` besides.
     """
-    if top_k > min(group_sizes):
+    if top_k > min(check_group_sizes(group_sizes)):
         raise ValueError(f"top_k={top_k}: expected 1 to {min(group_sizes)}, the smallest group")
     return Router(
         HierarchicalScore(channels, group_sizes, bias=bias),
@@ -78,7 +78,7 @@ def single_router(
 
     Starts as decided as that one, and has a loss-free bias too.
     """
-    score = LinearScore(channels, sum(group_sizes), gain=4.0)
+    score = LinearScore(channels, sum(check_group_sizes(group_sizes)), gain=4.0)
     score.group_sizes = group_sizes
     return Router(score, TopK(top_k, mode), prefer=[LossFreeBias((score.num_experts,))])
 
@@ -136,9 +136,9 @@ def batch_priority_router(
     return Router(LinearScore(channels, num_experts), TopK(top_k), capacity=capacity)
 
 
-def expert_choice_router(channels: int, num_experts: int, rows_per_expert: float = 2.0) -> Router:
-    """Experts choose their rows (Zhou et al. 2022)."""
-    return Router(LinearScore(channels, num_experts), ExpertChoice(rows_per_expert))
+def expert_choice_router(channels: int, num_experts: int, experts_per_row: float = 2.0) -> Router:
+    """Experts choose their rows, so that ``experts_per_row`` take one on average (Zhou et al. 2022)."""
+    return Router(LinearScore(channels, num_experts), ExpertChoice(experts_per_row))
 
 
 def top_p_router(channels: int, num_experts: int, p: float = 0.4) -> Router:

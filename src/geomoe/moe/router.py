@@ -98,6 +98,9 @@ class Router(AnyRouter):
         self.score = score
         self.choice = TopK() if choice is None else choice
         self.noise = noise
+        for name, parts in (("adjust", adjust), ("prefer", prefer)):
+            if isinstance(parts, nn.Module):
+                raise ValueError(f"{name}: expected a list, [{type(parts).__name__}(...)]")
         self.adjust = nn.ModuleList(adjust)
         self.prefer = nn.ModuleList(prefer)
         self.capacity = capacity

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.moe.simplex import log_softmax, score
+from geomoe.moe.weights import check_group_sizes
 
 __all__ = [
     "ConditionedScore",
@@ -45,9 +46,7 @@ class Score(nn.Module):
 
     def __init__(self, group_sizes: tuple[int, ...]) -> None:
         super().__init__()
-        if not group_sizes or min(group_sizes) < 1:
-            raise ValueError(f"group_sizes={group_sizes}: expected at least one expert in every group")
-        self.group_sizes = tuple(group_sizes)
+        self.group_sizes = check_group_sizes(group_sizes)
 
     @property
     def num_experts(self) -> int:
@@ -135,19 +134,31 @@ class HierarchicalScore(Score):
 class CosineScore(Score):
     """``cos(P x, e_i) / temperature``: blind to the scale of a row (Chi et al. 2022).
 
-    The temperature is learned, as its logarithm.
+    The temperature is learned, as its logarithm, and stays at ``coldest`` or above: logits are within
+    ``1 / coldest``.
 
     Args:
         channels: width of the rows.
         num_experts: E.
         projection: width in which rows and experts are compared.
         temperature: of the start.
+        coldest: the lowest temperature.
     """
 
     def __init__(
-        self, channels: int, num_experts: int, projection: int = 256, temperature: float = 0.5
+        self,
+        channels: int,
+        num_experts: int,
+        projection: int = 256,
+        temperature: float = 0.5,
+        coldest: float = 0.01,
     ) -> None:
         super().__init__((num_experts,))
+        if not 0 < coldest <= temperature:
+            raise ValueError(
+                f"temperature={temperature}, coldest={coldest}: expected 0 < coldest <= temperature"
+            )
+        self.coldest = coldest
         self.project = Gate(channels, projection, bias=False)
         self.embedding = nn.Parameter(torch.randn(num_experts, projection))
         # Not a scalar: fully_shard takes none.
@@ -156,7 +167,8 @@ class CosineScore(Score):
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         embedding = F.normalize(self.embedding.to(rows.dtype), dim=-1)
         cosine = score(F.normalize(self.project(rows), dim=-1), embedding)
-        return cosine * torch.exp(-self.log_temperature.to(rows.dtype))
+        log_temperature = self.log_temperature.to(rows.dtype).clamp_min(math.log(self.coldest))
+        return cosine * torch.exp(-log_temperature)
 
 
 class DSelectScore(Score):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.choice import every
-from geomoe.moe.convolution import ConvExperts
-from geomoe.moe.experts import FeedForwardExperts
+from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
+from geomoe.moe.experts import FeedForwardExperts, LowRankExperts
+from geomoe.moe.joined import JoinedBank
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
 
@@ -83,33 +84,62 @@ class SoftMoE(nn.Module):
         return out
 
 
-def merge(bank: FeedForwardExperts | ConvExperts, x: Tensor, gates: Tensor) -> Tensor:
+def merge(bank: ExpertBank, x: Tensor, gates: Tensor) -> Tensor:
     """One expert for each sample, whose parameters are the mean of all experts' by the sample's gates.
 
-    ``f(x; sum_e g_e theta_e)`` (SMEAR, Muqeeth et al. 2023; Lory, Zhong et al. 2024, by segment).
+    ``f(x; sum_e g_e theta_e)`` (SMEAR, Muqeeth et al. 2023; Lory, Zhong et al. 2024, by segment). Those that
+    are linear in x (convolutions, low-rank ones, whose theta is the product ``A B``) give the sum of their
+    results.
 
     Args:
-        bank: feed-forward experts, or convolutions of one kernel size.
-        x: samples or segments, ``[N, T, C]`` for feed-forward, ``[N, C, H, W]`` (padded with zeros) for
-        convolutions.
+        bank: feed-forward, low-rank or convolution experts, also banks made of linear ones.
+        x: samples or segments, ``[N, T, C]`` for feed-forward and low-rank, ``[N, C, H, W]`` (padded with
+        zeros) for convolutions.
         gates: ``[N, E]``.
+
+    Raises:
+        ValueError: experts whose parameters have no mean.
     """
+    check_mergeable(bank)
+    if isinstance(bank, HeterogeneousBank | JoinedBank):
+        parts = gates.split([member.num_experts for member in bank], 1)
+        return torch.stack([merge(member, x, part) for member, part in zip(bank, parts, strict=True)]).sum(0)
 
     def mixed(parameter: Tensor) -> Tensor:
         return torch.einsum("ne,e...->n...", gates.to(x.dtype), parameter.to(x.dtype))
 
-    if isinstance(bank, ConvExperts):
-        kernels = mixed(bank.kernels()).flatten(0, 1)  # [N * C_out, C, k, k]
-        image = x.flatten(0, 1)[None]  # a group for each sample
+    if isinstance(bank, ConvExperts | DepthwiseExperts):
+        kernels = mixed(bank.kernels())  # [N, C_out, C / groups, k, k]
+        number, groups = x.shape[0], x.shape[1] // kernels.shape[2]
+        image = x.flatten(0, 1)[None]  # a group, or C groups, for each sample
         bias = mixed(bank.bias).flatten()
-        out = F.conv2d(image, kernels, bias, padding=bank.reach, groups=x.shape[0])
-        return out.view(x.shape[0], bank.out_channels, *out.shape[2:])
+        out = F.conv2d(image, kernels.flatten(0, 1), bias, padding=bank.reach, groups=number * groups)
+        return out.view(number, bank.out_channels, *out.shape[2:])
+    if isinstance(bank, LowRankExperts):
+        low = torch.einsum("ntc,ecr,ne->nter", x, bank.a.to(x.dtype), gates.to(x.dtype))
+        return bank.factor * torch.einsum("nter,ero->nto", low, bank.b.to(x.dtype))
+    assert isinstance(bank, FeedForwardExperts)
 
     def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out = torch.bmm(rows, mixed(weight))
         return out if bias is None else out + mixed(bias)[:, None]
 
     return linear(bank.act(linear(x, bank.up, bank.up_bias)), bank.down, bank.down_bias)
+
+
+def check_mergeable(bank: ExpertBank) -> None:
+    """Raise ValueError for experts that :func:`merge` cannot merge."""
+    linear = (ConvExperts, DepthwiseExperts, LowRankExperts)
+    members = list(bank) if isinstance(bank, HeterogeneousBank | JoinedBank) else []
+    if isinstance(bank, (FeedForwardExperts, *linear)) or (
+        members and all(isinstance(m, linear) for m in members)
+    ):
+        return
+    names = ", ".join(sorted({type(member).__name__ for member in members or [bank]}))
+    raise ValueError(
+        f"merge: parameters of {names} have no mean; expected feed-forward, low-rank or convolution experts, "
+        "or a bank made of the last two"
+    )
 
 
 class MergedMoE(nn.Module):
@@ -120,12 +150,13 @@ class MergedMoE(nn.Module):
         bank: the experts.
     """
 
-    def __init__(self, router: AnyRouter, bank: FeedForwardExperts | ConvExperts) -> None:
+    def __init__(self, router: AnyRouter, bank: ExpertBank) -> None:
         super().__init__()
         if router.num_experts != bank.num_experts:
             raise ValueError(
                 f"the router knows {router.num_experts} experts, the bank has {bank.num_experts}"
             )
+        check_mergeable(bank)
         self.router, self.bank = router, bank
 
     def forward(

@@ -50,7 +50,8 @@ def sort_choices(plan: RoutingPlan) -> SortedChoices:
     if plan.kept is not None:
         experts = torch.where(plan.kept.flatten(), experts, plan.num_experts)
     # A sort of 16 bit is a counting sort, several times faster than one of 64.
-    places = experts.short().argsort(stable=True)
+    narrow = torch.int16 if plan.num_experts <= torch.iinfo(torch.int16).max else torch.int64
+    places = experts.to(narrow).argsort(stable=True)
     counts = torch.bincount(experts, minlength=plan.num_experts + 1).tolist()
     if len(counts) > plan.num_experts + 1 or (plan.kept is None and counts[-1]):
         raise ValueError(f"the plan chooses expert {len(counts) - 1}, there are {plan.num_experts}")

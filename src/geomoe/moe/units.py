@@ -317,6 +317,8 @@ class _Padded(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         r = ctx.reach
         inside = grad[:, r : grad.shape[1] - r, r : grad.shape[2] - r].permute(0, 3, 1, 2)
+        if torch.is_grad_enabled():  # a derivative of this one is wanted
+            return inside, None
         if ctx.format is torch.channels_last:
             return inside.contiguous(memory_format=ctx.format), None
         # A copy that also turns the layout is fast for matrices alone; at sides that are powers of two by

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geomoe.moe.simplex import softmax
 
-__all__ = ["Affinity", "RoutingMode", "affinity", "check_gate", "check_mode", "weigh"]
+__all__ = [
+    "Affinity",
+    "RoutingMode",
+    "affinity",
+    "check_clusters",
+    "check_gate",
+    "check_group_sizes",
+    "check_mode",
+    "log_affinity",
+    "shares",
+    "weigh",
+]
 
 Affinity = Literal["softmax", "sigmoid"]
 """How the affinity s of a row to an expert is made from logits: ``softmax`` over experts, or the ``sigmoid``
@@ -31,17 +44,56 @@ def affinity(logits: Tensor, gate: Affinity) -> Tensor:
     return softmax(logits) if gate == "softmax" else logits.sigmoid()
 
 
+def check_group_sizes(group_sizes: Sequence[int]) -> tuple[int, ...]:
+    """``group_sizes`` as a tuple.
+
+    Raises:
+        ValueError: a number, or a group without experts.
+    """
+    if not isinstance(group_sizes, Sequence):
+        raise ValueError(f"group_sizes={group_sizes!r}: expected a tuple, ({group_sizes},) without groups")
+    if not group_sizes or min(group_sizes) < 1:
+        raise ValueError(f"group_sizes={tuple(group_sizes)}: expected at least one expert in every group")
+    return tuple(group_sizes)
+
+
+def check_clusters(clusters: Sequence[int], num_experts: int) -> tuple[int, ...]:
+    """``clusters`` as a tuple; ValueError for anything but the cluster of each of ``num_experts``."""
+    if not isinstance(clusters, Sequence) or len(clusters) != num_experts:
+        raise ValueError(f"clusters={clusters!r}: expected the cluster of each of {num_experts} experts")
+    return tuple(clusters)
+
+
 def check_gate(gate: Affinity) -> None:
     """Raise ValueError for an unknown gate."""
     if gate not in get_args(Affinity):
         raise ValueError(f"gate={gate!r}: expected one of {', '.join(get_args(Affinity))}")
 
 
-def weigh(chosen: Tensor, mode: RoutingMode) -> Tensor:
-    """Weights ``[N, k]`` from the affinities ``[N, k]`` of the chosen experts."""
+def log_affinity(logits: Tensor, gate: Affinity) -> Tensor:
+    """Logarithm of :func:`affinity`, up to a constant of each row: it does not underflow."""
+    return logits if gate == "softmax" else F.logsigmoid(logits)
+
+
+def shares(log_chosen: Tensor) -> Tensor:
+    """Affinities ``[N, k]`` over their sum, from their logarithms; in equal parts where all are 0."""
+    return softmax(log_chosen.clamp_min(torch.finfo(log_chosen.dtype).min))
+
+
+def weigh(chosen: Tensor, mode: RoutingMode, log_chosen: Tensor | None = None) -> Tensor:
+    """Weights ``[N, k]`` of the chosen experts.
+
+    Args:
+        chosen: ``[N, k]`` their affinities.
+        mode: see :data:`RoutingMode`.
+        log_chosen: the logarithms, up to a constant of each row: a preference may choose experts whose
+            affinities all underflow. Of ``chosen`` by default.
+    """
     if mode == "soft":
         return chosen
-    share = chosen / chosen.sum(-1, keepdim=True).clamp_min(torch.finfo(chosen.dtype).tiny)
+    if log_chosen is None:
+        log_chosen = chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
+    share = shares(log_chosen)
     if mode == "normalised":
         return share
     if mode == "hard":

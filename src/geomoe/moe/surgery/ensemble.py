@@ -38,12 +38,28 @@ class PosteriorScore(Score):
         self.register_buffer("log_priors", (even if priors is None else priors.float() / priors.sum()).log())
 
     @classmethod
-    def of(cls, rows: Tensor, clusters: Tensor) -> PosteriorScore:
-        """From training rows ``[N, C]`` and the cluster ``[N]`` of each."""
-        members = [rows[clusters == c] for c in range(int(clusters.max()) + 1)]
-        centres = torch.stack([m.mean(0) for m in members])
-        variances = torch.stack([(m - m.mean(0)).square().mean().clamp_min(1e-12) for m in members])
-        return cls(centres, variances, torch.tensor([len(m) for m in members], device=rows.device))
+    def of(cls, rows: Tensor, clusters: Tensor, num_clusters: int | None = None) -> PosteriorScore:
+        """From training rows ``[N, C]`` and the cluster ``[N]`` of each.
+
+        A cluster without rows has a prior of 0: its expert is never the answer.
+
+        Args:
+            rows: of training.
+            clusters: int64, of each row.
+            num_clusters: E; the largest named plus one by default.
+
+        Raises:
+            ValueError: no rows.
+        """
+        if not len(rows):
+            raise ValueError("PosteriorScore: there are no rows to learn clusters from")
+        number = int(clusters.max()) + 1 if num_clusters is None else num_clusters
+        size = torch.bincount(clusters, minlength=number)
+        of_each = size.clamp_min(1)[:, None].to(rows.dtype)
+        centres = rows.new_zeros(number, rows.shape[1]).index_add(0, clusters, rows) / of_each
+        apart = (rows - centres[clusters]).square().mean(1)
+        variances = rows.new_zeros(number).index_add(0, clusters, apart) / of_each[:, 0]
+        return cls(centres, torch.where(size > 0, variances.clamp_min(1e-12), 1.0), size)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         distance = torch.cdist(rows, self.centres, compute_mode=_EXACT).square()  # [N, E]

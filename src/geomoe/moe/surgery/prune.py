@@ -109,5 +109,11 @@ def prune(layer: MoE, keep: Sequence[int]) -> MoE:
 
 
 def _check(keep: Sequence[int], experts: int) -> None:
-    if not keep or sorted(set(keep)) != list(keep) or keep[0] < 0 or keep[-1] >= experts:
-        raise ValueError(f"keep={tuple(keep)}: expected ascending experts below {experts}")
+    if (
+        not isinstance(keep, Sequence)
+        or not keep
+        or sorted(set(keep)) != list(keep)
+        or keep[0] < 0
+        or keep[-1] >= experts
+    ):
+        raise ValueError(f"keep={keep!r}: expected ascending experts below {experts}")
