@@ -61,10 +61,20 @@ def write_cog(
         OSError: and what GDAL raises, if it cannot be written.
     """
     part.unlink(missing_ok=True)
-    if nodata is not None:
-        scratch.declare(nodata)
-    # The mask is a neighbour of the scratch file, in a folder that holds nothing else.
-    with gdal_env(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="FALSE"):
+    meta = scratch.meta
+    # GDAL takes this for the overviews of a mask, too, which have none: there it can only be left unsaid.
+    predictor = {} if meta.mask else {"PREDICTOR_OVERVIEW": "3" if meta.dtype == "float32" else "2"}
+    os.environ.pop("PREDICTOR_OVERVIEW", None)
+    own = {
+        **predictor,
+        # The mask is a neighbour of the scratch file, in a folder that holds nothing else.
+        "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+        # Overviews are made in a file of their own: here, and not where the environment says.
+        "CPL_TMPDIR": str(part.parent),
+    }
+    with gdal_env(), rasterio.Env(**own):
+        if nodata is not None:
+            scratch.declare(nodata)
         rasterio.shutil.copy(scratch.path, part, driver="COG", **_options(scratch.meta))
     _check(part, scratch.meta, pieces, nodata, name)
     handle = os.open(part, os.O_RDONLY)
