@@ -126,6 +126,36 @@ def test_info_says_what_is_understood(capsys, scene, weights):
     assert "valid" in said
 
 
+def test_nodata_is_found_said_or_none(capsys, scene, weights, tmp_path):
+    with rasterio.open(scene, "r+") as file:
+        data = file.read()
+        data[:, :8] = 0
+        file.write(data)
+    status, out, _ = run(capsys, "info", scene)
+    assert status == 0
+    assert "40.0% of pixels are 0 in all bands" in out
+    for said, nodata in (("-5", "never -5"), ("0", "from --nodata, band by band"), ("none", "every pixel")):
+        _, out, err = run(capsys, "info", scene, "--nodata", said)
+        assert nodata in out + err
+    dst = tmp_path / "o.tif"
+    status, out, err = run(
+        capsys, "upscale", scene, dst, "--model", weights, "--scale", "2", "--nodata", "none"
+    )
+    assert (status, "in all bands" in out) == (0, False), err
+    with rasterio.open(dst) as file:
+        assert file.nodata is None
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("src,dst\nscene.tif,many.tif\n")
+    status, _, err = run(
+        capsys, "upscale", "--manifest", manifest, "--model", weights, "--scale", "2", "--nodata", "0",
+        "--processes", "1",
+    )  # fmt: skip
+    assert status == 0, err
+    with rasterio.open(tmp_path / "many.tif") as file:
+        assert file.nodata == 0
+    assert run(capsys, "info", scene, "--nodata", "x")[0] == 2
+
+
 def test_models_lists_and_shows_a_card(capsys, weights):
     status, said, _ = run(capsys, "models")
     assert status == 0

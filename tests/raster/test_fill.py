@@ -98,6 +98,19 @@ def test_what_is_no_fill_is_left(path: Path, kind: str) -> None:
     assert scene.nodata_by == "scene"
 
 
+def test_what_a_mask_leaves_of_an_area_is_told(path: Path) -> None:
+    data = pixels(3, HIGH, WIDE, "uint8")
+    collar(data, 0)
+    opaque = np.full((1, HIGH, WIDE), 255, dtype=np.uint8)
+    write_scene(path, np.concatenate([data, opaque]), photometric="RGB", alpha="YES")
+    scene, _ = look_at(path)
+    assert (scene.nodata, scene.validity) == (None, "alpha")
+    assert scene.notes[0].endswith("taken as measured: if they hold no data, give --nodata 0")
+    said, _, valid = look_at(path, read=True, nodata=0.0)
+    assert said.nodata == 0
+    assert np.array_equal(valid, data != 0)
+
+
 def test_a_cloud_that_saturates_is_said_and_left(path: Path) -> None:
     """Its rim nearly does; a white collar ends where the image begins."""
     data = pixels(3, HIGH, WIDE, "uint8").astype(float)

@@ -52,13 +52,16 @@ def find_fill(
     border = np.zeros_like(alike)
     border[[0, -1]] = border[:, [0, -1]] = True
     values, counts = np.unique(bands[0][alike & border], return_counts=True)
+    least = max(_LARGE * seen.sum(), _LEAST)
     largest: tuple[int, np.float32] | None = None
     for value in values[np.argsort(-counts, kind="stable")[:_CANDIDATES]]:
         same = alike & (bands[0] == value)
+        if same.sum() < least:
+            continue
         areas, count = label(same | ~seen)
         sizes = np.bincount(areas[same], minlength=count + 1)
         size = int(sizes[areas[same & border]].max())
-        if size >= max(_LARGE * seen.sum(), _LEAST) and (largest is None or size > largest[0]):
+        if size >= least and (largest is None or size > largest[0]):
             largest = size, value
     if largest is None:
         return None

@@ -75,13 +75,14 @@ def look(scene: Scene, bands: Sequence[int]) -> tuple[Scene, SceneSample]:
     """The sample of a scene, and the scene with fill that it does not declare taken for nodata.
 
     That is one value in all of these bands over a large connected area that touches the border. A scene that
-    says itself what is valid, or whose user does, is left as it is. Costs no reading beyond the sample's.
+    says itself what is valid, or whose user does, is left as it is; an area that a mask or alpha band leaves
+    over is told. Costs no reading beyond the sample's.
 
     Raises:
         GeomoeError: as `sample_scene`.
     """
     grid = _read_grid(scene, bands)
-    if scene.nodata_by == "scene" and scene.validity in ("all", "nan") and grid.seen.any():
+    if scene.nodata_by == "scene" and scene.nodata is None and grid.seen.any():
         scene = _filled(scene, bands, grid)
     sample = _sample(scene, bands, grid)
     if np.issubdtype(scene.dtype, np.integer):
@@ -105,7 +106,7 @@ def _filled(scene: Scene, bands: Sequence[int], grid: _Grid) -> Scene:
     filled = np.logical_and.reduce([band == np.float32(fill.value) for band in grid.bands])
     value = _exactly(scene, bands, grid, filled)
     what = f"{fill.share:.1%} of pixels are {value:g} in all bands, many of them in one area at the border"
-    if fill.measured:
+    if fill.measured or scene.validity in ("mask", "alpha"):  # which say themselves what is valid
         note = f"{what}; taken as measured: if they hold no data, give --nodata {value:g}"
         return replace(scene, notes=(*scene.notes, note))
     note = f"{what}: taken for pixels without data; if they were measured, give --nodata none"
