@@ -12,8 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-import geomoe
 from geomoe import GeomoeError
 from geomoe.models import load
 from geomoe.models.published import convert, to_published
@@ -71,14 +71,32 @@ def test_a_published_file_computes_as_before_and_says_where_it_is_from(model, st
     }
 
 
-def test_a_rename_alone_would_be_wrong(model, state):
-    """The position tables are what golden values are for: with them as they are, all loads and is wrong."""
-    x = torch.rand(1, 3, 16, 16)
-    renamed = {k: v.flip(0) if k.endswith("bias.table") else v for k, v in model.state_dict().items()}
-    wrong = geomoe.create_model("swinir", **vars(model.config)).eval()
-    wrong.load_state_dict(renamed)
+@pytest.mark.parametrize("windows", ["shifted", "overlapping"])
+def test_a_rename_alone_would_be_wrong(windows):
+    """Position tables as they are load strictly, and the image is wrong."""
+    shape = {"embed_dim": 12, "depths": (2,), "heads": 2, "window": 4, "compress": 2, "squeeze": 4}
+    network, x = golden("hat", scale=2, **shape), image(3, 16, 16).float()
     with torch.inference_mode():
-        assert (wrong(x) - model(x)).abs().max() > 1e-5 * model(x).abs().max()
+        right = network(x)
+        for block in network.trunk.groups[0].blocks:
+            table = block.attention.bias.table
+            if windows == "shifted" and len(table) == 7**2:
+                table.copy_(table.flip(0))
+            if windows == "overlapping" and len(table) == 9**2:
+                table.copy_(table.roll(-(6 - 2) * (4 + 6), 0))
+        wrong = network(x)
+    assert (wrong - right).abs().max() > 1e-3 * right.abs().max()
+
+
+def test_safetensors_that_others_made_are_read_too(model, state, tmp_path):
+    save_file({key: tensor.clone() for key, tensor in state.items()}, tmp_path / "theirs.safetensors")
+    convert(tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors")
+    x = torch.rand(1, 3, 9, 7)
+    with torch.inference_mode():
+        assert torch.equal(load(str(tmp_path / "ours.safetensors")).model(x), model(x))
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "theirs.safetensors").read_bytes()[:-9])
+    with pytest.raises(GeomoeError, match="damaged"):
+        convert(tmp_path / "cut.safetensors", tmp_path / "other.safetensors")
 
 
 def test_golden_values_survive_the_file(tmp_path):

@@ -36,7 +36,7 @@ def convert(
     options: tuple[str, ...],
     overwrite: bool,
 ) -> None:
-    """Make weights TARGET (.safetensors) of SOURCE, a checkpoint that a published program wrote.
+    """Make weights TARGET (.safetensors) of SOURCE, a checkpoint (.pth, .safetensors) of a published program.
 
     EDSR, RCAN, RRDBNet and ESRGAN, SwinIR, HAT and others; which it is, and of what size, its tensors tell.
     SOURCE is read without running any code that it may hold.

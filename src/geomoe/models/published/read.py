@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from geomoe.errors import GeomoeError
@@ -42,7 +43,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The tensors of a file that ``torch.save`` wrote, without running any code that it holds.
+    """The tensors of a file that ``torch.save`` or safetensors wrote, without running any code that it holds.
 
     Raises:
         GeomoeError: no such file, one that holds more than tensors, plain containers and numbers (the type is
@@ -65,6 +66,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _load(path: Path, size: int) -> Any:
     try:
+        if path.suffix == ".safetensors":  # as others have made of published files
+            return load_file(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 unpacked = sum(member.file_size for member in archive.infolist())
@@ -80,7 +83,7 @@ def _load(path: Path, size: int) -> Any:
     ) as error:  # what damaged bytes raise in readers of archives and pickles has no common class
         found = _REFUSED.search(str(error))
         if found is None:
-            raise GeomoeError("it is damaged, or not a file that torch.save wrote") from error
+            raise GeomoeError("it is damaged, or not a file that torch.save or safetensors wrote") from error
         raise GeomoeError(
             f"it holds {found[1] or found[2]}, which is no tensor and is not loaded; save and convert its "
             "state_dict() alone"
