@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -137,6 +137,7 @@ def test_no_place_on_earth() -> None:
 
 
 @settings(max_examples=150, deadline=None)
+@example(zone="EPSG:3995", east=-(2.0**-52), north=0.5, turn=1.0, side=0.03125)  # a sliver beyond 180 degrees
 @given(
     zone=st.sampled_from(["EPSG:32601", "EPSG:32660", "EPSG:32733", "EPSG:3857", "EPSG:4326", "EPSG:3995"]),
     east=st.floats(-0.9, 0.9), north=st.floats(-0.9, 0.9), turn=st.floats(0, 360), side=st.floats(1e-4, 0.05),

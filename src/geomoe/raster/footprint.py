@@ -134,12 +134,18 @@ def _cut(ring: _Points) -> Footprint | None:
         first = 360 * np.floor((ring[:, 0].min() + 180) / 360)
         # From west to east: the part before the antimeridian, and the part after it.
         shifted = [_clip(ring - (first + 360 * k, 0)) for k in (0, 1)]
-        parts = [part for part in shifted if len(part) > 2 and np.ptp(part[:, 0]) > 0]
+        parts = [part for part in shifted if _has_area(part)]
         if not parts:
             return None
         west, east = float(parts[0][:, 0].min()), float(parts[-1][:, 0].max())
     bounds = [west, float(ring[:, 1].min()), east, float(ring[:, 1].max())]
     return Footprint(_geometry(parts), _rounded(bounds))
+
+
+def _has_area(ring: _Points) -> bool:
+    """Whether something is left of it in the digits that are written."""
+    points = np.unique(ring.round(_DIGITS), axis=0)
+    return len(points) > 2 and bool(np.ptp(points, axis=0).min() > 0)
 
 
 def _clip(ring: _Points) -> _Points:
