@@ -93,7 +93,9 @@ def to_ours(
     config = {**layout.options(published), **(options or {})}
     for key, value in config.items():
         if value is None:
-            raise GeomoeError(f"{key} of such a {layout.name} is not in its file; give it as an option")
+            raise GeomoeError(
+                f"no tensor tells {key} of such a {layout.name}; give it by --option {key}=VALUE"
+            )
     with torch.device("meta"):
         model = build(layout.model, config)
     rules = layout.rules(model.config)
