@@ -129,9 +129,9 @@ class NightLines:
 
     def __call__(self, night: Night) -> None:
         """Write how far it is, if it is time to."""
-        now = time.monotonic()
-        if now >= self._due or night.scenes_ended == night.scenes:
-            self._due = now + _MINUTE if night.scenes_ended < night.scenes else float("inf")
+        now, ended = time.monotonic(), night.scenes_ended == night.scenes
+        if now >= self._due or (ended and self._due < float("inf")):
+            self._due = float("inf") if ended else now + _MINUTE
             say(", ".join(filter(None, _words(night))), err=True)
 
 
@@ -142,7 +142,7 @@ def _words(night: Night) -> tuple[str, str, str]:
     """Scenes, tiles, and the time that is left."""
     about = "about " if night.estimated else ""
     tiles = f"tiles {night.tiles_done}/{about}{night.tiles}" if night.tiles else ""
-    left = "" if night.seconds_left is None else f"{about}{in_time(night.seconds_left)} left"
+    left = f"{about}{in_time(night.seconds_left)} left" if night.seconds_left else ""
     return f"scenes {night.scenes_ended}/{night.scenes}", tiles, left
 
 
