@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from geomoe.pipeline import Night, Outcome, SceneTask, Settings, forecast_many, turns, upscale_many, worker
@@ -54,6 +55,30 @@ def test_a_scene_that_hangs_does_not_stop_the_others(
     assert found[0].message.startswith("it took more than 2 s (--scene-timeout); ")
     assert found[0].message.endswith(" of its 1936 tiles are kept, the same command goes on")
     assert not multiprocessing.active_children()
+
+
+def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "out").mkdir()
+    hanging, other = scene_task(tmp_path, "a", side=700), scene_task(tmp_path, "b")
+    night = Night(2)
+    found: list[Outcome] = []
+
+    def work() -> None:
+        tasks = [hanging, other]
+        found.extend(
+            upscale_many(tasks, settings, processes=1, scheduler="local", limit=3.0, retries=1, night=night)
+        )
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    _until(thread, _begun(tmp_path / "out" / ".a.tif.geomoe" / "journal"))
+    for child in psutil.Process().children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.suspend()
+    thread.join()
+    assert [(outcome.status, outcome.attempts) for outcome in found] == [("failed", 1), ("done", 1)]
+    assert found[0].message.startswith("it took more than 3 s (--scene-timeout)")
+    assert (night.scenes_ended, night.tiles_done >= 9) == (2, True)
 
 
 def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(

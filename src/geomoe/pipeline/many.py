@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from pathlib import Path
 
 import torch
 
-from geomoe.errors import GeomoeError
 from geomoe.models import load
 from geomoe.models.device import devices_of
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
@@ -21,8 +18,8 @@ from geomoe.pipeline.memory import available_memory
 from geomoe.pipeline.one import tidy
 from geomoe.pipeline.progress import Night
 from geomoe.pipeline.reliability import Judge
-from geomoe.pipeline.turns import Turn, Turns
-from geomoe.pipeline.worker import Advanced, Begun, Opened, Worker, undisturbed
+from geomoe.pipeline.turns import Asked, Turn, Turns
+from geomoe.pipeline.worker import Advanced, Begun, Opened, Worker, temporary, undisturbed
 
 __all__ = ["divided", "upscale_many"]
 
@@ -76,19 +73,19 @@ def upscale_many(
     settings = replace(settings, weights=model.hash, reference=reference)
     if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
         settings = replace(settings, model=os.path.abspath(settings.model))
-    night = night or Night(len(tasks))
+    asked = Asked(tasks, retries, float("inf") if limit is None else limit, heard, night or Night(len(tasks)))
     each, threads = divided(settings, len(tasks), processes)
     if scheduler is not None:
         from geomoe.pipeline.cluster import by_cluster, by_local_cluster
 
         if scheduler == "local":
-            return by_local_cluster(tasks, each, retries, heard, night)
-        return by_cluster(tasks, [settings], scheduler, retries, heard, night)
+            return by_local_cluster(asked, each)
+        return by_cluster(asked, [settings], scheduler)
     with (
-        _temporary() as folder,
-        _ended(workers := [Worker(of_worker, threads, folder / str(i)) for i, of_worker in enumerate(each)]),
+        temporary() as folder,
+        _ended([Worker(of_worker, threads, folder / str(i)) for i, of_worker in enumerate(each)]) as workers,
     ):
-        return _Crew(tasks, workers, retries, limit, heard, night).work()
+        return _Crew(asked, workers).work()
 
 
 def divided(settings: Settings, scenes: int, processes: int | None) -> tuple[list[Settings], int]:
@@ -118,18 +115,9 @@ class _Running:
 class _Crew:
     """Workers, and the scenes that they are at."""
 
-    def __init__(
-        self,
-        tasks: Sequence[SceneTask],
-        workers: Sequence[Worker],
-        retries: int,
-        limit: float | None,
-        heard: Callable[[Outcome], None],
-        night: Night,
-    ) -> None:
-        self._tasks, self._heard, self._night = tasks, heard, night
-        self._limit = float("inf") if limit is None else limit
-        self._turns = Turns(len(tasks), retries)
+    def __init__(self, asked: Asked, workers: Sequence[Worker]) -> None:
+        self._asked, self._tasks, self._night = asked, asked.tasks, asked.night
+        self._turns = Turns(len(asked.tasks), asked.retries)
         self._free = list(workers)
         self._running: dict[Worker, _Running] = {}
         self._found: dict[int, Outcome] = {}
@@ -139,7 +127,7 @@ class _Crew:
         while self._turns or self._running:
             while self._free and (turn := self._turns.next()) is not None:
                 worker = self._free.pop()
-                self._running[worker] = _Running(turn, time.monotonic() + _STARTING + self._limit)
+                self._running[worker] = _Running(turn, time.monotonic() + _STARTING + self._asked.limit)
                 worker.submit(self._tasks[turn.number])
             pause = min(_TICK, self._turns.pause) if self._free else _TICK
             if not self._running:
@@ -158,7 +146,7 @@ class _Crew:
         message = worker.hear()
         match message:
             case Begun():
-                running.deadline = time.monotonic() + self._limit
+                running.deadline = time.monotonic() + self._asked.limit
             case Opened(total, done):
                 self._night.opened(number, total, done)
             case Advanced():
@@ -173,8 +161,7 @@ class _Crew:
         worker.stop()
         number = self._running[worker].turn.number
         tidy(self._tasks[number])
-        what = f"it took more than {self._limit:.0f} s (--scene-timeout){self._night.so_far(number)}"
-        late = Outcome(self._tasks[number], "failed", self._limit, message=what)
+        late = Outcome(self._tasks[number], "failed", self._asked.limit, message=self._asked.late(number))
         self._end(worker, late, again=False)
 
     def _end(self, worker: Worker, outcome: Outcome, *, again: bool = True) -> None:
@@ -185,24 +172,13 @@ class _Crew:
         self._found[turn.number] = replace(outcome, attempts=turn.attempt)
         self._night.ended(turn.number)
         with suppress(OSError):  # of a terminal that is gone
-            self._heard(self._found[turn.number])
+            self._asked.heard(self._found[turn.number])
 
 
 @contextmanager
-def _temporary() -> Iterator[Path]:
-    """A folder for what the processes unpack: whatever becomes of them, it is removed."""
+def _ended(workers: Sequence[Worker]) -> Iterator[Sequence[Worker]]:
     try:
-        folder = tempfile.TemporaryDirectory(prefix="geomoe-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise GeomoeError(f"no temporary folder can be made: {error.strerror}; set TMPDIR") from error
-    with folder as name:
-        yield Path(name)
-
-
-@contextmanager
-def _ended(workers: Sequence[Worker]) -> Iterator[None]:
-    try:
-        yield
+        yield workers
     finally:
         with undisturbed():
             for worker in workers:  # what is begun is kept; the next one goes on

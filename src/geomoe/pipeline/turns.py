@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from geomoe.pipeline.manifest import Outcome
+from geomoe.pipeline.manifest import Outcome, SceneTask
+from geomoe.pipeline.progress import Night
 
-__all__ = ["PATIENCE", "Turn", "Turns"]
+__all__ = ["PATIENCE", "Asked", "Turn", "Turns"]
 
 PATIENCE = 600.0
 """Seconds to wait for a sign of life of whoever is at a scene; to read back a large file takes minutes."""
 _PAUSE = 1.0
 """Seconds until a scene that another process is at is looked at again."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of those who do many scenes; the arguments of `upscale_many`.
+
+    Attributes:
+        tasks: the scenes.
+        retries: how often one that failed is tried again.
+        limit: seconds that one may take; infinite where it may take any.
+        heard: is told what became of each.
+        night: is told of every tile.
+    """
+
+    tasks: Sequence[SceneTask]
+    retries: int
+    limit: float
+    heard: Callable[[Outcome], None]
+    night: Night
+
+    def late(self, number: int) -> str:
+        """What to say of a scene that took longer than it may."""
+        return f"it took more than {self.limit:.0f} s (--scene-timeout){self.night.so_far(number)}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,12 @@ class Turns:
         if found is not None:
             self._waiting.remove(found)
         return found
+
+    def wait(self) -> Turn:
+        """The next one, when it is due; there must be one."""
+        while (turn := self.next()) is None:
+            time.sleep(self.pause)
+        return turn
 
     def again(self, turn: Turn, outcome: Outcome) -> bool:
         """Whether a scene is to be tried again, by what became of it; it is put back then."""

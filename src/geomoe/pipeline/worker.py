@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 import torch
 
+from geomoe.errors import GeomoeError
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.one import do_scene
 
-__all__ = ["Advanced", "Begun", "Opened", "Worker", "undisturbed"]
+__all__ = ["Advanced", "Begun", "Opened", "Worker", "temporary", "undisturbed"]
 
 _GRACE = 5.0
 """Seconds that a process has to tidy up when it is asked to end."""
@@ -106,6 +107,17 @@ class Worker:
         self._process = None
         self.pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder for what the processes unpack: whatever becomes of them, it is removed."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="geomoe-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise GeomoeError(f"no temporary folder can be made: {error.strerror}; set TMPDIR") from error
+    with folder as name:
+        yield Path(name)
 
 
 @contextmanager
