@@ -145,6 +145,8 @@ class _Talk:
 
     def _hear(self, event: tuple[float, tuple[int, str, object, object]]) -> None:
         number, what, one, other = event[1]
+        if number in self._late:
+            return
         if what == "begun":
             self._at[number] = (str(one), time.monotonic())
         elif what == "opened":
@@ -175,12 +177,11 @@ class _Talk:
 
     def _cut_off(self, client: Client, futures: dict[Future[Outcome], int], number: int, worker: str) -> None:
         self._at = {n: at for n, at in self._at.items() if at[0] != worker}
+        with suppress(*_LOST):  # before its worker ends: else another one would be given it
+            client.cancel([future for future, n in list(futures.items()) if n == number], force=True)
         with suppress(*_LOST, ValueError):  # of a worker without a nanny, which stays at it
             client.restart_workers([worker], raise_for_error=False)
             tidy(self._asked.tasks[number])
-        for future in [future for future, n in list(futures.items()) if n == number]:
-            with suppress(*_LOST):
-                future.cancel(force=True)
 
 
 def _do(number: int, task: SceneTask, settings: Sequence[Settings], topic: str) -> Outcome:
