@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from PIL import Image
 
 from geomoe import GeomoeError, create_model
 from geomoe.data.images import read_image, read_picture, sift
+from geomoe.evaluation.calibrate import calibrate
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.models import LoadedModel
-from geomoe.models.weights import Card
+from geomoe.models.weights import Card, save
 from geomoe.tasks.data import SuperResolutionData
 from tests.scenes import pixels, write_scene
 
@@ -124,6 +126,21 @@ def test_corrupt_images_are_named_before_one_is_scored_or_left_out(corrupt):
         (corrupt / f"{name}.png").unlink()
     rest = evaluate(loaded, corrupt, device="cpu")
     assert rest.overall.psnr == found.overall.psnr
+
+
+def test_corrupt_images_are_named_before_weights_are_calibrated(tmp_path):
+    root = images(tmp_path / "images", 24)
+    for name in ("02", "11"):
+        (root / f"{name}.png").write_bytes(b"no image")
+    model = create_model("edsr", scale=2, width=4, blocks=1)
+    config = asdict(model.config)
+    save(
+        tmp_path / "w.safetensors",
+        model,
+        Card("edsr", config, "unit", {}, "bilinear", {}, "", {}, "", "", ""),
+    )
+    with pytest.raises(GeomoeError, match=r"2 of 24 cannot be used: .*02.png.*11.png"):
+        calibrate(tmp_path / "w.safetensors", tmp_path / "c.safetensors", root)
 
 
 def test_what_is_transparent_is_not_learned_from(tmp_path):

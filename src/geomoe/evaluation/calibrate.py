@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geomoe.data.degradation import REAL, get_degradation
-from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.images import find_images, read_image, sift, to_unit
 from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout, hold_out
 from geomoe.data.pairs import degrade
 from geomoe.errors import GeomoeError
@@ -61,6 +61,10 @@ def calibrate(
     loaded = load(str(source))
     fit, held_out = _images(root, loaded)
     fit = fit[:: -(-len(fit) // _IMAGES)]
+    # All are looked at before the model sees the first.
+    sift(
+        [*fit, *held_out], lambda path: len(read_image(path, loaded.contract.bands)), False, lambda line: None
+    )
     total = len(fit) + len(held_out)
     done = 0
 
