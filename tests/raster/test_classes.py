@@ -69,6 +69,18 @@ def test_a_scene_of_classes_alone_is_refused(tmp_path: Path, by: str) -> None:
         assert select_bands(scene, None, 3) == (1,)
 
 
+def test_secrecy_is_no_class(tmp_path: Path) -> None:
+    src = write_scene(tmp_path / "s.tif", pixels(1, 20, 24, "uint16"))
+    with rasterio.open(src, "r+") as file:
+        file.update_tags(CLASSIFICATION="UNCLASSIFIED")
+    with open_scene(src) as scene:
+        assert scene.class_bands == ()
+    with rasterio.open(src, "r+") as file:
+        file.update_tags(CLASSIFICATION="0: water, 1: land")
+    with open_scene(src) as scene:
+        assert scene.class_bands == (1,)
+
+
 def test_an_item_says_that_an_asset_holds_classes(tmp_path: Path) -> None:
     files = {key: write_scene(tmp_path / f"{key}.tif", pixels(1, 8, 8, "uint8")) for key in ("red", "cover")}
     assets = {

@@ -34,7 +34,8 @@ def names_classes(name: str, *, file: bool = False) -> bool:
 
 def categories(path: Path, tags: Mapping[str, str], band_tags: Sequence[Mapping[str, str]]) -> list[int]:
     """Bands, from 1, of which a file or the ``.aux.xml`` beside it names the categories."""
-    found = [band for band, own in enumerate(band_tags, 1) if _thematic(own) or _thematic(tags)]
+    whole = len(band_tags) == 1 and _thematic(tags)
+    found = [band for band, own in enumerate(band_tags, 1) if whole or _thematic(own)]
     try:
         with path.with_name(path.name + ".aux.xml").open("rb") as file:
             parts = file.read(_AUX_BYTES).split(b"<PAMRasterBand")[1:]
@@ -42,14 +43,17 @@ def categories(path: Path, tags: Mapping[str, str], band_tags: Sequence[Mapping[
         return found
     for part in parts:
         number = re.match(rb'\s+band="(\d{1,5})"', part)
-        if number is not None and (b"<CategoryNames" in part or b"<GDALRasterAttributeTable" in part):
+        # Of an attribute table, a column of names (GFU_Name) tells classes from a histogram.
+        named = b"<CategoryNames" in part or b"<Usage>2</Usage>" in part
+        if number is not None and named:
             found.append(int(number[1]))
     return found
 
 
 def _thematic(tags: Mapping[str, str]) -> bool:
     return any(
-        key.casefold().startswith(("classification", "category_", "categories"))
+        # Without a number it is of secrecy.
+        (key.casefold().startswith(("classification", "category_", "categories")) and re.search(r"\d", value))
         or (key.casefold() == "layer_type" and value.casefold() == "thematic")
         for key, value in tags.items()
     )
