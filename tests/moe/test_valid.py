@@ -142,3 +142,71 @@ def test_nothing_valid_is_a_plan_of_nothing():
     assert moe.routing_health(plan).experts_per_row == 0
     with pytest.raises(ValueError, match=r"valid \[3\].*expected \[N\] of bool"):
         made(torch.randn(N, CHANNELS), valid=torch.ones(3, dtype=torch.bool))
+
+
+def unseen():
+    """Rows of which those that are not valid are NaN, as nodata often is."""
+    return torch.randn(N, CHANNELS).masked_fill(~VALID[:, None], float("nan"))
+
+
+LAYERS = {
+    **{
+        backend: lambda bank, backend=backend: moe.MoE(
+            moe.switch_router(CHANNELS, EXPERTS), bank, backend=backend
+        )
+        for backend in ("dense", "loop", "grouped")
+    },
+    "shared": lambda bank: moe.MoE(
+        moe.switch_router(CHANNELS, EXPERTS), bank, torch.nn.Linear(CHANNELS, CHANNELS)
+    ),
+    "fallback": lambda bank: moe.MoE(moe.Fallback(moe.switch_router(CHANNELS, EXPERTS), CHANNELS), bank),
+    "output_gated": lambda bank: moe.OutputGatedMoE(bank, moe.agreement_logits),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_stands_in_rows_that_are_not_valid_reaches_nothing(name):
+    torch.manual_seed(0)
+    layer, rows = LAYERS[name](moe.FeedForwardExperts(CHANNELS, 16, EXPERTS)), unseen()
+    done = []
+    for x, valid in ((rows, VALID), (rows[VALID], None)):
+        layer.zero_grad()
+        out = layer(x, valid=valid)
+        out.square().sum().backward()
+        done.append([out if valid is None else out[valid], *(p.grad for p in layer.parameters())])
+        assert valid is None or (out[~valid] == 0).all()
+    for a, b in zip(*done, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_what_is_not_valid_reaches_no_task_slot_or_sample():
+    bank, rows = moe.FeedForwardExperts(CHANNELS, 16, EXPERTS), unseen()
+    levels = moe.CustomisedGates([bank], bank, [moe.switch_router(CHANNELS, 2 * EXPERTS)])
+    (out,) = levels([rows, rows], valid=VALID)
+    slots = moe.SoftMoE(bank, CHANNELS)
+    soft = slots(rows[None], valid=VALID[None])[0]
+    torch.testing.assert_close(soft[VALID], slots(rows[None, VALID])[0])
+    merged = moe.MergedMoE(moe.softmax_router(CHANNELS, EXPERTS), bank)(rows[:, None], rows, valid=VALID)
+    for result in (out, soft, merged[:, 0]):
+        assert (result[~VALID] == 0).all()
+        assert result.isfinite().all()
+    (out.sum() + soft.sum() + merged.sum()).backward()
+    assert all(p.grad.isfinite().all() for p in bank.parameters())
+
+
+def test_a_shared_expert_takes_its_statistics_of_valid_rows():
+    norm = torch.nn.BatchNorm1d(CHANNELS, momentum=None)
+    layer = moe.MoE(moe.switch_router(CHANNELS, EXPERTS), moe.FeedForwardExperts(CHANNELS, 16, EXPERTS), norm)
+    rows = torch.randn(N, CHANNELS)
+    layer(rows, valid=VALID)
+    torch.testing.assert_close(norm.running_mean, rows[VALID].mean(0))
+
+
+def test_a_pass_with_other_valid_rows_is_no_replay():
+    layer = moe.MoE(moe.switch_router(CHANNELS, EXPERTS), moe.FeedForwardExperts(CHANNELS, 16, EXPERTS))
+    rows, trace = torch.randn(N, CHANNELS), moe.RoutingTrace()
+    expected = layer(rows, valid=VALID, trace=trace)
+    assert torch.equal(layer(rows, valid=VALID, trace=moe.Replay(trace, "soft")), expected)
+    for mode in (None, "soft"):
+        with pytest.raises(ValueError, match="other rows are valid"):
+            layer(rows, trace=moe.Replay(trace, mode))

@@ -22,7 +22,7 @@ def combine(results: Tensor, choices: SortedChoices, plan: RoutingPlan) -> Tenso
     """``[N, ...]``: for each row the sum of weight times result over its kept choices, in their order.
 
     Rows fetch their results, so that nothing is added to one place by two hands: the same plan gives the
-        same bits.
+    same bits.
 
     Args:
         results: ``[m, ...]`` of the sorted choices.

@@ -16,6 +16,7 @@ from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import sort_choices
 from geomoe.moe.units import Neighbourhoods
+from geomoe.moe.valid import present
 
 __all__ = ["Backend", "check_backend", "choose_backend", "dispatch"]
 
@@ -61,7 +62,7 @@ def dispatch(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend =
     if backend == "auto":
         backend = choose_backend(bank, rows, plan)
     if backend == "dense":
-        return _dense(bank, rows, plan)
+        return _dense(bank, rows if isinstance(rows, Neighbourhoods) else present(rows, plan.valid), plan)
     run = _outside_graphs() if "torch._dynamo" in sys.modules else _sparse
     done: Tensor = run(bank, rows, plan, backend)
     return done

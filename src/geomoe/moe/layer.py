@@ -13,6 +13,7 @@ from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
 from geomoe.moe.score import Gate
 from geomoe.moe.units import Neighbourhoods
+from geomoe.moe.valid import present
 
 __all__ = ["CustomisedGates", "GatedShared", "MoE", "MultiGate", "PreGated"]
 
@@ -24,7 +25,7 @@ class MoE(nn.Module):
         router: decides.
         bank: E experts, as many as the router knows.
         shared: a module that every row goes through besides, added to what its experts say (DeepSeekMoE,
-        Dai et al. 2024).
+            Dai et al. 2024).
         backend: see :data:`geomoe.moe.dispatch.Backend`.
 
     Raises:
@@ -63,7 +64,8 @@ class MoE(nn.Module):
             signals: ``[N, C]`` what the router looks at; the rows themselves if not given.
             grid: the shape that the rows came from; known of pixels with their surroundings, else ``(N,)``.
             context: ``[N, D]`` for a router that is conditioned.
-            valid: ``[N]`` bool, rows that there are; the others have no expert, and count nowhere.
+            valid: ``[N]`` bool, rows that there are; the others have no expert, count nowhere and give 0,
+                whatever stands there (NaN too). Surroundings of pixels are seen as they are.
             trace: the plan is recorded there.
         """
         if grid is None and isinstance(rows, Neighbourhoods):
@@ -85,7 +87,10 @@ class MoE(nn.Module):
             return out
         if isinstance(rows, Neighbourhoods):
             raise ValueError("shared: pixels with their surroundings are no rows; add such a module outside")
-        return torch.add(out, self.shared(rows))
+        if plan.valid is None:
+            return torch.add(out, self.shared(rows))
+        there = plan.valid.nonzero().squeeze(1)
+        return out.index_add(0, there, self.shared(rows[there]).to(out.dtype))
 
 
 def _signals(rows: Rows, signals: Tensor | None) -> Tensor:
@@ -204,6 +209,7 @@ class CustomisedGates(nn.Module):
             raise ValueError(
                 f"{len(rows)} entries, expected one for each of {len(self.own)} tasks and the shared"
             )
+        rows = [present(x, valid) for x in rows]
         mine = [_every(bank, x) for bank, x in zip(self.own, rows[:-1], strict=True)]  # [E_t, N, ...] each
         ours = _every(self.shared, rows[-1])
         done = []

@@ -14,6 +14,8 @@ from geomoe.moe.choice import AllExperts, Choice, Selection, every
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.settings import saved
 from geomoe.moe.simplex import top
+from geomoe.moe.units import Neighbourhoods
+from geomoe.moe.valid import present
 
 __all__ = ["LeastLoss", "OutputGatedMoE", "agreement_logits", "confidence_logits", "evidence_logits"]
 
@@ -46,6 +48,7 @@ class OutputGatedMoE(nn.Module):
         trace: RoutingTrace | None = None,
     ) -> Tensor:
         """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layer.MoE`."""
+        rows = rows if isinstance(rows, Neighbourhoods) else present(rows, valid)
         results = self._results(rows)
         with torch.autocast(results.device.type, enabled=False):
             logits = self.score(results.float())
@@ -76,9 +79,9 @@ def evidence_logits(results: Tensor) -> Tensor:
     """``[N, E]`` log of the belief ``1 - K / S`` of evidential experts, S the sum of ``softplus(r) + 1``.
 
     Of class outputs ``[N, E, K]``, K classes, whose softplus is evidence (Sensoy et al. 2018): an expert
-    without evidence has no weight.
+    without evidence has no weight beside one with some.
     """
-    evidence = F.softplus(results).sum(-1)
+    evidence = F.softplus(results).sum(-1).clamp_min(torch.finfo(results.dtype).tiny)
     return (evidence / (evidence + results.shape[-1])).log()
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.weights import RoutingMode, weigh
+from geomoe.moe.weights import RoutingMode, affinity, weigh
 
 __all__ = ["NoisyLogits", "Replay", "RoutingPlan", "RoutingTrace"]
 
@@ -279,8 +279,8 @@ class Replay(RoutingTrace):
         recorded: a trace of an earlier pass over the same rows through the same layers.
         mode: None carries out recorded choices with recorded weights: the same plans, bit for bit. With a
             :data:`geomoe.moe.weights.RoutingMode` the choices are the recorded ones and the weights are
-            made anew from this pass's probabilities, so that its router learns (routing replay, Ma et al.
-            2025).
+            made anew from this pass's belief, by the gate and scale of the router's choice, so that it learns
+            (routing replay, Ma et al. 2025).
 
     Raises:
         ValueError: more layers or other rows than were recorded; a layer that runs several times in a pass,
@@ -302,8 +302,10 @@ class Replay(RoutingTrace):
                 f"replay: a plan for {tuple(old.probabilities.shape)} rows and experts was recorded, "
                 f"this layer routes {tuple(plan.probabilities.shape)}"
             )
+        if not _alike(old.valid, plan.valid):
+            raise ValueError("replay: other rows are valid than where the plan was recorded")
         if self.mode is not None:
-            weights = weigh(plan.probabilities.gather(1, old.experts), self.mode)
+            weights = _weights(plan, old.experts, self.mode, router)
             old = replace(plan, experts=old.experts, weights=weights, kept=old.kept, dropped=old.dropped)
         return super().record(old, router)
 
@@ -316,6 +318,23 @@ class Replay(RoutingTrace):
                 "leave the layer out of the checkpoint"
             )
         return mine[0]
+
+
+def _alike(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
+
+
+def _weights(plan: RoutingPlan, experts: Tensor, mode: RoutingMode, router: nn.Module | None) -> Tensor:
+    """Weights ``[N, k]`` of ``experts`` by the belief of ``plan``, as the choice of its router makes them."""
+    maker: Any = router
+    while maker is not None and not hasattr(maker, "choice"):  # what stands around a router
+        maker = getattr(maker, "router", None)
+    choice = getattr(maker, "choice", None)
+    gate, scale = getattr(choice, "gate", "softmax"), getattr(choice, "scale", 1.0)
+    # Of other gates than the sigmoid, such as sparsemax, the plan's probabilities are the affinities.
+    s = affinity(plan.logits, "sigmoid") if gate == "sigmoid" else plan.probabilities
+    weights = weigh(s.gather(1, experts), mode)
+    return weights if scale == 1 else weights * scale
 
 
 # Plans may be stored by torch.save and read with weights_only.

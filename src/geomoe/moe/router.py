@@ -14,6 +14,7 @@ from geomoe.moe.capacity import Capacity
 from geomoe.moe.choice import Choice, TopK
 from geomoe.moe.plan import NoisyLogits, RoutingPlan
 from geomoe.moe.score import Score
+from geomoe.moe.valid import check_valid
 
 __all__ = ["AnyRouter", "Router"]
 
@@ -193,10 +194,8 @@ class Router(AnyRouter):
     def _check(
         self, rows: Tensor, grid: tuple[int, ...], context: Tensor | None, valid: Tensor | None
     ) -> None:
-        if valid is not None and (valid.shape != rows.shape[:1] or valid.dtype != torch.bool):
-            raise ValueError(
-                f"valid {list(valid.shape)} of {valid.dtype} for {rows.shape[0]} rows: expected [N] of bool"
-            )
+        if valid is not None:
+            check_valid(valid, rows.shape[0])
         if not self.score.takes_ids and (rows.dim() != 2 or not rows.is_floating_point()):
             raise ValueError(
                 f"a router takes rows [N, C] of floating point, not {list(rows.shape)} of {rows.dtype}; "

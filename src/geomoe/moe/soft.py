@@ -15,6 +15,7 @@ from geomoe.moe.experts import FeedForwardExperts, LowRankExperts
 from geomoe.moe.joined import JoinedBank
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
+from geomoe.moe.valid import present
 
 __all__ = ["MergedMoE", "SoftMoE", "merge"]
 
@@ -65,6 +66,8 @@ class SoftMoE(nn.Module):
             raise ValueError(
                 f"soft slots mix the tokens of a sample: expected [B, T, C], not {list(x.shape)}"
             )
+        if valid is not None:
+            x = present(x.flatten(0, 1), valid.flatten()).view(x.shape)
         dispatched, combined = self.gates(x, valid)
         batch, tokens, _ = x.shape
         slots = torch.einsum("btc,bts->sbc", x, dispatched.to(x.dtype))  # [S, B, C]: sorted by expert
@@ -94,7 +97,7 @@ def merge(bank: ExpertBank, x: Tensor, gates: Tensor) -> Tensor:
     Args:
         bank: feed-forward, low-rank or convolution experts, also banks made of linear ones.
         x: samples or segments, ``[N, T, C]`` for feed-forward and low-rank, ``[N, C, H, W]`` (padded with
-        zeros) for convolutions.
+            zeros) for convolutions.
         gates: ``[N, E]``.
 
     Raises:
@@ -171,4 +174,4 @@ class MergedMoE(nn.Module):
         """``x`` as :func:`merge` takes it, signals ``[N, C]``; samples that are not ``valid`` give 0."""
         plan = self.router(signals, None, context, valid)
         plan = plan if trace is None else trace.record(plan, self.router)
-        return merge(self.bank, x, plan.gates)
+        return merge(self.bank, present(x, plan.valid), plan.gates)
