@@ -85,6 +85,13 @@ def test_deepseeks_weights_sum_to_the_route_scale_and_lie_in_its_groups():
         moe.deepseek_router(C, 16, top_k=9, groups=4, top_groups=2)
 
 
+def test_sigmoids_too_small_for_a_number_still_have_shares():
+    router = moe.Router(moe.GivenScore(3), moe.TopK(2, gate="sigmoid"))
+    assert router(torch.full((1, 3), -200.0)).probabilities.tolist()[0] == pytest.approx([1 / 3] * 3)
+    s = torch.tensor([[0.9, 0.3, 0.6]])
+    torch.testing.assert_close(router(s.logit()).probabilities, s / s.sum())
+
+
 def test_damped_dual_ascent_rests_where_the_load_is_even_and_is_bounded():
     free, damped = moe.DualAscent((2,)), moe.DualAscent((2,), damping=0.5)
     everything = plan_of([[1.0, 0.0]] * 10, [[0]] * 10)

@@ -35,6 +35,11 @@ def test_a_table_fixes_the_expert_of_every_id():
     assert plan.num_experts == 4
     with pytest.raises(ValueError, match="expected 0 to 1"):
         moe.TableScore([0, 2], 2)
+    for unknown in (-1, 3):
+        with pytest.raises(ValueError, match=f"an id of 0 to 2, found {unknown}"):
+            router(torch.tensor([0, unknown]))
+    with pytest.raises(ValueError, match="whole ids"):
+        router(torch.tensor([0.0]))
 
 
 def test_a_row_is_scored_by_the_gate_of_its_domain_and_teaches_that_gate_alone():
@@ -64,3 +69,17 @@ def test_experts_that_a_sensor_may_not_use_are_out_of_its_reach():
     torch.testing.assert_close(gates[sensor == 1][:, 3], torch.ones(20))
     with pytest.raises(ValueError, match="sensor 1 may use"):
         moe.AllowedExperts(moe.LinearScore(C, E), [[0], []])
+
+
+def test_noise_and_load_leave_out_what_is_out_of_reach():
+    """The second sensor has one expert, which is sure to come in: its noise has nothing to learn."""
+    score = moe.AllowedExperts(moe.LinearScore(C, E), [[0, 1, 2], [3]])
+    router = moe.Router(score, moe.TopK(1), noise=moe.Noise(C, E))
+    plan = router(torch.randn(40, C), context=torch.tensor([0, 1]).repeat(20)[:, None])
+    moe.load_loss(plan).backward()
+    for parameter in router.parameters():
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad[:3].abs().sum() > 0
+        assert parameter.grad[3].abs().sum() == 0
+    alone = router(torch.randn(20, C), context=torch.ones(20, 1))
+    assert float(moe.load_loss(alone)) == pytest.approx(E - 1)

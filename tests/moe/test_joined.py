@@ -23,6 +23,21 @@ def test_adapters_of_unlike_ranks_are_one_bank_and_run_stacked(monkeypatch):
     torch.testing.assert_close(moe.dispatch(bank, rows, plan), reference)
 
 
+def test_a_bank_without_rows_is_called_too():
+    """Experts that are spread over processes wait for each other, whoever has rows."""
+    called = []
+
+    class Told(moe.CopyExperts):
+        def run(self, rows, index, counts):
+            called.append(counts)
+            return super().run(rows, index, counts)
+
+    bank, rows = moe.JoinedBank([Told(2), Told(1)]), torch.randn(N, C)
+    assert torch.equal(bank.run(rows, torch.arange(N), (N, 0, 0)), rows)
+    assert bank.run(rows, torch.arange(0), (0, 0, 0)).shape == (0, C)
+    assert called == [(N, 0), (0,), (0, 0), (0,)]
+
+
 def test_nothing_and_a_copy_cost_nothing_and_give_what_they_say():
     network = moe.FeedForwardExperts(C, 8, 2)
     bank = moe.JoinedBank([network, moe.ZeroExperts(), moe.CopyExperts(2)])

@@ -55,6 +55,10 @@ def test_evidence_and_agreement_at_known_values():
     )  # evidence 0 and 6, of two classes
     belief = moe.evidence_logits(results).exp()
     assert belief.tolist()[0] == pytest.approx([0.0, 6 / 8], abs=1e-5)
+    results = torch.full((1, 3, 2), -200.0, requires_grad=True)  # nobody has any: all count alike
+    moe.evidence_logits(results).softmax(-1)[0, 0].backward()
+    assert moe.evidence_logits(results).softmax(-1).tolist()[0] == pytest.approx([1 / 3] * 3)
+    assert results.grad.isfinite().all()
     said = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [3.0, 1.0]]])
     assert moe.agreement_logits(said).tolist()[0] == pytest.approx(
         [-(1.5**2 + 0.5**2) / 2] * 2 + [-(9 + 1) / 2]

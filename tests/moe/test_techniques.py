@@ -483,6 +483,25 @@ def test_replayed_choices_teach_the_router_of_now():
     torch.testing.assert_close(trace[0].weights, now.gather(1, first[0].experts))
 
 
+@pytest.mark.parametrize("around", [lambda router: router, lambda router: moe.Fallback(router, C)])
+def test_replayed_choices_are_weighed_as_their_router_weighs(around):
+    """DeepSeek-V3's gate is the sigmoid, and its weights sum to 2.5."""
+    router = around(moe.deepseek_router(C, E, top_k=2, groups=2, top_groups=1))
+    layer, x, first = moe.MoE(router, moe.FeedForwardExperts(C, 8, E)), rows(), moe.RoutingTrace()
+    before = layer(x, trace=first)
+    torch.testing.assert_close(layer(x, trace=moe.Replay(first, mode="normalised")), before)
+
+
+def test_what_was_dropped_is_dropped_again_and_nothing_else():
+    router = moe.switch_router(C, E, capacity_factor=0.5)
+    layer, first = moe.MoE(router, moe.FeedForwardExperts(C, 8, E)), moe.RoutingTrace()
+    layer(rows(), trace=first)
+    again = moe.Replay(first, mode="soft")
+    layer(-rows(), trace=again)
+    assert torch.equal(again[0].dropped, first[0].dropped)
+    assert not (again[0].dropped & again[0].kept).any()
+
+
 def test_a_plan_can_be_stored_and_read(tmp_path):
     plan = moe.noisy_top_k_router(C, E)(rows())
     torch.save(plan.detach(), tmp_path / "plan.pt")
@@ -641,7 +660,8 @@ def test_cka_sees_through_rotation_and_scale():
     a = torch.randn(200, 6)
     turn, _ = torch.linalg.qr(torch.randn(6, 6))
     assert float(moe.cka(a, a)) == pytest.approx(1)
-    assert float(moe.cka(a, 3 * a @ turn)) == pytest.approx(1, abs=1e-5)
+    for scale in (3, 1e-4, 1e6):
+        assert float(moe.cka(scale * a, scale * a @ turn)) == pytest.approx(1, abs=1e-5)
     assert float(moe.cka(a, torch.randn(200, 6))) < 0.2
     alike = torch.stack([a, a @ turn])
     assert float(moe.simsmoe_loss(alike)) == pytest.approx(1, abs=1e-5)

@@ -50,10 +50,8 @@ def squared_variation(x: Tensor) -> Tensor:
 
 def importance_loss(plan: RoutingPlan) -> Tensor:
     """Squared coefficient of variation of the experts' summed gates (Shazeer et al. 2017, equation 7).
-    Usual weight 1e-2.
 
-    0 when all experts are equally likely, E - 1 when one takes
-    everything.
+    Usual weight 1e-2. 0 when all gates sum to the same, E - 1 when one expert takes everything.
     """
     plan = plan.of_valid()
     return squared_variation(importance(plan))
@@ -61,10 +59,10 @@ def importance_loss(plan: RoutingPlan) -> Tensor:
 
 def load_loss(plan: RoutingPlan) -> Tensor:
     """Squared coefficient of variation of the experts' expected load (Shazeer et al. 2017, appendix A).
-    Usual weight 1e-2.
 
-    The load of an expert is the sum over rows of the probability that, were its noise drawn anew, it would
-    be among the top k. A smooth stand-in for a count, through which the gradient reaches scores and noise.
+    Usual weight 1e-2. The load of an expert is the sum over rows of the probability that, were its noise
+    drawn anew, it would be among the top k. A smooth stand-in for a count, through which the gradient reaches
+    scores and noise.
     0 at even load, E / k - 1 when the same k experts take every row (E - 1 for one).
 
     Raises:
@@ -81,8 +79,12 @@ def load_loss(plan: RoutingPlan) -> Tensor:
     # The k-th best among the others: an expert inside has to stay above the (k+1)-th, one outside to
     # reach the k-th.
     hurdle = torch.where(inside, best[:, k : k + 1], best[:, k - 1 : k])
-    chance = torch.special.ndtr((plan.noise.clean - hurdle) / plan.noise.std.clamp_min(1e-6))
-    return squared_variation(chance.sum(0))
+    # An expert that is out of reach never comes in, one without rivals within reach always does.
+    never = torch.isneginf(plan.noise.clean)
+    always = ~never & torch.isneginf(hurdle)
+    apart = (plan.noise.clean - hurdle).masked_fill(never | always, 0)
+    chance = torch.special.ndtr(apart / plan.noise.std.clamp_min(1e-6))
+    return squared_variation(chance.masked_fill(never, 0).masked_fill(always, 1).sum(0))
 
 
 def switch_loss(plan: RoutingPlan) -> Tensor:
@@ -117,10 +119,16 @@ def cka(a: Tensor, b: Tensor) -> Tensor:
 
     1 when they are alike up to rotation and scale.
     """
-    a, b = a - a.mean(0), b - b.mean(0)
+    # Of one size first: what is added below must be small beside results of any scale.
+    a, b = (unit(x - x.mean(0)) for x in (a, b))
     cross = (a.T @ b).square().sum()
     size = (a.T @ a).square().sum() * (b.T @ b).square().sum()
     return cross / (size + 1e-12).sqrt()  # inside the root: its slope at 0 has no end
+
+
+def unit(x: Tensor) -> Tensor:
+    """``x`` over its norm; 0 stays."""
+    return torch.div(x, x.norm().clamp_min(torch.finfo(x.dtype).tiny))
 
 
 def simsmoe_loss(results: Tensor, threshold: float = 0.0) -> Tensor:
@@ -171,10 +179,9 @@ def entropy_loss(plan: RoutingPlan) -> Tensor:
 
 def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | None = None) -> Tensor:
     """``-I(task; expert)``: tasks should have experts of their own (Mod-Squad, Chen et al. 2023; GRAM).
-    Usual weight 1e-3.
 
-    0 where experts do not depend on the task, ``-ln E`` where each task has one expert of E. The gradient
-    flows through the probabilities.
+    Usual weight 1e-3. 0 where experts do not depend on the task, ``-ln E`` where each task has one expert of
+    E. The gradient flows through the probabilities.
 
     Args:
         plan: the plan.
@@ -248,10 +255,7 @@ def weight_diversity_loss(weights: Tensor) -> Tensor:
 
 
 def consistency_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Symmetric KL divergence between predictions' logits ``[N, classes]`` (THOR, Zuo et al. 2022); equal, 0.
-
-    2022); 0 where equal.
-    """
+    """Symmetric KL divergence of logits ``[N, classes]``, 0 where equal (THOR, Zuo et al. 2022)."""
     log_a, log_b = a.log_softmax(-1), b.log_softmax(-1)
     return 0.5 * mean(((log_a.exp() - log_b.exp()) * (log_a - log_b)).sum(-1))
 

@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.moe.assignment import balanced_assignment
@@ -102,7 +103,8 @@ class TopK(Choice):
     def select(self, logits: Tensor, preference: Tensor, k: int) -> Selection:
         """The ``k`` most preferred experts."""
         s = affinity(logits, self.gate)
-        p = s if self.gate == "softmax" else s / s.sum(1, keepdim=True)
+        # s over its sum, also where every s is too small for a number.
+        p = s if self.gate == "softmax" else softmax(F.logsigmoid(logits))
         experts = top(preference, k)
         chosen = s.gather(1, experts)
         log_chosen = log_affinity(logits.gather(1, experts), self.gate)

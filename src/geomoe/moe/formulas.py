@@ -92,6 +92,9 @@ class TableScore(Score):
         self.register_buffer("table", torch.tensor(experts), persistent=False)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
+        if rows.is_floating_point() or rows.dim() != 1:
+            raise ValueError(f"a table takes whole ids [N], not {rows.dtype} {list(rows.shape)}")
+        check_ids(rows, len(self.table), "ids", "an id")
         return only(self.table[rows], self.num_experts)
 
 
@@ -160,6 +163,14 @@ def ids(context: Tensor | None, number: int, name: str) -> Tensor:
     if context is None or context.shape[1] != 1:
         raise ValueError(f"context: expected each row's {name}, [N, 1]")
     found = context[:, 0].long()
-    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < number:
-        raise ValueError(f"context: expected a {name} of 0 to {number - 1}, found {int(found.max())}")
+    check_ids(found, number, "context", f"a {name}")
     return found
+
+
+def check_ids(found: Tensor, number: int, where: str, what: str) -> None:
+    """Raise ValueError for whole numbers ``[N]`` of which one is not of 0 to ``number - 1``."""
+    if torch.compiler.is_exporting():  # a graph asks no questions
+        return
+    wrong = found[(found < 0) | (found >= number)]
+    if len(wrong):
+        raise ValueError(f"{where}: expected {what} of 0 to {number - 1}, found {int(wrong[0])}")

@@ -1,6 +1,6 @@
-"""As many experts as a row needs: those whose results are predicted to matter (D2DMoE, Szatkowski et al.
+"""As many experts as a row needs: those whose results are predicted to matter.
 
-2024).
+D2DMoE, Szatkowski et al. 2024.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def prune(layer: MoE, keep: Sequence[int]) -> MoE:
 
     Args:
         layer: with a bank whose parameters are stacks of experts (feed-forward, low-rank, one kernel size),
-        or modules.
+            or modules.
         keep: experts that remain, ascending.
     """
     _check(keep, layer.router.num_experts)
