@@ -303,31 +303,32 @@ def balance(rank, mesh):
         assert router.prefer[0].bias.abs().max() > 0.01
 
 
-def process(rank, check, store, folder):
+def process(rank, checks, store, folder):
     os.environ["CHECKPOINT"] = str(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
     try:
-        check(rank, dist.device_mesh.init_device_mesh("cpu", (WORLD,)))
+        mesh = dist.device_mesh.init_device_mesh("cpu", (WORLD,))
+        for check in checks:
+            check(rank, mesh)
         dist.barrier()  # a process that leaves while the other still listens makes that one abort
     finally:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
+CHECKS = {  # of one pair of processes each, which take longer to start than to check
+    "spread": (
         experts_apart,
         replicas_stay_alike,
         checkpoints_hold_all_experts,
         experts_apart_in_data_parallel_models,
-        data_parallel,
-        idle_experts_in_data_parallel_models,
-        fully_sharded,
-        fully_sharded_in_half,
-        balance,
-    ],
-)
-def test_two_processes(check, tmp_path):
-    mp.spawn(process, (check, tmp_path / "store", tmp_path / "checkpoint"), nprocs=WORLD)
+    ),
+    "replicated": (data_parallel, idle_experts_in_data_parallel_models, balance),
+    "sharded": (fully_sharded, fully_sharded_in_half),
+}
+
+
+@pytest.mark.parametrize("checks", CHECKS.values(), ids=CHECKS)
+def test_two_processes(checks, tmp_path):
+    mp.spawn(process, (checks, tmp_path / "store", tmp_path / "checkpoint"), nprocs=WORLD)
