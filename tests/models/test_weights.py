@@ -64,6 +64,23 @@ def test_a_changed_tensor_is_noticed(saved):
         load(str(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "bands", "mean"),
+    [
+        ("hat", 4, (0.5,)),
+        ("hat", 3, ()),
+        ("ttst", 3, (0.4488, 0.4371, 0.4040)),
+        ("mfg_hmoe", 4, (0.5,)),
+        ("rrdbnet", 4, None),
+    ],
+)
+def test_weights_older_than_the_option_subtract_what_they_did(tmp_path, name, bands, mean):
+    model, path = tiny(name, bands=bands), tmp_path / "old.safetensors"
+    config = {key: value for key, value in asdict(model.config).items() if key != "mean"}
+    save(path, model, replace(card_of(model, config=config), model=name))
+    assert getattr(load(str(path)).model.config, "mean", None) == mean
+
+
 def test_weights_of_another_model_are_refused(saved):
     _, path = saved
 

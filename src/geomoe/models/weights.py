@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write
+from geomoe.layers.convolution import DIV2K_MEAN
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
@@ -255,13 +256,24 @@ def load(name: str, scale: int | None = None) -> LoadedModel:
             raise GeomoeError(f"{path.name} is for scale {card.config.get('scale')!r}, not {scale}")
         names = file.keys()
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-        check_shapes(str(path), card.model, card.config, shapes)
+        config = _as_trained(card)
+        check_shapes(str(path), card.model, config, shapes)
         state = {name: file.get_tensor(name) for name in names}
-        model = build(card.model, card.config)
+        model = build(card.model, config)
         model.load_state_dict(state)
     if _hash(state) != card.hash:
         raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
     return LoadedModel(path.stem, model.eval(), card, path)
+
+
+def _as_trained(card: Card) -> dict[str, Any]:
+    """The configuration on a card; of one older than the option ``mean``, with what was subtracted then."""
+    default = getattr(config_of(card.model, {}), "mean", None)
+    if "mean" in card.config or default in (None, (0.5,)):
+        return card.config
+    if card.config.get("bands", 3) != 3:
+        return {**card.config, "mean": [0.5]}
+    return card.config if default == () else {**card.config, "mean": list(DIV2K_MEAN)}
 
 
 def create_model(
