@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.stac import read_item
+from geomoe.raster.stac import ITEM, href, read_item
 
-__all__ = ["IMAGE", "geomoe_version", "is_model_item", "lineage", "model_item_name", "title"]
+__all__ = [
+    "IMAGE",
+    "geomoe_version",
+    "is_model_item",
+    "lineage",
+    "model_item_name",
+    "model_link",
+    "output_link",
+    "scene_link",
+    "seal",
+    "title",
+]
 
 IMAGE = "image"
 """What the first output is called, where maps have their names."""
@@ -69,3 +82,50 @@ def is_model_item(path: Path) -> bool:
         return "mlm:name" in read_item(path)["properties"]
     except GeomoeError:
         return False
+
+
+def scene_link(name: str) -> dict[str, str]:
+    """From an output to its scene."""
+    kinds = {".jp2": "image/jp2", ".zip": "application/zip"}
+    media = kinds.get(Path(name).suffix.lower(), "image/tiff; application=geotiff")
+    return _link("derived_from", name, media, "the scene")
+
+
+def output_link(item: str) -> dict[str, str]:
+    """From an output to the item of another one of its job."""
+    return _link("related", item, ITEM, "of the same job")
+
+
+def model_link(item: str) -> dict[str, str]:
+    """From an output to the item of its model."""
+    return _link("related", item, ITEM, "the model")
+
+
+def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:
+    return {"rel": rel, "href": href(name), "type": media, "title": title}
+
+
+def seal(item: Mapping[str, Any]) -> str:
+    """SHA-256 over what an item says, for a tag of its file: by this a change of the item is found out.
+
+    But for what would make the file's bytes depend on themselves, its size and checksum, or on its name and
+    its neighbours: names of outputs, the lineage, which may have one, and links.
+
+    Args:
+        item: of an output, with its configuration.
+    """
+    configuration = item["properties"].get("geomoe:configuration")
+    data = item["assets"].get("data")
+    said = {
+        **_without(item, "id", "links"),
+        "properties": {
+            **_without(item["properties"], "processing:lineage"),
+            "geomoe:configuration": _without(configuration, "outputs"),
+        },
+        "assets": {**item["assets"], "data": _without(data, "href", "file:size", "file:checksum")},
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _without(value: object, *names: str) -> dict[str, Any]:
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else {}

@@ -15,13 +15,20 @@ import torch
 from geomoe.errors import GeomoeError
 from geomoe.models import Card
 from geomoe.models.registry import describe
-from geomoe.pipeline.history import geomoe_version, lineage, model_item_name, title
+from geomoe.pipeline.history import (
+    geomoe_version,
+    lineage,
+    model_item_name,
+    model_link,
+    output_link,
+    scene_link,
+    seal,
+    title,
+)
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.stac import (
     EXTENSIONS,
-    ITEM,
     file_fields,
-    href,
     item_bytes,
     pixel_metres,
     raster_item,
@@ -72,6 +79,10 @@ class Provenance:
         item = self._item(output, nodata)
         item["assets"]["data"] |= file_fields(written)
         return item_bytes(item, output.target.item.name)
+
+    def seal(self, output: Output, nodata: float | None) -> dict[str, str]:
+        """The tag of an output by which a change of its item is found out."""
+        return {"GEOMOE_ITEM": seal(json.loads(json.dumps(self._item(output, nodata))))}
 
     def stands(self, output: Output) -> bool:
         """Whether the finished file of this very job is at its place, with its item."""
@@ -135,21 +146,11 @@ class Provenance:
         links = []
         scene = job.scene.path.resolve()
         if job.scene.files == (job.scene.path,) and scene.parent == folder:
-            links.append(_link("derived_from", scene.name, _media(scene), "the scene"))
+            links.append(scene_link(scene.name))
         for other in job.outputs:
             if other is not output and other.target.path.parent == folder:
-                links.append(_link("related", other.target.item.name, ITEM, "of the same job"))
-        return [*links, _link("related", self.model[0], ITEM, "the model")]
-
-
-def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:
-    return {"rel": rel, "href": href(name), "type": media, "title": title}
-
-
-def _media(file: Path) -> str:
-    return {".jp2": "image/jp2", ".zip": "application/zip"}.get(
-        file.suffix.lower(), "image/tiff; application=geotiff"
-    )
+                links.append(output_link(other.target.item.name))
+        return [*links, model_link(self.model[0])]
 
 
 def model_item(model: Upscaler) -> dict[str, Any]:

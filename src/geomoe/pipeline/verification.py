@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline.history import IMAGE, lineage, model_item_name, title
+from geomoe.pipeline.history import (
+    IMAGE,
+    lineage,
+    model_item_name,
+    model_link,
+    output_link,
+    scene_link,
+    seal,
+    title,
+)
 from geomoe.printable import printable
 from geomoe.raster.metadata import carried_over
 from geomoe.raster.open import open_scene
+from geomoe.raster.safety import beside
 from geomoe.raster.scene import Scene
 from geomoe.raster.stac import (
     file_fields,
@@ -75,11 +85,9 @@ def verify(
     """Check an output of geomoe against its STAC item and its model's, and both against its tags.
 
     Nobody signs an item: who changes a file and its item alike is not found out. What is found is every
-    change of the file, and of its item and the model's as far as something else tells the same: what follows
-    from the file (place, grid, bands, and its time where the file has it), from its tags, or from the
-    configuration (title, lineage, gsd, versions of geomoe and torch). What stands in one place alone is taken
-    as it is: the device, other versions, a CRS without a code, names and hashes of a product's files, links.
-    So is what the model's item says beyond name, weights and contract, unless ``weights`` are given.
+    change of the file, of which its item has the checksum, and of the item, of which the file has a hash;
+    added links do not count. Of the model's item, name, weights and contract are compared, and all if
+    ``weights`` are given. Files beside it that other tools read with it are found, too.
 
     File and item may have been renamed or copied together, with or without the model's item: what they say is
     compared with the name that the file was written under, and the checksum tells whose item it is.
@@ -107,6 +115,9 @@ def verify(
             *_of_tags(scene, name, history, sources),
             *_of_history(scene, name, item, history, sources),
             *_of_model(scene, item, history),
+            *_of_seal(scene, item),
+            *_of_links(scene, item, history, sources),
+            *_of_neighbours(image),
             *([] if source is None else _of_source(scene, source, history)),
             *([] if weights is None else _of_weights(scene, item_file, weights)),
         ]
@@ -277,6 +288,31 @@ def _of_model(scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any])
     if model["properties"].get("geomoe:contract") != history.get("contract"):
         return [f"{name} and the file's item have two contracts"]
     return []
+
+
+def _of_seal(scene: Scene, item: Mapping[str, Any]) -> list[str]:
+    """What nothing else tells of an item: the file has a hash of it."""
+    if scene.tags.get("GEOMOE_ITEM") in (None, seal(item)):
+        return []
+    return ["its item is not the one that was written with it: something in it was changed"]
+
+
+def _of_links(
+    scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any], sources: Sequence[object]
+) -> list[str]:
+    """Links that geomoe does not write; those to other places are of a catalogue that took the item in."""
+    written = [model_link(model_item_name(scene.tags["GEOMOE_MODEL"], scene.tags["GEOMOE_WEIGHTS"]))]
+    files = [Path(name) for name in _list(history.get("outputs")) if str(name).endswith(_ENDINGS)]
+    written += [output_link(item_path(file).name) for file in files]
+    written += [scene_link(str(_object(source).get("name"))) for source in sources]
+    own = [link for link in item["links"] if file_name(link.get("href")) is not None]
+    return ["its item has a link that is not as it was written" for link in own if link not in written]
+
+
+def _of_neighbours(image: Path) -> list[str]:
+    return [
+        f"{file.name} stands beside it, which other tools read with it: remove it" for file in beside(image)
+    ]
 
 
 def _of_source(scene: Scene, source: str | os.PathLike[str], history: Mapping[str, Any]) -> list[str]:

@@ -163,7 +163,8 @@ class Work:
                 nodata = float("nan") if meta.nan_nodata and self._holes else meta.nodata
                 image, item = target.moves
                 with _writing(target.path):
-                    write_cog(scratch, image.part, self._pieces(i), nodata, target.path.name)
+                    tags = self._provenance.seal(output, nodata)
+                    write_cog(scratch, image.part, self._pieces(i), nodata, target.path.name, tags)
                     _write_whole(item.part, self._provenance.item(output, image.part, nodata))
             with _writing(self._outputs[0].target.path):
                 _write_whole(self._folder / "commit", b"")

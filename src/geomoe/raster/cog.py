@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,12 @@ def estimated_bytes(meta: CogMetadata) -> tuple[int, int]:
 
 
 def write_cog(
-    scratch: Scratch, part: Path, pieces: Iterable[tuple[Window, Sums]], nodata: float | None, name: str
+    scratch: Scratch,
+    part: Path,
+    pieces: Iterable[tuple[Window, Sums]],
+    nodata: float | None,
+    name: str,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Make the COG of a scratch file, read it back whole, and flush it to the disk.
 
@@ -55,6 +60,7 @@ def write_cog(
         pieces: windows that cover the output, with what `Scratch.write` gave for each.
         nodata: of the output.
         name: of the output, for messages.
+        tags: to add.
 
     Raises:
         GeomoeError: if it does not read back as it was written.
@@ -73,8 +79,7 @@ def write_cog(
         "CPL_TMPDIR": str(part.parent),
     }
     with gdal_env(), rasterio.Env(**own):
-        if nodata is not None:
-            scratch.declare(nodata)
+        scratch.declare(nodata, tags or {})
         rasterio.shutil.copy(scratch.path, part, driver="COG", **_options(scratch.meta))
     _check(part, scratch.meta, pieces, nodata, name)
     handle = os.open(part, os.O_RDONLY)

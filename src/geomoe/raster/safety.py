@@ -16,6 +16,8 @@ from geomoe.raster.tiff import MOST_TEXT, directories
 __all__ = [
     "MAX_BANDS",
     "MAX_BLOCK_BYTES",
+    "SIDECARS",
+    "beside",
     "check_blocks",
     "check_directories",
     "check_neighbours",
@@ -39,6 +41,8 @@ _AUX_ELEMENTS = {
     "ground control points": b"<GCPList",
 }  # fmt: skip
 _WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab")
+SIDECARS = (".aux.xml", ".msk", ".ovr")
+"""What other tools name after a file: left from an older one, they would speak for the new one."""
 _RPC_FILES = (".rpb", "_rpc.txt")
 
 
@@ -180,6 +184,13 @@ def _check_block(name: str, block: tuple[int, int], value: int, bands: int, toge
             f"more than {MAX_BLOCK_BYTES >> 20} MiB; rewrite it with gdal_translate -co TILED=YES"
         )
     return size
+
+
+def beside(path: Path) -> list[Path]:
+    """Files that are there and that other tools read with a GeoTIFF: of its mask, overviews or place."""
+    names = [path.name + ending for ending in SIDECARS]
+    names += [path.stem + case for e in _WORLD_FILES + _RPC_FILES for case in dict.fromkeys((e, e.upper()))]
+    return [file for name in names if os.path.lexists(file := path.with_name(name))]
 
 
 def check_blocks(path: Path, source: DatasetReader) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -125,13 +125,17 @@ class Scratch:
         data, *mask = [plane.read(window) for plane in self._planes]
         return data, np.ascontiguousarray(mask[0][0]) if mask else None
 
-    def declare(self, nodata: float) -> None:
-        """Give the file a nodata value; not while it is open.
+    def declare(self, nodata: float | None, tags: Mapping[str, str]) -> None:
+        """Give the file a nodata value and tags; not while it is open.
 
-        Only afterwards, since GDAL lays out a file that has one by writing it everywhere.
+        Only afterwards, since GDAL lays out a file that has a nodata value by writing it everywhere.
         """
+        if nodata is None and not tags:
+            return
         with rasterio.open(self.path, "r+", driver="GTiff", sharing=False) as file:
-            file.nodata = nodata
+            if nodata is not None:
+                file.nodata = nodata
+            file.update_tags(**tags)
 
 
 def _mask_of(meta: CogMetadata) -> CogMetadata:

@@ -213,12 +213,17 @@ def item_bytes(item: Mapping[str, Any], name: str) -> bytes:
         name: of its file, for messages.
 
     Raises:
-        GeomoeError: as `check_item`, or for what JSON cannot hold.
+        GeomoeError: as `check_item`, for what JSON cannot hold, or for more than `read_item` would read.
     """
     try:
         text = json.dumps(item, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise GeomoeError(f"{name} cannot be written as JSON: {error}") from error
+    if len(text) > _MAX_BYTES:
+        raise GeomoeError(
+            f"{name} would have {len(text)} bytes, more than {_MAX_BYTES}; shorten the names of bands "
+            "and units, or what the card of the weights says"
+        )
     check_item(json.loads(text), name)
     # Numbers of a list in one line. No text is touched: there is no line break inside one.
     return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text).encode() + b"\n"

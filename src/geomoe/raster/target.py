@@ -17,14 +17,13 @@ from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder
 from geomoe.lock import LOCKS, locked
 from geomoe.printable import printable
+from geomoe.raster.safety import SIDECARS, beside
 from geomoe.raster.stac import item_path
 
 __all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back", "work_folder"]
 
 _SUFFIXES = (".tif", ".tiff")
 _ENDINGS = tuple("".join(letters) for s in _SUFFIXES for letters in product(*({c, c.upper()} for c in s)))
-# Files that GDAL reads with a GeoTIFF; left from an older file, they would speak for the new one.
-_NEIGHBOURS = (".aux.xml", ".msk", ".ovr")
 LAST = ("job.json", "commit")
 """Files in the folder of the work by which another process knows what is to be done there."""
 _SECOND_NAMES = (*LOCKS, "backup.tif", "backup.json")
@@ -143,6 +142,9 @@ class Target:
                 raise GeomoeError(
                     f"{file} exists already; choose another output or allow it with --overwrite"
                 )
+        for file in beside(self.path):
+            if file not in self._neighbours():  # nor is it removed: it may be of a file of another kind
+                raise GeomoeError(f"{file} would be read with {self.path.name} by other tools; move it away")
 
     def work_bytes(self) -> int:
         """Bytes on the disk of the work that is kept."""
@@ -173,7 +175,7 @@ class Target:
             file.unlink(missing_ok=True)
 
     def _neighbours(self) -> tuple[Path, ...]:
-        return tuple(self.path.with_name(self.path.name + suffix) for suffix in _NEIGHBOURS)
+        return tuple(self.path.with_name(self.path.name + suffix) for suffix in SIDECARS)
 
 
 def work_folder(path: Path) -> Path:

@@ -1,0 +1,150 @@
+"""Every change of an output, of its item and of what stands beside it is found out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geomoe.errors import GeomoeError
+from geomoe.pipeline import upscale
+from geomoe.pipeline.verification import verify
+from tests.pipeline.fakes import FakeUpscaler, nearest
+from tests.scenes import left_over, pixels, write_scene
+
+Place = tuple[str | int, ...]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write_scene(folder / "src.tif", pixels(3, 20, 30, "uint16"), nodata=0, names=["B04", "B03", "B02"])
+    upscale(folder / "src.tif", folder / "out.tif", model=nearest(4), experts=folder / "map.tif")
+    return folder
+
+
+def _leaves(value: Any, place: Place = ()) -> Iterator[Place]:
+    if isinstance(value, dict | list) and value:
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from _leaves(value[key], (*place, key))
+    else:
+        yield place
+
+
+def _changed(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return f"{value}x" if isinstance(value, str) else "x"
+
+
+def _at(item: Any, place: Place) -> Any:
+    for key in place:
+        item = item[key]
+    return item
+
+
+def _faults(path: Path, item: Any) -> object:
+    path.write_text(json.dumps(item))
+    try:
+        return verify(path.with_name(path.name.replace(".stac.json", ".tif"))).faults
+    except GeomoeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", ["out", "map"])
+def test_every_value_of_an_item_counts(made: Path, name: str) -> None:
+    path = made / f"{name}.stac.json"
+    before = path.read_bytes()
+    item = json.loads(before)
+    places = list(_leaves(item))
+    assert len(places) > 100
+    overlooked = []
+    try:
+        assert _faults(path, item) == ()
+        for place in places:
+            other = deepcopy(item)
+            _at(other, place[:-1])[place[-1]] = _changed(_at(item, place))
+            if not _faults(path, other):
+                overlooked.append(place)
+            without = deepcopy(item)
+            del _at(without, place[:-1])[place[-1]]
+            if not _faults(path, without):
+                overlooked.append((*place, "removed"))
+        for key in item["properties"]:
+            without = deepcopy(item)
+            del without["properties"][key]
+            if not _faults(path, without):
+                overlooked.append((key, "removed"))
+    finally:
+        path.write_bytes(before)
+    assert overlooked == []
+
+
+def test_a_catalogue_may_add_its_links(made: Path) -> None:
+    path = made / "out.stac.json"
+    before = path.read_bytes()
+    item = json.loads(before)
+    item["links"] += [
+        {"rel": "parent", "href": "../catalog.json", "type": "application/json"},
+        {"rel": "root", "href": "https://example.org/catalog.json"},
+    ]
+    try:
+        assert _faults(path, item) == ()
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    "ending", [".tif.ovr", ".tif.aux.xml", ".tif.msk", ".tfw", ".TFW", ".wld", "_rpc.txt"]
+)
+def test_what_other_tools_read_with_a_file_is_found_beside_it(made: Path, ending: str) -> None:
+    file = made / f"out{ending}"
+    file.touch()
+    try:
+        faults = verify(made / "out.tif").faults
+    except GeomoeError as error:  # a mask beside a file is refused when it is opened
+        faults = (str(error),)
+    file.unlink()
+    assert len(faults) == 1
+    assert faults[0].startswith(f"{file.name} ")
+    assert verify(made / "out.tif").faults == ()
+
+
+def test_what_would_be_read_with_an_output_is_refused_before_the_work(made: Path) -> None:
+    (made / "new.tfw").touch()
+    try:
+        for overwrite in (False, True):
+            with pytest.raises(GeomoeError, match=r"new\.tfw would be read with new\.tif by other tools"):
+                upscale(made / "src.tif", made / "new.tif", model=nearest(4), overwrite=overwrite)
+    finally:
+        (made / "new.tfw").unlink()
+
+
+@pytest.mark.parametrize("what", ["description", "card"])
+def test_what_no_item_can_hold_is_told_before_the_work(tmp_path: Path, what: str) -> None:
+    long = "x" * 2**24
+    src = write_scene(tmp_path / "src.tif", pixels(3, 20, 30, "uint16"), names=["a", "b", "c"])
+    model: Any = nearest(2)
+    if what == "description":
+        write_scene(src, pixels(3, 20, 30, "uint16"), names=[long[: 2**23], "b", "c"])
+    else:
+        model = FakeUpscaler(model.model, model.contract, name="card")
+        object.__setattr__(model, "card", None)
+        model = replace(model, hash=long)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(GeomoeError):
+        upscale(src, tmp_path / "out" / "o.tif", model=model, scale=2)
+    assert left_over(tmp_path / "out") == []
+
+
+def test_the_bytes_of_a_file_do_not_depend_on_its_name(made: Path, tmp_path: Path) -> None:
+    upscale(made / "src.tif", tmp_path / "other.tif", model=nearest(4), experts=tmp_path / "m.tif")
+    assert (tmp_path / "other.tif").read_bytes() == (made / "out.tif").read_bytes()
+    assert (tmp_path / "m.tif").read_bytes() == (made / "map.tif").read_bytes()
