@@ -79,7 +79,8 @@ class Lines:
         if self._done == self._total or now - self._last >= (1 if tenth else _MINUTE):
             self._last = now
             left = (now - self._began) / (self._done - self._before) * (self._total - self._done)
-            say(f"{self._label} {self._done}/{self._total}, {in_time(left)} left", err=True)
+            ending = f", {in_time(left)} left" if left else ""
+            say(f"{self._label} {self._done}/{self._total}{ending}", err=True)
 
     def close(self) -> None:
         """Nothing to tidy."""
