@@ -17,6 +17,7 @@ from geomoe.errors import GeomoeError, expect
 from geomoe.files import read_small
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import config_of
+from geomoe.models.weights import load
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.data import SuperResolutionData
@@ -45,7 +46,7 @@ _KEYS = (
     "title", "flagship", "scale", "degradation", "protocol", "seeds", "train", "test", "recipe", "arms",
 )  # fmt: skip
 _OPTIONAL = {"degradation": "bilinear", "protocol": "mfg_hmoe", "train": "", "test": None}
-_ARM_KEYS = ("label", "model", "options", "recipe", "paper")
+_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -68,6 +69,8 @@ class Arm:
         options: of the model's configuration.
         recipe: where its training differs from that of the others.
         paper: the scores that a paper prints.
+        weights: scored as they are, by name or path, in place of all training; ``model`` is then what they
+            are called.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Arm:
     options: dict[str, Any]
     recipe: Recipe
     paper: Paper | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ class Benchmark:
         }
 
     def steps(self, arm: Arm) -> int:
-        """Optimiser steps of one run of ``arm``."""
-        return int(self.recipe_of(arm)["trainer"]["max_steps"])
+        """Optimiser steps of one run of ``arm``; 0 of weights that are scored as they are."""
+        return 0 if arm.weights is not None else int(self.recipe_of(arm)["trainer"]["max_steps"])
 
     @property
     def bands(self) -> int:
@@ -131,6 +135,8 @@ class Benchmark:
     def model_config(self, arm: Arm) -> Any:
         """Every option of the arm's model; raises GeomoeError where there is no such model or option."""
         try:
+            if arm.weights is not None:
+                return load(arm.weights, self.scale).model.config
             return config_of(arm.model, self.model_options(arm))
         except GeomoeError as error:
             raise GeomoeError(f"arm {arm.name}: {error}; change it, or leave it out by --only") from error
@@ -191,7 +197,8 @@ def _benchmark(found: object) -> Benchmark:
     )
     benchmark._arm(benchmark.flagship)
     for arm in benchmark.arms:
-        _check_steps(benchmark, arm)
+        if arm.weights is None:
+            _check_steps(benchmark, arm)
     return benchmark
 
 
@@ -199,6 +206,8 @@ def _arm(name: object, found: object) -> Arm:
     expect(isinstance(name, str) and _NAME.fullmatch(name) is not None, "arm", name, "letters, digits, _.+-")
     where = f"arms.{name}"
     given = _mapping(found, where, _ARM_KEYS)
+    if "weights" in given:
+        return _scored_arm(str(name), given, where)
     expect(isinstance(given.get("model"), str), f"{where}.model", given.get("model"), "the name of a model")
     options = _mapping(given.get("options") or {}, f"{where}.options")
     for key in ("scale", "bands"):
@@ -215,6 +224,16 @@ def _arm(name: object, found: object) -> Arm:
         recipe=recipe,
         paper=_paper(given["paper"], f"{where}.paper") if "paper" in given else None,
     )
+
+
+def _scored_arm(name: str, given: dict[str, Any], where: str) -> Arm:
+    weights = given["weights"]
+    expect(isinstance(weights, str), f"{where}.weights", weights, "a name or path of weights")
+    for key in ("model", "options", "recipe"):
+        if key in given:
+            raise GeomoeError(f"{where}: weights are scored as they are; leave {key} out, or weights")
+    paper = _paper(given["paper"], f"{where}.paper") if "paper" in given else None
+    return Arm(name, str(given.get("label", name)), weights, {}, {}, paper, weights)
 
 
 def _paper(found: object, where: str) -> Paper:

@@ -28,6 +28,7 @@ from geomoe.evaluation.hardware import hardware
 from geomoe.files import overlap, write_text
 from geomoe.lock import BusyError, locked
 from geomoe.models.registry import build
+from geomoe.models.weights import load
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["describe_benchmark", "run_benchmark"]
@@ -53,8 +54,11 @@ def describe_benchmark(
     lines = []
     planned = plan_runs(chosen, locate_images(benchmark, root), out)
     for arm in chosen.arms:
-        with torch.device("meta"):
-            model = build(arm.model, benchmark.model_options(arm))
+        if arm.weights is not None:
+            model = load(arm.weights, benchmark.scale).model
+        else:
+            with torch.device("meta"):
+                model = build(arm.model, benchmark.model_options(arm))
         lines.append(f"{arm.name}: {arm.model}, {sum(p.numel() for p in model.parameters()):,} parameters")
     for i, run in enumerate(planned, 1):
         lines.append(f"run {i} of {len(planned)}: {run.name}, {_stands(run)}")
@@ -161,13 +165,15 @@ def _stands(run: Run) -> str:
         return "is finished"
     if run.changed:
         return f"starts over: its configuration or images changed; what was there is kept beside {run.folder}"
+    if run.arm.weights is not None:
+        return "is scored as it is"
     done = run.trained
     return f"goes on at step {done} of {run.steps}" if done else f"{run.steps} steps"
 
 
 def _left(ahead: list[Run], planned: list[Run]) -> str:
     """Time that the runs ahead will take, by those that are finished: of the arm, or of any arm a step."""
-    done = [(run.arm.name, result) for run in planned if (result := run.result) is not None]
+    done = [(run.arm.name, result) for run in planned if (result := run.result) is not None and run.steps]
     if not done:
         return ""
     usual = fmean(result.seconds / result.steps for _, result in done)
@@ -215,7 +221,8 @@ def _write(
     table = make_table(benchmark, results, costs, hardware(device))
     curves = out / "curves.png"
     try:
-        draw_curves(curves, {row.label: results[row.arm] for row in table.rows})
+        trained = {row.label: results[row.arm] for row in table.rows if results[row.arm][0].curve}
+        draw_curves(curves, trained)
     except ModuleNotFoundError:
         curves.unlink(missing_ok=True)
         say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")

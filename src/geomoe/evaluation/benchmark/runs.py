@@ -29,7 +29,7 @@ from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import write_text
 from geomoe.lock import locked
-from geomoe.models.weights import load, read_card
+from geomoe.models.weights import load, read_card, save
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["Images", "Run", "locate_images", "plan_runs", "scored_images", "train"]
@@ -97,7 +97,7 @@ class Run:
     """One arm with one seed, in a folder of its own.
 
     Attributes:
-        arm: what is trained.
+        arm: what is trained, or scored as it is.
         seed: with what.
         steps: for how long.
         folder: of ``fit.yaml``, checkpoint, weights, log and ``result.json``.
@@ -167,7 +167,10 @@ class Run:
             say: given a line when training has ended.
         """
         self._begin()
-        if not self._complete():
+        if self.arm.weights is not None:
+            found = load(self.arm.weights)
+            save(self.folder / "best.safetensors", found.model, found.card)
+        elif not self._complete():
             checkpoint = self.folder / "last.ckpt"
             if not checkpoint.exists():  # weights of an epoch that no checkpoint goes with
                 for name in ("best", "last"):
@@ -234,7 +237,7 @@ class Run:
             ssim={name: scores.ssim for name, scores in found.by_image.items()},
             bicubic_psnr=found.overall.bicubic_psnr,
             bicubic_ssim=found.overall.bicubic_ssim,
-            curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])),
+            curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])) if self.steps else [],
             weights=best.hash,
             commit=best.card.commit,
             hardware=hardware("cpu" if self._on_cpu else pick_device("auto")),
@@ -252,11 +255,15 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
     runs = []
     for seed in benchmark.seeds:
         for arm in benchmark.arms:
+            if arm.weights is not None and seed != benchmark.seeds[0]:
+                continue  # there is nothing that a seed could change
             folder = out / arm.name / f"seed{seed}"
             config = _fit_config(benchmark, arm, seed, images.train, folder)
             decides = {k: v for k, v in config.items() if k not in ("checkpoint", "trainer", "data")}
             decides |= {"trainer": benchmark.recipe_of(arm)["trainer"], "model_config": models[arm.name]}
             decides |= {"data": {k: v for k, v in config["data"].items() if k != "root"}}
+            if arm.weights is not None:
+                decides["weights"] = load(arm.weights).hash
             text = json.dumps([decides, images.digest], sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()
             runs.append(Run(arm, seed, benchmark.steps(arm), folder, images, config, digest))

@@ -174,8 +174,13 @@ def _notes(
         ]
         if changed:
             notes.append(f"{arm.label} was trained with {', '.join(changed)}.")
+    scored = {arm.name for arm in arms if arm.weights is not None}
+    for arm in arms:
+        if arm.weights is not None:
+            notes.append(f"{arm.label} was not trained here: its weights are scored as they are.")
     for row in rows:
-        if missing := [seed for seed in benchmark.seeds if seed not in row.seeds]:
+        missing = [seed for seed in benchmark.seeds if seed not in row.seeds]
+        if missing and row.arm not in scored:
             notes.append(f"{row.label}: not finished with seed {', '.join(map(str, missing))}.")
     there = {arm.name for arm in arms}
     if absent := [arm.label for arm in benchmark.arms if arm.name not in there]:
