@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 
@@ -156,7 +156,8 @@ def _serve(pipe: Connection, settings: Settings, threads: int, folder: Path) -> 
             task: SceneTask = pipe.recv()
             pipe.send(Begun())
             pipe.send(do_scene(task, settings, _Told(pipe)))
-    os._exit(0)  # what torch would tidy up at leisure, the system does at once
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _leave(folder)  # what torch would tidy up at leisure, the system does at once
 
 
 def _end_with_parent(folder: Path) -> None:
@@ -164,10 +165,15 @@ def _end_with_parent(folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # others may be there yet
-            folder.parent.rmdir()
-        os._exit(1)
+        _leave(folder)
+
+
+def _leave(folder: Path) -> NoReturn:
+    """End this process; nobody may be left to remove what it unpacked."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others may be there yet
+        folder.parent.rmdir()
+    os._exit(0)
 
 
 class _Told:
