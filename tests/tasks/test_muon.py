@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 import geomoe
-from geomoe.layers.attention import _ContinuousPositionBias
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.experts import ModuleExperts
 from geomoe.moe.router import Router
@@ -45,7 +44,7 @@ def test_matrices_are_those_of_the_blocks_and_no_other(name):
     assert found
     names = [n for n, p in model.named_parameters() if id(p) in found]
     assert not [n for n in names if n.split(".")[0] in ("shallow", "deep", "last", "head", "upsample")]
-    apart = [m for m in model.modules() if isinstance(m, Router | ExpertBank | _ContinuousPositionBias)]
+    apart = [m for n, m in model.named_modules() if isinstance(m, Router | ExpertBank) or n.endswith(".bias")]
     assert not found & {id(p) for m in apart for p in m.parameters()}
 
 
