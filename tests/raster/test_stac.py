@@ -14,7 +14,7 @@ import pytest
 from affine import Affine
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.scene import in_utc
+from geomoe.raster.dates import in_utc
 from geomoe.raster.stac import (
     EXTENSIONS,
     check_item,

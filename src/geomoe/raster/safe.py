@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.dates import in_utc
 from geomoe.raster.product import Checksum, ProductBand, choose_bands, coarser_bands
 from geomoe.raster.safe_files import ProductFiles, open_folder, open_zip, plain_name
-from geomoe.raster.scene import Scene, in_utc
+from geomoe.raster.scene import Scene
 from geomoe.raster.stack import open_stack
 from geomoe.raster.text import children, elements, finite, read_xml
 

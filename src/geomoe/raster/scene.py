@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -26,6 +25,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster.classes import categories, names_classes
+from geomoe.raster.dates import in_utc
 from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
 from geomoe.raster.jpeg2000 import check_boxes
 from geomoe.raster.names import known_as
@@ -37,13 +37,9 @@ from geomoe.raster.safety import (
     local_raster,
 )
 
-__all__ = ["DTYPES", "YEARS", "NodataBy", "Scene", "Validity", "in_utc", "open_file", "representable"]
+__all__ = ["DTYPES", "NodataBy", "Scene", "Validity", "open_file", "representable"]
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-
-YEARS = (1858, 2261)
-"""In which a scene may have been taken: from the first photograph from the air, to the last whole year that
-nanoseconds in 64 bits can tell, as pandas and Arrow count time."""
 
 Validity = Literal["all", "nodata", "mask", "alpha", "nan"]
 """What tells valid pixels from others. ``nan``: a float scene that declares nothing, whose NaN and infinite
@@ -371,21 +367,6 @@ def _check_places(path: Path, source: DatasetReader, transform: Affine | None) -
 def _acquired(source: DatasetReader) -> str | None:
     """By GDAL's domain for it. TIFF's own tag of a time is of the file, not of what it shows."""
     return in_utc(source.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", ""))
-
-
-def in_utc(text: str) -> str | None:
-    """A time of ISO 8601 as RFC 3339 writes it in UTC, which is also what a time without a zone is taken for.
-
-    ``None`` for any other text, and for years in which no image of the Earth from above is taken.
-    """
-    try:
-        time = datetime.fromisoformat(text)
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    if not YEARS[0] <= time.year <= YEARS[1]:
-        return None
-    return time.isoformat().replace("+00:00", "Z")
 
 
 def _validity(source: DatasetReader, nodata: float | None) -> Validity:

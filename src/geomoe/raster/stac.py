@@ -23,10 +23,11 @@ from rasterio.enums import WktVersion
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
 from geomoe.printable import printable
+from geomoe.raster.dates import YEARS
 from geomoe.raster.env import gdal_env
 from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.scene import YEARS, Scene
+from geomoe.raster.scene import Scene
 from geomoe.raster.text import unquoted
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +11,11 @@ from typing import Any
 
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
+from geomoe.raster.dates import in_utc
 from geomoe.raster.names import RGB, WAVELENGTHS, known_as
+from geomoe.raster.offsets import offsets_due
 from geomoe.raster.product import ProductBand, choose_bands, coarser_bands, listed, matching, only_names
-from geomoe.raster.scene import Scene, in_utc, open_file
+from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import when
 from geomoe.raster.stack import MAX_FILES, open_stack
 from geomoe.raster.text import finite, read_json, unquoted
@@ -25,9 +26,6 @@ _DATA_ROLES = {"data", "reflectance"}
 _OTHER_ROLES = {"thumbnail", "overview", "visual", "metadata"}
 _OTHER_KEYS = {"thumbnail", "overview", "visual", "preview", "rendered_preview"}
 _MEDIA = ("image/tiff", "image/x.geotiff", "image/vnd.stac.geotiff", "image/jp2")
-_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-_BASELINE = ("s2:processing_baseline", "sentinel:processing_baseline")
-_BASELINE_FORM = re.compile(r"\d\d\.\d\d", re.ASCII)
 _ENDINGS = (".tif", ".tiff", ".jp2")
 
 
@@ -138,7 +136,9 @@ def read_item(name: str, content: bytes) -> StacItem:
     properties = _table(name, item.get("properties") or {}, "properties")
     assets = [_asset(name, str(key), _table(name, value, "asset")) for key, value in item["assets"].items()]
     rasters = _known([asset for asset in assets if asset is not None], name)
-    rasters, notes = _offset(rasters, properties)
+    due, notes = offsets_due({band.offset for asset in rasters for band in asset.bands}, properties)
+    if not due:
+        rasters = [replace(a, bands=tuple(replace(b, offset=0.0) for b in a.bands)) for a in rasters]
     unknown = all(properties.get(key) == value for key, value in when(None).items())
     times = [] if unknown else [properties.get(key) for key in ("datetime", "start_datetime")]
     acquired = next((time for t in times if isinstance(t, str) and (time := in_utc(t))), None)
@@ -164,42 +164,6 @@ def asset_files(path: Path) -> list[Path]:
     """The local files of an item's assets of measurements; raises as `read_item`."""
     assets = read_item(path.name, read_small(path)).assets
     return [place for asset in assets if (place := local_href(path, asset.href)) is not None]
-
-
-def _offset(assets: list[Asset], properties: Mapping[str, Any]) -> tuple[list[Asset], tuple[str, ...]]:
-    """Assets with the offsets that are still due, and what was decided about those that are listed.
-
-    Catalogues list -0.1 for all of Sentinel-2, and say elsewhere whether values have it already.
-    """
-    offsets = sorted({band.offset for asset in assets for band in asset.bands if band.offset})
-    if not offsets:
-        return assets, ()
-    applied = next((properties[key] for key in _APPLIED if isinstance(properties.get(key), bool)), None)
-    baseline = next((str(properties[key]) for key in _BASELINE if key in properties), "")
-    without = _BASELINE_FORM.fullmatch(baseline) is not None and baseline < "04.00"
-    if applied or without:
-        why = (
-            "it says that they were applied before" if applied else f"processing baseline {baseline} has none"
-        )
-        assets = [replace(a, bands=tuple(replace(b, offset=0.0) for b in a.bands)) for a in assets]
-        return assets, (f"the offsets that the item lists are not used, as {why}",)
-    if applied is False:
-        says = " and says that it was not applied before"
-    else:
-        says = (
-            f" and does not say whether it was applied before ({_APPLIED[0]})"
-            if _sentinel2(properties)
-            else ""
-        )
-    several = ", ".join(f"{offset:g}" for offset in offsets[:8])
-    return assets, (f"offset {several} is declared, as the item lists it{says}",)
-
-
-def _sentinel2(properties: Mapping[str, Any]) -> bool:
-    named = any(key.startswith(("s2:", "sentinel:", "earthsearch:")) for key in properties)
-    return named or any(
-        "sentinel-2" in str(properties.get(key)).lower() for key in ("constellation", "platform")
-    )
 
 
 def local_href(item: Path, href: str) -> Path | None:
