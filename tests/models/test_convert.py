@@ -202,6 +202,12 @@ def test_a_width_that_nothing_bears_out_is_refused_before_anything_is_built(stat
     assert "expected" in said(tmp_path, state)
 
 
+def test_options_of_a_far_larger_model_are_refused_before_it_is_built(tmp_path):
+    state = to_published(EDSR, tiny("edsr"))
+    with pytest.raises(GeomoeError, match="no EDSR with such options: that has many more tensors"):
+        converted(tmp_path, state, options={"blocks": 10**8, "residual_scale": 1.0})
+
+
 def test_no_name_is_written_down_for_what_is_not_there(tmp_path):
     """A gate for 10^15 experts takes no byte where it is empty, and a list of their names all memory."""
     state = to_published(MFG_HMOE, tiny("mfg_hmoe_released"))
@@ -211,7 +217,7 @@ def test_no_name_is_written_down_for_what_is_not_there(tmp_path):
 
 
 def test_the_model_that_is_asked_for_is_the_one_that_is_there(state, tmp_path):
-    assert "holds a SwinIR" in said(tmp_path, state, model="edsr")
+    assert "(layout SwinIR), not edsr" in said(tmp_path, state, model="edsr")
     assert "embed_dim=12" in said(tmp_path, state, model="swinir_light")
     assert "no model is called" in said(tmp_path, state, model="swinirr")
     assert converted(tmp_path, state, model="swinir").card.model == "swinir"

@@ -19,7 +19,7 @@ from torch.nn.modules.module import (
 from geomoe.errors import GeomoeError
 from geomoe.models.registry import build, config_of
 
-__all__ = ["check_shapes"]
+__all__ = ["at_most", "check_shapes"]
 
 _LEAST_NUMBER = 2**16
 """Of an option, which is let pass for any file: a model of so many channels or blocks is made soon enough."""
@@ -50,7 +50,7 @@ def check_shapes(
         total = sum(value) if isinstance(value, tuple) and all(isinstance(v, int) for v in value) else value
         if isinstance(total, int) and total > max(numbers, _LEAST_NUMBER):
             raise GeomoeError(f"{other}: {option}={value!r} for {numbers} numbers")
-    with torch.device("meta"), _at_most(4 * len(shapes) + 256, other):
+    with torch.device("meta"), at_most(4 * len(shapes) + 256, other):
         model = build(name, options)
     made = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     for key in sorted(made.keys() | shapes.keys()):
@@ -61,8 +61,8 @@ def check_shapes(
 
 
 @contextmanager
-def _at_most(tensors: int, other: str) -> Iterator[None]:
-    """Raises GeomoeError where this thread gives modules more tensors than so many."""
+def at_most(tensors: int, other: str) -> Iterator[None]:
+    """Raises GeomoeError, ``other`` first, where this thread gives modules more tensors than so many."""
     left, thread = tensors, threading.get_ident()
 
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:

@@ -103,8 +103,8 @@ def _name(source: Path, layout: Layout, config: Any, wanted: str | None) -> str:
         return name
     other = config_of(wanted, {"scale": config.scale, "bands": config.bands})
     if type(other) is not type(config):
-        raise GeomoeError(f"{source} holds a {layout.name}, as {name} is, not a {wanted}")
+        raise GeomoeError(f"{source} holds {name} (layout {layout.name}), not {wanted}")
     apart = ", ".join(
         f"{key}={value!r}" for key, value in asdict(config).items() if getattr(other, key) != value
     )
-    raise GeomoeError(f"{source} holds {name} with {apart}, not a {wanted}; leave --model out")
+    raise GeomoeError(f"{source} holds {name} with {apart}, not {wanted}; leave --model out")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geomoe.errors import GeomoeError
 from geomoe.models.published.changes import SAME, Change
 from geomoe.models.registry import build
+from geomoe.models.skeleton import at_most
 
 __all__ = ["Layout", "Rule", "State", "to_ours", "to_published"]
 
@@ -88,15 +89,14 @@ def to_ours(
         The model on the meta device, and the state that fits it.
 
     Raises:
-        GeomoeError: a tensor that is missing, of another shape, or left over.
+        GeomoeError: a tensor that is missing, of another shape, or left over; options of a far larger model.
     """
     config = {**layout.options(published), **(options or {})}
     for key, value in config.items():
         if value is None:
-            raise GeomoeError(
-                f"no tensor tells {key} of such a {layout.name}; give it by --option {key}=VALUE"
-            )
-    with torch.device("meta"):
+            raise GeomoeError(f"no tensor tells {key} of this {layout.name}; give it by --option {key}=VALUE")
+    other = f"it is no {layout.name} with such options"
+    with torch.device("meta"), at_most(4 * len(published) + 256, other):
         model = build(layout.model, config)
     rules = layout.rules(model.config)
     state, used = {}, set(layout.constants(model.config))
