@@ -59,6 +59,14 @@ def test_nights_that_are_cut_or_have_no_locks_end_well_when_begun_again() -> Non
     assert found["locks"] == 4
 
 
+def test_files_under_attack_are_neither_written_through_nor_over() -> None:
+    kinds = "writes,links,overlaps,changes,twins,beside"
+    found = _run("attack_files.py", "--kinds", kinds, "--every", 13)
+    assert found["failures"] == 0
+    assert min(found[kind] for kind in kinds.split(",")) >= 1
+    assert found["tries"] >= 25
+
+
 def test_training_under_attack_keeps_what_it_wrote_and_says_what_is_wrong() -> None:
     kinds = "steps,flips,numbers,damaged"
     found = _run("attack_training.py", "--kinds", kinds, "--every", 29, "--tries", 1)
