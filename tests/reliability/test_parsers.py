@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 import pytest
 import torch
@@ -76,6 +77,8 @@ def test_lists_of_items(tmp_path: Path, links: object, kind: str) -> None:
 
 
 _FIELDS = [name for name in Card.__dataclass_fields__ if name != "hash"]
+_KINDS = {name: get_origin(kind) or kind for name, kind in get_type_hints(Card).items() if name in _FIELDS}
+_RIGHT = {str: st.text(max_size=8), dict: st.dictionaries(st.text(max_size=8), _ANY, max_size=3)}
 
 
 @_FEW
@@ -93,6 +96,16 @@ def test_cards_of_weights(tmp_path: Path, card: object) -> None:
 def test_cards_that_have_all_fields(tmp_path: Path, rest: dict[str, object]) -> None:
     path = tmp_path / "w.safetensors"
     card = {**rest, "model": "edsr", "config": {"scale": 2}, "radiometry": "unit"}
+    save_file({"a": torch.ones(1)}, path, {"geomoe": json.dumps(card)})
+    right = all(isinstance(card[name], _KINDS[name]) for name in rest)
+    assert (_outcome(lambda: read_card(path)) is not None) == right
+
+
+@_FEW
+@given(st.fixed_dictionaries({name: _RIGHT[kind] for name, kind in _KINDS.items()}))
+def test_cards_whose_fields_are_of_their_kind(tmp_path: Path, rest: dict[str, object]) -> None:
+    path = tmp_path / "w.safetensors"
+    card = {**rest, "model": "edsr", "config": {"scale": 2}, "radiometry": "unit", "reference": {}}
     save_file({"a": torch.ones(1)}, path, {"geomoe": json.dumps(card)})
     assert _outcome(lambda: read_card(path)) is not None
 
