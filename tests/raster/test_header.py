@@ -181,7 +181,7 @@ def test_a_strip_of_bytes_is_read_row_by_row(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", image_tags(t256=80_000, t257=70_000, t278=70_000, t259=8))
     with open_scene(path) as scene:
         assert scene.block == (1, 80_000)
-        assert scene.cache_bytes == 2**25 + 80_000
+        assert scene.cache_bytes == 2**25 + 2 * 80_000
 
 
 @pytest.mark.parametrize("interleave", ["band", "pixel"])
@@ -192,7 +192,7 @@ def test_large_blocks_count_in_the_memory_that_a_job_takes(tmp_path: Path, inter
     ):  # fmt: skip
         pass
     with open_scene(tmp_path / "a.tif") as scene:
-        assert scene.cache_bytes == 2 * 3 * 5000 * 5000 * 2
+        assert scene.cache_bytes == 2**25 + 2 * 3 * 5000 * 5000 * 2
         sample = sample_scene(scene, [1, 2, 3])
         assert sum(values.size for values in sample.values) <= 3_000_000
 
@@ -204,7 +204,7 @@ def test_a_small_block_of_many_bands_is_read_band_by_band(tmp_path: Path) -> Non
     ):  # fmt: skip
         pass
     with open_scene(tmp_path / "a.tif") as scene:
-        assert scene.cache_bytes == 2**25 + 512 * 512 * 2
+        assert scene.cache_bytes == 2**25 + 2 * 512 * 512 * 2
 
 
 def test_more_metadata_than_gdal_reads_in_a_second_is_refused(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Scene:
     def cache_bytes(self) -> int:
         """The most bytes of decoded blocks that are in memory: in GDAL's cache, and on their way to it."""
         if self._source.driver == "GTiff":
-            return max(BLOCK_CACHE_BYTES, self._decoded) + self._decoded
+            return BLOCK_CACHE_BYTES + 2 * self._decoded
         rows, columns = self.block
         pixels = (self.height + rows) * (self.width + columns) * self.count
         return min(JPEG2000_CACHE_BYTES, BLOCK_CACHE_BYTES + pixels * np.dtype(self.dtype).itemsize)
@@ -253,7 +253,7 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[Scene]:
     if driver == "GTiff":
         with gdal_errors(f"{local} cannot be read", "check the file"), local.open("rb") as file:
             decoded = check_directories(local.name, file)
-        cache = max(BLOCK_CACHE_BYTES, decoded)
+        cache = BLOCK_CACHE_BYTES + decoded  # a little more than the blocks, or each would push out the next
     else:
         check_boxes(local)
         cache = JPEG2000_CACHE_BYTES
