@@ -74,3 +74,10 @@ def test_training_under_attack_keeps_what_it_wrote_and_says_what_is_wrong() -> N
     assert found["flips"] == 50
     assert min(found[kind] for kind in kinds.split(",")) >= 1
     assert found["tries"] >= 55
+
+
+def test_inputs_take_no_more_than_they_may_and_nothing_else() -> None:
+    found = _run("attack_inputs.py", "--every", 61)
+    assert found["tries"] >= 10
+    assert found["failures"] == found["connections"] == 0
+    assert {"budget", "grids", "pipes", "escapes", "environment"} <= found.keys()
