@@ -125,7 +125,7 @@ def test_where_a_scene_lies_does_not_depend_on_the_environment(tmp_path: Path) -
         {},
         {"PROJ_DATA": str(tmp_path / "data"), "PROJ_NETWORK": "ON"},
         {"PROJ_LIB": "/nonexistent", "GDAL_DATA": "/nonexistent"},
-        {"PROJ_DATA": "/nonexistent"},
+        {"PROJ_DATA": "/nonexistent", "PROJ_AUX_DB": "/dev/null", "OSR_DEFAULT_AXIS_MAPPING_STRATEGY": "x"},
     ):
         done = subprocess.run(
             [sys.executable, "-c", _FOREIGN, str(path)],

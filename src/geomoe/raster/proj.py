@@ -34,6 +34,8 @@ def pin_data() -> None:
     installed. Where rasterio was built against a system's libraries it brings none, and theirs are used.
     """
     os.environ["PROJ_NETWORK"] = "OFF"
+    for name in ("PROJ_AUX_DB", "OSR_DEFAULT_AXIS_MAPPING_STRATEGY"):
+        os.environ.pop(name, None)
     spec = find_spec("rasterio")
     for home in (spec.submodule_search_locations or []) if spec else []:
         for name, data, needed in (("PROJ_DATA", "proj_data", "proj.db"), ("GDAL_DATA", "gdal_data", "")):
