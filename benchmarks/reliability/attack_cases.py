@@ -366,7 +366,8 @@ def escapes() -> list[Case]:
         return ["info", str(path), "--scale", "2", "--model", str(weights)]
 
     def missing(folder: Path, good: Path, weights: Path, text: str) -> list[str]:
-        return ["verify", str(folder / f"a{text}b.tif".replace("/", "")), str(folder / "b.tif")]
+        name = f"a{text}b.tif".replace("/", "").replace("\0", "")  # which no argument can have
+        return ["verify", str(folder / name), str(folder / "b.tif")]
 
     def card(folder: Path, good: Path, weights: Path, text: str) -> list[str]:
         said = Card(text, {text: text}, "unit", {text: text}, text, {}, text, {}, text, text, text)
