@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from geomoe import moe
+from geomoe.moe.parallel import ParallelExperts
 
 C, N = 4, 40
 
@@ -98,3 +99,10 @@ def test_directions_are_experts_of_a_bank_and_turning_the_image_turns_the_choice
     backward = moe.RoutingPlan(torch.ones(3, 1).long(), torch.ones(3, 1), p, p.log(), (2,), (3,))
     turned = moe.dispatch(experts, images.flip(2, 3), backward)
     torch.testing.assert_close(turned.flip(2, 3), moe.dispatch(experts, images, forward))
+
+
+def test_experts_that_share_matrices_are_not_spread_over_processes():
+    shared = moe.SharedValueExperts(C, 6, 3)
+    for bank in (shared, moe.JoinedBank([moe.FeedForwardExperts(C, 6, 2), shared])):
+        with pytest.raises(ValueError, match="have parameters in common"):
+            ParallelExperts(bank, None)

@@ -23,10 +23,12 @@ class ExpertBank(nn.Module):
     Attributes:
         group_sizes: experts in each group; ``(E,)`` where there are no groups.
         reach: pixels to each side of a row that an expert looks at.
+        shares: whether its experts have parameters in common.
     """
 
     group_sizes: tuple[int, ...]
     reach: int = 0
+    shares: bool = False
 
     @property
     def num_experts(self) -> int:

@@ -70,23 +70,27 @@ class Capacity:
         if factor is None:
             return kept
         slots, rows = experts.shape[1], experts.shape[0]
-        number = 1 if sample is None or not rows else int(sample.max()) + 1
-        if sample is None:
-            sample = torch.zeros(rows, dtype=torch.int64, device=experts.device)
-        asking = torch.full_like(sample, slots if k is None else k) if kept is None or k else kept.sum(1)
-        asked = sample.new_zeros(number).index_add(0, sample, asking)
         flat = experts.T.reshape(-1)  # [k * N]: all first choices, then all second ones
+        asking = experts.new_full((rows,), slots if k is None else k) if kept is None or k else kept.sum(1)
+        if sample is None:
+            number, asked, own = 1, asking.sum()[None], flat
+        else:
+            number = int(sample.max()) + 1 if rows else 1
+            asked = sample.new_zeros(number).index_add(0, sample, asking)
+            own = sample.repeat(slots) * num_experts + flat
         asks = torch.ones_like(flat, dtype=torch.bool) if kept is None else kept.T.reshape(-1)
         turn = torch.arange(rows, device=flat.device)
         if self.priority == "gate":
             turn = probabilities.detach().amax(1).argsort(descending=True, stable=True)
         order = (torch.arange(slots, device=flat.device)[:, None] * rows + turn).flatten()
         # A queue for each expert of each sample. Those that do not ask stand in one of their own, behind all.
-        places = F.pad(limit(factor, asked, num_experts), (0, 1))
+        places = limit(factor, asked, num_experts)
         queues = number * num_experts
-        queue = torch.where(asks, sample.repeat(slots) * num_experts + flat, queues)[order]
+        queue = torch.where(asks, own, queues)[order]
+        if sample is not None:
+            places = F.pad(places, (0, 1))[queue // num_experts]
         granted = torch.empty_like(asks)
-        granted[order] = place_in_queue(queue, queues + 1) < places[queue // num_experts]
+        granted[order] = place_in_queue(queue, queues + 1) < places
         return (granted & asks).view(slots, rows).T
 
 

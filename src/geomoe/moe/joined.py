@@ -33,6 +33,7 @@ class JoinedBank(ExpertBank):
         self.banks = nn.ModuleList(banks)
         self.group_sizes = (sum(bank.num_experts for bank in banks),)
         self.reach = max(bank.reach for bank in banks)
+        self.shares = any(bank.shares for bank in banks)
 
     def __iter__(self) -> Iterator[ExpertBank]:
         for bank in self.banks:
@@ -110,6 +111,8 @@ class SharedValueExperts(ExpertBank):
         num_experts: E.
         activation: of the gate.
     """
+
+    shares = True
 
     def __init__(self, channels: int, hidden: int, num_experts: int, activation: Activation = "silu") -> None:
         super().__init__()

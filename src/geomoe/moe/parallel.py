@@ -72,6 +72,11 @@ class ParallelExperts(ExpertBank):
 
     def __init__(self, bank: ExpertBank, group: DeviceMesh | ProcessGroup, average: bool = True) -> None:
         super().__init__()
+        if bank.shares:
+            raise ValueError(
+                f"ParallelExperts: experts of a {type(bank).__name__} have parameters in common, of which "
+                "each process would learn its own; expected experts that share none"
+            )
         mesh = group if isinstance(group, DeviceMesh) else _mesh(group, bank)
         if mesh.ndim != 1:
             raise ValueError(f"group: expected a mesh of one dimension, such as mesh['experts'], not {mesh}")

@@ -28,6 +28,8 @@ class MaskedExperts(ExpertBank):
         temperature: of the Gumbel-sigmoid.
     """
 
+    shares = True
+
     def __init__(
         self,
         up: nn.Linear,
