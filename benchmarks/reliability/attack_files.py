@@ -186,9 +186,11 @@ def links(folder: Path) -> Attempts:
         if precious.read_bytes() != b"precious" or (folder / "nowhere").exists():
             return "written through"
         placed = (out / "o.tif").exists()
-        # A second name of a lock is harmless, as nothing is written there; a folder of one's own is fine.
-        if end == "done" and placed:
-            return "" if name.startswith("lock") or (not name and way == "folder") else "used"
+        # A lock and a backup are not written to, and may have a second name: a backup is put back where
+        # nothing stands. A folder of one's own is fine.
+        harmless = name.startswith(("lock", "backup")) and way == "second name"
+        if harmless or (not name and way == "folder"):
+            return "" if end != "crashed" else said[-300:]
         return "" if end == "refused" and not placed and "\n" not in said else f"{end}: {said[-300:]}"
 
     for begun in (False, True):
