@@ -78,6 +78,7 @@ def main() -> None:
         model = create_model("edsr", scale=2, width=4, blocks=1)
         card = Card("edsr", asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "")  # type: ignore[call-overload]
         save(weights, model, card)
+        before = count()
         for kind, case in chosen(args.kinds.split(","), f"127.0.0.1:{port}", args.every):
             folder = Path(name) / "case"
             folder.mkdir()
