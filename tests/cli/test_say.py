@@ -196,8 +196,10 @@ def test_a_job_is_done_where_standard_error_takes_nothing(tmp_path: Path, weight
 
 
 def test_a_signal_that_other_code_took_for_an_error_still_ends_the_job(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    scene = write_scene(tmp_path / "a.tif", pixels(3, 20, 20, "uint8"))
+
     def load(*_: object) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -208,6 +210,6 @@ def test_a_signal_that_other_code_took_for_an_error_still_ends_the_job(
     monkeypatch.setattr(geomoe.models, "load", load)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        assert _run(capsys, "info", "a.tif") == (143, "geomoe: terminated\n")
+        assert _run(capsys, "upscale", scene, tmp_path / "out.tif") == (143, "geomoe: terminated\n")
     finally:
         signal.signal(signal.SIGTERM, before)
