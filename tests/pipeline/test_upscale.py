@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,11 @@ from affine import Affine
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.models.weights import Card, LoadedModel
 from geomoe.pipeline import Request, describe_scene, plan_upscale, upscale, verify
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.runner import band_groups
+from tests.models.sizes import tiny
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.products import write_safe
 from tests.scenes import left_over, pixels, write_scene
@@ -376,3 +378,29 @@ def test_scale_and_offset_are_shown_with_who_says_them(src: Path, tmp_path: Path
     facts = describe_scene(safe)
     assert facts["values"].startswith("stored * 0.0001 -0.1, by the product")
     assert "(DN - 1000) / 10000, by processing baseline 05.10" in facts["decided"]
+
+
+def test_points_of_an_unknown_crs_are_carried_over(tmp_path: Path) -> None:
+    points = [
+        rasterio.control.GroundControlPoint(row, col, 30 + col, 40 - row) for row in (0, 9) for col in (0, 9)
+    ]
+    write_scene(tmp_path / "s.tif", pixels(3, 10, 10, "uint8"), transform=None, crs=None)
+    with rasterio.open(tmp_path / "s.tif", "r+") as file:
+        file.gcps = (points, rasterio.CRS())
+    upscale(tmp_path / "s.tif", tmp_path / "o.tif", model=nearest(), scale=2)
+    with rasterio.open(tmp_path / "o.tif") as file:
+        got, crs = file.gcps
+    assert not crs
+    assert [(p.x, p.y, p.row, p.col) for p in got] == [(p.x, p.y, 2 * p.row, 2 * p.col) for p in points]
+
+
+def test_another_option_that_no_tensor_tells_is_another_job(tmp_path: Path) -> None:
+    """Weights of one hash may cut a border in two ways: one must not be taken for the other."""
+    write_scene(tmp_path / "s.tif", pixels(3, 20, 20, "uint8"))
+    for border in ("features", "published"):
+        model = tiny("swinir", border=border)
+        card = Card("swinir", asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "", "same")
+        one = LoadedModel("one", model.eval(), card)
+        upscale(tmp_path / "s.tif", tmp_path / "o.tif", model=one, scale=2, overwrite=True)
+        item = json.loads((tmp_path / "o.stac.json").read_text())
+        assert item["properties"]["geomoe:configuration"]["options"]["border"] == border

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class Job:
             "radiometry": self.radiometry.describe(),
             "weights": self.model.hash,
             "model": self.model.name,
+            # Of options that no tensor tells, such as how a border is cut, the weights know nothing.
+            "options": self.model_options,
             "contract": asdict(self.model.contract),
             "tile": self.plan.tile,
             "outputs": [str(output.target.path) for output in self.outputs],
@@ -95,6 +97,12 @@ class Job:
             "device": self.runner.hardware,
             "arithmetic": self.runner.arithmetic,
         }
+
+    @property
+    def model_options(self) -> dict[str, Any] | None:
+        """Every option of the model, as JSON holds them; ``None`` of one that has none."""
+        config = getattr(self.model.model, "config", None)
+        return json.loads(json.dumps(asdict(config))) if is_dataclass(config) else None  # type: ignore[arg-type]
 
     def check_scene(self, *, whole: bool = False) -> None:
         """Raise ChangedError if the scene is not as it was, by its content if ``whole`` or in doubt."""

@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
@@ -255,7 +256,7 @@ def describe(file: DatasetWriter, meta: CogMetadata) -> None:
             # With a full stop: GDAL would take a colon for the end of the key.
             file.update_tags(**{f"{domain}.{key}": value for key, value in sorted(tags.items())})
     if meta.gcps:
-        file.gcps = (_gcps_to_set(meta), meta.gcps_crs)
+        file.gcps = (_gcps_to_set(meta), meta.gcps_crs or CRS())  # rasterio takes no None
     else:
         if meta.crs is not None:
             file.crs = meta.crs
