@@ -67,6 +67,13 @@ def test_experts_that_a_sensor_may_not_use_are_out_of_its_reach():
     assert (gates[sensor == 0][:, 2:] == 0).all()
     assert (gates[sensor == 1][:, :3] == 0).all()
     torch.testing.assert_close(gates[sensor == 1][:, 3], torch.ones(20))
+    by_id = moe.Router(moe.AllowedExperts(moe.TableScore([0, 3], E), [[0, 1], [3]]))
+    assert by_id(torch.tensor([0, 1]), context=torch.tensor([[0], [1]])).experts.flatten().tolist() == [0, 3]
+    knowing = moe.AllowedExperts(moe.ConditionedScore(moe.LinearScore(C, E), 2), [[0, 1], [3]])
+    torch.nn.init.normal_(knowing.content.condition.weight)
+    rows, phi = torch.randn(6, C), torch.randn(6, 2)
+    logits = knowing(rows, torch.cat([torch.zeros(6, 1), phi], 1))
+    torch.testing.assert_close(logits[:, :2], knowing.content(rows, phi)[:, :2])
     with pytest.raises(ValueError, match="sensor 1 may use"):
         moe.AllowedExperts(moe.LinearScore(C, E), [[0], []])
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from geomoe import moe
 from geomoe.moe.parallel import ParallelExperts
+from geomoe.moe.surgery import prune
 
 C, N = 4, 40
 
@@ -106,3 +107,35 @@ def test_experts_that_share_matrices_are_not_spread_over_processes():
     for bank in (shared, moe.JoinedBank([moe.FeedForwardExperts(C, 6, 2), shared])):
         with pytest.raises(ValueError, match="have parameters in common"):
             ParallelExperts(bank, None)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: moe.JoinedBank(
+            [warmed(moe.LowRankExperts(C, C, 2, 2)), moe.ZeroExperts(), moe.CopyExperts()]
+        ),
+        lambda: moe.SharedValueExperts(C, 6, 4),
+    ],
+)
+def test_joined_and_sharing_experts_are_pruned(make):
+    layer, rows = moe.MoE(moe.Router(moe.LinearScore(C, 4)), make()), torch.randn(N, C)
+    keep = (0, 3)
+    small = prune(layer, keep)
+    assert small.bank.num_experts == 2
+    kept = torch.isin(layer.router(rows).experts[:, 0], torch.tensor(keep))
+    assert 0 < kept.sum() < N
+    torch.testing.assert_close(small(rows)[kept], layer(rows)[kept])
+    assert (small(rows)[~kept] == 0).all()
+
+
+def test_convolutions_of_unlike_kernels_are_pruned():
+    image = torch.randn(1, C, 6, 7)
+    pixels = moe.Pixels.of(image)
+    bank = moe.HeterogeneousBank([moe.ConvExperts(C, 5, k, 2) for k in (1, 3)])
+    layer = moe.MoE(moe.Router(moe.LinearScore(C, 4)), bank)
+    small = prune(layer, (2, 3))  # the kernels of 1 are gone, and their group
+    assert small.bank.group_sizes == (2,)
+    signals, around = pixels.to_rows(image), moe.Neighbourhoods.of(image, 1)
+    kept = layer.router(signals).experts[:, 0] >= 2
+    torch.testing.assert_close(small(around, signals)[kept], layer(around, signals)[kept])

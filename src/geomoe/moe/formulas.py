@@ -133,7 +133,7 @@ class AllowedExperts(Score):
         content: the score.
         allowed: for each sensor the experts that it may use.
 
-    The context ``[N, 1]`` is each row's sensor.
+    The context is each row's sensor, ``[N, 1]``, before what ``content`` makes use of, if it does.
     """
 
     takes_context = True
@@ -149,12 +149,15 @@ class AllowedExperts(Score):
                     f"{self.num_experts - 1}"
                 )
             mask[sensor, list(experts)] = True
-        self.content = content
+        self.content, self.takes_ids = content, content.takes_ids
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
-        allowed = self.mask[ids(context, len(self.mask), "sensor")]
-        logits: Tensor = self.content(rows)
+        sensor, rest = context, None
+        if context is not None and self.content.takes_context:
+            sensor, rest = context[:, :1], context[:, 1:]
+        allowed = self.mask[ids(sensor, len(self.mask), "sensor")]
+        logits: Tensor = self.content(rows) if rest is None else self.content(rows, rest)
         return logits.masked_fill(~allowed, float("-inf"))
 
 

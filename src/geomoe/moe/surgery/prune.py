@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.convolution import ConvExperts
+from geomoe.moe.bank import ExpertBank
+from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
 from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts
+from geomoe.moe.joined import CopyExperts, JoinedBank, SharedValueExperts, ZeroExperts
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
@@ -90,22 +93,35 @@ def prune(layer: MoE, keep: Sequence[int]) -> MoE:
     Rows all of whose experts are gone get 0, or what the shared expert says.
 
     Args:
-        layer: with a bank whose parameters are stacks of experts (feed-forward, low-rank, one kernel size),
-            or modules.
+        layer: with a bank whose parameters are stacks of experts, of modules, or of such banks.
         keep: experts that remain, ascending.
     """
     _check(keep, layer.router.num_experts)
-    bank = deepcopy(layer.bank)
+    return MoE(PrunedRouter(layer.router, keep), _kept(layer.bank, keep), layer.shared, layer.backend)
+
+
+def _kept(bank: ExpertBank, keep: Sequence[int]) -> ExpertBank:
+    """A copy of ``bank`` with the experts ``keep`` alone."""
+    if isinstance(bank, JoinedBank | HeterogeneousBank):
+        ends = pairwise(accumulate((part.num_experts for part in bank), initial=0))
+        mine = [([e - a for e in keep if a <= e < b], part) for (a, b), part in zip(ends, bank, strict=True)]
+        return type(bank)([_kept(part, inside) for inside, part in mine if inside])  # type: ignore[misc]
+    bank = deepcopy(bank)
     if isinstance(bank, ModuleExperts):
         bank.experts = nn.ModuleList(bank.experts[e] for e in keep)
         bank.flops = None if bank.flops is None else tuple(bank.flops[e] for e in keep)
-    elif isinstance(bank, FeedForwardExperts | LowRankExperts | ConvExperts):
+    elif isinstance(bank, SharedValueExperts):
+        bank.gate = nn.Parameter(bank.gate[list(keep)], bank.gate.requires_grad)
+    elif isinstance(bank, _STACKED):
         for name, parameter in list(bank.named_parameters()):
             setattr(bank, name, nn.Parameter(parameter[list(keep)], parameter.requires_grad))
     else:
-        raise ValueError(f"prune: experts of a {type(bank).__name__} cannot be told apart")
+        raise ValueError(f"prune: it is not known which parameters of a {type(bank).__name__} are whose")
     bank.group_sizes = (len(keep),)
-    return MoE(PrunedRouter(layer.router, keep), bank, layer.shared, layer.backend)
+    return bank
+
+
+_STACKED = (FeedForwardExperts, LowRankExperts, ConvExperts, DepthwiseExperts, ZeroExperts, CopyExperts)
 
 
 def _check(keep: Sequence[int], experts: int) -> None:
