@@ -22,6 +22,7 @@ from geomoe.models.weights import save
 from geomoe.pipeline import Outcome
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
+from tests.scenes import pixels, write_scene
 
 
 @pytest.fixture(scope="module")
@@ -462,3 +463,25 @@ def test_a_dry_run_of_a_manifest(capsys, scene, weights, tmp_path, monkeypatch):
 )
 def test_a_manifest_or_a_scene(capsys, args):
     assert run(capsys, "upscale", *args)[0] == 2
+
+
+def test_what_was_decided_of_a_scene_is_told_before_its_tiles_and_in_a_manifest(tmp_path, capsys):
+    data = pixels(3, 60, 60, "uint8", seed=1).clip(1)
+    data[:, :, :25] = 0  # a collar that the scene does not declare
+    src = write_scene(tmp_path / "s.tif", data)
+    main(["upscale", str(src), str(tmp_path / "o.tif"), "--scale", "2"])
+    out = capsys.readouterr().out.splitlines()
+    assert "taken for pixels without data" in out[0]
+    (tmp_path / "m.csv").write_text(f"src,dst\n{src},{tmp_path / 'p.tif'}\n")
+    main(["upscale", "--manifest", str(tmp_path / "m.csv"), "--scale", "2"])
+    assert "s.tif: done: " in (told := capsys.readouterr().err)
+    assert "taken for pixels without data" in told
+    assert "taken for pixels without data" in (tmp_path / "m.csv.report.csv").read_text()
+
+
+@pytest.mark.parametrize("option", ["--report=r.csv", "--processes=2", "--scheduler=local"])
+def test_what_is_of_a_manifest_is_not_ignored_for_one_scene(capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        main(["upscale", "s.tif", "o.tif", option])
+    assert ended.value.code == 2
+    assert f"{option.partition('=')[0]} is of a --manifest" in capsys.readouterr().err

@@ -137,6 +137,14 @@ def upscale(
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
+    of_many = {
+        "processes": processes,
+        "scheduler": scheduler,
+        "scene-timeout": scene_timeout,
+        "report": report,
+    }
+    if given := [f"--{name}" for name, value in of_many.items() if value is not None]:
+        raise click.UsageError(f"{given[0]} is of a --manifest; leave it out for one scene")
     maps = {"experts": experts, "consistency": consistency, "reliability": reliability}
     places = {"output": dst, **{name: path for name, path in maps.items() if path is not None}}
     refuse_early(src, places, bands=bands, nodata=nodata, overwrite=overwrite)
@@ -159,10 +167,14 @@ def upscale(
     if dry_run:
         say(*_forecast_lines(pipeline.forecast_upscale(src, dst, **options)))
         return
-    done = pipeline.upscale(src, dst, progress=terminal_progress("tiles"), **options)
+
+    def told(plan: pipeline.UpscalePlan) -> None:
+        """What was decided of the scene, before the first tile and not after hours of them."""
+        for note in plan.notes:
+            say(note)
+
+    done = pipeline.upscale(src, dst, progress=terminal_progress("tiles"), told=told, **options)
     width, height = done.plan.output_size
-    for note in done.plan.notes:
-        say(note)
     say(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model}")
     for name, path in done.layers.items():
         say(f"{path}: {_LAYERS[name]}")

@@ -85,7 +85,7 @@ class Outcome:
         seconds: of the last attempt.
         resumed: tiles that an earlier process had done.
         attempts: how often it was tried.
-        message: the error, in one line.
+        message: the error, in one line; of a scene that was made, what was decided of it.
         sign: where it is ``busy``, what changes as long as whoever is at it works.
     """
 

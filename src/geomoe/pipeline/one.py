@@ -83,7 +83,8 @@ def _try(task: SceneTask, settings: Settings, progress: Progress | None) -> Outc
     if is_done(request):
         return Outcome(task, "there")
     try:
-        return Outcome(task, "done", resumed=carry_out(request, progress).resumed)
+        report = carry_out(request, progress)
+        return Outcome(task, "done", resumed=report.resumed, message="; ".join(report.plan.notes))
     except BusyError:
         raise
     except GeomoeError:

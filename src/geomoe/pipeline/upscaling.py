@@ -60,6 +60,7 @@ def upscale(
     *,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
+    told: Callable[[UpscalePlan], None] = lambda plan: None,
     **options: Unpack[Options],
 ) -> UpscaleReport:
     """Super-resolve a scene into a cloud-optimised GeoTIFF.
@@ -75,23 +76,28 @@ def upscale(
         dst: the output, ``.tif``.
         progress: hears of every tile.
         order: the order in which the tiles are done, a permutation of their numbers. The bytes are the same.
+        told: given the plan, with its notes, before the first tile.
         options: ``model``, ``scale``, ``experts`` and whatever else a `Request` has.
 
     Raises:
         GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
             files that were to be overwritten are as they were.
     """
-    return carry_out(Request(src, dst, **options), progress, order)
+    return carry_out(Request(src, dst, **options), progress, order, told)
 
 
 def carry_out(
-    request: Request, progress: Progress | None = None, order: Sequence[int] | None = None
+    request: Request,
+    progress: Progress | None = None,
+    order: Sequence[int] | None = None,
+    told: Callable[[UpscalePlan], None] = lambda plan: None,
 ) -> UpscaleReport:
     """As :func:`upscale`, what a request asks for."""
     with (
         open_job(request) as job,
         Work(job.outputs, job.key, job.tiles, provenance := Provenance(job)) as work,
     ):
+        told(job.plan)
         with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
             for number, (pieces, ran) in job.run_all(wanted):
