@@ -34,10 +34,10 @@ class WeightsWriter(pl.Callback):
     Args:
         source: what the data are, with source and terms, for the card; those of published data sets
             are known.
-        licence: SPDX identifier of the weights, for the card.
+        licence: SPDX identifier of the weights, for the card; whose they are decides it.
     """
 
-    def __init__(self, source: str = "", licence: str = "Apache-2.0") -> None:
+    def __init__(self, source: str = "", licence: str = "not stated") -> None:
         self.source, self.licence = source, licence
         self.best = float("-inf")
         self.commit = ""
