@@ -86,7 +86,9 @@ def open_safe(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
         placed = [replace(part, file=files.place(str(part.file))) for part in chosen]
         of = [path] if path.is_file() else [*(part.file for part in placed), files.place(metadata[0])]
         notes = [*product.notes, *(coarser_bands(product.parts, chosen) if bands is None else ())]
-        with open_stack(path, placed, files=of, acquired=product.acquired, notes=notes) as scene:
+        with open_stack(
+            path, placed, files=of, acquired=product.acquired, sensor="sentinel-2", notes=notes
+        ) as scene:
             yield scene
 
 

@@ -13,6 +13,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.raster.classes import few_values
 from geomoe.raster.fill import find_fill
+from geomoe.raster.noise import EvenBlocks
 from geomoe.raster.scene import Scene
 
 __all__ = ["EmptyError", "SceneSample", "look", "refuse_empty", "sample_scene"]
@@ -36,10 +37,13 @@ class SceneSample:
         values: for each band, ``[n]`` float32 in source units, valid pixels alone; ``n`` is 0 only for a
             band without any.
         valid_share: share of sampled pixels, 0 to 1, that are valid in at least one band.
+        noise: standard deviation of each band's noise, in source units, by blocks of what was read on the
+            way; ``None`` where none tells. See :mod:`geomoe.raster.noise`.
     """
 
     values: tuple[NDArray[np.float32], ...]
     valid_share: float
+    noise: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,14 @@ class _Grid:
         valid: ``[h, w]`` each.
         seen: ``[h, w]``, what of it was read.
         step: k; the first pixel is ``k // 2``.
+        blocks: of neighbouring pixels, for the noise.
     """
 
     bands: list[NDArray[np.float32]]
     valid: list[NDArray[np.bool_]]
     seen: NDArray[np.bool_]
     step: int
+    blocks: EvenBlocks
 
 
 def sample_scene(scene: Scene, bands: Sequence[int]) -> SceneSample:
@@ -146,18 +152,22 @@ def _read_grid(scene: Scene, bands: Sequence[int]) -> _Grid:
     step = max(1, math.ceil(math.sqrt(scene.width * scene.height / budget)))
     first = step // 2
     shape = tuple(max(0, -(-(side - first) // step)) for side in (scene.height, scene.width))
+    windows = _every(_chunks(scene, len(bands)))
     grid = _Grid(
         [np.zeros(shape, dtype=np.float32) for _ in bands],
         [np.zeros(shape, dtype=np.bool_) for _ in bands],
         np.zeros(shape, dtype=np.bool_),
         step,
+        EvenBlocks(len(bands), (scene.height, scene.width), len(windows)),
     )
-    for window in _every(_chunks(scene, len(bands))):
+    for window in windows:
         rows = slice((first - window.row_off) % step, None, step)
         columns = slice((first - window.col_off) % step, None, step)
         if rows.start >= window.height or columns.start >= window.width:
             continue
-        data, valid = (array[:, rows, columns] for array in scene.read(window, bands))
+        data, valid = scene.read(window, bands)
+        grid.blocks.add(data, valid)
+        data, valid = data[:, rows, columns], valid[:, rows, columns]
         top, left = (window.row_off + rows.start) // step, (window.col_off + columns.start) // step
         place = slice(top, top + data.shape[1]), slice(left, left + data.shape[2])
         grid.seen[place] = True
@@ -173,7 +183,7 @@ def _sample(scene: Scene, bands: Sequence[int], grid: _Grid) -> SceneSample:
     values = []
     for good in grid.valid:
         values.append(grid.bands.pop(0)[good])  # one by one, so that memory does not double
-    sample = SceneSample(tuple(values), share)
+    sample = SceneSample(tuple(values), share, grid.blocks.noise())
     if all(v.size for v in values):
         return sample
     # A band's valid pixels may be rare enough to slip through the grid.
@@ -193,7 +203,7 @@ def _completed(scene: Scene, bands: Sequence[int], sample: SceneSample) -> Scene
             break
     if not any(v.size for v in values):
         raise _empty(scene)
-    return SceneSample(tuple(values), sample.valid_share or valid_seen / seen)
+    return SceneSample(tuple(values), sample.valid_share or valid_seen / seen, sample.noise)
 
 
 def _chunks(scene: Scene, bands: int, pixels: int = _CHUNK_PIXELS) -> list[Window]:

@@ -36,6 +36,7 @@ from geomoe.raster.safety import (
     check_neighbours,
     local_raster,
 )
+from geomoe.raster.sensor import sensor_of_file, sensor_of_tags
 
 __all__ = ["DTYPES", "NodataBy", "Scene", "Validity", "open_file", "representable"]
 
@@ -72,6 +73,8 @@ class Scene:
         categories: bands of whose values something says that they are classes.
         neighbours: names of files beside it that other tools read and geomoe does not.
         acquired: when it was taken, in UTC as RFC 3339 writes it; ``None`` where nothing says so.
+        sensor: what took it; see :mod:`geomoe.raster.sensor`. ``None`` where nothing says so.
+        said_gsd: ground sampling distance in metres, as its item says it; the grid counts for more.
         notes: what was decided about it that its user should know, a sentence each.
     """
 
@@ -100,6 +103,8 @@ class Scene:
     categories: tuple[int, ...]
     neighbours: tuple[str, ...]
     acquired: str | None
+    sensor: str | None
+    said_gsd: float | None
     notes: tuple[str, ...]
     _source: DatasetReader = field(repr=False, compare=False)
     _decoded: int = field(repr=False, compare=False)
@@ -280,7 +285,8 @@ def _describe(path: Path, source: DatasetReader, decoded: int) -> Scene:
         transform = None
     _check_places(path, source, transform)
     placed = transform is not None or bool(gcps) or source.rpcs is not None
-    namespaces = [n for n in source.tag_namespaces() if n not in _GDAL_DOMAINS and ":" not in n]
+    named = [n for n in source.tag_namespaces() if n not in _GDAL_DOMAINS and ":" not in n]
+    tags, namespaces = source.tags(), {name: source.tags(ns=name) for name in named}
     return Scene(
         path=path,
         width=source.width,
@@ -300,13 +306,15 @@ def _describe(path: Path, source: DatasetReader, decoded: int) -> Scene:
         scales=source.scales,
         offsets=source.offsets,
         colorinterp=source.colorinterp,
-        tags=source.tags(),
+        tags=tags,
         band_tags=tuple(source.tags(band) for band in source.indexes),
-        namespaces={name: source.tags(ns=name) for name in namespaces},
+        namespaces=namespaces,
         block=source.block_shapes[0],
-        categories=tuple(categories(path, source.tags(), [source.tags(band) for band in source.indexes])),
+        categories=tuple(categories(path, tags, [source.tags(band) for band in source.indexes])),
         neighbours=check_neighbours(path, placed=placed),
         acquired=_acquired(source),
+        sensor=sensor_of_tags(tags, namespaces) or sensor_of_file(path.name),
+        said_gsd=None,
         notes=(),
         _source=source,
         _decoded=decoded,

@@ -16,6 +16,7 @@ from geomoe.raster.names import RGB, WAVELENGTHS, known_as
 from geomoe.raster.offsets import offsets_due
 from geomoe.raster.product import ProductBand, choose_bands, coarser_bands, listed, matching, only_names
 from geomoe.raster.scene import Scene, open_file
+from geomoe.raster.sensor import sensor_of_item
 from geomoe.raster.stac import when
 from geomoe.raster.stack import MAX_FILES, open_stack
 from geomoe.raster.text import finite, read_json, unquoted
@@ -71,11 +72,15 @@ class StacItem:
     Attributes:
         assets: rasters of measurements.
         acquired: when, or when it began.
+        sensor: see :func:`geomoe.raster.sensor.sensor_of_item`.
+        gsd: ground sampling distance in metres.
         notes: what was decided.
     """
 
     assets: tuple[Asset, ...]
     acquired: str | None
+    sensor: str | None
+    gsd: float | None
     notes: tuple[str, ...]
 
 
@@ -112,7 +117,9 @@ def open_item(path: Path, bands: str | Sequence[str | int] | None = None) -> Ite
         ]:
             notes.append(f"left out, as the item describes no bands of them: {listed(sorted(undescribed))}")
     files = [path, *dict.fromkeys(part.file for part in chosen)]
-    with open_stack(path, chosen, files=files, acquired=item.acquired, notes=notes) as scene:
+    with open_stack(
+        path, chosen, files=files, acquired=item.acquired, sensor=item.sensor, gsd=item.gsd, notes=notes
+    ) as scene:
         yield scene
 
 
@@ -142,7 +149,8 @@ def read_item(name: str, content: bytes) -> StacItem:
     unknown = all(properties.get(key) == value for key, value in when(None).items())
     times = [] if unknown else [properties.get(key) for key in ("datetime", "start_datetime")]
     acquired = next((time for t in times if isinstance(t, str) and (time := in_utc(t))), None)
-    return StacItem(tuple(rasters), acquired, notes)
+    gsd = finite(properties.get("gsd"))
+    return StacItem(tuple(rasters), acquired, sensor_of_item(item), gsd if gsd and gsd > 0 else None, notes)
 
 
 def _known(assets: Sequence[Asset], item: str) -> list[Asset]:

@@ -103,6 +103,8 @@ def open_stack(
     *,
     files: Sequence[Path] = (),
     acquired: str | None = None,
+    sensor: str | None = None,
+    gsd: float | None = None,
     notes: Sequence[str] = (),
 ) -> Iterator[StackScene]:
     """Open members as one scene, whose bands have their order.
@@ -112,6 +114,8 @@ def open_stack(
         members: at least one.
         files: that the scene is of; those of the members if none are given.
         acquired: when it was taken; else what all files agree on.
+        sensor: what took it; else what all files agree on.
+        gsd: ground sampling distance in metres, if the product says so.
         notes: what was decided about the product.
 
     Raises:
@@ -124,8 +128,8 @@ def open_stack(
         parts = {file: opened.enter_context(open_file(file)) for file in places}
         _check_alike(parts)
         said: dict[str, Any] = {"path": path, "notes": (*notes, *_contradicted(members, parts))}
-        if acquired is not None:
-            said["acquired"] = acquired
+        known = {"acquired": acquired, "sensor": sensor, "said_gsd": gsd}
+        said |= {name: value for name, value in known.items() if value is not None}
         yield StackScene(
             **_described(members, parts) | said,
             _members=tuple(members),
@@ -151,7 +155,7 @@ def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> d
     own = [(part.scales[i], part.offsets[i]) for part, i in zip(of, place, strict=True)]
     said = [(member.scale, member.offset) for member in members]
     chosen = [mine if mine != (1, 0) else other for mine, other in zip(own, said, strict=True)]
-    times = {part.acquired for part in of}
+    times, sensors = {part.acquired for part in of}, {part.sensor for part in of}
     return described | {
         "count": len(members),
         "nodata": nodata,
@@ -171,6 +175,7 @@ def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> d
         ),
         "neighbours": tuple(dict.fromkeys(name for part in parts.values() for name in part.neighbours)),
         "acquired": times.pop() if len(times) == 1 else None,
+        "sensor": sensors.pop() if len(sensors) == 1 else None,
     }
 
 

@@ -1,0 +1,75 @@
+"""What is known of a scene beside its pixels: of the sensor, the size of a pixel, and the noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geomoe.raster.radiometry import Radiometry
+from geomoe.raster.sample import SceneSample
+from geomoe.raster.scene import Scene
+from geomoe.raster.sensor import MTF
+from geomoe.raster.stac import pixel_metres
+
+__all__ = ["Known", "known_of"]
+
+_EARTH = 6_371_008.8
+"""Mean radius, metres."""
+_SAME_GSD = 0.05
+"""Within which a pixel is one of the sensor's own, and not resampled."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a scene; ``None`` is what nothing tells.
+
+    Attributes:
+        sensor: as the field calls it: ``sentinel-2``, ``landsat-8``, ``naip``.
+        gsd: ground sampling distance in metres: the side of a pixel.
+        mtf: of the sensor at its Nyquist frequency, 0 to 1.
+        noise: standard deviation in units of the model's range, which is 0 to 1: the median of the bands'.
+    """
+
+    sensor: str | None = None
+    gsd: float | None = None
+    mtf: float | None = None
+    noise: float | None = None
+
+    def describe(self) -> str:
+        """In words, without what is not known; empty where nothing is."""
+        told = [
+            self.sensor,
+            None if self.gsd is None else f"{self.gsd:.4g} m a pixel",
+            None if self.mtf is None else f"MTF about {self.mtf:g} at Nyquist",
+            None if self.noise is None else f"noise about {self.noise:.2g} of the range that the model sees",
+        ]
+        return ", ".join(filter(None, told))
+
+    def with_noise(self, sample: SceneSample, radiometry: Radiometry) -> Known:
+        """The same with the noise of a sample, in the range that a radiometry makes of its values."""
+        spans = (high - low for low, high in zip(radiometry.low, radiometry.high, strict=True))
+        found = [noise / span for noise, span in zip(sample.noise, spans, strict=True) if noise is not None]
+        return replace(self, noise=float(np.median(found)) if found else None)
+
+
+def known_of(scene: Scene) -> Known:
+    """What a scene's header tells. Its noise is found with the sample of its pixels, and added then."""
+    gsd = _pixel(scene)
+    mtf = None
+    if scene.sensor is not None and gsd is not None:
+        own = MTF.get(scene.sensor, {})
+        mtf = next((own[side] for side in own if math.isclose(gsd, side, rel_tol=_SAME_GSD)), None)
+    return Known(scene.sensor, gsd, mtf)
+
+
+def _pixel(scene: Scene) -> float | None:
+    """The side of a pixel in metres: by the grid, of degrees at the middle; else as its item says."""
+    side = pixel_metres(scene)
+    if side is not None or scene.transform is None or scene.crs is None or not scene.crs.is_geographic:
+        return side or scene.said_gsd
+    _, latitude = scene.transform * (scene.width / 2, scene.height / 2)
+    radians = float(scene.crs.units_factor[1])
+    area = abs(scene.transform.determinant) * radians**2 * math.cos(latitude * radians)
+    return float(f"{_EARTH * math.sqrt(area):.4g}") if area > 0 else scene.said_gsd
