@@ -14,6 +14,8 @@ from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
 from geomoe.data.psf import Psf
 from geomoe.data.sensor import SensorDegradation, Stage
+from geomoe.data.steps import Steps
+from geomoe.layers.known import Known
 
 if TYPE_CHECKING:
     from geomoe.data.degradation import Degrader
@@ -37,6 +39,8 @@ class DegradationMixture:
         read, shot: ranges of :class:`geomoe.data.noise.Noise`.
         quality: range of JPEG's, both ends included; ``None`` for no compression at all.
         compressed: share of samples that are compressed.
+        bits: one of these many bits a value are left, of noise and all; empty for no steps but those of
+            ``quantise``.
         quantise: whether results are rounded and clipped to 8 bits.
         seed: of the sample that a call without :meth:`drawn` makes.
     """
@@ -48,6 +52,7 @@ class DegradationMixture:
     shot: tuple[float, float] = (0.0, 0.0004)
     quality: tuple[int, int] | None = (50, 95)
     compressed: float = 0.5
+    bits: tuple[int, ...] = ()
     quantise: bool = True
     seed: int = 0
 
@@ -67,9 +72,15 @@ class DegradationMixture:
         angle = rng.uniform(0, math.pi)
         psf = Psf((first, first)) if rng.random() < self.isotropic else Psf((first, second), angle)
         stages: tuple[Stage, ...] = (Noise(rng.uniform(*self.read), rng.uniform(*self.shot)),)
+        if self.bits:
+            stages += (Steps(int(rng.choice(self.bits))),)
         if self.quality is not None and rng.random() < self.compressed:
             stages += (Jpeg(int(rng.integers(*self.quality, endpoint=True))),)
         return SensorDegradation(self.name, psf, stages, self.quantise, seed)
+
+    def known(self, of: Known) -> Known:
+        """Nothing more: it is known of what was drawn."""
+        return of
 
     def unrounded(self) -> DegradationMixture:
         """The same without its rounding to 8 bits."""
@@ -78,18 +89,20 @@ class DegradationMixture:
 
 @dataclass(frozen=True)
 class AnyOf:
-    """One of several degradations for each sample, each as likely as the others.
+    """One of several degradations for each sample.
 
     For weights that meet inputs made by more than one kernel.
 
     Attributes:
         name: as in cards and on the command line.
         parts: to draw from.
+        shares: of samples, which sum to 1; empty where each part is as likely as the others.
         seed: of the sample that a call without :meth:`drawn` makes.
     """
 
     name: str
     parts: Sequence[Degrader]
+    shares: tuple[float, ...] = ()
     seed: int = 0
 
     @property
@@ -109,8 +122,16 @@ class AnyOf:
     def drawn(self, seed: int) -> Degrader:
         """The degradation of sample ``seed``: always the same one."""
         # Its own sequence: the part that is drawn draws from the bare seed.
-        part = int(np.random.default_rng((seed, 1)).integers(len(self.parts)))
+        rng = np.random.default_rng((seed, 1))
+        if self.shares:
+            part = int(rng.choice(len(self.parts), p=self.shares))
+        else:
+            part = int(rng.integers(len(self.parts)))
         return self.parts[part].drawn(seed)
+
+    def known(self, of: Known) -> Known:
+        """Nothing more: it is known of what was drawn."""
+        return of
 
     def unrounded(self) -> AnyOf:
         """The same without rounding to 8 bits."""

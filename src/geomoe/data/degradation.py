@@ -18,6 +18,7 @@ from geomoe.data.noise import Noise
 from geomoe.data.psf import Psf
 from geomoe.data.sensor import SensorDegradation
 from geomoe.errors import GeomoeError
+from geomoe.layers.known import Known
 
 __all__ = [
     "DEGRADATIONS",
@@ -60,6 +61,9 @@ class Degrader(Protocol):
     def unrounded(self) -> Degrader:
         """The same without its rounding to 8 bits."""
 
+    def known(self, of: Known) -> Known:
+        """What is known of an image made by it; ``of`` is what is known of all that it is made from."""
+
 
 @dataclass(frozen=True)
 class Degradation:
@@ -97,6 +101,10 @@ class Degradation:
         """Itself: nothing in it is random."""
         return self
 
+    def known(self, of: Known) -> Known:
+        """Its kernel, if that is antialiased."""
+        return replace(of, kernel=self.kernel, noise=0.0) if self.antialias else of
+
     def unrounded(self) -> Degradation:
         """The same without its rounding to 8 bits."""
         return replace(self, quantise=False)
@@ -105,6 +113,7 @@ class Degradation:
 # The 10 m bands of Sentinel-2 were specified to lie between 0.15 and 0.30 at Nyquist.
 _PSF = Psf((0.2, 0.2))
 _NOISE = Noise(read=0.01, shot=0.0001)
+_MTF, _BITS = (0.1, 0.35), (8, 12)
 
 _BILINEAR = Degradation("bilinear", "bilinear", antialias=True, quantise=True)
 _BICUBIC = Degradation("bicubic", "bicubic", antialias=True, quantise=True)
@@ -129,10 +138,12 @@ _ALL: tuple[Degrader, ...] = (
         (
             _BILINEAR,
             _BICUBIC,
-            DegradationMixture("clean", (0.1, 0.35), 1.0, read=(0.0, 0.0), shot=(0.0, 0.0), quality=None),
-            DegradationMixture("noisy", (0.1, 0.35), 1.0, read=(0.0, 0.01), shot=(0.0, 0.0002), quality=None),
+            DegradationMixture("clean", _MTF, 1.0, (0.0, 0.0), (0.0, 0.0), None, bits=_BITS),
+            DegradationMixture("noisy", _MTF, 1.0, (0.0, 0.01), (0.0, 0.0002), None, bits=_BITS),
         ),
     ),
+    DegradationMixture("sensors_noise", _MTF, 1.0, (0.0, 0.05), (0.0, 0.0005), None, bits=_BITS),
+    DegradationMixture("sensors_jpeg", _MTF, 1.0, (0.0, 0.004), (0.0, 0.0001), (60, 95), 1.0),
 )
 
 DEGRADATIONS: dict[str, Degrader] = {d.name: d for d in _ALL}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from geomoe.errors import GeomoeError
 __all__ = [
     "IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "find_images", "read_image", "read_picture", "sift", "to_unit",
 ]  # fmt: skip
+
+# Pillow logs an error for each TIFF of more bands than it knows, which are read otherwise here.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _GDAL_NODATA = 42113  # TIFF tag
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")

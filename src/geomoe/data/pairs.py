@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +12,14 @@ from torch.utils.data import Dataset
 
 from geomoe.data.degradation import Degrader, crop_to_multiple
 from geomoe.data.images import to_unit
+from geomoe.data.variants import vary
 from geomoe.errors import GeomoeError
+from geomoe.layers.known import Known
 
 __all__ = ["ImagePairs", "Pairs", "PatchStream", "RealPairs", "Share", "degrade", "mirror_to"]
+
+NOTHING = Known()
+"""What is known of an image of which nothing is."""
 
 _AROUND = 4
 """Low-resolution pixels around a patch that are made small with it: as far as a kernel reaches, and more."""
@@ -65,6 +70,12 @@ class Pairs(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """A whole pair in [0, 1]: ``[C, h, w]`` and ``[C, s h, s w]``."""
 
+    def draw(self, rng: np.random.Generator) -> int:
+        """Number of the pair that the next patch is cut from."""
+
+    def known(self, index: int, seed: int) -> Known:
+        """What is known of the low image of a pair, if it is made with ``seed``."""
+
     def cut(
         self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
     ) -> tuple[Tensor, Tensor]:
@@ -88,10 +99,27 @@ def _place(rng: np.random.Generator, high: Tensor, side: int, step: int) -> tupl
 
 
 class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Whole images as ``(low, high)`` in [0, 1], held in memory; the low ones are made from the high ones."""
+    """Whole images as ``(low, high)`` in [0, 1], held in memory; the low ones are made from the high ones.
 
-    def __init__(self, images: Sequence[Tensor], scale: int, degradation: Degrader) -> None:
-        self.scale, self.degradation = scale, degradation
+    Args:
+        images: ``[C, H, W]``, uint8 or float32 in about [0, 1].
+        scale: of all of them.
+        degradation: makes the low ones.
+        variants: shares of patches that are cut from a version of the image; see
+            :data:`geomoe.data.variants.VARIANTS`. Whole pairs are of the images as they are.
+        known: of all low images: their sensor and ground sampling distance.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        scale: int,
+        degradation: Degrader,
+        variants: Mapping[str, float] | None = None,
+        known: Known = NOTHING,
+    ) -> None:
+        self.of_all = known
+        self.scale, self.degradation, self.variants = scale, degradation, variants or {}
         self.pairs = [degrade(image, scale, degradation.drawn(i)) for i, image in enumerate(images)]
 
     @property
@@ -106,6 +134,14 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
         low, high = self.pairs[index]
         return to_unit(low), to_unit(high)
 
+    def draw(self, rng: np.random.Generator) -> int:
+        """Any, each as likely as the others."""
+        return int(rng.integers(len(self)))
+
+    def known(self, index: int, seed: int) -> Known:
+        """By what degradation it is made, and what is known of all images."""
+        return self.degradation.drawn(seed).known(self.of_all)
+
     def cut(
         self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
     ) -> tuple[Tensor, Tensor]:
@@ -113,13 +149,14 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
         low, high = self.pairs[index]
         s = self.scale
         y, x = _place(rng, high, patch * s, 1 if any_phase else s)
-        cut_high = high[:, y : y + patch * s, x : x + patch * s]
         if any_phase:
-            return self.made_small(high, y, x, patch, seed), cut_high
-        return low[:, y // s : y // s + patch, x // s : x // s + patch], cut_high
+            return self.made_small(high, y, x, patch, rng, seed)
+        return inner(low, high, (y // s, x // s), patch, s)
 
-    def made_small(self, high: Tensor, y: int, x: int, patch: int, seed: int = 0) -> Tensor:
-        """The low-resolution patch of ``high`` that begins at pixel (y, x), its neighbours seen."""
+    def made_small(
+        self, high: Tensor, y: int, x: int, patch: int, rng: np.random.Generator, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The patch of ``high``, or of a variant of it, that begins at pixel (y, x); neighbours are seen."""
         s = self.scale
         spans, starts = [], []
         for start, size in ((y, high.shape[1]), (x, high.shape[2])):
@@ -127,8 +164,18 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
             after = min((size - start) // s - patch, _AROUND)
             spans.append(slice(start - before * s, start + (patch + after) * s))
             starts.append(before)
-        low, _ = degrade(high[:, spans[0], spans[1]], s, self.degradation.drawn(seed))
-        return low[:, starts[0] : starts[0] + patch, starts[1] : starts[1] + patch]
+        region = vary(high[:, spans[0], spans[1]], self.variants, rng)
+        return inner(*degrade(region, s, self.degradation.drawn(seed)), starts, patch, s)
+
+
+def inner(low: Tensor, high: Tensor, starts: Sequence[int], patch: int, scale: int) -> tuple[Tensor, Tensor]:
+    """The patches of both images that begin at low-resolution row and column ``starts``."""
+    y, x = starts
+    s = scale
+    return (
+        low[:, y : y + patch, x : x + patch],
+        high[:, y * s : (y + patch) * s, x * s : (x + patch) * s],
+    )
 
 
 class RealPairs(Dataset[tuple[Tensor, Tensor]]):
@@ -154,20 +201,23 @@ class RealPairs(Dataset[tuple[Tensor, Tensor]]):
         low, high = self.pairs[index]
         return to_unit(low), to_unit(high)
 
+    def draw(self, rng: np.random.Generator) -> int:
+        """Any, each as likely as the others."""
+        return int(rng.integers(len(self)))
+
+    def known(self, index: int, seed: int) -> Known:
+        """Nothing."""
+        return Known()
+
     def cut(
         self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`Pairs.cut`; ``seed`` and ``any_phase`` mean nothing here."""
         low, high = self.pairs[index]
-        y, x = _place(rng, low, patch, 1)
-        s = self.scale
-        return (
-            low[:, y : y + patch, x : x + patch],
-            high[:, y * s : (y + patch) * s, x * s : (x + patch) * s],
-        )
+        return inner(low, high, _place(rng, low, patch, 1), patch, self.scale)
 
 
-class PatchStream(Dataset[tuple[Tensor, Tensor]]):
+class PatchStream(Dataset[tuple[Tensor, ...]]):
     """Sample i of an endless stream of random patches; the same i gives the same patch, always.
 
     Nothing depends on what was drawn before, so a run that is resumed at sample i goes on with the
@@ -187,6 +237,7 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         augment: any phase of the grid; flips and transposition, each with probability 1/2.
         rank, world: of the ``length * world`` samples from ``start``, every ``world``-th, from ``rank``. A
             batch of b in each of ``world`` processes holds the samples that b times ``world`` in one would.
+        forget: if given, what is known of a patch comes third, each fact forgotten with this probability.
     """
 
     def __init__(
@@ -200,6 +251,7 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
         augment: bool = True,
         rank: int = 0,
         world: int = 1,
+        forget: float | None = None,
     ) -> None:
         too_small = sum(side < patch for side in pairs.sides)
         if too_small:
@@ -208,28 +260,32 @@ class PatchStream(Dataset[tuple[Tensor, Tensor]]):
             )
         self.pairs, self.patch, self.scale = pairs, patch, scale
         self.seed, self.start, self.length, self.augment = seed, start, length, augment
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.forget = rank, world, forget
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         number = (self.seed, self.start + index * self.world + self.rank)
         rng = np.random.default_rng(number)
         # Its own sequence: what a degradation draws must not move the patches.
         drawn = int(np.random.SeedSequence(number, spawn_key=(0,)).generate_state(1)[0])
-        low, high = self.pairs.cut(
-            int(rng.integers(len(self.pairs))), self.patch, rng, seed=drawn, any_phase=self.augment
-        )
+        pair = self.pairs.draw(rng)
+        low, high = self.pairs.cut(pair, self.patch, rng, seed=drawn, any_phase=self.augment)
         if self.augment:
             flips = [dim for dim in (1, 2) if rng.random() < 0.5]
             low, high = low.flip(flips), high.flip(flips)
             if rng.random() < 0.5:
                 low, high = low.transpose(1, 2), high.transpose(1, 2)
-        return to_unit(low).contiguous(), to_unit(high).contiguous()
+        patches = to_unit(low).contiguous(), to_unit(high).contiguous()
+        if self.forget is None:
+            return patches
+        chance = np.random.default_rng(np.random.SeedSequence(number, spawn_key=(1,)))
+        known = self.pairs.known(pair, drawn).forgetting(chance, self.forget)
+        return *patches, torch.tensor(known.encoded())
 
 
-class Share(Dataset[tuple[Tensor, Tensor]]):
+class Share(Dataset[tuple[Tensor, ...]]):
     """The whole pairs that one of several processes looks at, as batches of one: each pair in one process.
 
     All shares are of one length, so that processes which wait for one another do as much. Where a share has
@@ -238,17 +294,20 @@ class Share(Dataset[tuple[Tensor, Tensor]]):
     Args:
         pairs: whole pairs.
         rank, world: every ``world``-th of them, from ``rank``.
+        informed: whether what is known of a low image comes third.
     """
 
-    def __init__(self, pairs: Pairs, rank: int = 0, world: int = 1) -> None:
-        self.pairs, self.rank, self.world = pairs, rank, world
+    def __init__(self, pairs: Pairs, rank: int = 0, world: int = 1, informed: bool = False) -> None:
+        self.pairs, self.rank, self.world, self.informed = pairs, rank, world, informed
 
     def __len__(self) -> int:
         return -(-len(self.pairs) // self.world)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """``[1, C, h, w]`` and ``[1, C, s h, s w]``, or as much of no pair."""
         number = index * self.world + self.rank
         some = 1 if number < len(self.pairs) else 0
         low, high = self.pairs[number if some else 0]
-        return low[None][:some], high[None][:some]
+        pair = low[None][:some], high[None][:some]
+        place = number if some else 0
+        return (*pair, Known.batch([self.pairs.known(place, place)])[:some]) if self.informed else pair

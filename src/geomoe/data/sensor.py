@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from geomoe.data.jpeg import Jpeg
+from geomoe.data.noise import Noise
 from geomoe.data.psf import Psf
+from geomoe.layers.known import Known
 
 __all__ = ["SensorDegradation", "Stage"]
 
@@ -55,6 +58,11 @@ class SensorDegradation:
     def drawn(self, seed: int) -> SensorDegradation:
         """The same with another noise."""
         return replace(self, seed=seed)
+
+    def known(self, of: Known) -> Known:
+        """Its MTF, the mean of the two axes, and the read noise of its stages."""
+        noise = math.hypot(*(stage.read for stage in self.stages if isinstance(stage, Noise)))
+        return replace(of, kernel="sensor", mtf=math.sqrt(math.prod(self.psf.mtf)), noise=noise)
 
     def unrounded(self) -> SensorDegradation:
         """The same without its rounding to 8 bits."""

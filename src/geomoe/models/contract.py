@@ -21,6 +21,8 @@ class ModelContract:
         reach: how many input pixels away an output pixel sees at most, if tiles start on multiples; None
             if it sees the whole image, or no bound is known. Where it is at most the margin, tiles are equal
             to the untiled image.
+        informed: whether ``model(x, known=...)`` takes what is known of each image; see
+            :class:`geomoe.layers.known.Known`.
     """
 
     scale: int
@@ -29,3 +31,4 @@ class ModelContract:
     tile: int
     margin: int
     reach: int | None = None
+    informed: bool = False

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from geomoe.layers.conv_trunk import ConvolutionBlock, ConvolutionTrunk
 from geomoe.layers.convolution import BandMean, ResidualBlock
 from geomoe.layers.hybrid import Conv3x3
+from geomoe.layers.known import Informed
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.hat import HybridOptions, hybrid_trunk
@@ -69,6 +70,8 @@ class MfgHmoeConfig(HybridOptions):
             paper's), or the ``image``, its bands at each fine pixel, which it then draws alone.
         base: what the network's result is added to: nothing (``none``, the paper's), or the input
             upsampled by ``bicubic`` interpolation, which a small network need not learn again.
+        informed: whether the routers are told what is known of an image beside what they see of it; see
+            :class:`geomoe.layers.known.Known`. Ours, as the paper knows one sensor and one kernel.
     """
 
     mean: tuple[float, ...] = (0.5,)
@@ -86,6 +89,10 @@ class MfgHmoeConfig(HybridOptions):
     router_width: int = 64
     draws: Literal["features", "image"] = "features"
     base: Literal["none", "bicubic"] = "none"
+    informed: bool = False
+
+    GROWS: ClassVar[tuple[str, ...]] = ("informed",)
+    """Options that weights trained without can be given: what they add starts at 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +101,10 @@ class MfgHmoeConfig(HybridOptions):
             raise ValueError(
                 f"experts_per_group={sizes!r}: expected one number, or one for each of "
                 f"kernel_sizes={self.kernel_sizes!r}"
+            )
+        if self.informed and self.head not in ("routed", "gated"):
+            raise ValueError(
+                f"informed=True: head={self.head!r} has no routers to tell; choose routed or gated"
             )
         if self.aggregation == "released" and self.trunk != "hybrid":
             raise ValueError(f"aggregation='released': expected trunk='hybrid', not {self.trunk!r}")
@@ -269,26 +280,28 @@ class MfgHmoe(nn.Module):
         self.aggregate = (
             aggregation(c.embed_dim, c.router_width, c.seen) if c.head in ("routed", "gated") else None
         )
+        self.informed = Informed(c.router_width) if c.informed else None
         self.upsample = RoutedUpsampler(c)
 
     @property
     def contract(self) -> ModelContract:
         c = self.config
         if c.trunk == "hybrid":
-            return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
+            return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window, informed=c.informed)
         # The trunk, one convolution before the experts, theirs, and perhaps one after. What routers see comes
         # through two convolutions, as far as through an expert of 3x3.
         blocks = sum(c.depths) * (2 if c.trunk == "residual" else 1)
         kernel = {"routed": max(3, *c.kernel_sizes), "mlp": 1}.get(c.head, 3)
         reach = blocks + 2 + 1 + kernel // 2 + (c.draws == "features")
-        return ModelContract(c.scale, c.bands, 1, c.tile, min(reach, 32), reach)
+        return ModelContract(c.scale, c.bands, 1, c.tile, min(reach, 32), reach, c.informed)
 
-    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None, known: Tensor | None = None) -> Tensor:
         """Super-resolve (equation 1).
 
         Args:
             x: ``[B, bands, H, W]`` in about [0, 1]; H and W at least 1.
             trace: if given, the routing plan is appended to it; its grid is ``(B, H, W)``.
+            known: ``[B, Known.WIDTH]``, of an ``informed`` model; others do not look at it.
 
         Returns:
             ``[B, bands, scale * H, scale * W]`` in the units of ``x``, not clipped.
@@ -299,6 +312,8 @@ class MfgHmoe(nn.Module):
         if c.border == "features":  # the padding has done its work: only true pixels are routed and upsampled
             deep = crop_to(deep, x)
             signals = None if signals is None else crop_to(signals, x)
+        if self.informed is not None and signals is not None:
+            signals = self.informed(signals, known)
         out = crop_to(self.upsample(deep, signals, trace), x, c.scale)
         if c.base == "bicubic":
             return out + F.interpolate(x, scale_factor=c.scale, mode="bicubic")

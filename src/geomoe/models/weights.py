@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -304,6 +304,8 @@ def create_model(
 def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     """Weights that must be those of model ``name`` with the configuration that ``options`` give.
 
+    Options that a configuration lists as ``GROWS`` may be given to weights that were trained without.
+
     Args:
         weights: as the name of :func:`load`.
         name: of a model in the registry.
@@ -316,9 +318,12 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     if loaded.card.model != name:
         raise GeomoeError(f"{weights} holds weights of {loaded.card.model}, not of {name}")
     trained = loaded.model.config
-    if trained != wanted:
-        given = ", ".join(
-            f"{key}={value!r}" for key, value in asdict(wanted).items() if getattr(trained, key) != value
-        )
-        raise GeomoeError(f"the weights of {weights} were not trained with {given}; leave that out")
-    return loaded
+    if trained == wanted:
+        return loaded
+    other = {key: value for key, value in asdict(wanted).items() if getattr(trained, key) != value}
+    if all(key in getattr(wanted, "GROWS", ()) and value for key, value in other.items()):
+        grown = build(name, options)
+        grown.load_state_dict(loaded.model.state_dict(), strict=False)
+        return replace(loaded, model=grown.eval())
+    given = ", ".join(f"{key}={value!r}" for key, value in other.items())
+    raise GeomoeError(f"the weights of {weights} were not trained with {given}; leave that out")

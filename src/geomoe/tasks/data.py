@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -30,7 +30,8 @@ from geomoe.data.layouts import (
     real_pairs,
 )
 from geomoe.data.paired import valid_tiles
-from geomoe.data.pairs import ImagePairs, PatchStream, RealPairs, Share, mirror_to
+from geomoe.data.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
+from geomoe.data.sources import MixedPairs, Source, mixed_pairs, said_of
 from geomoe.errors import GeomoeError, expect
 
 __all__ = ["SuperResolutionData", "band_count"]
@@ -64,7 +65,9 @@ class SuperResolutionData(pl.LightningDataModule):
     batches of b see what one batch of w n b would have held.
 
     Args:
-        root: folder of the images.
+        root: folder of the images, or of all ``sources``.
+        sources: what the training set is mixed of, each with its share, degradations and what is held out of
+            it; see :class:`geomoe.data.sources.Source`. Layout, degradation and bands' names are theirs.
         layout: ``ucmerced`` (its training split, 63 images of which are kept for validation), ``aid`` (the
             same, 90 images), ``folder`` (every image or GeoTIFF below ``root``); of pairs that were measured
             ``oli2msi`` (scale 3), ``sen2venus`` (2 and 4), ``paired`` (GeoTIFFs in folders LR and HR); or
@@ -80,6 +83,8 @@ class SuperResolutionData(pl.LightningDataModule):
         seed: of the stream of patches.
         stretch: of OLI2MSI and Sen2Venus, values in the range that ``geomoe upscale`` gives a scene to the
             model in; else reflectance, as papers score.
+        forget: of ``sources``, the probability with which a fact that is known of a patch is forgotten, so
+            that an informed model learns to do without.
         tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
         workers: processes that make patches; the patches do not depend on their number.
         skip_corrupt: whether images that cannot be read are left out; also ``--skip-corrupt``.
@@ -89,6 +94,7 @@ class SuperResolutionData(pl.LightningDataModule):
     def __init__(
         self,
         root: str,
+        sources: list[Source] | None = None,
         layout: Literal["auto", Layout] = "auto",
         scale: int = 4,
         bands: int | str = 3,
@@ -99,6 +105,7 @@ class SuperResolutionData(pl.LightningDataModule):
         validation: float = 0.05,
         seed: int = 0,
         stretch: bool = True,
+        forget: float = 0.4,
         tolerance: float = 0.1,
         workers: int = 0,
         skip_corrupt: bool = False,
@@ -112,9 +119,16 @@ class SuperResolutionData(pl.LightningDataModule):
         ):  # fmt: skip
             expect(value >= least, f"data.{name}", value, f"a whole number from {least}")
         expect(0 <= validation < 1, "data.validation", validation, "a share, 0 to below 1")
+        expect(0 <= forget <= 1, "data.forget", forget, "a probability, 0 to 1")
         expect(0 <= tolerance < math.inf, "data.tolerance", tolerance, "0 or more high-resolution pixels")
         self.save_hyperparameters(ignore=["root"])
         self.root = Path(root)
+        self.sources = sources or []
+        if self.sources and (layout != "auto" or degradation != "bilinear" or isinstance(bands, str)):
+            raise GeomoeError(
+                "data.sources have their own layouts, degradations and bands; leave --data.layout, "
+                "--data.degradation and names of --data.bands out"
+            )
         found = find_layout(self.root)
         self.layout: Layout = found if layout == "auto" else layout
         if layout == "folder" and found in ("ucmerced", "aid", "oli2msi"):
@@ -140,14 +154,15 @@ class SuperResolutionData(pl.LightningDataModule):
         self.validation, self.seed, self.workers = validation, seed, workers
         self.stretch, self.tolerance = stretch, tolerance
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
+        self.forget = forget if self.sources else None
         self._epoch, self._steps, self._left_out = -1, steps_per_epoch, 0
-        self._train: ImagePairs | RealPairs | None = None
-        self._validation: ImagePairs | RealPairs | None = None
+        self._train: Pairs | None = None
+        self._validation: Pairs | None = None
 
     @property
     def real(self) -> bool:
         """Whether the low-resolution images were measured and not made."""
-        return self.layout in REAL_LAYOUTS
+        return not self.sources and self.layout in REAL_LAYOUTS
 
     @property
     def reflectance(self) -> bool:
@@ -157,10 +172,14 @@ class SuperResolutionData(pl.LightningDataModule):
     @property
     def inputs(self) -> str:
         """What a card says of how the low-resolution images came about."""
+        if self.sources:
+            return "mixed"
         return REAL if self.real else self.degradation.name
 
-    def describe(self, source: str = "") -> dict[str, str]:
+    def describe(self, source: str = "") -> dict[str, Any]:
         """What a card says of the data; ``source`` where the layout does not know it."""
+        if self.sources:
+            return {"layout": "mixed", "sources": [said_of(part) for part in self.sources]}
         said = {
             "layout": self.layout,
             "source": _SOURCES.get(self.layout, source),
@@ -189,6 +208,12 @@ class SuperResolutionData(pl.LightningDataModule):
             skip=self.skip_corrupt,
             say=warnings.warn,
         )
+
+    def _mixed(self, part: Part) -> MixedPairs:
+        return mixed_pairs(
+            self.sources, self.root, part, scale=self.scale, bands=self.bands, validation=self.validation,
+            patch=self.patch_size, skip=self.skip_corrupt, say=warnings.warn,
+        )  # fmt: skip
 
     def _pictures(self, paths: Sequence[Path]) -> dict[Path, Picture]:
         """All images that can be read; what is amiss with them is told."""
@@ -230,6 +255,9 @@ class SuperResolutionData(pl.LightningDataModule):
             return
         if self.real:
             self._train, self._validation = self._measured("fit"), self._measured("validation")
+            return
+        if self.sources:
+            self._train, self._validation = self._mixed("fit"), self._mixed("validation")
             return
         train, validation = self._files()
         least = self.patch_size * self.scale
@@ -273,7 +301,7 @@ class SuperResolutionData(pl.LightningDataModule):
                 self._steps = max(1, min(self._steps, self.trainer.max_steps - self.trainer.global_step))
         return self._steps
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         assert self._train is not None
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         rank, world = self._share
@@ -281,11 +309,12 @@ class SuperResolutionData(pl.LightningDataModule):
         stream = PatchStream(
             self._train, self.patch_size, self.scale, self.seed, start,
             self._steps_of(epoch) * self.patches_per_step // world, rank=rank, world=world,
+            forget=self.forget,
         )  # fmt: skip
         return DataLoader(
             stream, self.batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
         )
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         assert self._validation is not None
-        return DataLoader(Share(self._validation, *self._share), batch_size=None)
+        return DataLoader(Share(self._validation, *self._share, informed=bool(self.sources)), batch_size=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from torch import Tensor
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import expect
 from geomoe.metrics.protocol import get_protocol
+from geomoe.models.contract import ModelContract
 from geomoe.models.registry import build
 from geomoe.models.weights import Card, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
@@ -139,10 +141,18 @@ class SuperResolution(pl.LightningModule):
         # find it where an uninterrupted one does. Processes draw apart from each other.
         torch.manual_seed(self.seed + self.current_epoch + (self.global_rank << 32))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        low, high = batch
+    def _run(self, low: Tensor, known: Sequence[Tensor], trace: RoutingTrace) -> Tensor:
+        """The model's result; ``known`` holds what is known of the images, if the data say it."""
+        contract = self.model.contract
+        assert isinstance(contract, ModelContract)
+        informed = {"known": known[0]} if known and contract.informed else {}
+        result: Tensor = self.model(low, trace=trace, **informed)
+        return result
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        low, high, *known = batch
         trace = RoutingTrace()
-        result = self.model(low, trace=trace)
+        result = self._run(low, known, trace)
         terms = {name: LOSSES[name](result, high) for name in self.losses}
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, prog_bar=True)
         loss = torch.stack([weight * terms[name] for name, weight in self.losses.items()]).sum()
@@ -182,15 +192,15 @@ class SuperResolution(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._scores.clear()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        low, high = batch
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        low, high, *known = batch
         if not len(low):
             return  # other processes have an image left, this one has none
         # Images of any size would each be compiled for.
         eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
         with torch.autocast(self.device.type, enabled=False), eager:
             self.trace = RoutingTrace()
-            result = self.model(low, trace=self.trace)
+            result = self._run(low, known, self.trace)
         psnr, ssim = self.protocol.score(result[0].float(), high[0], self.scale)
         base, _ = self.protocol.score(upsample_bicubic(low, self.scale)[0], high[0], self.scale)
         self._scores.append((psnr, ssim, psnr - base, 1.0))

@@ -1,0 +1,388 @@
+"""A training set mixed of several: their folders and shares, how they are made small, what is held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geomoe.data.blind import AnyOf
+from geomoe.data.degradation import Degrader, get_degradation
+from geomoe.data.images import find_images, read_picture, sift
+from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, Part, find_layout
+from geomoe.data.made import SURFACES, get_surface, made
+from geomoe.data.paired import valid_tiles
+from geomoe.data.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
+from geomoe.data.variants import check_variants
+from geomoe.errors import GeomoeError, expect
+from geomoe.layers.known import Known
+
+__all__ = ["MadePairs", "MixedPairs", "Source", "mixed_pairs", "read_part", "said_of", "source_pairs"]
+
+_AROUND = 4  # low-resolution pixels that are made with a surface's patch, as around one of an image
+_MADE_VALIDATION = 4  # surfaces of a source
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the sets that a training set is mixed of.
+
+    Attributes:
+        name: as results and cards call it.
+        folder: of the images, below the root of all sources; may be empty: the root itself.
+        made: instead of a folder, kinds of surfaces, of :data:`geomoe.data.made.SURFACES`.
+        share: of all patches, beside the other sources' shares.
+        files: pattern of the images below the folder, such as ``tile*/*.jpg``; ``*`` is
+            any text, of several folders too.
+        bands: which of GeoTIFFs, by names or numbers with commas; one alone is taken in the place of all.
+        degradations: shares by name.
+        variants: shares by name; see :data:`geomoe.data.variants.VARIANTS`.
+        held_out: share that is held out for testing and never trained on.
+        by: what is held out whole: ``image``, every k-th of each folder; ``folder``, the last folders in
+            alphabetical order; ``area``, the right-hand side of every image. Folders in the layout of
+            UCMerced or AID have their own split.
+        sensor: of the images, as in :data:`geomoe.layers.known.SENSORS`, where it is known.
+        gsd: ground sampling distance of the images in metres, where it is known.
+        source: what the images are, with source and terms, for the card.
+    """
+
+    name: str
+    folder: str = ""
+    made: tuple[str, ...] = ()
+    share: float = 1.0
+    files: str = "*"
+    bands: str | None = None
+    degradations: dict[str, float] = field(default_factory=lambda: {"bilinear": 1.0})
+    variants: dict[str, float] = field(default_factory=dict)
+    held_out: float = 0.2
+    by: Literal["image", "folder", "area"] = "image"
+    sensor: str | None = None
+    gsd: float | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for kind in self.made:
+            get_surface(kind)
+        if self.made and (self.folder or self.bands):
+            raise GeomoeError(
+                f"source {self.name}: made surfaces have no folder and no bands; leave them out"
+            )
+        expect(0 <= self.share < math.inf, f"{self.name}.share", self.share, "a number from 0")
+        expect(0 <= self.held_out < 1, f"{self.name}.held_out", self.held_out, "a share, 0 to below 1")
+        expect(bool(self.degradations), f"{self.name}.degradations", self.degradations, "at least one")
+        for name, share in self.degradations.items():
+            get_degradation(name)
+            expect(share > 0, f"{self.name}.degradations.{name}", share, "a share above 0")
+        check_variants(self.variants)
+
+    def known(self, scale: int) -> Known:
+        """What is known of all its images once they were made small."""
+        return Known(self.sensor, None if self.gsd is None else self.gsd * scale)
+
+    @property
+    def degradation(self) -> Degrader:
+        """Of all its patches, drawn for each."""
+        named = [get_degradation(name) for name in self.degradations]
+        if len(named) == 1:
+            return named[0]
+        total = sum(self.degradations.values())
+        shares = tuple(share / total for share in self.degradations.values())
+        return AnyOf(self.inputs, tuple(named), shares)
+
+    @property
+    def inputs(self) -> str:
+        """How its low-resolution images come about, in words."""
+        total = sum(self.degradations.values())
+        if len(self.degradations) == 1:
+            return next(iter(self.degradations))
+        return " + ".join(f"{share / total:.2g} {name}" for name, share in self.degradations.items())
+
+
+def said_of(source: Source) -> dict[str, Any]:
+    """What a card says of a source: what is not as a source is unless it says otherwise."""
+    plain = {name: getattr(Source(source.name), name) for name in asdict(source)}
+    said = {name: value for name, value in asdict(source).items() if value != plain[name]}
+    return {"name": source.name, "share": source.share, "degradations": source.degradations, **said}
+
+
+def _every(items: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
+    """The rest, and every k-th, for ``share`` of them; at least one where any is wanted and two are there."""
+    if not share or len(items) < 2:
+        return list(items), []
+    every = max(2, round(1 / share))
+    kept = set(range(every - 1, len(items), every)) or {len(items) - 1}
+    return [p for i, p in enumerate(items) if i not in kept], [items[i] for i in sorted(kept)]
+
+
+def _every_of_each(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
+    rest: list[Path] = []
+    kept: list[Path] = []
+    for folder in sorted({path.parent for path in paths}):
+        more, held = _every([path for path in paths if path.parent == folder], share)
+        rest, kept = rest + more, kept + held
+    return rest, kept
+
+
+def _files(source: Source, root: Path, part: Part, validation: float) -> list[Path]:
+    """The images of a part; of what is held out by area, all of them."""
+    folder = root / source.folder
+    layout = find_layout(folder)
+    if layout in REAL_LAYOUTS:
+        raise GeomoeError(
+            f"source {source.name}: {folder} holds measured pairs ({layout}), which are not mixed"
+        )
+    if files := SPLIT_LAYOUTS.get(layout):
+        return files(folder, part)
+    found = [
+        path for path in find_images(folder) if fnmatch(path.relative_to(folder).as_posix(), source.files)
+    ]
+    if not found:
+        raise GeomoeError(f"source {source.name}: {folder} holds no image that matches {source.files}")
+    if source.by == "area":
+        return found
+    if source.by == "image":
+        rest, test = _every_of_each(found, source.held_out)
+    else:
+        folders = sorted({path.parent for path in found})
+        kept = folders[len(folders) - math.ceil(source.held_out * len(folders)) :]
+        test = [path for path in found if path.parent in kept]
+        rest = [path for path in found if path.parent not in kept]
+    if part == "test":
+        return test
+    return _every_of_each(rest, validation)[part == "validation"]
+
+
+def _columns(width: int, held_out: float, part: Part, validation: float) -> slice:
+    """Of an image that is held out by area: to train on from the left, then to validate on, then to test."""
+    test = width - round(held_out * width)
+    fit = test - round(validation * test)
+    return {"fit": slice(0, fit), "validation": slice(fit, test), "test": slice(test, width)}[part]
+
+
+def read_part(
+    source: Source,
+    root: Path,
+    part: Part,
+    *,
+    bands: int,
+    validation: float,
+    least: int,
+    skip: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[tuple[str, Tensor]]:
+    """Images of a part of a source, with their paths below its folder.
+
+    Args:
+        source: with a folder.
+        root: of all sources.
+        part: what is held out is ``test``; the rest is ``fit`` and ``validation``.
+        bands: of the images.
+        validation: share of what is not held out.
+        least: pixels of the sides that an image keeps where some of its pixels are not valid.
+        skip: whether images that cannot be read are left out.
+        say: told of them.
+
+    Returns:
+        ``[bands, H, W]``, uint8 or float32 in about [0, 1].
+    """
+    folder = root / source.folder
+    one = source.bands is not None and "," not in source.bands
+    found = []
+    for path, picture in sift(
+        _files(source, root, part, validation),
+        lambda path: read_picture(path, 1 if one else bands, source.bands),
+        skip,
+        say,
+    ):
+        data = picture.data.expand(bands, -1, -1) if one else picture.data
+        valid = picture.valid
+        if source.by == "area":
+            columns = _columns(data.shape[2], source.held_out, part, validation)
+            data, valid = data[..., columns], None if valid is None else valid[:, columns]
+        name = path.relative_to(folder).as_posix()
+        if valid is None or valid.all():
+            found.append((name, data))
+        else:
+            found += [(name, data[:, y : y + h, x : x + w]) for y, x, h, w in valid_tiles(valid, least)]
+    return found
+
+
+class MadePairs(Dataset[tuple[Tensor, Tensor]]):
+    """Made surfaces, a new one for every patch, and some whole ones.
+
+    Args:
+        kinds: of surfaces.
+        scale: of the pairs.
+        bands: of the pairs.
+        degradation: makes the low ones; surfaces are floats, which are not rounded but by its own steps.
+    """
+
+    _SIDE = 64  # low-resolution pixels of a whole one
+
+    def __init__(self, kinds: Sequence[str], scale: int, bands: int, degradation: Degrader) -> None:
+        self.kinds, self.scale, self.bands, self.degradation = tuple(kinds), scale, bands, degradation
+
+    @property
+    def sides(self) -> Sequence[int]:
+        """Of whole ones; patches may be of any size."""
+        return [self._SIDE] * len(self)
+
+    def __len__(self) -> int:
+        return _MADE_VALIDATION * len(self.kinds)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._pair(index, self._SIDE, np.random.default_rng(index), index)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Any kind, each as likely as the others."""
+        return int(rng.integers(len(self.kinds)))
+
+    def known(self, index: int, seed: int) -> Known:
+        """By what degradation it is made."""
+        return self.degradation.drawn(seed).known(Known())
+
+    def _pair(self, index: int, side: int, rng: np.random.Generator, seed: int) -> tuple[Tensor, Tensor]:
+        surface = SURFACES[self.kinds[index % len(self.kinds)]]
+        high = made(surface, rng, side * self.scale, self.bands)
+        return degrade(high, self.scale, self.degradation.drawn(seed))
+
+    def cut(
+        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`Pairs.cut`; a new surface, so that its phase is any."""
+        low, high = self._pair(index, patch + 2 * _AROUND, rng, seed)
+        return inner(low, high, (_AROUND, _AROUND), patch, self.scale)
+
+
+class MixedPairs(Dataset[tuple[Tensor, Tensor]]):
+    """The pairs of several sources, one after the other; a patch comes from each in its share of cases.
+
+    Args:
+        parts: pairs, each with the share of its source.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Pairs, float]]) -> None:
+        self.parts = [pairs for pairs, _ in parts]
+        shares = np.array([share for _, share in parts], dtype=np.float64)
+        self.shares = shares / shares.sum()
+        self.starts = np.cumsum([0, *(len(pairs) for pairs in self.parts)])
+
+    @property
+    def sides(self) -> Sequence[int]:
+        """The smaller side of each low-resolution image, pixels."""
+        return [side for pairs in self.parts for side in pairs.sides]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _where(self, index: int) -> tuple[Pairs, int]:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part], index - int(self.starts[part])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pairs, number = self._where(index)
+        return pairs[number]
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """A source by its share, then one of its pairs."""
+        part = int(rng.choice(len(self.parts), p=self.shares))
+        return int(self.starts[part]) + self.parts[part].draw(rng)
+
+    def known(self, index: int, seed: int) -> Known:
+        """As the source has it."""
+        pairs, number = self._where(index)
+        return pairs.known(number, seed)
+
+    def cut(
+        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`Pairs.cut`."""
+        pairs, number = self._where(index)
+        return pairs.cut(number, patch, rng, seed, any_phase)
+
+
+def source_pairs(
+    source: Source,
+    root: Path,
+    part: Part,
+    *,
+    scale: int,
+    bands: int,
+    validation: float,
+    patch: int,
+    skip: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    degradation: Degrader | None = None,
+) -> Pairs:
+    """Pairs of a part of a source; variants are of patches to train on alone.
+
+    Args:
+        source: of folders or of made surfaces.
+        root: of all sources.
+        part: as :func:`read_part`, as are ``bands``, ``validation``, ``skip`` and ``say``.
+        bands: of the pairs.
+        validation: share of what is not held out.
+        skip: whether images that cannot be read are left out.
+        say: told of them.
+        scale: 2, 3, 4 or 8.
+        patch: side of a low-resolution patch; smaller training images are continued by mirroring.
+        degradation: in place of the source's own.
+
+    Raises:
+        GeomoeError: no image, or images that cannot be used.
+    """
+    degradation = degradation or source.degradation
+    if source.made:
+        return MadePairs(source.made, scale, bands, degradation)
+    least = patch * scale
+    read = read_part(source, root, part, bands=bands, validation=validation, least=least, skip=skip, say=say)
+    images = [image for _, image in read]
+    if not images:
+        raise GeomoeError(f"source {source.name}: no image is left for its part {part}; hold out less")
+    if part == "fit":
+        images = [mirror_to(image, least) for image in images]
+    try:
+        variants = source.variants if part == "fit" else None
+        return ImagePairs(images, scale, degradation, variants, source.known(scale))
+    except GeomoeError as error:
+        raise GeomoeError(f"source {source.name}: {error}") from error
+
+
+def mixed_pairs(
+    sources: Sequence[Source],
+    root: Path,
+    part: Part,
+    *,
+    scale: int,
+    bands: int,
+    validation: float,
+    patch: int,
+    skip: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> MixedPairs:
+    """Pairs of a part of all sources; see :func:`source_pairs`."""
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise GeomoeError(f"data.sources: two are called {max(names, key=names.count)!r}; name them apart")
+    used: Mapping[str, Source] = {source.name: source for source in sources if source.share > 0}
+    if not used:
+        raise GeomoeError("data.sources: no source has a share above 0")
+    return MixedPairs(
+        [
+            (
+                source_pairs(
+                    source, root, part, scale=scale, bands=bands, validation=validation, patch=patch,
+                    skip=skip, say=say,
+                ),
+                source.share,
+            )
+            for source in used.values()
+        ]
+    )  # fmt: skip
