@@ -1,5 +1,7 @@
 """What a configuration may do."""
 
+import json
+
 import pytest
 import yaml
 
@@ -120,3 +122,16 @@ def test_a_configuration_is_a_local_file(folder, tmp_path, capsys):  # noqa: F81
             train(folder, tmp_path, f"--config={address}")
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("geomoe: error: ")
+
+
+def test_a_source_that_does_not_fit_is_told_in_few_words(tmp_path, capsys):
+    many = [{"name": f"n{i}", "folder": "x" * 80} for i in range(30)]
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        json.dumps({"data": {"root": str(tmp_path), "sources": [*many, {"name": "a", "shar": 1}]}})
+    )
+    with pytest.raises(SystemExit):
+        fit(["--config", str(path)])
+    said = capsys.readouterr().err
+    assert "shar" in said
+    assert len(said) < 700

@@ -35,7 +35,9 @@ class OneLineParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        line = f"{' '.join(message.split())}; 'geomoe fit --help' lists all options"
+        # Of a list that does not fit, all of it would be repeated behind what is wrong with it.
+        message = " ".join(message.split()).partition(" Given value type: <class 'list'>")[0]
+        line = f"{message}; 'geomoe fit --help' lists all options"
         sys.stderr.write(f"geomoe: error: {printable(line)}\n")
         self.exit(2)
 
