@@ -1,24 +1,80 @@
 """What super-resolution invents where nothing is: made scenes, noise, and values beyond those around them.
 
-    python benchmarks/invention.py [--model FILE.safetensors ...] [--quick]
+    python benchmarks/invention.py [--data FOLDER_OF_SCENES] [--json invention.json]
+    python benchmarks/invention.py --quick --model FILE.safetensors
 
 All weights that ship, or those that are given, beside bicubic upsampling: the largest distance from made
-surfaces in levels of 255, how much stronger or weaker white noise gets, and the share of values that
-lie outside the range of the 5 x 5 input pixels around them by more than 5 % of the scene's range.
+surfaces in levels of 255; the standard deviation of white noise after over before; and the share of values
+that lie outside the range of the 5 x 5 input pixels around them by more than 5 % of the scene's range, of a
+made scene and of all GeoTIFFs of a folder. docs/benchmarks.md has what came out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 
 import geomoe
+from geomoe.errors import GeomoeError
 from geomoe.evaluation.hardware import hardware
-from geomoe.evaluation.invention import MOST_ERROR, MOST_NOISE, MOST_OVERSHOOT, Invention, bicubic, invention
-from geomoe.models import available_weights
+from geomoe.evaluation.invention import (
+    MOST_ERROR,
+    MOST_NOISE,
+    MOST_OVERSHOOT,
+    Invention,
+    bicubic,
+    invention,
+    scene_overshoot,
+)
+from geomoe.files import write_text
+from geomoe.models import LoadedModel, available_weights
 from geomoe.pipeline.runner import Runner
+
+
+def measure(models: list[LoadedModel], scenes: list[Path], quick: bool) -> dict[str, Invention]:
+    """By name: bicubic upsampling for each scale, then the models."""
+    found = {
+        f"bicubic x{scale}": invention(bicubic(scale), scale, quick=quick)
+        for scale in sorted({model.contract.scale for model in models})
+    }
+    for model in models:
+        began, scale = time.perf_counter(), model.contract.scale
+        mine = found[model.name] = invention(Runner(model, torch.device("cpu")), scale, quick=quick)
+        for scene in scenes:
+            try:
+                shares = scene_overshoot(scene, model=model, scale=scale)
+            except GeomoeError as error:
+                print(f"{scene.name}: left out, {error}", flush=True)
+                continue
+            mine.overshoot[scene.name], found[f"bicubic x{scale}"].overshoot[scene.name] = shares
+        print(f"{model.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    return found
+
+
+def table(found: dict[str, Invention]) -> Iterator[str]:
+    """The lines of a Markdown table."""
+    yield f"| | at most | {' | '.join(found)} |"
+    yield f"|---|{'---|' * (len(found) + 1)}"
+    first = next(iter(found.values()))
+    for kind in first.error:
+        yield _row(
+            f"{kind}: worst error, levels", MOST_ERROR, [f"{f.error[kind]:.2f}" for f in found.values()]
+        )
+    for sigma in first.noise:
+        yield _row(f"noise of {sigma} levels", MOST_NOISE, [f"{f.noise[sigma]:.2f}" for f in found.values()])
+    for scene in first.overshoot:
+        shares = [f"{f.overshoot[scene]:.3%}" if scene in f.overshoot else "-" for f in found.values()]
+        yield _row(f"{scene}: overshoot", f"{MOST_OVERSHOOT:.1%}", shares)
+
+
+def _row(head: str, limit: object, cells: list[str]) -> str:
+    return f"| {head} | {limit} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -27,29 +83,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", action="append", help="name or file of weights; all that ship if left out")
-    parser.add_argument("--quick", action="store_true", help="a sixth of the made scenes, in seconds")
+    parser.add_argument("--data", type=Path, help="folder of scenes, .tif")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the made scenes, in seconds")
+    parser.add_argument("--json", type=Path, help="also write everything here")
     args = parser.parse_args()
-    models = [geomoe.load(name) for name in args.model or available_weights()]
-    found: dict[str, Invention] = {}
-    for scale in sorted({model.contract.scale for model in models}):
-        found[f"bicubic x{scale}"] = invention(bicubic(scale), scale, quick=args.quick)
-    for model in models:
-        began = time.perf_counter()
-        found[model.name] = invention(
-            Runner(model, torch.device("cpu")), model.contract.scale, quick=args.quick
-        )
-        print(f"{model.name}: {time.perf_counter() - began:.0f} s")
-    print(f"{hardware()}, torch {torch.__version__}\n")
-    heads = list(found)
-    print(f"| | limit | {' | '.join(heads)} |\n|---|{'---|' * (len(heads) + 1)}")
-    for what, limit, digits in (
-        ("error", MOST_ERROR, 2),
-        ("noise", MOST_NOISE, 2),
-        ("overshoot", MOST_OVERSHOOT, 4),
-    ):
-        for row in getattr(found[heads[0]], what):
-            cells = [f"{getattr(each, what)[row]:.{digits}f}" for each in found.values()]
-            print(f"| {what}, {row} | {limit} | {' | '.join(cells)} |")
+    scenes = sorted(args.data.glob("*.tif")) if args.data else []
+    if args.data and not scenes:
+        raise SystemExit(f"{args.data} holds no .tif")
+    found = measure([geomoe.load(name) for name in args.model or available_weights()], scenes, args.quick)
+    ran = {
+        "hardware": hardware(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "quick": args.quick,
+    }
+    print(", ".join(map(str, ran.values())), "\n", *table(found), sep="\n")
+    if args.json:
+        results = {name: each.as_dict() for name, each in found.items()}
+        write_text(args.json, f"{json.dumps({**ran, 'results': results}, indent=2)}\n")
 
 
 if __name__ == "__main__":
