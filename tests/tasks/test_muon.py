@@ -9,7 +9,6 @@ from geomoe.moe.bank import ExpertBank
 from geomoe.moe.experts import ModuleExperts
 from geomoe.moe.router import Router
 from geomoe.tasks.muon import Muon, matrices, orthogonal
-from geomoe.tasks.precision import has_bfloat16
 from tests.models.sizes import tiny
 
 
@@ -29,12 +28,6 @@ def test_orthogonal_brings_all_singular_values_near_one_and_keeps_their_vectors(
     assert values.max() < 1.4
     inside = u.mT @ found @ v.mT
     assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 0.15
-
-
-def test_other_devices_than_the_cpu_have_bfloat16(monkeypatch):
-    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
-    assert has_bfloat16(torch.device("cuda"))
-    assert not has_bfloat16(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", geomoe.list_models())

@@ -13,6 +13,7 @@ from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
 
 if TYPE_CHECKING:
+    from geomoe.models.precision import AskedPrecision
     from geomoe.pipeline import Forecast, Outcome, Settings
 
 __all__ = ["info", "upscale"]
@@ -78,6 +79,13 @@ _LAYERS = {
 @click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bfloat16 where the device has it and the weights' card says what they lose in it.",
+)
+@click.option(
     "--memory", type=Bytes(), help="What may be taken, such as 4GB. Half of what is free by default."
 )
 @click.option(
@@ -109,6 +117,7 @@ def upscale(
     nodata: float | Literal["none"] | None,
     tile: int | None,
     device: str,
+    precision: AskedPrecision,
     memory: int | None,
     dry_run: bool,
     overwrite: bool,
@@ -127,7 +136,9 @@ def upscale(
     if manifest is not None:
         if src or dst or experts or consistency or reliability or bands:
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
-        settings = pipeline.Settings(model, scale, tile, device, memory, overwrite, fallback, nodata)
+        settings = pipeline.Settings(
+            model, scale, tile, device, memory, overwrite, fallback, nodata, precision
+        )
         if dry_run:
             if scheduler or report:
                 raise click.UsageError("a --dry-run is of this machine, and writes no report")
@@ -161,6 +172,7 @@ def upscale(
         "nodata": nodata,
         "tile": tile,
         "device": device,
+        "precision": precision,
         "memory": memory,
         "overwrite": overwrite,
     }
@@ -175,7 +187,10 @@ def upscale(
 
     done = pipeline.upscale(src, dst, progress=terminal_progress("tiles"), told=told, **options)
     width, height = done.plan.output_size
-    say(f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model}")
+    say(
+        f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model} in "
+        f"{done.plan.precision}"
+    )
     for name, path in done.layers.items():
         say(f"{path}: {_LAYERS[name]}")
     say(f"{done.items[0]}: how it was made; geomoe verify checks it")
@@ -275,7 +290,8 @@ def _forecast_lines(forecast: Forecast) -> list[str]:
         f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.dtype}",
         f"bands    {', '.join(plan.names)}",
         *(f"note     {note}" for note in plan.notes),
-        f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, {plan.passes} runs of the model",
+        f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, "
+        f"{plan.passes} runs of the model in {plan.precision}",
         f"time     about {in_time(forecast.seconds)}, tiles done at a time: {plan.workers}",
         f"memory   about {in_bytes(forecast.memory_bytes)}",
         f"disk     about {in_bytes(forecast.output_bytes)} when done, "

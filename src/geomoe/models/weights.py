@@ -62,6 +62,8 @@ class Card:
         licence: SPDX identifier of the weights.
         hash: SHA-256 of names, shapes and bytes of all tensors.
         reference: what the router saw in training, as :class:`RoutingReference` writes it; may be empty.
+        bfloat16: what computing in bfloat16 costs, as :class:`geomoe.evaluation.evaluate.Loss` gives it, with
+            what it was measured on; empty where nobody has measured it, and ``auto`` is float32 then.
     """
 
     model: str
@@ -77,6 +79,7 @@ class Card:
     licence: str
     hash: str = field(default="")
     reference: dict[str, Any] = field(default_factory=dict)
+    bfloat16: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

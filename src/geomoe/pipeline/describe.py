@@ -76,12 +76,13 @@ def describe_scene(
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
         if model is not None:
+            from geomoe.models.precision import pick_precision
             from geomoe.pipeline.plan import job_needs
-            from geomoe.pipeline.runner import pick_device
+            from geomoe.pipeline.runner import is_measured, pick_device
 
-            facts["upscale"] = _job(
-                job_needs(scene, chosen, model, (), tile, pick_device("auto"), None), model
-            )
+            device = pick_device("auto")
+            precision = pick_precision("auto", device, is_measured(model))
+            facts["upscale"] = _job(job_needs(scene, chosen, model, (), tile, device, precision, None), model)
     return facts
 
 
@@ -108,7 +109,7 @@ def _job(plan: UpscalePlan, model: Upscaler) -> str:
     width, height = plan.output_size
     return (
         f"{model.name}, scale {model.contract.scale}: {width} x {height} pixels, "
-        f"{plan.tiles} tiles of {plan.tile}, {plan.passes} passes, "
+        f"{plan.tiles} tiles of {plan.tile}, {plan.passes} passes in {plan.precision}, "
         f"about {in_bytes(plan.memory_bytes)} of memory, {in_bytes(plan.output_bytes)} written "
         f"and {in_bytes(plan.scratch_bytes)} more while it runs"
     )

@@ -63,6 +63,8 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
         how += f" Pixels that are {nodata['value']} in all of them were taken to hold no data."
     elif nodata["by"] == "user":
         how += f" Its user said that {nodata['said']} stands for no data."
+    if configuration["precision"] != "float32":
+        how += f" Convolutions and products were computed in {configuration['precision']}."
     if configuration["fallback"]:
         how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
     if layer:

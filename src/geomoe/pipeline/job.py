@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
+from geomoe.models.precision import Precision
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.history import IMAGE, geomoe_version
 from geomoe.pipeline.layers import DoneTile, Layer, of_layer, reference_tag
 from geomoe.pipeline.plan import UpscalePlan, notes_of, output_metadata, prepare
 from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
-from geomoe.pipeline.runner import Runner, Upscaler, pick_device
+from geomoe.pipeline.runner import Runner, Upscaler, is_measured, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
-from geomoe.pipeline.work import Output, Piece, window_of
+from geomoe.pipeline.work import Output, Piece, begun_in, window_of
 from geomoe.raster.bands import select_bands
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
@@ -94,6 +95,7 @@ class Job:
             "version": geomoe_version(),
             # Another build of torch or another processor may round otherwise.
             "torch": torch.__version__,
+            "precision": self.runner.precision,
             "device": self.runner.hardware,
             "arithmetic": self.runner.arithmetic,
         }
@@ -213,10 +215,14 @@ def open_job(request: Request) -> Iterator[Job]:
     ):
         plan, targets = prepare(scene, request, model, device)
         scene, radiometry, valid_share = _look(scene, plan.bands)
-        plan = replace(plan, notes=notes_of(scene, plan.bands))
         digest, sources = contents(scene)
         if changed := watch.changed():  # what was read of it until now may be of another state
             raise ChangedError(changed)
+        runner = Runner(model, device, plan.precision)
+        if request.precision == "auto":
+            runner = _as_begun(begun_in(targets[0].folder), model, device, digest) or runner
+        notes = notes_of(scene, plan.bands, runner.precision, device)
+        plan = replace(plan, notes=notes, precision=runner.precision)
         tags = _tags(model, plan, radiometry, digest, request)
         metas = output_metadata(scene, plan.bands, model, layers, tags)
         scales = (model.contract.scale, *(1 for _ in layers))
@@ -225,7 +231,7 @@ def open_job(request: Request) -> Iterator[Job]:
             watch=watch,
             plan=plan,
             tiles=Tiles(scene.width, scene.height, model.contract, request.tile),
-            runner=Runner(model, device),
+            runner=runner,
             model=model,
             radiometry=radiometry,
             layers=tuple(layers),
@@ -245,10 +251,20 @@ def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Scene, Radiometry, floa
     return scene, decide_radiometry(scene.dtype, sample), sample.valid_share
 
 
+def _as_begun(key: Mapping[str, Any], model: Upscaler, device: torch.device, digest: str) -> Runner | None:
+    """In the precision of the job that was begun, by its key, if that has this scene and computes as here."""
+    precision, same = key.get("precision"), (key.get("scene"), key.get("weights")) == (digest, model.hash)
+    if not same or precision not in get_args(Precision):
+        return None
+    runner = Runner(model, device, cast(Precision, precision))
+    return runner if runner.arithmetic == key.get("arithmetic") else None
+
+
 def is_made(request: Request) -> bool:
     """Whether all files of a request were made from its scene, as it is, with its settings, by their tags.
 
-    A file without its item was made by nobody.
+    A file without its item was made by nobody. Where ``auto`` is asked for, either precision that it may mean
+    will do: machines of several kinds that share a manifest do not undo each other's work.
 
     Raises:
         GeomoeError: as `open_job` for a scene or model that cannot be used.
@@ -268,7 +284,12 @@ def is_made(request: Request) -> bool:
         chosen = select_bands(scene, request.bands, model.contract.bands)
         side = tile_side(model.contract, request.tile)
         wanted = _settings(model, chosen, side, scene.digest(), request)
-    return all(
+    asked: set[str | None] = {request.precision}
+    if request.precision == "auto":
+        asked = {"float32", "bfloat16"} if is_measured(model) else {"float32"}
+    precisions = {tags.get("GEOMOE_PRECISION") for tags in found.values()}
+    alike = len(precisions) == 1 and precisions <= asked
+    return alike and all(
         found[layer].get(tag) == value
         for layer in found
         for tag, value in {**wanted, **of_layer(layer, model)}.items()
@@ -303,6 +324,7 @@ def _tags(
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
         **_settings(model, plan.bands, plan.tile, digest, request),
+        "GEOMOE_PRECISION": plan.precision,
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap, places, read_small, write_csv
 from geomoe.raster.open import source_files
 from geomoe.raster.stac import item_path
 from geomoe.raster.stac_collection import MAX_ITEMS, read_collection
+
+if TYPE_CHECKING:
+    from geomoe.models.precision import AskedPrecision
 
 __all__ = [
     "Outcome",
@@ -69,6 +72,7 @@ class Settings:
     overwrite: bool = False
     fallback: bool = False
     nodata: float | Literal["none"] | None = None
+    precision: AskedPrecision = "auto"
     weights: str = ""
     reference: str = ""
 

@@ -40,9 +40,9 @@ def request_of(task: SceneTask, settings: Settings, model: Upscaler) -> Request:
     """A line of a manifest, with what is the same for all of them."""
     return Request(
         task.src, task.dst, bands=task.bands, nodata=settings.nodata, scale=settings.scale,
-        tile=settings.tile, model=model, device=settings.device, memory=settings.memory,
-        overwrite=settings.overwrite, experts=task.experts, consistency=task.consistency,
-        reliability=task.reliability, fallback=settings.fallback,
+        tile=settings.tile, model=model, device=settings.device, precision=settings.precision,
+        memory=settings.memory, overwrite=settings.overwrite, experts=task.experts,
+        consistency=task.consistency, reliability=task.reliability, fallback=settings.fallback,
     )  # fmt: skip
 
 

@@ -9,12 +9,13 @@ from typing import Unpack
 import torch
 
 from geomoe.errors import GeomoeError
+from geomoe.models.precision import Precision, pick_precision, slow_precision
 from geomoe.pipeline.history import IMAGE, model_item_name
 from geomoe.pipeline.layers import Layer, of_layer
 from geomoe.pipeline.memory import fitting_workers
 from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Options, Path, Request
-from geomoe.pipeline.runner import Upscaler, band_groups, pick_device
+from geomoe.pipeline.runner import Upscaler, band_groups, is_measured, pick_device
 from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
@@ -49,6 +50,7 @@ class UpscalePlan:
         bands: 1-based, with their names in ``names``.
         groups: bands (1-based) of each pass of the model over a tile.
         notes: what its user should know of how the scene was understood, a sentence each.
+        precision: in which the model computes.
         tile: side of a core in input pixels.
         scratch_bytes, output_bytes: on the disk of the outputs; both exist at once for a while.
         workers: tiles that are done at a time.
@@ -62,6 +64,7 @@ class UpscalePlan:
     names: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]
+    precision: Precision
     tile: int
     tiles: int
     workers: int
@@ -102,7 +105,8 @@ def prepare(
     if request.judged:
         Judge(model)
     chosen = select_bands(scene, request.bands, model.contract.bands)
-    plan = job_needs(scene, chosen, model, request.layers, request.tile, device, request.memory)
+    precision = pick_precision(request.precision, device, is_measured(model))
+    plan = job_needs(scene, chosen, model, request.layers, request.tile, device, precision, request.memory)
     outputs = output_metadata(scene, chosen, model, request.layers, {})
     check_space(
         [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
@@ -117,6 +121,7 @@ def job_needs(
     layers: Iterable[Layer],
     tile: int | None,
     device: torch.device,
+    precision: Precision,
     memory: int | None,
 ) -> UpscalePlan:
     """The plan of a job on an open scene.
@@ -146,7 +151,8 @@ def job_needs(
         bands=bands,
         names=band_names(scene, bands),
         groups=tuple(band_groups(bands, contract.bands)),
-        notes=notes_of(scene, bands),
+        notes=notes_of(scene, bands, precision, device),
+        precision=precision,
         tile=tile_side(contract, tile),
         tiles=tiles,
         workers=workers,
@@ -156,8 +162,10 @@ def job_needs(
     )
 
 
-def notes_of(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
-    """What the user should know of how a scene is understood, a sentence each."""
+def notes_of(
+    scene: Scene, bands: tuple[int, ...], precision: Precision, device: torch.device
+) -> tuple[str, ...]:
+    """What the user should know of how a scene is understood and computed, a sentence each."""
     order = band_order(scene, bands)
     notes = [*scene.notes, *([order] if order else [])]
     # Of other bands it was the user who left them out.
@@ -172,6 +180,8 @@ def notes_of(scene: Scene, bands: tuple[int, ...]) -> tuple[str, ...]:
         )
     if scene.neighbours:
         notes.append(f"not read: {', '.join(scene.neighbours)}")
+    if slow := slow_precision(precision, device):
+        notes.append(slow)
     return tuple(notes)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from geomoe.models import load
+from geomoe.models.precision import AskedPrecision
 from geomoe.pipeline.layers import Consistency, Experts, Layer, Reliability
 from geomoe.pipeline.runner import Upscaler, check_scale
 
@@ -29,6 +30,7 @@ class Options(TypedDict, total=False):
     nodata: float | Literal["none"] | None
     tile: int | None
     device: str
+    precision: AskedPrecision
     memory: int | None
     overwrite: bool
 
@@ -53,6 +55,9 @@ class Request:
             `geomoe.raster.look`.
         tile: side of a tile in input pixels, rounded up as the model asks; the model's own if ``None``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
+        precision: in which the model computes: ``float32``, ``bfloat16``, or ``auto``, which is bfloat16
+            where the device has it and the weights' card says what they lose in it. A job that was begun
+            keeps to what ``auto`` was then, on a machine that computes alike.
         memory: bytes that the process may take at its peak; half of what is free if ``None``. On a processor
             it decides how many tiles are done at a time, one for each of torch's threads at most.
         overwrite: whether the outputs may exist.
@@ -70,6 +75,7 @@ class Request:
     nodata: float | Literal["none"] | None = None
     tile: int | None = None
     device: str = "auto"
+    precision: AskedPrecision = "auto"
     memory: int | None = None
     overwrite: bool = False
 

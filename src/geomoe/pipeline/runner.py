@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
 from geomoe.models.device import pick_device
+from geomoe.models.precision import Precision, computing_in
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingTrace
 
-__all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "pick_device"]
+__all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "is_measured", "pick_device"]
 
 _Item = TypeVar("_Item")
 _NOISE = 16
@@ -70,6 +71,11 @@ def check_scale(model: Upscaler, scale: int) -> None:
         )
 
 
+def is_measured(model: Upscaler) -> bool:
+    """Whether the weights have a card that says what computing in bfloat16 costs."""
+    return bool(getattr(getattr(model, "card", None), "bfloat16", None))
+
+
 def band_groups(bands: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:
     """Cut bands, in their order, into groups of ``size``; the last band of all fills up the last group.
 
@@ -84,9 +90,15 @@ class Runner:
 
     Bands are taken in groups of ``contract.bands``, each group in a pass of its own; a band that fills up a
     group has several copies in the output, which are averaged.
+
+    Args:
+        upscaler: model and weights.
+        device: that computes.
+        precision: in which it does.
     """
 
-    def __init__(self, upscaler: Upscaler, device: torch.device) -> None:
+    def __init__(self, upscaler: Upscaler, device: torch.device, precision: Precision = "float32") -> None:
+        self.precision = precision
         self._contract = upscaler.contract
         self._name = upscaler.name
         self._device = device
@@ -164,7 +176,8 @@ class Runner:
         return out
 
     def _pass(self, group: NDArray[np.float32], trace: RoutingTrace | None) -> NDArray[np.float32]:
-        with _out_of_memory(), torch.inference_mode(), _repeatable(self._device):
+        here = computing_in(self.precision, self._device)
+        with _out_of_memory(), torch.inference_mode(), _repeatable(self._device), here:
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
             result: Tensor = self._model(batch) if trace is None else self._model(batch, trace=trace)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()

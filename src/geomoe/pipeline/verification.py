@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
+from geomoe.pipeline.facts import as_list, as_object, facts_of
 from geomoe.pipeline.history import (
     IMAGE,
     lineage,
@@ -21,7 +22,6 @@ from geomoe.pipeline.history import (
     seal,
     title,
 )
-from geomoe.printable import printable
 from geomoe.raster.metadata import carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.safety import beside
@@ -53,6 +53,7 @@ _SAME = {
     "GEOMOE_TILE": ("tile",),
     "GEOMOE_NODATA": ("nodata", "said"),
     "GEOMOE_FALLBACK": ("fallback",),
+    "GEOMOE_PRECISION": ("precision",),
     "GEOMOE_RADIOMETRY": ("radiometry",),
 }
 _JSON = (
@@ -107,8 +108,8 @@ def verify(
         if missing:
             raise GeomoeError(f"{image.name} was not made by geomoe: it has no tag {missing[0]}")
         item = read_item(item_file)
-        history = _object(item["properties"].get("geomoe:configuration"))
-        sources = _list(item["properties"].get("geomoe:sources"))
+        history = as_object(item["properties"].get("geomoe:configuration"))
+        sources = as_list(item["properties"].get("geomoe:sources"))
         name = _written_as(item) or scene.path.name
         faults = [
             *_of_file(scene, item),
@@ -121,7 +122,8 @@ def verify(
             *([] if source is None else _of_source(scene, source, history)),
             *([] if weights is None else _of_weights(scene, item_file, weights)),
         ]
-        return Verification(image, _facts(scene, item, history, sources), tuple(dict.fromkeys(faults)))
+        facts = facts_of(scene, item, history, sources, _written_as(item))
+        return Verification(image, facts, tuple(dict.fromkeys(faults)))
 
 
 def _files(path: Path) -> tuple[Path, Path]:
@@ -141,19 +143,11 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 def _written_as(item: Mapping[str, Any]) -> str | None:
     """The name under which a file was written, by its item; ``None`` where that names no file beside it."""
-    return file_name(_object(item["assets"].get("data")).get("href"))
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return file_name(as_object(item["assets"].get("data")).get("href"))
 
 
 def _of_file(scene: Scene, item: Mapping[str, Any]) -> list[str]:
-    asset = _object(item["assets"].get("data"))
+    asset = as_object(item["assets"].get("data"))
     name = _written_as(item)
     now = file_fields(scene.path)
     same = all(asset.get(field) == now[field] for field in ("file:size", "file:checksum"))
@@ -174,7 +168,7 @@ def _of_file(scene: Scene, item: Mapping[str, Any]) -> list[str]:
 
 def _of_raster(item: Mapping[str, Any]) -> dict[str, Any]:
     """What an item says that follows from the file; of its place in time there may be more in the scene."""
-    parts = {"": item, "asset's ": _object(item["assets"].get("data"))}
+    parts = {"": item, "asset's ": as_object(item["assets"].get("data"))}
     told = {f"{of}{key}": value for of, part in parts.items() for key, value in part.items()}
     told |= {key: value for key, value in item["properties"].items() if key.startswith("proj:")}
     told["assets"] = sorted(item["assets"])
@@ -204,10 +198,10 @@ def _alike(one: object, other: object) -> bool:
 def _of_tags(scene: Scene, name: str, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
     wrong = [tag for tag, place in _SAME.items() if _tag(scene, tag) != _at(history, place)]
     # Of a product the tag is over what is read of it, of a plain file it is the file's.
-    if _plain(sources) and _object(sources[0]).get("sha256") != scene.tags["GEOMOE_SOURCE"]:
+    if _plain(sources) and as_object(sources[0]).get("sha256") != scene.tags["GEOMOE_SOURCE"]:
         wrong.append("GEOMOE_SOURCE")
     layer, reference = scene.tags.get("GEOMOE_LAYER"), _tag(scene, "GEOMOE_REFERENCE")
-    layers = zip(_list(history.get("outputs")), (IMAGE, *_list(history.get("layers"))), strict=False)
+    layers = zip(as_list(history.get("outputs")), (IMAGE, *as_list(history.get("layers"))), strict=False)
     if layer is not None and (name, layer) not in layers:
         wrong.append("GEOMOE_LAYER")
     if reference is not None and reference != history.get("reliability"):
@@ -224,7 +218,7 @@ def _tag(scene: Scene, tag: str) -> object:
 
 def _at(value: object, place: tuple[str, ...]) -> object:
     for name in place:
-        value = _object(value).get(name, _NOWHERE)
+        value = as_object(value).get(name, _NOWHERE)
     return value
 
 
@@ -233,7 +227,7 @@ _NOWHERE = object()
 
 def _plain(sources: Sequence[object]) -> bool:
     """Whether the scene was one file, and no product."""
-    return len(sources) == 1 and not str(_object(sources[0]).get("name")).lower().endswith(".zip")
+    return len(sources) == 1 and not str(as_object(sources[0]).get("name")).lower().endswith(".zip")
 
 
 def _of_history(
@@ -244,12 +238,12 @@ def _of_history(
     sources: Sequence[object],
 ) -> list[str]:
     """What else follows from the file and the configuration."""
-    said, outputs = item["properties"], _list(history.get("outputs"))
+    said, outputs = item["properties"], as_list(history.get("outputs"))
     if name not in outputs:
         return ["it is none of the outputs of its item"]
     image = outputs[0] == name
     layer = () if image else scene.descriptions
-    software = _object(said.get("processing:software"))
+    software = as_object(said.get("processing:software"))
     try:
         named = str(said.get("title")).removesuffix(title("", history, layer))
         pixel = pixel_metres(scene)
@@ -302,9 +296,9 @@ def _of_links(
 ) -> list[str]:
     """Links that geomoe does not write; those to other places are of a catalogue that took the item in."""
     written = [model_link(model_item_name(scene.tags["GEOMOE_MODEL"], scene.tags["GEOMOE_WEIGHTS"]))]
-    files = [Path(name) for name in _list(history.get("outputs")) if str(name).endswith(_ENDINGS)]
+    files = [Path(name) for name in as_list(history.get("outputs")) if str(name).endswith(_ENDINGS)]
     written += [output_link(item_path(file).name) for file in files]
-    written += [scene_link(str(_object(source).get("name"))) for source in sources]
+    written += [scene_link(str(as_object(source).get("name"))) for source in sources]
     own = [link for link in item["links"] if file_name(link.get("href")) is not None]
     return ["its item has a link that is not as it was written" for link in own if link not in written]
 
@@ -337,7 +331,7 @@ def _selections(history: Mapping[str, Any]) -> list[list[str] | None]:
 
     The first name of a band is the usual one; the last is that of an item's asset, which tells grids apart.
     """
-    names = [[str(name) for name in _list(row)] for row in _list(history.get("names"))]
+    names = [[str(name) for name in as_list(row)] for row in as_list(history.get("names"))]
     return [None, *([[row[place] for row in names] for place in (0, -1)] if all(names) else [])]
 
 
@@ -359,41 +353,3 @@ def _of_weights(scene: Scene, item_file: Path, weights: str) -> list[str]:
     for each in (said, now):
         each["properties"].pop("mlm:framework_version", None)  # of this torch
     return [] if _alike(now, said) else [f"{path.name} does not say what the weights say of themselves"]
-
-
-_NODATA_BY = {"user": ", as its user said", "area": ", which all bands of a large area have"}
-
-
-def _facts(
-    scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any], sources: Sequence[object]
-) -> dict[str, str]:
-    software = _object(item["properties"].get("processing:software"))
-    radiometry, nodata = _object(history.get("radiometry")), _object(history.get("nodata"))
-    bands = _list(_object(item["assets"].get("data")).get("bands"))
-    name = _written_as(item)
-    model = model_item_name(scene.tags["GEOMOE_MODEL"], scene.tags["GEOMOE_WEIGHTS"])
-    there = os.path.lexists(scene.path.with_name(model))
-    facts = {
-        "file": str(scene.path),
-        **(
-            {}
-            if name in (None, scene.path.name)
-            else {"written as": f"{name}, to which its item's links point"}
-        ),
-        "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
-        "holds": ", ".join(str(_object(band).get("name")) for band in bands),
-        "model": scene.tags["GEOMOE_MODEL"]
-        + ("" if there else f" ({model} is not beside it, and not checked)"),
-        "weights": scene.tags["GEOMOE_WEIGHTS"],
-        "source": ", ".join(str(_object(source).get("name")) for source in sources),
-        "SHA-256": scene.tags["GEOMOE_SOURCE"],
-        "scale": scene.tags["GEOMOE_SCALE"],
-        "bands": scene.tags["GEOMOE_BANDS"].strip("[]"),
-        "nodata": f"{nodata.get('value')}{_NODATA_BY.get(str(nodata.get('by')), '')}",
-        "radiometry": str(radiometry.get("rule")),
-        "tile": scene.tags["GEOMOE_TILE"],
-        "fallback": "bicubic where routing is unlike training" if history.get("fallback") is True else "none",
-        "device": str(history.get("device")),
-        "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
-    }
-    return {name: printable(fact) for name, fact in facts.items()}

@@ -30,7 +30,7 @@ from geomoe.raster.watch import ChangedError
 if TYPE_CHECKING:
     from geomoe.pipeline.provenance import Provenance
 
-__all__ = ["Output", "Piece", "Work", "window_of"]
+__all__ = ["Output", "Piece", "Work", "begun_in", "window_of"]
 
 Piece = tuple[NDArray[np.generic], NDArray[np.bool_]]
 """Pixels ``[C, h, w]`` of one output, and which are valid, ``[h, w]``."""
@@ -54,6 +54,11 @@ class Output:
 def window_of(box: Box, scale: int) -> Window:
     """A rectangle of the scene on a grid ``scale`` times finer."""
     return Window(box.x * scale, box.y * scale, box.width * scale, box.height * scale)
+
+
+def begun_in(folder: Path) -> Mapping[str, Any]:
+    """The key of the job that was begun in a folder of the work; empty where none was."""
+    return _read_json(folder / "job.json") or {}
 
 
 class Work:

@@ -23,13 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 from geomoe.configs import find_config
 from geomoe.errors import GeomoeError, expect
 from geomoe.files import read_small
+from geomoe.models.precision import has_bfloat16
 from geomoe.printable import printable
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
 from geomoe.tasks.data import SuperResolutionData, band_count
 from geomoe.tasks.finite import FiniteLoss
 from geomoe.tasks.parser import OneLineParser, limit_configurations
-from geomoe.tasks.precision import has_bfloat16
 from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.routing import RoutingMonitor
 from geomoe.tasks.super_resolution import SuperResolution

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
+from geomoe.models.precision import has_bfloat16
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.router import AnyRouter
 from geomoe.tasks.compiled import TRUNKS
-from geomoe.tasks.precision import has_bfloat16
 
 __all__ = ["Muon", "matrices", "orthogonal"]
 
