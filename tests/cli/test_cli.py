@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -214,6 +216,40 @@ def test_evaluate_prints_ours_beside_bicubic(capsys, weights, tmp_path):
     assert f"{again['further']['sam']['value']:.3f}" in said
     assert set(again.pop("further")) == {"sam", "scc"}
     assert again == found["overall"]
+
+
+def test_what_bfloat16_costs_is_told_and_put_on_the_card(capsys, weights, tmp_path):
+    (tmp_path / "images").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((40, 40)).save(tmp_path / "images" / "x.png")
+    weights = Path(shutil.copy(weights, tmp_path / "w.safetensors"))
+    given = ("evaluate", "--model", weights, "--scale", 2, "--data", tmp_path / "images")
+    before = read_card(weights)
+    status, said, heard = run(capsys, *given, "--precision", "bfloat16", "--card", weights)
+    assert (status, said) == (1, "")
+    assert "--overwrite" in heard
+    status, said, heard = run(capsys, *given, "--card", tmp_path / "new.safetensors")
+    assert (status, said) == (1, "")
+    assert "--precision bfloat16" in heard
+    assert not (tmp_path / "new.safetensors").exists()
+    status, said, heard = run(capsys, *given, "--precision", "bfloat16", "--card", weights, "--overwrite")
+    assert status == 0, heard
+    card = read_card(weights)
+    assert f"bfloat16 costs {card.bfloat16['loss']:.4f} dB against float32" in said
+    assert card.bfloat16["scored"] == "all 1 images of a folder"
+    assert replace(card, bfloat16={}) == before  # the hash of the tensors included
+
+
+def test_a_scene_is_upscaled_in_the_precision_that_is_asked_for(capsys, scene, weights, tmp_path):
+    given = ("upscale", scene, tmp_path / "out.tif", "--model", weights, "--scale", 2)
+    status, said, heard = run(capsys, *given, "--precision", "bfloat16", "--dry-run")
+    assert status == 0, heard
+    assert "runs of the model in bfloat16" in said
+    status, said, heard = run(capsys, *given, "--precision", "bfloat16")
+    assert status == 0, heard
+    assert "in bfloat16" in said
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.tags()["GEOMOE_PRECISION"] == "bfloat16"
 
 
 BAD = {

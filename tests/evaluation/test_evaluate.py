@@ -12,6 +12,7 @@ from geomoe import GeomoeError
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
+from geomoe.evaluation.precision import Loss
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract
 from geomoe.models.weights import load, save
@@ -118,6 +119,30 @@ def test_unusable_folders_are_refused(tmp_path):
     Image.new("RGB", (1, 9)).save(tmp_path / "x.png")
     with pytest.raises(GeomoeError, match="too small for a scale"):
         evaluate(Fake(), tmp_path)
+
+
+def test_bfloat16_is_scored_beside_float32(folder, tmp_path):
+    torch.manual_seed(0)
+    model = tiny("mfg_hmoe", base="bicubic")
+    save(tmp_path / "w.safetensors", model, card_of(model))
+    loaded = load(str(tmp_path / "w.safetensors"))
+    plain, half = (evaluate(loaded, folder, precision=precision) for precision in ("float32", "bfloat16"))
+    assert plain.loss is None
+    assert (plain.precision, half.precision) == ("float32", "bfloat16")
+    assert half.loss.loss == pytest.approx(plain.overall.psnr - half.overall.psnr, abs=2e-5)
+    assert half.loss.low <= half.loss.loss <= half.loss.high
+    assert 0 < half.loss.largest < 10
+    assert evaluate(Fake(), folder, precision="bfloat16").loss == Loss(0, 0, 0, 0)  # interpolation alone
+
+
+def test_rounded_weights_do_not_say_what_was_measured_of_others(folder, tmp_path):
+    model = tiny("mfg_hmoe")
+    save(tmp_path / "w.safetensors", model, card_of(model, bfloat16={"loss": 0.001}))
+    for half in (True, False):
+        card = export(
+            tmp_path / "w.safetensors", tmp_path / "o.safetensors", folder, half=half, overwrite=True
+        )
+        assert bool(card.bfloat16) != half
 
 
 def test_export_puts_the_scores_on_the_card(folder, tmp_path):

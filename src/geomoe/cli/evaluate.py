@@ -16,6 +16,7 @@ from geomoe.files import overlap, write_text
 
 if TYPE_CHECKING:
     from geomoe.evaluation.evaluate import Evaluation, Scores
+    from geomoe.models.precision import Precision
 
 __all__ = ["evaluate"]
 
@@ -43,6 +44,22 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     show_default=True,
     help="Of UCMerced and AID; any other folder is scored whole.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="In bfloat16, also say what that costs against float32.",
+)
+@click.option(
+    "--card",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Of --precision bfloat16: also write the weights here, with what it costs on their card.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the weights of --card, which may be those of --model."
+)
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and say which.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
@@ -56,6 +73,9 @@ def evaluate(
     degradation: str,
     metrics: str,
     split: str,
+    precision: Precision,
+    card: Path | None,
+    overwrite: bool,
     skip_corrupt: bool,
     device: str,
     out: Path | None,
@@ -66,7 +86,10 @@ def evaluate(
     sensors measured are scored as they are by --degradation real.
     """
     from geomoe.evaluation.evaluate import evaluate as run
+    from geomoe.evaluation.hardware import hardware
+    from geomoe.evaluation.precision import check_card_target, write_loss
     from geomoe.models import load
+    from geomoe.models.device import pick_device
 
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
         raise GeomoeError(f"{out} cannot be written; give --json a file in a folder that exists")
@@ -74,6 +97,8 @@ def evaluate(
     data = [] if out is None or out.suffix.lower() == ".json" else [root]
     if out is not None and overlap([out], [Path(model), *data]):
         raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
+    if card is not None:
+        check_card_target(card, precision=precision, overwrite=overwrite)
     loaded = load(model, scale)
     with told("images") as progress:
         result = run(
@@ -84,10 +109,13 @@ def evaluate(
             metrics=[name.strip() for name in metrics.split(",")],
             split=split,  # type: ignore[arg-type]
             device=device,
+            precision=precision,
             skip_corrupt=skip_corrupt,
             progress=progress,
             say=lambda line: say(f"geomoe: note: {line}", err=True),
         )
+    if card is not None:
+        write_loss(loaded, result, card, hardware(pick_device(device)))
     if str(out) == "-":
         say(*json.dumps(result.as_dict(), indent=2).split("\n"))
         return
@@ -116,6 +144,11 @@ def _print(result: Evaluation) -> None:
         add(name, scores)
     add("all", result.overall, "bold")
     say_table(table)
+    if (loss := result.loss) is not None:
+        say(
+            f"{result.precision} costs {loss.loss:.4f} dB against float32 ({loss.low:.4f} to {loss.high:.4f} "
+            f"at 95 %); the largest difference of a pixel is {loss.largest:.1f} of 255 levels"
+        )
     if result.overall.further:
         _print_further(result)
 

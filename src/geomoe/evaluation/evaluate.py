@@ -18,9 +18,11 @@ from geomoe.data.pairs import degrade
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.further import Further, check_metrics, means, score_further
+from geomoe.evaluation.precision import Loss, loss_of
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
 from geomoe.models.device import pick_device
+from geomoe.models.precision import Precision, computing_in, pick_precision
 
 __all__ = ["Evaluation", "Scores", "evaluate"]
 
@@ -52,7 +54,8 @@ class Scores:
 class Evaluation:
     """What :func:`evaluate` found, with everything that is needed to repeat it.
 
-    ``by_image`` goes by an image's path below the folder that was scored.
+    ``by_image`` goes by an image's path below the folder that was scored; ``loss`` is what ``precision``
+    costs against float32, where it is another.
     """
 
     weights: str
@@ -61,6 +64,8 @@ class Evaluation:
     scored: str
     protocol: str
     degradation: str
+    precision: Precision
+    loss: Loss | None
     overall: Scores
     by_class: dict[str, Scores]
     by_image: dict[str, Scores]
@@ -159,6 +164,7 @@ def evaluate(
     metrics: Sequence[str] = ("psnr", "ssim"),
     split: Split = "test",
     device: str = "auto",
+    precision: Precision = "float32",
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -176,6 +182,7 @@ def evaluate(
         metrics: names of :data:`geomoe.evaluation.further.METRICS`; PSNR and SSIM are always there.
         split: of UCMerced and AID.
         device: of the model.
+        precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.
         skip_corrupt: whether images that cannot be read are left out, and told of.
         progress: called with images done and images in all.
         say: told in a line what is left out, and how scenes of two folders were matched.
@@ -193,16 +200,28 @@ def evaluate(
         made = get_degradation(degradation)
         count, scored, cases = _made(root, contract, made, split, skip_corrupt, say)
     place = pick_device(device)
+    pick_precision(precision, place, measured=False)
     module = model.model.to(place)
+
+    def upscaled(low: Tensor, precision: Precision) -> Tensor:
+        with torch.inference_mode(), computing_in(precision, place):
+            made: Tensor = module(low.to(place))[0].float().cpu()
+        return made
+
+    losses: list[float] = []
+    largest = 0.0
     rows: dict[str, list[_Row]] = {}
     by_image: dict[str, Scores] = {}
     for done, (group, name, low, high, make_small) in enumerate(cases):
         low, high = to_unit(low)[None], to_unit(high)
-        with torch.inference_mode():
-            result = module(low.to(place))[0].float().cpu()
+        result = upscaled(low, precision)
         try:
             bicubic = upsample_bicubic(low, contract.scale)[0]
             ours, base = (rules.score(x, high, contract.scale) for x in (result, bicubic))
+            if precision != "float32":
+                exact = upscaled(low, "float32")
+                losses.append(rules.score(exact, high, contract.scale)[0] - ours[0])
+                largest = max(largest, float((exact - result).abs().max()) * 255)
             further = [
                 score_further(names, x, high, low[0], contract.scale, rules, make_small)
                 for x in (result, bicubic)
@@ -221,6 +240,8 @@ def evaluate(
         scored=scored,
         protocol=protocol,
         degradation=degradation,
+        precision=precision,
+        loss=loss_of(losses, largest) if losses else None,
         overall=_mean([row for group in rows.values() for row in group], names),
         by_class={name: _mean(group, names) for name, group in sorted(rows.items())},
         by_image=by_image,

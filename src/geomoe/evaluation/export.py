@@ -45,7 +45,8 @@ def export(
     card = loaded.card
     if half:
         loaded.model.load_state_dict(half_state(loaded.model))
-        card = replace(card, recipe={**card.recipe, "stored": "float16"})
+        # What was measured of the weights is not true of rounded ones.
+        card = replace(card, recipe={**card.recipe, "stored": "float16"}, bfloat16={})
     evaluation = evaluate(
         loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
     )
