@@ -1,6 +1,6 @@
 """How much tiles show: a scene upscaled in small tiles beside the same scene upscaled whole.
 
-    python benchmarks/seams.py [--scene FILE] [--tile 32] --json
+    python benchmarks/seams.py [--scene FILE] [--tile 32] [--precision bfloat16] --json
 
 ``gradient_ratio`` is the mean step between neighbouring output pixels across tile lines over the mean step
 elsewhere, divided by the same ratio of the untiled result: 1 means that no line can be found.
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--model", default="mfg_hmoe_light")
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--tile", type=int, default=32)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     model = geomoe.load(args.model, args.scale)
@@ -51,7 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, rasterio.open(args.scene) as file:
         for name, tile in (("tiled", args.tile), ("whole", max(file.width, file.height))):
             path = Path(folder) / f"{name}.tif"
-            geomoe.upscale(args.scene, path, model=model, scale=args.scale, tile=tile)
+            options = {"scale": args.scale, "tile": tile, "precision": args.precision}
+            geomoe.upscale(args.scene, path, model=model, **options)
             with rasterio.open(path) as result:
                 images[name] = result.read().astype(np.float64)
     difference = np.abs(images["tiled"] - images["whole"])
@@ -63,6 +65,7 @@ def main() -> None:
     found = {
         "scene": args.scene.name,
         "model": model.name,
+        "precision": args.precision,
         "tile": args.tile,
         "margin": model.contract.margin,
         "gradient_ratio": round(tiled[0] / tiled[1] / (whole[0] / whole[1]), 5),

@@ -237,6 +237,7 @@ def test_what_bfloat16_costs_is_told_and_put_on_the_card(capsys, weights, tmp_pa
     card = read_card(weights)
     assert f"bfloat16 costs {card.bfloat16['loss']:.4f} dB against float32" in said
     assert card.bfloat16["scored"] == "all 1 images of a folder"
+    assert card.bfloat16["data"] == "images"
     assert replace(card, bfloat16={}) == before  # the hash of the tensors included
 
 

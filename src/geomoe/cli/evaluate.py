@@ -115,7 +115,7 @@ def evaluate(
             say=lambda line: say(f"geomoe: note: {line}", err=True),
         )
     if card is not None:
-        write_loss(loaded, result, card, hardware(pick_device(device)))
+        write_loss(loaded, result, root, card, hardware(pick_device(device)))
     if str(out) == "-":
         say(*json.dumps(result.as_dict(), indent=2).split("\n"))
         return

@@ -52,12 +52,13 @@ def check_card_target(target: Path, *, precision: Precision, overwrite: bool) ->
     check_target(target, overwrite=overwrite)
 
 
-def write_loss(model: LoadedModel, found: Evaluation, target: Path, hardware: str) -> Card:
+def write_loss(model: LoadedModel, found: Evaluation, root: Path, target: Path, hardware: str) -> Card:
     """Write weights anew with what bfloat16 costs them on their card; the tensors, and so the hash, stay.
 
     Args:
         model: that was scored.
         found: in bfloat16.
+        root: the images.
         target: file to write, ``.safetensors``; may be that of the weights.
         hardware: that it was measured on.
     """
@@ -65,6 +66,7 @@ def write_loss(model: LoadedModel, found: Evaluation, target: Path, hardware: st
     measured = {
         **asdict(found.loss),
         "scored": found.scored,
+        "data": root.resolve().name,
         "protocol": found.protocol,
         "degradation": found.degradation,
         "hardware": hardware,
