@@ -12,6 +12,7 @@ from PIL import Image
 
 import geomoe
 from geomoe import GeomoeError, moe
+from geomoe.data.sources import Source, said_of
 from geomoe.evaluation.calibrate import calibrate
 from geomoe.models.reference import RoutingReference
 from geomoe.models.weights import load, read_card, save
@@ -105,3 +106,23 @@ def test_calibrating_what_routes_nothing_is_refused(tmp_path: Path) -> None:
         calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path, quantile=1.0)
     with pytest.raises(GeomoeError, match="make the folder first"):
         calibrate(tmp_path / "w.safetensors", tmp_path / "no" / "n.safetensors", tmp_path)
+
+
+def test_weights_of_mixed_sources_are_calibrated_on_the_sources_of_their_card(tmp_path: Path) -> None:
+    model = tiny("mfg_hmoe_light", informed=True)
+    sources = [Source("a", "a", share=2, gsd=10), Source("made", made=("ramps", "flat"))]
+    data = {"layout": "mixed", "validation": 0.2, "forget": 0.4, "sources": [said_of(one) for one in sources]}
+    card = replace(card_of(model), data=data, degradation="mixed", recipe={"patch_size": 8})
+    save(tmp_path / "w.safetensors", model, card)
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(tmp_path / f"a/{i}.png")
+    after = calibrate(tmp_path / "w.safetensors", tmp_path / "n.safetensors", tmp_path)
+    assert after.hash == read_card(tmp_path / "w.safetensors").hash
+    reference = load(str(tmp_path / "n.safetensors")).reference
+    assert reference is not None
+    assert "10 images held out" in reference.data  # two of the folder, four of each kind of surface
+    save(tmp_path / "w.safetensors", model, replace(card, data={"sources": [{"name": "a"}]}))
+    with pytest.raises(GeomoeError, match="does not say how its sources were mixed"):
+        calibrate(tmp_path / "w.safetensors", tmp_path / "m.safetensors", tmp_path)

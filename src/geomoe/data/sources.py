@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from torch import Tensor
@@ -81,6 +81,12 @@ class Source:
             get_degradation(name)
             expect(share > 0, f"{self.name}.degradations.{name}", share, "a share above 0")
         check_variants(self.variants)
+
+    @classmethod
+    def from_card(cls, said: Mapping[str, Any]) -> Self:
+        """From what :func:`said_of` gave; raises TypeError or GeomoeError for anything else."""
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+        return cls(**options)
 
     def known(self, scale: int) -> Known:
         """What is known of all its images once they were made small."""

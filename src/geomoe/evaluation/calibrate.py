@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from geomoe.data.degradation import REAL, get_degradation
 from geomoe.data.images import find_images, read_image, sift, to_unit
 from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout, hold_out
-from geomoe.data.pairs import degrade
+from geomoe.data.pairs import PatchStream, Share, degrade
+from geomoe.data.sources import Source, mixed_pairs
 from geomoe.errors import GeomoeError
 from geomoe.models import LoadedModel, load
 from geomoe.models.reference import RoutingReference
@@ -59,41 +61,34 @@ def calibrate(
     if not source.is_file():
         raise GeomoeError(f"{source} does not exist; give a .safetensors file, such as 'geomoe fit' writes")
     loaded = load(str(source))
-    fit, held_out = _images(root, loaded)
-    fit = fit[:: -(-len(fit) // _IMAGES)]
-    # All are looked at before the model sees the first.
-    sift(
-        [*fit, *held_out], lambda path: len(read_image(path, loaded.contract.bands)), False, lambda line: None
-    )
-    total = len(fit) + len(held_out)
-    done = 0
+    fit, held_out, read, small = _mixed(root, loaded) if _is_mixed(loaded) else _images(root, loaded)
+    total, done = len(fit) + len(held_out), 0
 
-    def rows(paths: Sequence[Path]) -> Iterator[Tensor]:
+    def rows(cases: Sequence[_Case]) -> Iterator[Tensor]:
         nonlocal done
-        for path in paths:
-            low, _ = degrade(
-                read_image(path, loaded.contract.bands), loaded.contract.scale, small.drawn(done)
-            )
-            yield shown_rows(loaded, to_unit(low), _ROWS)
+        for case in cases:
+            yield shown_rows(loaded, *read(case, done), most=_ROWS)
             done += 1
             if progress:
                 progress(done, total)
 
-    small = get_degradation(loaded.card.degradation)
     seen, judged = torch.cat(list(rows(fit))), torch.cat(list(rows(held_out)))
-    words = f"{len(held_out)} images held out of training, made small by {loaded.card.degradation}"
+    words = f"{len(held_out)} images held out of training, made small by {small}"
     reference = RoutingReference.learn(seen, judged, quantile, words)
     card = replace(loaded.card, reference=reference.for_card())
     half = card.recipe.get("stored") == "float16"
     return save(target, loaded.model, card, half)
 
 
-def shown_rows(model: LoadedModel, low: Tensor, most: int | None = None) -> Tensor:
+def shown_rows(
+    model: LoadedModel, low: Tensor, known: Tensor | None = None, *, most: int | None = None
+) -> Tensor:
     """What the last router of a model is shown of an image ``[C, h, w]`` in [0, 1]: rows ``[N, C]``.
 
     Args:
         model: that routes.
         low: the image.
+        known: ``[Known.WIDTH]``, what an informed model is told of it.
         most: take so many rows, drawn alike every time; all if ``None``.
 
     Raises:
@@ -106,7 +101,8 @@ def shown_rows(model: LoadedModel, low: Tensor, most: int | None = None) -> Tens
     hook = router.register_forward_hook(lambda _, shown, __: kept.append(shown[0]))
     try:
         with torch.inference_mode():
-            model.model(low[None])
+            informed = {"known": known[None]} if known is not None and model.contract.informed else {}
+            model.model(low[None], **informed)
     finally:
         hook.remove()
     rows = kept[-1]
@@ -115,7 +111,57 @@ def shown_rows(model: LoadedModel, low: Tensor, most: int | None = None) -> Tens
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]]
 
 
-def _images(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
+_Case = Path | int
+_Read = Callable[[Any, int], tuple[Tensor] | tuple[Tensor, Tensor]]
+_Cases = tuple[Sequence[_Case], Sequence[_Case], _Read, str]
+"""What to learn from and what to find the threshold on; how the n-th is read; how it was made small."""
+
+
+def _is_mixed(model: LoadedModel) -> bool:
+    return "sources" in model.card.data
+
+
+def _mixed(root: Path, model: LoadedModel) -> _Cases:
+    """Patches as in training, and whole images that were kept to validate on; of the card's sources."""
+    said = model.card.data
+    try:
+        sources = [Source.from_card(one) for one in said["sources"]]
+        validation, forget = float(said["validation"]), float(said["forget"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise GeomoeError(
+            f"{model.name}: its card does not say how its sources were mixed: {error}"
+        ) from error
+    scale, bands, patch = model.contract.scale, model.contract.bands, model.card.recipe["patch_size"]
+    fit, held_out = (
+        mixed_pairs(sources, root, part, scale=scale, bands=bands, validation=validation, patch=patch)
+        for part in ("fit", "validation")
+    )
+    stream = PatchStream(fit, patch, scale, seed=0, start=0, length=4 * _IMAGES, forget=forget)
+    judged = Share(held_out, informed=True)
+
+    def read(case: int, number: int) -> tuple[Tensor, Tensor]:
+        low, _, known = stream[case] if number < len(stream) else judged[case]
+        return (low, known) if number < len(stream) else (low[0], known[0])
+
+    held = range(0, len(judged), -(-len(judged) // _IMAGES))
+    return range(len(stream)), held, read, model.card.degradation
+
+
+def _images(root: Path, model: LoadedModel) -> _Cases:
+    fit, held_out = _files(root, model)
+    fit = fit[:: -(-len(fit) // _IMAGES)]
+    bands, small = model.contract.bands, get_degradation(model.card.degradation)
+    # All are looked at before the model sees the first.
+    sift([*fit, *held_out], lambda path: len(read_image(path, bands)), False, lambda line: None)
+
+    def read(path: Path, number: int) -> tuple[Tensor]:
+        low, _ = degrade(read_image(path, bands), model.contract.scale, small.drawn(number))
+        return (to_unit(low),)
+
+    return fit, held_out, read, small.name
+
+
+def _files(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
     if model.card.degradation == REAL:
         raise GeomoeError(
             f"{model.name} was trained on measured pairs, for which there is no calibration yet"

@@ -179,7 +179,8 @@ class SuperResolutionData(pl.LightningDataModule):
     def describe(self, source: str = "") -> dict[str, Any]:
         """What a card says of the data; ``source`` where the layout does not know it."""
         if self.sources:
-            return {"layout": "mixed", "sources": [said_of(part) for part in self.sources]}
+            said = {"layout": "mixed", "validation": self.validation, "forget": self.forget}
+            return {**said, "sources": [said_of(part) for part in self.sources]}
         said = {
             "layout": self.layout,
             "source": _SOURCES.get(self.layout, source),

@@ -173,7 +173,7 @@ class WeightsWriter(pl.Callback):
                 "precision": str(trainer.precision),
                 "compiled": task.compiled,
                 "seed": task.seed,
-                **({"start": {"hash": task.start.hash, "recipe": task.start.recipe}} if task.start else {}),
+                **({"start": _said_of_start(task.start)} if task.start else {}),
             },
             protocol=task.protocol.name,
             scores={name: round(float(metrics[f"val/{name}"]), 4) for name in ("psnr", "ssim", "gain")}
@@ -182,6 +182,10 @@ class WeightsWriter(pl.Callback):
             date=datetime.now(UTC).date().isoformat(),
             licence=self.licence,
         )
+
+
+def _said_of_start(card: Card) -> dict[str, Any]:
+    return {"hash": card.hash, "recipe": card.recipe, "data": card.data, "degradation": card.degradation}
 
 
 def _checkpoints(trainer: pl.Trainer) -> ModelCheckpoint:
