@@ -42,6 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / "images" / f"{name}.png")
     (folder / "m.csv").write_text("src,dst\na.tif,x.tif\nitem.json,y.tif\np.SAFE,z.tif\n")
+    (folder / "list.yaml").write_text("sources: [{name: all, folder: images}]")
     (folder / "n.csv").write_text("src,dst\na.tif,x.tif\nitem.json,y.tif\n")
     return folder
 
@@ -81,6 +82,13 @@ CASES: dict[str, tuple[Callable[[str], tuple[str, ...]], tuple[str, ...]]] = {
     "evaluate": (
         lambda w: ("evaluate", "--scale", "2", "--model", "w/tiny.json", "--data", "images", "--json", w),
         ("images/x.png", "w/tiny.json"),
+    ),
+    "evaluate by source": (
+        lambda w: (
+            *("evaluate", "--scale", "2", "--model", "w/tiny.json", "--data", "images"),
+            *("--sources", "list.yaml", "--markdown", w),
+        ),
+        ("images/x.png", "w/tiny.json", "list.yaml"),
     ),
     "picture": (
         lambda w: (

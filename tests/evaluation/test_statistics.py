@@ -3,7 +3,14 @@ import pytest
 from scipy import stats
 
 from geomoe import GeomoeError
-from geomoe.evaluation.statistics import agreement, holm, mean_interval, wilcoxon
+from geomoe.evaluation.statistics import (
+    Interval,
+    agreement,
+    bootstrap_interval,
+    holm,
+    mean_interval,
+    wilcoxon,
+)
 
 
 def test_of_one_seed_it_is_the_interval_of_student():
@@ -82,3 +89,15 @@ def test_holm_by_hand():
 )
 def test_agreement_is_the_mean_of_kendalls_tau(scores, tau):
     assert agreement(np.array(scores, dtype=float)) == pytest.approx(tau)
+
+
+def test_the_bootstrap_covers_other_images_and_is_always_the_same():
+    scores = np.random.default_rng(0).normal(1, 2, 400)
+    found = bootstrap_interval(scores)
+    assert found == bootstrap_interval(scores)
+    assert found.mean == scores.mean()
+    assert found.half == pytest.approx(1.96 * 2 / 20, rel=0.15)
+    assert bootstrap_interval(np.array([3.0, 3.0])) == Interval(3, 3, 3)
+    assert np.isnan(bootstrap_interval(np.array([3.0])).low)
+    with pytest.raises(GeomoeError):
+        bootstrap_interval(np.array([]))

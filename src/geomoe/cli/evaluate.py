@@ -25,12 +25,21 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
 
 @click.command()
 @click.option(
-    "--model", default="mfg_hmoe_light", show_default=True, help="Name of a model, or a weights file."
+    "--model",
+    "models",
+    multiple=True,
+    default=["mfg_hmoe_light"],
+    show_default=True,
+    help="Name of a model, or a weights file; several with --sources.",
 )
 @click.option("--scale", type=int, default=4, show_default=True)
 @click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
-@click.option("--degradation", default="bilinear", show_default=True, help="How inputs are made; or real.")
+@click.option(
+    "--degradation",
+    help="How inputs are made; or real; several, with commas, with --sources.  [default: bilinear; with "
+    "--sources bilinear,mtf]",
+)
 @click.option(
     "--metrics",
     default="psnr,ssim",
@@ -39,10 +48,25 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
 )
 @click.option(
     "--split",
+    "--part",
+    "split",
     type=click.Choice(["train", "fit", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Of UCMerced and AID; any other folder is scored whole.",
+    help="Of UCMerced, AID and --sources; any other folder is scored whole.",
+)
+@click.option(
+    "--sources",
+    metavar="NAME|FILE",
+    help="Score what is held out of each source of a training configuration, or of a YAML file with a list "
+    "'sources'; --data is the folder of all.",
+)
+@click.option("--blind", is_flag=True, help="With --sources: tell informed models nothing of the images.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="With --sources: at most so many images of each, for a look."
+)
+@click.option(
+    "--markdown", type=click.Path(path_type=Path), help="With --sources: also write the table here."
 )
 @click.option(
     "--precision",
@@ -66,13 +90,17 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
 )
 def evaluate(
-    model: str,
+    models: tuple[str, ...],
     scale: int,
     root: Path,
     protocol: str,
-    degradation: str,
+    degradation: str | None,
     metrics: str,
     split: str,
+    sources: str | None,
+    blind: bool,
+    limit: int | None,
+    markdown: Path | None,
     precision: Precision,
     card: Path | None,
     overwrite: bool,
@@ -83,8 +111,28 @@ def evaluate(
     """Print PSNR, SSIM and further metrics of weights beside bicubic upsampling, by class and over all.
 
     A folder in the layout of UCMerced or AID is scored on its test split, any other one whole. Pairs that two
-    sensors measured are scored as they are by --degradation real.
+    sensors measured are scored as they are by --degradation real. With --sources, each source of a mixed
+    training set has a row, and an interval of what is gained over bicubic.
     """
+    if sources is not None:
+        from geomoe.cli.by_source import evaluate_sources
+
+        if split == "train" or metrics != "psnr,ssim" or card is not None:
+            raise GeomoeError(
+                "sources have parts fit, validation and test, no --metrics and no --card; leave them out"
+            )
+        evaluate_sources(
+            models, scale, root, sources, part=split,  # type: ignore[arg-type]
+            degradations=_names(degradation or "bilinear,mtf"),
+            protocol=protocol, blind=blind, precision=precision, limit=limit, skip_corrupt=skip_corrupt,
+            device=device, out=out, markdown=markdown,
+        )  # fmt: skip
+        return
+    if len(models) != 1 or blind or limit is not None or markdown is not None:
+        raise GeomoeError(
+            "several --model, --blind, --limit and --markdown go with --sources; leave them out"
+        )
+    [model] = models
     from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.evaluation.hardware import hardware
     from geomoe.evaluation.precision import check_card_target, write_loss
@@ -105,8 +153,8 @@ def evaluate(
             loaded,
             root,
             protocol=protocol,
-            degradation=degradation,
-            metrics=[name.strip() for name in metrics.split(",")],
+            degradation=degradation or "bilinear",
+            metrics=_names(metrics),
             split=split,  # type: ignore[arg-type]
             device=device,
             precision=precision,
@@ -122,6 +170,10 @@ def evaluate(
     _print(result)
     if out is not None:
         write_text(out, f"{json.dumps(result.as_dict(), indent=2)}\n")
+
+
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",")]
 
 
 def _print(result: Evaluation) -> None:

@@ -93,6 +93,11 @@ class Source:
         return Known(self.sensor, None if self.gsd is None else self.gsd * scale)
 
     @property
+    def one_band(self) -> bool:
+        """Whether one band stands in the place of all."""
+        return self.bands is not None and "," not in self.bands
+
+    @property
     def degradation(self) -> Degrader:
         """Of all its patches, drawn for each."""
         named = [get_degradation(name) for name in self.degradations]
@@ -199,7 +204,7 @@ def read_part(
         ``[bands, H, W]``, uint8 or float32 in about [0, 1].
     """
     folder = root / source.folder
-    one = source.bands is not None and "," not in source.bands
+    one = source.one_band
     found = []
     for path, picture in sift(
         _files(source, root, part, validation),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from geomoe.errors import GeomoeError, expect
 from geomoe.lock import locked
 from geomoe.models.weights import Card, save
 from geomoe.tasks.average import MovingAverage
+from geomoe.tasks.commit import commit
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.super_resolution import SuperResolution
 
@@ -97,7 +97,7 @@ class WeightsWriter(pl.Callback):
             yield
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.commit = _commit()
+        self.commit = commit()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -192,15 +192,3 @@ def _checkpoints(trainer: pl.Trainer) -> ModelCheckpoint:
     checkpoints = trainer.checkpoint_callback
     assert isinstance(checkpoints, ModelCheckpoint)
     return checkpoints
-
-
-def _commit() -> str:
-    """Of the repository that this file lies in, ``-dirty`` if it was changed; empty outside of one."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

@@ -1,0 +1,260 @@
+"""Scoring models on what is held out of each source that a training set is mixed of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomoe.data.degradation import Degrader, get_degradation, upsample_bicubic
+from geomoe.data.images import to_unit
+from geomoe.data.layouts import Part
+from geomoe.data.pairs import degrade
+from geomoe.data.sources import Source, read_part
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.crops import score_crop
+from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.layers.known import Known
+from geomoe.metrics.protocol import Protocol, get_protocol
+from geomoe.models import LoadedModel
+from geomoe.models.device import pick_device
+from geomoe.models.precision import Precision, computing_in, pick_precision
+from geomoe.pipeline.tiles import Box
+
+__all__ = ["LARGE", "TILE", "SourceImages", "SourceScores", "read_sources_part", "score_sources", "tiles_of"]
+
+LARGE, TILE = 128, 32
+"""Low-resolution pixels: an image with more on one of its sides is scored in tiles of about so many."""
+_BANDS = 3
+_LEAST = 96
+"""High-resolution pixels that the side of an image keeps where some of its pixels are not valid."""
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """A part of a source in memory: images ``[3, H, W]`` with their paths below its folder."""
+
+    source: Source
+    images: list[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class SourceScores:
+    """Scores of one model on a part of one source, whose images were made small in one way.
+
+    Attributes:
+        weights, hash: name of the model's weights, and what tells them from all others.
+        source: name of the source.
+        sensor: of the source; None where it is not known.
+        degradation: by which the images were made small.
+        psnr, ssim: by image, or by tile of one that is large; dB for ``psnr``.
+        bicubic_psnr, bicubic_ssim: the same of bicubic upsampling.
+    """
+
+    weights: str
+    hash: str
+    source: str
+    sensor: str | None
+    degradation: str
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    bicubic_psnr: dict[str, float]
+    bicubic_ssim: dict[str, float]
+
+    @cached_property
+    def gain(self) -> Interval:
+        """PSNR above bicubic, dB: the mean, and its 95 % bootstrap interval over images and tiles."""
+        gains = [self.psnr[name] - self.bicubic_psnr[name] for name in self.psnr]
+        return bootstrap_interval(np.array(gains))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: means, the interval, and PSNR beside bicubic by image."""
+        gain = self.gain
+        return {
+            "weights": self.weights,
+            "hash": self.hash,
+            "source": self.source,
+            "sensor": self.sensor,
+            "degradation": self.degradation,
+            "images": len(self.psnr),
+            "psnr": fmean(self.psnr.values()),
+            "ssim": fmean(self.ssim.values()),
+            "bicubic_psnr": fmean(self.bicubic_psnr.values()),
+            "bicubic_ssim": fmean(self.bicubic_ssim.values()),
+            "gain": gain.mean,
+            "gain_95": [gain.low, gain.high],
+            "by_image": {name: [psnr, self.bicubic_psnr[name]] for name, psnr in self.psnr.items()},
+        }
+
+
+def read_sources_part(
+    sources: Sequence[Source],
+    root: Path,
+    part: Part,
+    *,
+    validation: float,
+    limit: int | None = None,
+    skip: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[SourceImages]:
+    """A part of every source that has images; made surfaces are left out, of which nothing is held out.
+
+    Args:
+        sources: in the order of the result.
+        root: of all sources.
+        part: what is held out is ``test``.
+        validation: share of what is not held out.
+        limit: of a source with more images, so many that lie evenly among them.
+        skip: whether images that cannot be read are left out.
+        say: told of them, and of the sources that are left out, in a line.
+
+    Raises:
+        GeomoeError: a source without images in this part, or nothing to score at all.
+    """
+    found = []
+    for source in sources:
+        if source.made:
+            say(f"source {source.name}: made surfaces have no part that is held out; it is left out")
+            continue
+        images = read_part(
+            source, root, part, bands=_BANDS, validation=validation, least=_LEAST, skip=skip, say=say
+        )
+        if not images:
+            raise GeomoeError(f"source {source.name} has no image in its part {part}; choose another part")
+        if limit is not None and len(images) > limit:
+            images = [images[i * len(images) // limit] for i in range(limit)]
+        found.append(SourceImages(source, images))
+    if not found:
+        raise GeomoeError("no source has images, so there is nothing to score")
+    return found
+
+
+def tiles_of(width: int, height: int, scale: int) -> list[Box]:
+    """What is scored of an image that is so large, in high-resolution pixels: all of it, or tiles of it.
+
+    A scene is one image, and one image is no sample. Nothing is left over: tiles are as equal as they can be.
+    """
+    if max(width, height) <= LARGE * scale:
+        return [Box(0, 0, width, height)]
+    xs, ys = (_edges(size, TILE * scale) for size in (width, height))
+    return [Box(x, y, right - x, bottom - y) for y, bottom in ys for x, right in xs]
+
+
+def _edges(size: int, side: int) -> list[tuple[int, int]]:
+    count = max(1, round(size / side))
+    edges = [round(size * i / count) for i in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def score_sources(
+    models: Sequence[LoadedModel],
+    parts: Sequence[SourceImages],
+    degradations: Sequence[str],
+    *,
+    protocol: str = "mfg_hmoe",
+    blind: bool = False,
+    device: str = "auto",
+    precision: Precision = "float32",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[SourceScores]:
+    """Scores of every model on every source under every degradation, in the order of sources.
+
+    The images are super-resolved whole and scored, whole or by :func:`tiles_of`, as
+    :func:`geomoe.evaluation.crops.score_crop` does. One band is shown to the model three times and its three
+    results are averaged, as ``geomoe upscale`` does. Informed models are told the sensor and ground sampling
+    distance of the source, and kernel, MTF and noise of the degradation.
+
+    Args:
+        models: of one scale and three bands.
+        parts: from :func:`read_sources_part`.
+        degradations: names of docs/degradations.md.
+        protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
+        blind: whether informed models are told nothing.
+        device: of the models.
+        precision: that they compute in.
+        progress: called with images done and images in all.
+
+    Raises:
+        GeomoeError: models of several scales or another number of bands, unknown names, or images that
+            cannot be made small or are too small to score.
+    """
+    scales = {model.contract.scale for model in models}
+    if len(scales) != 1:
+        raise GeomoeError(f"the models have scales {sorted(scales)}; score those of one scale at a time")
+    for model in models:
+        if model.contract.bands != _BANDS:
+            raise GeomoeError(f"{model.name} takes {model.contract.bands} bands; sources are scored in three")
+    rules, named = get_protocol(protocol), [get_degradation(name) for name in degradations]
+    place, scale = pick_device(device), scales.pop()
+    pick_precision(precision, place, measured=False)
+    modules = [model.model.to(place) for model in models]
+    total, done = sum(len(part.images) for part in parts) * len(named), 0
+    results = []
+    for part in parts:
+        for degradation in named:
+            rows = [_empty(model, part.source, degradation) for model in models]
+            for case in _cases(part, degradation, scale):
+                for row, module, model in zip(rows, modules, models, strict=True):
+                    known = None if blind or not model.contract.informed else case.known
+                    with computing_in(precision, place):
+                        result = _upscaled(module, case.low, known, part.source, place)
+                    _score(row, rules, result, case, scale)
+                done += 1
+                if progress:
+                    progress(done, total)
+            results += rows
+    return results
+
+
+@dataclass(frozen=True)
+class _Case:
+    """An image to score: ``low`` and ``high`` are ``[3, H, W]`` in about [0, 1]."""
+
+    name: str
+    low: Tensor
+    high: Tensor
+    known: Known
+
+
+def _cases(part: SourceImages, degradation: Degrader, scale: int) -> Iterator[_Case]:
+    for number, (name, image) in enumerate(part.images):
+        drawn = degradation.drawn(number)
+        try:
+            low, high = degrade(image, scale, drawn)
+        except GeomoeError as error:
+            raise GeomoeError(f"source {part.source.name}, {name}: {error}") from error
+        yield _Case(name, to_unit(low), to_unit(high), drawn.known(part.source.known(scale)))
+
+
+def _empty(model: LoadedModel, source: Source, degradation: Degrader) -> SourceScores:
+    scores: tuple[dict[str, float], ...] = ({}, {}, {}, {})
+    return SourceScores(model.name, model.hash, source.name, source.sensor, degradation.name, *scores)
+
+
+def _upscaled(
+    module: torch.nn.Module, low: Tensor, known: Known | None, source: Source, place: torch.device
+) -> Tensor:
+    told = {} if known is None else {"known": Known.batch([known]).to(place)}
+    with torch.inference_mode():
+        result: Tensor = module(low[None].to(place), **told)[0].float().cpu()
+    return result.mean(0, keepdim=True).expand_as(result) if source.one_band else result
+
+
+def _score(row: SourceScores, rules: Protocol, result: Tensor, case: _Case, scale: int) -> None:
+    bicubic = upsample_bicubic(case.low[None], scale)[0]
+    boxes = tiles_of(case.high.shape[2], case.high.shape[1], scale)
+    for box in boxes:
+        name = case.name if len(boxes) == 1 else f"{case.name} {box.x},{box.y}"
+        ours, base = (score_crop(rules, image, case.high, scale, box) for image in (result, bicubic))
+        if ours is None or base is None:
+            raise GeomoeError(f"source {row.source}, {name}: too small an image to score")
+        row.psnr[name], row.ssim[name] = ours
+        row.bicubic_psnr[name], row.bicubic_ssim[name] = base
