@@ -167,7 +167,7 @@ def test_models_lists_and_shows_a_card(capsys, weights):
     assert json.loads(said)["licence"] == "Apache-2.0"
     status, said, _ = run(capsys, "models", "mfg_hmoe", "--json")
     assert json.loads(said)["experts_per_group"] == 8, "a model without weights shows its configuration"
-    assert run(capsys, "models", "--json")[0] == 2
+    assert run(capsys, "models", "--scale", 2)[0] == 2
     status, said, _ = run(capsys, "models", weights)
     assert "degradation" in said
 
@@ -180,7 +180,7 @@ def test_a_card_shows_what_training_began_from_in_short_lines(capsys):
 
 
 def test_models_says_of_each_what_it_is_and_how_large(capsys):
-    said = run(capsys, "models")[1]
+    said = run(capsys, "models")[1].partition("\n\n")[0]
     lines = {line.split()[0]: line for line in said.splitlines() if not line.startswith(" ")}
     assert lines.keys() - {"model"} == set(list_models())
     assert "…" not in said, "nothing is cut off"
@@ -228,10 +228,6 @@ def test_what_bfloat16_costs_is_told_and_put_on_the_card(capsys, weights, tmp_pa
     status, said, heard = run(capsys, *given, "--precision", "bfloat16", "--card", weights)
     assert (status, said) == (1, "")
     assert "--overwrite" in heard
-    status, said, heard = run(capsys, *given, "--card", tmp_path / "new.safetensors")
-    assert (status, said) == (1, "")
-    assert "--precision bfloat16" in heard
-    assert not (tmp_path / "new.safetensors").exists()
     status, said, heard = run(capsys, *given, "--precision", "bfloat16", "--card", weights, "--overwrite")
     assert status == 0, heard
     card = read_card(weights)

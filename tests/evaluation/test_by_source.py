@@ -16,6 +16,7 @@ from geomoe.data.sources import Source
 from geomoe.evaluation.by_source import TILE, read_sources_part, score_sources, tiles_of
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.layers.known import Known
+from geomoe.models import read_card
 from geomoe.models.contract import ModelContract
 from geomoe.models.weights import save
 from tests.models.test_models import tiny
@@ -123,7 +124,7 @@ def test_models_of_two_scales_are_refused(root):
 
 LIST = """
 sources:
-  - {name: photos, folder: photos, sensor: aerial, held_out: 0.4}
+  - {name: photos, folder: photos, sensor: aerial, gsd: 0.5, held_out: 0.4}
   - {name: scene, folder: scene, bands: "2", by: area, held_out: 0.5}
 """
 
@@ -176,7 +177,7 @@ def test_the_command_writes_one_table_of_several_weights(capsys, given):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--sources", "LIST", "--metrics", "sam"), "no --metrics and no --card; leave"),
+        (("--sources", "LIST", "--metrics", "sam"), "no --metrics, and say what they are"),
         (("--sources", "LIST", "--split", "train"), "parts fit, validation and test"),
         (("--blind",), "go with --sources"),
         (("--model", "LIST", "--model", "LIST"), "go with --sources"),
@@ -195,3 +196,26 @@ def test_what_cannot_be_is_said_in_one_line(capsys, given, more, words):
     assert words in heard
     assert heard.count("\n") == 1
     assert (given / "list.yaml").read_text() == LIST
+
+
+def test_a_card_holds_what_was_found_on_every_source(capsys, given):
+    asked = ["evaluate", "--sources", given / "list.yaml", "--data", given, "--scale", 2, "--device", "cpu"]
+    asked += ["--model", given / "one.safetensors"]
+    target = given / "new.safetensors"
+    status, _, heard = run(capsys, *asked, "--card", target, "--json", given / "out.json")
+    assert status == 0, heard
+    rows = json.loads((given / "out.json").read_text())["rows"]
+    held = read_card(target).evaluations
+    assert [(one.data, one.sensor, one.gsd, one.degradation) for one in held] == [
+        ("photos", "aerial", 0.5, "bilinear"), ("photos", "aerial", 0.5, "mtf"),
+        ("scene", None, None, "bilinear"), ("scene", None, None, "mtf"),
+    ]  # fmt: skip
+    for one, row in zip(held, rows, strict=True):
+        assert one.gain == pytest.approx(row["gain"], abs=1e-3)
+        assert one.images == row["images"]
+    assert held[0].noise is not None
+    for more in (("--limit", 1), ("--part", "fit"), ("--precision", "bfloat16"), ("--model", target)):
+        status, _, heard = run(capsys, *asked, *more, "--card", given / "other_one.safetensors")
+        assert status == 1
+        assert "a card holds what one model makes" in heard
+    assert not (given / "other_one.safetensors").exists()

@@ -228,3 +228,53 @@ def test_an_entry_of_a_card_that_is_of_another_kind_is_refused(tmp_path, field):
             continue
         with pytest.raises(geomoe.GeomoeError, match=f"its card has no {field} that can be understood"):
             load(str(tmp_path / "o.safetensors"))
+
+
+MEASURED = {
+    "data": "EuroSAT, held out", "sensor": "sentinel-2", "gsd": 10, "degradation": "mtf",
+    "noise": [0.001, 0.02], "protocol": "mfg_hmoe", "images": 300, "gain": 2.1, "bicubic": 30.2,
+    "date": "2026-11-26", "commit": "",
+}  # fmt: skip
+
+
+def test_cards_say_what_was_measured_and_older_ones_nothing(tmp_path):
+    model = tiny("mfg_hmoe")
+    path = tmp_path / "tiny.safetensors"
+    save(path, model, card_of(model, measured=[MEASURED, {**MEASURED, "gsd": None, "noise": None}]))
+    first, second = load(str(path)).card.evaluations
+    assert first.for_card() == MEASURED
+    assert (first.noise, second.noise) == ((0.001, 0.02), None)
+    assert first.describe() == "EuroSAT, held out (sentinel-2, 10 m), mtf"
+
+    def older(metadata):
+        card = json.loads(metadata["geomoe"])
+        del card["measured"]
+        return {"geomoe": json.dumps(card)}
+
+    rewrite(path, older)
+    assert load(str(path)).card.evaluations == ()
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        "x",
+        {},
+        {**MEASURED, "gain": "much"},
+        {**MEASURED, "gain": float("nan")},
+        {**MEASURED, "gsd": -1},
+        {**MEASURED, "gsd": "10 m"},
+        {**MEASURED, "noise": [0.1]},
+        {**MEASURED, "noise": 3},
+        {**MEASURED, "sensor": 7},
+        {**MEASURED, "images": 1.5},
+        {**MEASURED, "data": None},
+        {**MEASURED, "more": 1},
+    ],
+)
+def test_a_card_with_damaged_measurements_is_refused(tmp_path, held):
+    model = tiny("mfg_hmoe")
+    save(tmp_path / "x.safetensors", model, card_of(model, measured=[held]))
+    with pytest.raises(geomoe.GeomoeError, match="what its card says") as caught:
+        load(str(tmp_path / "x.safetensors"))
+    assert "\n" not in str(caught.value)

@@ -341,8 +341,10 @@ def test_description_says_what_was_understood(src: Path) -> None:
     write_scene(src, data, nodata=0)
     facts = describe_scene(src, model=nearest())
     assert list(facts) == [
-        "scene", "size", "crs", "pixel", "bands", "order", "validity", "values", "radiometry", "upscale",
+        "scene", "size", "crs", "pixel", "bands", "order", "validity", "values", "radiometry", "known",
+        "upscale",
     ]  # fmt: skip
+    assert facts["known"] == "10 m a pixel", "no block without an invalid pixel tells the noise"
     assert "nodata 0" in facts["validity"]
     assert "75.0%" in facts["validity"]
     assert facts["pixel"].startswith("10 x 10 metre")

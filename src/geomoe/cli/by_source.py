@@ -41,15 +41,26 @@ def evaluate_sources(
     device: str,
     out: Path | None,
     markdown: Path | None,
+    card: Path | None,
+    overwrite: bool,
 ) -> None:
-    """Score models on a part of each source of a file, and print or write one table."""
+    """Score models on a part of each source of a file; print or write one table, or note it on a card."""
     from geomoe.evaluation.by_source import LARGE, TILE, read_sources_part, score_sources
     from geomoe.evaluation.hardware import hardware
+    from geomoe.evaluation.measure import measured_by_source, write_measured
     from geomoe.models import load
     from geomoe.models.device import pick_device
+    from geomoe.models.weights import check_target
     from geomoe.tasks.commit import commit
     from geomoe.tasks.source_list import read_sources
 
+    if card is not None:
+        check_target(card, overwrite=overwrite)
+        if len(models) > 1 or part != "test" or limit is not None or precision != "float32":
+            raise GeomoeError(
+                "a card holds what one model makes of all that is held out, in float32; give one --model, "
+                "and leave out --part, --limit and --precision"
+            )
     listed = read_sources(given)
     targets = [path for path in (out, markdown) if path is not None and str(path) != "-"]
     _check_targets(targets, models, given, root)
@@ -79,6 +90,8 @@ def evaluate_sources(
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit() or "unknown",
     }
+    if card is not None:
+        write_measured(loaded[0], card, [measured_by_source(row, protocol) for row in rows])
     found = {**header, "rows": [row.as_dict() for row in rows]}
     if str(out) == "-":
         say(*json.dumps(found, indent=1).split("\n"))

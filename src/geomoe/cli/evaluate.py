@@ -79,7 +79,8 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     "--card",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="Of --precision bfloat16: also write the weights here, with what it costs on their card.",
+    help="Also write the weights here, with what was found on their card, by which upscale chooses and "
+    "warns; of bfloat16 what that costs.",
 )
 @click.option(
     "--overwrite", is_flag=True, help="Replace the weights of --card, which may be those of --model."
@@ -88,6 +89,13 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
+)
+@click.option("--name", default="", help="With --card: what the images are.  [default: their folder's name]")
+@click.option("--sensor", help="With --card: what took the images, such as sentinel-2, landsat-8, aerial.")
+@click.option(
+    "--gsd",
+    type=click.FloatRange(0, 1e5, min_open=True),
+    help="With --card: ground sampling distance of the images, metres.",
 )
 def evaluate(
     models: tuple[str, ...],
@@ -107,6 +115,9 @@ def evaluate(
     skip_corrupt: bool,
     device: str,
     out: Path | None,
+    name: str,
+    sensor: str | None,
+    gsd: float | None,
 ) -> None:
     """Print PSNR, SSIM and further metrics of weights beside bicubic upsampling, by class and over all.
 
@@ -117,15 +128,16 @@ def evaluate(
     if sources is not None:
         from geomoe.cli.by_source import evaluate_sources
 
-        if split == "train" or metrics != "psnr,ssim" or card is not None:
+        if split == "train" or metrics != "psnr,ssim" or name or sensor or gsd:
             raise GeomoeError(
-                "sources have parts fit, validation and test, no --metrics and no --card; leave them out"
+                "sources have parts fit, validation and test, no --metrics, and say what they are; leave out "
+                "--metrics, --name, --sensor and --gsd"
             )
         evaluate_sources(
             models, scale, root, sources, part=split,  # type: ignore[arg-type]
             degradations=_names(degradation or "bilinear,mtf"),
             protocol=protocol, blind=blind, precision=precision, limit=limit, skip_corrupt=skip_corrupt,
-            device=device, out=out, markdown=markdown,
+            device=device, out=out, markdown=markdown, card=card, overwrite=overwrite,
         )  # fmt: skip
         return
     if len(models) != 1 or blind or limit is not None or markdown is not None:
@@ -135,18 +147,26 @@ def evaluate(
     [model] = models
     from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.evaluation.hardware import hardware
-    from geomoe.evaluation.precision import check_card_target, write_loss
+    from geomoe.evaluation.measure import measured, write_measured
+    from geomoe.evaluation.precision import write_loss
     from geomoe.models import load
     from geomoe.models.device import pick_device
+    from geomoe.models.weights import check_target
 
+    of_card = {"name": name, "sensor": sensor, "gsd": gsd}
+    given = [f"--{option}" for option, value in of_card.items() if value]
+    if given and (card is None or precision != "float32"):
+        raise click.UsageError(f"{given[0]} is of --card, and of float32")
+    if card is not None:
+        check_target(card, overwrite=overwrite)
+        if split != "test":
+            raise GeomoeError(f"split {split} is of training; a card holds what was found on the test split")
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
         raise GeomoeError(f"{out} cannot be written; give --json a file in a folder that exists")
     # No JSON is read of the images.
     data = [] if out is None or out.suffix.lower() == ".json" else [root]
-    if out is not None and overlap([out], [Path(model), *data]):
+    if out is not None and overlap([out], [Path(model), *data, *([card] if card else [])]):
         raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
-    if card is not None:
-        check_card_target(card, precision=precision, overwrite=overwrite)
     loaded = load(model, scale)
     with told("images") as progress:
         result = run(
@@ -162,14 +182,18 @@ def evaluate(
             progress=progress,
             say=lambda line: say(f"geomoe: note: {line}", err=True),
         )
-    if card is not None:
-        write_loss(loaded, result, root, card, hardware(pick_device(device)))
     if str(out) == "-":
         say(*json.dumps(result.as_dict(), indent=2).split("\n"))
-        return
-    _print(result)
-    if out is not None:
-        write_text(out, f"{json.dumps(result.as_dict(), indent=2)}\n")
+    else:
+        _print(result)
+        if out is not None:
+            write_text(out, f"{json.dumps(result.as_dict(), indent=2)}\n")
+    if card is not None and result.loss is not None:
+        write_loss(loaded, result, root, card, hardware(pick_device(device)))
+    elif card is not None:
+        found = measured(result, root, name=name, sensor=sensor, gsd=gsd)
+        write_measured(loaded, card, [found])
+        say(f"{card}: its card says {found.gain:+.3f} dB on {found.describe()}", err=str(out) == "-")
 
 
 def _names(given: str) -> list[str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from geomoe.cli.say import say, say_table
 from geomoe.models import Card, available_weights, list_models, load, read_card
+from geomoe.models.measured import Measured
 from geomoe.models.registry import build, config_of, describe
 
 __all__ = ["models"]
@@ -22,11 +23,19 @@ __all__ = ["models"]
 @click.option("--scale", type=int, help="Where weights for several scales exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def models(name: str | None, scale: int | None, as_json: bool) -> None:
-    """List models and the weights that ship with them; with NAME, show the card of its weights."""
+    """List models, and on what the weights that ship were measured; with NAME, show the card of its weights.
+
+    By what cards say was measured, upscale chooses among the weights.
+    """
     if name is None:
-        if as_json or scale is not None:
-            raise click.UsageError("--json and --scale want a NAME")
-        _list()
+        if scale is not None:
+            raise click.UsageError("--scale wants a NAME")
+        if as_json:
+            say(*_as_json(_listed()))
+        else:
+            _list()
+            say("")
+            _list_measured()
         return
     names = [name]
     if scale is None and name in list_models():
@@ -58,6 +67,29 @@ def _list() -> None:
     say_table(table)
 
 
+def _listed() -> dict[str, Any]:
+    """The weights that ship, and what they were measured on."""
+    cards = {key: read_card(path) for key, path in available_weights().items()}
+    return {
+        key: {"model": card.model, "scale": card.config.get("scale"), "measured": card.measured}
+        for key, card in cards.items()
+    }
+
+
+def _list_measured() -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("weights", no_wrap=True)
+    table.add_column("scale", justify="right")
+    table.add_column("measured on")
+    table.add_column("gain dB", justify="right")
+    for key, path in available_weights().items():
+        card = read_card(path)
+        rows = [(one.describe(), f"{one.gain:+.2f}") for one in card.evaluations]
+        for on, gain in rows or [("its card does not say", "")]:
+            table.add_row(key, str(card.config.get("scale")), on, gain)
+    say_table(table)
+
+
 def _gain(key: str, card: Card) -> str:
     gain = card.scores.get("gain")
     return key if gain is None else f"{key} {gain:+.2f} dB"
@@ -70,13 +102,25 @@ def _as_json(value: object) -> list[str]:
 def _readable(name: str, card: dict[str, Any]) -> list[str]:
     lines = [name]
     for key, value in card.items():
-        if isinstance(value, dict):
+        if key == "measured":
+            said = [_measured(one) for one in value] or ["its card does not say"]
+            lines += [f"  {key:<20} {words}" for words in said]
+        elif isinstance(value, dict):
             lines.append(f"  {key}")
             lines += [f"    {k:<18} {_short(v)}" for k, v in value.items() if k != "start"]
             lines += [f"    {'start':<18} {leg}" for leg in _legs(value)]
         else:
             lines.append(f"  {key:<20} {_short(value)}")
     return lines
+
+
+def _measured(held: dict[str, Any]) -> str:
+    one = Measured.from_card(held)
+    noise = "" if one.noise is None else f", noise {one.noise[0]:.2g} to {one.noise[1]:.2g}"
+    return (
+        f"{one.gain:+.2f} dB over bicubic, {one.bicubic:.2f} dB: {one.describe()}{noise}; "
+        f"{one.images} images, protocol {one.protocol}, {one.date}"
+    )
 
 
 def _short(value: object) -> object:

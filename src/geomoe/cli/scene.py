@@ -14,11 +14,10 @@ from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
 
 if TYPE_CHECKING:
     from geomoe.models.precision import AskedPrecision
-    from geomoe.pipeline import Forecast, Outcome, Settings
+    from geomoe.pipeline import Forecast, Outcome, Settings, Upscaler
 
 __all__ = ["info", "upscale"]
 
-_DEFAULT_MODEL = "mfg_hmoe_light"
 _NODATA = (
     "Value of pixels without data, or none. By default what SRC declares, else one value that all bands have "
     "over a large area at the border."
@@ -63,7 +62,10 @@ _LAYERS = {
 )
 @click.option("--scale", type=int, default=4, show_default=True, help="Output pixels along one input pixel.")
 @click.option(
-    "--model", default=_DEFAULT_MODEL, show_default=True, help="Name of a model, or a weights file."
+    "--model",
+    default="auto",
+    show_default=True,
+    help="Name of a model, or a weights file; auto: of the weights that ship, those that fit the scene.",
 )
 @click.option("--experts", metavar="PATH", help="Also write the map of which expert drew each pixel.")
 @click.option("--consistency", metavar="PATH", help="Also write the output made small again, less the scene.")
@@ -162,7 +164,7 @@ def upscale(
     from geomoe.models import load  # and torch, which takes seconds
 
     options: pipeline.Options = {
-        "model": load(model, scale),
+        "model": model if model == "auto" else load(model, scale),
         "scale": scale,
         "experts": experts,
         "consistency": consistency,
@@ -305,9 +307,7 @@ def _forecast_lines(forecast: Forecast) -> list[str]:
 @click.command()
 @click.argument("scene")
 @click.option("--scale", type=int, help="Also say what would be done at this scale.  [default: 4]")
-@click.option(
-    "--model", help=f"Also say what this model would do: its name, or weights.  [default: {_DEFAULT_MODEL}]"
-)
+@click.option("--model", help="Also say what this model would do: its name, or weights.  [default: auto]")
 @click.option("--bands", help="Names or 1-based numbers. All by default.")
 @click.option("--nodata", type=Nodata(), help=_NODATA.replace("SRC", "SCENE"))
 def info(
@@ -323,16 +323,16 @@ def info(
     """
     from geomoe.pipeline.describe import describe_scene
 
-    loaded = None
+    chosen: str | Upscaler | None = None
     if model is not None or scale is not None:
         from geomoe.pipeline.targets import refuse_early
 
         refuse_early(scene, {}, bands=bands, nodata=nodata, overwrite=False)
         from geomoe.models import load  # and torch, which takes seconds
 
-        scale = scale or 4
-        loaded = load(model or _DEFAULT_MODEL, scale)
-    facts = describe_scene(scene, model=loaded, scale=scale, bands=bands, nodata=nodata)
+        scale, model = scale or 4, model or "auto"
+        chosen = model if model == "auto" else load(model, scale)
+    facts = describe_scene(scene, model=chosen, scale=scale, bands=bands, nodata=nodata)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         say(f"{name:<{width}}  {value}")

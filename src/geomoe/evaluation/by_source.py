@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.pipeline.tiles import Box
+from geomoe.raster.noise import image_noise
 
 __all__ = ["LARGE", "TILE", "SourceImages", "SourceScores", "read_sources_part", "score_sources", "tiles_of"]
 
@@ -53,10 +54,12 @@ class SourceScores:
     Attributes:
         weights, hash: name of the model's weights, and what tells them from all others.
         source: name of the source.
-        sensor: of the source; None where it is not known.
+        sensor, gsd: of the source; None where it is not known.
         degradation: by which the images were made small.
         psnr, ssim: by image, or by tile of one that is large; dB for ``psnr``.
         bicubic_psnr, bicubic_ssim: the same of bicubic upsampling.
+        noise: of the low-resolution images, by image, in units of [0, 1], as it is estimated of scenes; of
+            those that tell it.
     """
 
     weights: str
@@ -68,6 +71,8 @@ class SourceScores:
     ssim: dict[str, float]
     bicubic_psnr: dict[str, float]
     bicubic_ssim: dict[str, float]
+    gsd: float | None = None
+    noise: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def gain(self) -> Interval:
@@ -202,11 +207,13 @@ def score_sources(
         for degradation in named:
             rows = [_empty(model, part.source, degradation) for model in models]
             for case in _cases(part, degradation, scale):
+                noise = image_noise(case.low.numpy())
                 for row, module, model in zip(rows, modules, models, strict=True):
                     known = None if blind or not model.contract.informed else case.known
                     with computing_in(precision, place):
                         result = _upscaled(module, case.low, known, part.source, place)
                     _score(row, rules, result, case, scale)
+                    row.noise.update({} if noise is None else {case.name: noise})
                 done += 1
                 if progress:
                     progress(done, total)
@@ -235,8 +242,8 @@ def _cases(part: SourceImages, degradation: Degrader, scale: int) -> Iterator[_C
 
 
 def _empty(model: LoadedModel, source: Source, degradation: Degrader) -> SourceScores:
-    scores: tuple[dict[str, float], ...] = ({}, {}, {}, {})
-    return SourceScores(model.name, model.hash, source.name, source.sensor, degradation.name, *scores)
+    told = (model.name, model.hash, source.name, source.sensor, degradation.name)
+    return SourceScores(*told, {}, {}, {}, {}, source.gsd)
 
 
 def _upscaled(

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +24,9 @@ from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
+from geomoe.raster.noise import image_noise
 
-__all__ = ["Evaluation", "Scores", "evaluate"]
+__all__ = ["Evaluation", "Scores", "evaluate", "middle"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Evaluation:
     """What :func:`evaluate` found, with everything that is needed to repeat it.
 
     ``by_image`` goes by an image's path below the folder that was scored; ``loss`` is what ``precision``
-    costs against float32, where it is another.
+    costs against float32, where it is another. ``noise`` is that of the inputs, as
+    :func:`geomoe.raster.noise.image_noise` estimates it in units of [0, 1]: its 5th and 95th percentile over
+    the images; ``None`` where no image tells.
     """
 
     weights: str
@@ -69,6 +73,7 @@ class Evaluation:
     overall: Scores
     by_class: dict[str, Scores]
     by_image: dict[str, Scores]
+    noise: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; gains included."""
@@ -212,6 +217,7 @@ def evaluate(
     largest = 0.0
     rows: dict[str, list[_Row]] = {}
     by_image: dict[str, Scores] = {}
+    noises: list[float] = []
     for done, (group, name, low, high, make_small) in enumerate(cases):
         low, high = to_unit(low)[None], to_unit(high)
         result = upscaled(low, precision)
@@ -231,6 +237,8 @@ def evaluate(
         row = _Row(ours, base, *further)
         rows.setdefault(group, []).append(row)
         by_image[name] = _mean([row], names)
+        if (noise := image_noise(low[0].numpy())) is not None:
+            noises.append(noise)
         if progress:
             progress(done + 1, count)
     return Evaluation(
@@ -245,4 +253,13 @@ def evaluate(
         overall=_mean([row for group in rows.values() for row in group], names),
         by_class={name: _mean(group, names) for name, group in sorted(rows.items())},
         by_image=by_image,
+        noise=middle(noises),
     )
+
+
+def middle(noises: Sequence[float]) -> tuple[float, float] | None:
+    """The 5th and the 95th percentile of what is estimated of images; ``None`` of none."""
+    if not noises:
+        return None
+    low, high = np.percentile(noises, (5, 95))
+    return round(float(low), 5), round(float(high), 5)

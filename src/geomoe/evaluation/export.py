@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
+from geomoe.evaluation.measure import measured, noted
 from geomoe.files import overlap
 from geomoe.models.weights import Card, check_target, half_state, load, save
 
@@ -60,4 +61,6 @@ def export(
         "gain": round(found.gain, 4),
         "validation": loaded.card.scores,
     }
-    return save(target, loaded.model, replace(card, protocol=protocol, scores=scores), half)
+    # What was measured of weights before they were rounded was not measured of these.
+    card = replace(card, protocol=protocol, scores=scores, measured=[] if half else card.measured)
+    return save(target, loaded.model, noted(card, [measured(evaluation, root)]), half)

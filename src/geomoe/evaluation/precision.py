@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from geomoe.errors import GeomoeError
 from geomoe.evaluation.statistics import mean_interval
 from geomoe.models import LoadedModel
-from geomoe.models.precision import Precision
-from geomoe.models.weights import Card, check_target, save
+from geomoe.models.weights import Card, save
 
 if TYPE_CHECKING:
     from geomoe.evaluation.evaluate import Evaluation
 
-__all__ = ["Loss", "check_card_target", "loss_of", "write_loss"]
+__all__ = ["Loss", "loss_of", "write_loss"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,6 @@ def loss_of(losses: Sequence[float], largest: float) -> Loss:
     """From what each image lost, dB, and the largest difference of a pixel, in levels of 255."""
     found = mean_interval(np.array([losses], dtype=np.float64))
     return Loss(round(found.mean, 5), round(found.low, 5), round(found.high, 5), round(largest, 2))
-
-
-def check_card_target(target: Path, *, precision: Precision, overwrite: bool) -> None:
-    """Raise GeomoeError unless :func:`write_loss` can write: before anything is computed for it."""
-    if precision == "float32":
-        raise GeomoeError("--card has nothing to say of float32; measure another with --precision bfloat16")
-    check_target(target, overwrite=overwrite)
 
 
 def write_loss(model: LoadedModel, found: Evaluation, root: Path, target: Path, hardware: str) -> Card:

@@ -20,6 +20,7 @@ from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write
 from geomoe.layers.convolution import DIV2K_MEAN
 from geomoe.models.contract import ModelContract
+from geomoe.models.measured import Measured
 from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
 from geomoe.models.skeleton import check_shapes
@@ -64,6 +65,8 @@ class Card:
         reference: what the router saw in training, as :class:`RoutingReference` writes it; may be empty.
         bfloat16: what computing in bfloat16 costs, as :class:`geomoe.evaluation.evaluate.Loss` gives it, with
             what it was measured on; empty where nobody has measured it, and ``auto`` is float32 then.
+        measured: on what else the weights were scored, as :class:`Measured` writes each; see
+            :meth:`evaluations`. Older cards have none.
     """
 
     model: str
@@ -80,6 +83,12 @@ class Card:
     hash: str = field(default="")
     reference: dict[str, Any] = field(default_factory=dict)
     bfloat16: dict[str, Any] = field(default_factory=dict)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def evaluations(self) -> tuple[Measured, ...]:
+        """What the weights were measured on; raises ValueError where that is damaged."""
+        return tuple(map(Measured.from_card, self.measured))
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,7 @@ def _card(text: str) -> Card:
         raise ValueError(f"its card is nested more than {_MAX_DEPTH} times")
     if card.reference:
         RoutingReference.from_card(card.reference)
+    card.evaluations  # noqa: B018  (raises)
     return card
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
+from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.open import open_scene
 from geomoe.raster.product import listed
 from geomoe.raster.radiometry import Radiometry, decide_radiometry
@@ -25,7 +26,7 @@ __all__ = ["describe_scene"]
 def describe_scene(
     src: str | os.PathLike[str],
     *,
-    model: Upscaler | None = None,
+    model: str | Upscaler | None = None,
     scale: int | None = None,
     bands: str | Sequence[str | int] | None = None,
     nodata: float | Literal["none"] | None = None,
@@ -35,7 +36,7 @@ def describe_scene(
 
     Args:
         src: a scene, as for `upscale`.
-        model: if given, what it would do with the scene is told too.
+        model: if given, what it would do with the scene is told too; as for `upscale`.
         scale: that the model is to be for; its own if ``None``.
         bands: names or 1-based numbers; all bands with data if ``None``.
         nodata: as for `upscale`.
@@ -44,13 +45,13 @@ def describe_scene(
     Raises:
         GeomoeError: for a scene that `upscale` would refuse.
     """
-    if model is not None and scale is not None:
-        from geomoe.pipeline.runner import check_scale  # with torch, which no scene needs
-
-        check_scale(model, scale)
     with open_scene(src, bands, nodata) as scene:
-        chosen = select_bands(scene, bands, model.contract.bands if model else 1)
+        known = known_of(scene)
+        upscaler, why = (None, "") if model is None else _upscaler(src, model, scale, known)
+        chosen = select_bands(scene, bands, upscaler.contract.bands if upscaler else 1)
         scene, sample = look(scene, chosen)
+        radiometry = decide_radiometry(scene.dtype, sample)
+        known = known.with_noise(sample, radiometry)
         facts = {
             "scene": str(scene.path),
             "size": f"{scene.width} x {scene.height} pixels, {_counted(scene.count)}, {scene.dtype}",
@@ -72,18 +73,34 @@ def describe_scene(
         if empty:
             facts["validity"] += f", none in {', '.join(empty)}"
         facts["values"] = _values(scene, chosen, sample)
-        facts["radiometry"] = _radiometry(scene, decide_radiometry(scene.dtype, sample), chosen)
+        facts["radiometry"] = _radiometry(scene, radiometry, chosen)
+        facts["known"] = known.describe() or "nothing of its sensor, pixels and noise"
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
-        if model is not None:
+        if upscaler is not None:
             from geomoe.models.precision import pick_precision
+            from geomoe.pipeline.choice import remarks
             from geomoe.pipeline.plan import job_needs
             from geomoe.pipeline.runner import is_measured, pick_device
 
             device = pick_device("auto")
-            precision = pick_precision("auto", device, is_measured(model))
-            facts["upscale"] = _job(job_needs(scene, chosen, model, (), tile, device, precision, None), model)
+            precision = pick_precision("auto", device, is_measured(upscaler))
+            needs = job_needs(scene, chosen, upscaler, (), tile, device, precision, None)
+            facts["upscale"] = _job(needs, upscaler)
+            if said := remarks(known, upscaler, why):
+                facts["remarks"] = "; ".join(said)
     return facts
+
+
+def _upscaler(
+    src: str | os.PathLike[str], model: str | Upscaler, scale: int | None, known: KnownScene
+) -> tuple[Upscaler, str]:
+    """The model for a scene, and why it is that one."""
+    from geomoe.pipeline.request import Request  # with torch, which no scene needs
+
+    if scale is None:
+        scale = 4 if isinstance(model, str) else model.contract.scale
+    return Request(src, "", model, scale).loaded(known)
 
 
 def _counted(bands: int) -> str:

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geomoe.models import load
 from geomoe.models.device import pick_device
 from geomoe.pipeline.forecast import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.many import divided
-from geomoe.pipeline.one import failed, is_done, request_of
+from geomoe.pipeline.one import failed, is_done, model_of, request_of
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.cog import estimated_bytes
+from geomoe.raster.known import known_of
 from geomoe.raster.open import open_scene
 from geomoe.raster.sample import refuse_empty
 
@@ -111,7 +111,7 @@ def forecast_many(
         GeomoeError: weights or a device that are not there.
     """
     each, threads = divided(settings, len(tasks), processes)
-    model = load(settings.model, settings.scale)
+    model = model_of(settings)
     refused: list[Outcome] = []
     with _threads(threads):
         wanted, there = _read_headers(tasks, each[0], model, refused, heard)
@@ -152,7 +152,7 @@ def _threads(count: int) -> Iterator[None]:
 def _read_headers(
     tasks: Sequence[SceneTask],
     settings: Settings,
-    model: Upscaler,
+    model: str | Upscaler,
     refused: list[Outcome],
     heard: Callable[[], None],
 ) -> tuple[list[_Wanted], int]:
@@ -164,15 +164,16 @@ def _read_headers(
             if is_done(request):
                 there += 1
             else:
-                wanted.append(_read_header(task, request, model, device))
+                wanted.append(_read_header(task, request, device))
         except Exception as error:  # as of the scene that is done
             refused.append(failed(task, error))
         heard()
     return wanted, there
 
 
-def _read_header(task: SceneTask, request: Request, model: Upscaler, device: torch.device) -> _Wanted:
+def _read_header(task: SceneTask, request: Request, device: torch.device) -> _Wanted:
     with open_scene(request.src, request.bands, request.nodata) as scene:
+        model, _ = request.loaded(known_of(scene))
         plan, targets = prepare(scene, request, model, device)
         refuse_empty(scene, plan.bands)
         metas = output_metadata(scene, plan.bands, model, request.layers, {})

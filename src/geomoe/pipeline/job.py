@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
+from geomoe.layers.known import Known
 from geomoe.models.precision import Precision
 from geomoe.moe.plan import RoutingTrace
+from geomoe.pipeline.choice import for_model, remarks
 from geomoe.pipeline.history import IMAGE, geomoe_version
 from geomoe.pipeline.layers import DoneTile, Layer, of_layer, reference_tag
 from geomoe.pipeline.plan import UpscalePlan, notes_of, output_metadata, prepare
@@ -29,6 +31,7 @@ from geomoe.pipeline.runner import Runner, Upscaler, is_measured, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.work import Output, Piece, begun_in, window_of
 from geomoe.raster.bands import select_bands
+from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
 from geomoe.raster.sample import look
@@ -45,6 +48,8 @@ class Job:
     """Everything that a tile needs; a tile changes nothing.
 
     Attributes:
+        known: of the scene.
+        remarks: on the weights; see :func:`geomoe.pipeline.choice.remarks`.
         layers: what is made beside the image, in the order of ``outputs`` after the first.
         judge: of how the model routes, where somebody asked.
         fallback: whether bicubic upsampling stands where it finds what training did not have.
@@ -61,6 +66,8 @@ class Job:
     runner: Runner
     model: Upscaler
     radiometry: Radiometry
+    known: KnownScene
+    remarks: tuple[str, ...]
     layers: tuple[Layer, ...]
     outputs: tuple[Output, ...]
     judge: Judge | None
@@ -87,6 +94,7 @@ class Job:
             # Of options that no tensor tells, such as how a border is cut, the weights know nothing.
             "options": self.model_options,
             "contract": asdict(self.model.contract),
+            **({"known": asdict(for_model(self.known))} if self.model.contract.informed else {}),
             "tile": self.plan.tile,
             "outputs": [str(output.target.path) for output in self.outputs],
             "layers": [layer.name for layer in self.layers],
@@ -206,22 +214,22 @@ def open_job(request: Request) -> Iterator[Job]:
     Raises:
         GeomoeError: for bad input, or a job that cannot be done.
     """
-    model, device, layers = request.loaded(), pick_device(request.device), request.layers
+    device, layers = pick_device(request.device), request.layers
     watch = Watch(request.src)
-    judge = Judge(model) if request.judged else None
-    with (
-        open_scene(request.src, request.bands, request.nodata) as scene,
-        judge.attached() if judge else nullcontext(),
-    ):
+    with open_scene(request.src, request.bands, request.nodata) as scene, ExitStack() as attached:
+        known = known_of(scene)
+        model, why = request.loaded(known)
+        judge = attached.enter_context(Judge(model).attached()) if request.judged else None
         plan, targets = prepare(scene, request, model, device)
-        scene, radiometry, valid_share = _look(scene, plan.bands)
+        scene, radiometry, valid_share, known = _look(scene, plan.bands, known)
         digest, sources = contents(scene)
         if changed := watch.changed():  # what was read of it until now may be of another state
             raise ChangedError(changed)
-        runner = Runner(model, device, plan.precision)
+        runner = Runner(model, device, plan.precision, for_model(known))
         if request.precision == "auto":
-            runner = _as_begun(begun_in(targets[0].folder), model, device, digest) or runner
-        notes = notes_of(scene, plan.bands, runner.precision, device)
+            runner = _as_begun(begun_in(targets[0].folder), model, device, for_model(known), digest) or runner
+        said = remarks(known, model, why)
+        notes = (*notes_of(scene, plan.bands, runner.precision, device), *said)
         plan = replace(plan, notes=notes, precision=runner.precision)
         tags = _tags(model, plan, radiometry, digest, request)
         metas = output_metadata(scene, plan.bands, model, layers, tags)
@@ -234,6 +242,8 @@ def open_job(request: Request) -> Iterator[Job]:
             runner=runner,
             model=model,
             radiometry=radiometry,
+            known=known,
+            remarks=said,
             layers=tuple(layers),
             outputs=tuple(Output(*each) for each in zip(targets, metas, scales, strict=True)),
             judge=judge,
@@ -245,18 +255,23 @@ def open_job(request: Request) -> Iterator[Job]:
         )
 
 
-def _look(scene: Scene, bands: tuple[int, ...]) -> tuple[Scene, Radiometry, float]:
-    """The scene with its fill, radiometry and share of valid pixels; the sample ends with the call."""
+def _look(
+    scene: Scene, bands: tuple[int, ...], known: KnownScene
+) -> tuple[Scene, Radiometry, float, KnownScene]:
+    """The scene with its fill, radiometry, share of valid pixels and noise; the sample ends with the call."""
     scene, sample = look(scene, bands)
-    return scene, decide_radiometry(scene.dtype, sample), sample.valid_share
+    radiometry = decide_radiometry(scene.dtype, sample)
+    return scene, radiometry, sample.valid_share, known.with_noise(sample, radiometry)
 
 
-def _as_begun(key: Mapping[str, Any], model: Upscaler, device: torch.device, digest: str) -> Runner | None:
+def _as_begun(
+    key: Mapping[str, Any], model: Upscaler, device: torch.device, known: Known, digest: str
+) -> Runner | None:
     """In the precision of the job that was begun, by its key, if that has this scene and computes as here."""
     precision, same = key.get("precision"), (key.get("scene"), key.get("weights")) == (digest, model.hash)
     if not same or precision not in get_args(Precision):
         return None
-    runner = Runner(model, device, cast(Precision, precision))
+    runner = Runner(model, device, cast(Precision, precision), known)
     return runner if runner.arithmetic == key.get("arithmetic") else None
 
 
@@ -279,8 +294,8 @@ def is_made(request: Request) -> bool:
                 found[name] = made.tags
         except GeomoeError:
             return False
-    model = request.loaded()
     with open_scene(request.src, request.bands, request.nodata) as scene:
+        model, _ = request.loaded(known_of(scene))
         chosen = select_bands(scene, request.bands, model.contract.bands)
         side = tile_side(model.contract, request.tile)
         wanted = _settings(model, chosen, side, scene.digest(), request)

@@ -60,11 +60,11 @@ class Settings:
     """What is the same for all scenes; see `upscale`.
 
     ``memory`` is for all processes of this machine together. Where ``weights`` is not empty, it is the hash
-    that the weights must have wherever they are loaded; ``reference`` likewise is the digest of what their
-    router saw in training.
+    that the weights must have wherever they are loaded (of ``auto`` the digest of all that may be chosen);
+    ``reference`` likewise is the digest of what their router saw in training.
     """
 
-    model: str = "mfg_hmoe_light"
+    model: str = "auto"
     scale: int = 4
     tile: int | None = None
     device: str = "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,13 +10,11 @@ from multiprocessing.connection import wait
 
 import torch
 
-from geomoe.models import load
 from geomoe.models.device import devices_of
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.memory import available_memory
-from geomoe.pipeline.one import tidy
+from geomoe.pipeline.one import pinned, tidy
 from geomoe.pipeline.progress import Night
-from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.turns import Asked, Turn, Turns
 from geomoe.pipeline.worker import Advanced, Begun, Opened, Worker, temporary, undisturbed
 
@@ -67,12 +64,7 @@ def upscale_many(
     Raises:
         GeomoeError: weights or a device that are not there, or a scheduler that cannot be reached.
     """
-    model = load(settings.model, settings.scale)
-    judged = settings.fallback or any(task.reliability for task in tasks)
-    reference = Judge(model).reference.digest() if judged else ""
-    settings = replace(settings, weights=model.hash, reference=reference)
-    if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
-        settings = replace(settings, model=os.path.abspath(settings.model))
+    settings = pinned(settings, judged=settings.fallback or any(task.reliability for task in tasks))
     asked = Asked(tasks, retries, float("inf") if limit is None else limit, heard, night or Night(len(tasks)))
     each, threads = divided(settings, len(tasks), processes)
     if scheduler is not None:

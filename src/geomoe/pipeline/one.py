@@ -12,16 +12,18 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.lock import BusyError, is_held
 from geomoe.models import LoadedModel, load
+from geomoe.pipeline.choice import AUTO, digest, offered
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.progress import Progress
+from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.upscaling import carry_out
 from geomoe.raster.sample import EmptyError
 from geomoe.raster.target import Target, work_folder
 
-__all__ = ["do_scene", "failed", "is_done", "request_of", "tidy"]
+__all__ = ["do_scene", "failed", "is_done", "model_of", "pinned", "request_of", "tidy"]
 
 
 @lru_cache(maxsize=1)
@@ -36,7 +38,40 @@ def _loaded(name: str, scale: int, weights: str, reference: str) -> LoadedModel:
     return model
 
 
-def request_of(task: SceneTask, settings: Settings, model: Upscaler) -> Request:
+def pinned(settings: Settings, *, judged: bool) -> Settings:
+    """The settings with what `model_of` compares, wherever the scenes are done.
+
+    Args:
+        settings: of all scenes.
+        judged: whether it is asked of any of them how the model routes.
+
+    Raises:
+        GeomoeError: weights that are not there, or that cannot be judged.
+    """
+    if settings.model == AUTO:
+        for path, _ in offered(settings.scale).values() if judged else ():
+            Judge(load(str(path)))
+        return replace(settings, weights=digest(settings.scale))
+    model = load(settings.model, settings.scale)
+    if settings.model.endswith(".safetensors"):  # workers may have been started in another folder
+        settings = replace(settings, model=os.path.abspath(settings.model))
+    return replace(settings, weights=model.hash, reference=Judge(model).reference.digest() if judged else "")
+
+
+def model_of(settings: Settings) -> str | Upscaler:
+    """What requests have for their model: the one for all scenes, or that each gets its own.
+
+    Raises:
+        GeomoeError: where it is not what was asked for.
+    """
+    if settings.model != AUTO:
+        return _loaded(settings.model, settings.scale, settings.weights, settings.reference)
+    if settings.weights not in ("", digest(settings.scale)):
+        raise GeomoeError("other weights ship with geomoe here than where the scenes were asked for")
+    return AUTO
+
+
+def request_of(task: SceneTask, settings: Settings, model: str | Upscaler) -> Request:
     """A line of a manifest, with what is the same for all of them."""
     return Request(
         task.src, task.dst, bands=task.bands, nodata=settings.nodata, scale=settings.scale,
@@ -76,8 +111,7 @@ def do_scene(task: SceneTask, settings: Settings, progress: Progress | None = No
 
 
 def _try(task: SceneTask, settings: Settings, progress: Progress | None) -> Outcome:
-    model = _loaded(settings.model, settings.scale, settings.weights, settings.reference)
-    request = request_of(task, settings, model)
+    request = request_of(task, settings, model_of(settings))
     if any(is_held(folder) for folder in _folders(task)):  # before all of the scene is read for nothing
         raise BusyError(f"another process is writing {task.dst}")
     if is_done(request):

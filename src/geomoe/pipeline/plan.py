@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.models.precision import Precision, pick_precision, slow_precision
+from geomoe.pipeline.choice import remarks
 from geomoe.pipeline.history import IMAGE, model_item_name
 from geomoe.pipeline.layers import Layer, of_layer
 from geomoe.pipeline.memory import fitting_workers
@@ -20,6 +21,7 @@ from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.cog import estimated_bytes
+from geomoe.raster.known import known_of
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
@@ -49,7 +51,7 @@ class UpscalePlan:
         size, output_size: width and height in pixels.
         bands: 1-based, with their names in ``names``.
         groups: bands (1-based) of each pass of the model over a tile.
-        notes: what its user should know of how the scene was understood, a sentence each.
+        notes: what its user should know of how the scene was understood and of the weights, a sentence each.
         precision: in which the model computes.
         tile: side of a core in input pixels.
         scratch_bytes, output_bytes: on the disk of the outputs; both exist at once for a while.
@@ -85,9 +87,11 @@ def plan_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> UpscalePla
         GeomoeError: for everything that `upscale` would refuse before it reads pixels.
     """
     request = Request(src, dst, **options)
-    model, device = request.loaded(), pick_device(request.device)
     with open_scene(src, request.bands, request.nodata) as scene:
-        return prepare(scene, request, model, device)[0]
+        known = known_of(scene)
+        model, why = request.loaded(known)
+        plan = prepare(scene, request, model, pick_device(request.device))[0]
+    return replace(plan, notes=(*plan.notes, *remarks(known, model, why)))
 
 
 def prepare(

@@ -118,6 +118,8 @@ class Provenance:
                 "gdal": rasterio.__gdal_version__,
             },
             "processing:lineage": lineage(job.scene.path.name, self._configuration, self._layer(output)),
+            "geomoe:known": {name: value for name, value in asdict(job.known).items() if value is not None},
+            **({"geomoe:remarks": list(job.remarks)} if job.remarks else {}),
             "geomoe:configuration": self._configuration,
             "geomoe:sources": list(job.sources),
         }
@@ -253,11 +255,16 @@ def _carded(card: Card) -> dict[str, Any]:
         **({"mlm:pretrained_source": source} if isinstance(source, str) and source else {}),
         **({"mlm:hyperparameters": card.config} if card.config else {}),
         **({"license": licence} if _SPDX.fullmatch(licence) else {}),
-        **{f"geomoe:{name}": value for name, value in told.items() if name not in _TOLD},
+        **{
+            f"geomoe:{name}": value
+            for name, value in told.items()
+            if name not in _TOLD and (value or name not in _SELDOM)
+        },
     }
 
 
 _TOLD = ("config", "hash")  # by fields of their own
+_SELDOM = ("bfloat16", "measured")  # which cards had not always, and their items neither
 
 
 def _architecture(name: str) -> str:

@@ -9,8 +9,10 @@ from typing import Literal, TypedDict
 
 from geomoe.models import load
 from geomoe.models.precision import AskedPrecision
+from geomoe.pipeline.choice import AUTO, fitting
 from geomoe.pipeline.layers import Consistency, Experts, Layer, Reliability
 from geomoe.pipeline.runner import Upscaler, check_scale
+from geomoe.raster.known import KnownScene
 
 __all__ = ["Options", "Path", "Request"]
 
@@ -43,7 +45,8 @@ class Request:
         src: a local scene of integers up to 32 bits, float32 or float64: GeoTIFF, JPEG 2000, Sentinel-2
             product or STAC item; see :func:`geomoe.raster.open_scene`.
         dst: the output, ``.tif``.
-        model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded.
+        model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded; ``auto``:
+            of the weights that ship, those that fit the scene, by :func:`geomoe.pipeline.choice.choose`.
         scale: output pixels along one input pixel.
         experts: if given, the map of experts goes here, on the grid of ``src``.
         consistency: if given, what is left when the output is made small again and ``src`` is taken off.
@@ -65,7 +68,7 @@ class Request:
 
     src: Path
     dst: Path
-    model: str | Upscaler = "mfg_hmoe_light"
+    model: str | Upscaler = AUTO
     scale: int = 4
     experts: Path | None = None
     consistency: Path | None = None
@@ -79,11 +82,17 @@ class Request:
     memory: int | None = None
     overwrite: bool = False
 
-    def loaded(self) -> Upscaler:
-        """The model; raises GeomoeError where there is none, or one for another scale."""
+    def loaded(self, known: KnownScene) -> tuple[Upscaler, str]:
+        """The model for a scene of which this is known, and why it is that one; empty where its user said so.
+
+        Raises:
+            GeomoeError: where there is none, or one for another scale.
+        """
+        if self.model == AUTO:
+            return fitting(known, self.scale)
         model = load(self.model, self.scale) if isinstance(self.model, str) else self.model
         check_scale(model, self.scale)
-        return model
+        return model, ""
 
     @property
     def judged(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
+from geomoe.layers.known import Known
 from geomoe.models.contract import ModelContract
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in
@@ -38,7 +39,8 @@ class Upscaler(Protocol):
     def model(self) -> nn.Module:
         """``model(x, trace=None)``: ``[B, C, H, W]`` float32 in, ``[B, C, H * scale, W * scale]`` out.
 
-        Values are 0 to 1 for nearly all pixels. A `RoutingTrace` gets the routing plans.
+        Values are 0 to 1 for nearly all pixels. A `RoutingTrace` gets the routing plans. One whose contract
+        is ``informed`` takes ``known``, too.
         """
 
     @property
@@ -95,11 +97,19 @@ class Runner:
         upscaler: model and weights.
         device: that computes.
         precision: in which it does.
+        known: what is known of every tile; told to a model that asks for it.
     """
 
-    def __init__(self, upscaler: Upscaler, device: torch.device, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        device: torch.device,
+        precision: Precision = "float32",
+        known: Known | None = None,
+    ) -> None:
         self.precision = precision
         self._contract = upscaler.contract
+        self._known = Known.batch([known or Known()]).to(device)  # [1, Known.WIDTH]
         self._name = upscaler.name
         self._device = device
         self._model = upscaler.model.to(device).eval()
@@ -179,7 +189,9 @@ class Runner:
         here = computing_in(self.precision, self._device)
         with _out_of_memory(), torch.inference_mode(), _repeatable(self._device), here:
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
-            result: Tensor = self._model(batch) if trace is None else self._model(batch, trace=trace)
+            told: dict[str, Any] = {"known": self._known} if self._contract.informed else {}
+            told |= {} if trace is None else {"trace": trace}
+            result: Tensor = self._model(batch, **told)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()
         return array
 

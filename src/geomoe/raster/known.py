@@ -13,7 +13,7 @@ from geomoe.raster.scene import Scene
 from geomoe.raster.sensor import MTF
 from geomoe.raster.stac import pixel_metres
 
-__all__ = ["Known", "known_of"]
+__all__ = ["KnownScene", "known_of"]
 
 _EARTH = 6_371_008.8
 """Mean radius, metres."""
@@ -22,7 +22,7 @@ _SAME_GSD = 0.05
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownScene:
     """What is known of a scene; ``None`` is what nothing tells.
 
     Attributes:
@@ -47,21 +47,22 @@ class Known:
         ]
         return ", ".join(filter(None, told))
 
-    def with_noise(self, sample: SceneSample, radiometry: Radiometry) -> Known:
+    def with_noise(self, sample: SceneSample, radiometry: Radiometry) -> KnownScene:
         """The same with the noise of a sample, in the range that a radiometry makes of its values."""
         spans = (high - low for low, high in zip(radiometry.low, radiometry.high, strict=True))
         found = [noise / span for noise, span in zip(sample.noise, spans, strict=True) if noise is not None]
-        return replace(self, noise=float(np.median(found)) if found else None)
+        # Few digits: what stands in an item must not depend on how a machine rounds.
+        return replace(self, noise=float(f"{np.median(found):.3g}") if found else None)
 
 
-def known_of(scene: Scene) -> Known:
+def known_of(scene: Scene) -> KnownScene:
     """What a scene's header tells. Its noise is found with the sample of its pixels, and added then."""
     gsd = _pixel(scene)
     mtf = None
     if scene.sensor is not None and gsd is not None:
         own = MTF.get(scene.sensor, {})
         mtf = next((own[side] for side in own if math.isclose(gsd, side, rel_tol=_SAME_GSD)), None)
-    return Known(scene.sensor, gsd, mtf)
+    return KnownScene(scene.sensor, gsd, mtf)
 
 
 def _pixel(scene: Scene) -> float | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["MTF", "sensor_of_file", "sensor_of_item", "sensor_of_tags"]
+__all__ = ["MTF", "family", "sensor_of_file", "sensor_of_item", "sensor_of_tags"]
 
 MTF: dict[str, dict[float, float]] = {"sentinel-2": {10.0: 0.2, 20.0: 0.2}}
 """MTF at the Nyquist frequency of sensors, by the ground sampling distance of their bands in metres.
@@ -14,6 +14,8 @@ MTF: dict[str, dict[float, float]] = {"sentinel-2": {10.0: 0.2, 20.0: 0.2}}
 Sentinel-2: the bands of 10 and 20 m were specified to lie between 0.15 and 0.30 (Gascon et al. 2017,
 "Copernicus Sentinel-2A Calibration and Products Validation Status"); 0.2 is what the degradation ``mtf`` has.
 Of Landsat's OLI and of cameras in aeroplanes no figure that could be cited for every scene is known here."""
+
+_FAMILIES = {**{f"landsat-{number}": "landsat" for number in range(4, 10)}, "naip": "aerial"}
 
 # Whatever surrounds them: "Sentinel-2A MSI", "LANDSAT_8 OLI_TIRS", "Landsat 9", "naip".
 _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -43,6 +45,11 @@ _TAGS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST = 1000
+
+
+def family(sensor: str | None) -> str | None:
+    """Sensors that weights need not tell apart: ``landsat`` of ``landsat-8``, ``aerial`` of ``naip``."""
+    return _FAMILIES.get(sensor or "", sensor)
 
 
 def sensor_of_file(name: str) -> str | None:

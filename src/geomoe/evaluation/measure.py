@@ -1,0 +1,100 @@
+"""What an evaluation found, on the card of the weights: by this `geomoe upscale` chooses and warns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+
+from geomoe.data.layouts import Layout, find_layout
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.by_source import SourceScores
+from geomoe.evaluation.evaluate import Evaluation, middle
+from geomoe.models.measured import Measured
+from geomoe.models.weights import Card, LoadedModel, save
+from geomoe.tasks.commit import commit
+
+__all__ = ["measured", "measured_by_source", "noted", "write_measured"]
+
+_SETS: dict[Layout, tuple[str, str | None, float | None]] = {
+    "ucmerced": ("UCMerced", "aerial", 0.3),
+    "aid": ("AID", None, None),
+    "oli2msi": ("OLI2MSI", "landsat-8", 10.0),
+    "sen2venus": ("Sen2Venus", "sentinel-2", 5.0),
+}
+"""Of known data sets: name, sensor of the inputs, ground sampling distance of the truth in metres."""
+_DIGITS = 4
+
+
+def measured(
+    found: Evaluation, root: Path, *, name: str = "", sensor: str | None = None, gsd: float | None = None
+) -> Measured:
+    """An evaluation as a card holds it.
+
+    Args:
+        found: on images that the weights were neither trained nor chosen on.
+        root: what was scored.
+        name: what the images are called; that of a known data set, or of the folder, if empty.
+        sensor: that took them; of a known data set its own.
+        gsd: ground sampling distance of the images, metres; of a known data set its own.
+
+    Raises:
+        GeomoeError: values that cannot be.
+    """
+    if gsd is not None and not 0 < gsd < float("inf"):
+        raise GeomoeError(f"a ground sampling distance of {gsd:g} m was given; expected more than 0")
+    known = _SETS.get(find_layout(root), (root.resolve().name, None, None))
+    return Measured(
+        data=name or known[0],
+        sensor=sensor or known[1],
+        gsd=gsd or known[2],
+        degradation=found.degradation,
+        noise=found.noise,
+        protocol=found.protocol,
+        images=found.overall.images,
+        gain=round(found.overall.gain, _DIGITS),
+        bicubic=round(found.overall.bicubic_psnr, _DIGITS),
+        date=datetime.now(UTC).date().isoformat(),
+        commit=commit(),
+    )
+
+
+def measured_by_source(found: SourceScores, protocol: str) -> Measured:
+    """Scores on what is held out of a source, as a card holds them."""
+    bicubic = fmean(found.bicubic_psnr.values())
+    return Measured(
+        data=found.source,
+        sensor=found.sensor,
+        gsd=found.gsd,
+        degradation=found.degradation,
+        noise=middle(list(found.noise.values())),
+        protocol=protocol,
+        images=len(found.psnr),
+        gain=round(fmean(found.psnr.values()) - bicubic, _DIGITS),
+        bicubic=round(bicubic, _DIGITS),
+        date=datetime.now(UTC).date().isoformat(),
+        commit=commit(),
+    )
+
+
+def noted(card: Card, found: Sequence[Measured]) -> Card:
+    """The card with evaluations, each in place of an earlier one of the same images, inputs and protocol."""
+    kept = [one for one in card.evaluations if not any(map(one.same_case, found))]
+    return replace(card, measured=[one.for_card() for one in (*kept, *found)])
+
+
+def write_measured(model: LoadedModel, target: Path, found: Sequence[Measured]) -> Card:
+    """Write weights anew with evaluations on their card; the tensors, and so the hash, stay.
+
+    Args:
+        model: that was evaluated.
+        target: file to write, ``.safetensors``; see :func:`geomoe.models.weights.check_target`.
+        found: of it.
+
+    Raises:
+        GeomoeError: ``target`` cannot be written.
+    """
+    half = model.card.recipe.get("stored") == "float16"
+    return save(target, model.model, noted(model.card, found), half)

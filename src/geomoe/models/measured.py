@@ -1,0 +1,84 @@
+"""What weights were measured on, as their card holds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Measured"]
+
+_TEXTS = ("data", "degradation", "protocol", "date", "commit")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation of weights, on images of one kind.
+
+    Attributes:
+        data: what images, in words.
+        sensor: that took them, by the names of :mod:`geomoe.raster.sensor`; ``None`` where nobody said.
+        gsd: their ground sampling distance in metres, which is the results'; the inputs' is ``scale`` times
+            as long. ``None`` where nobody said.
+        degradation: how the inputs were made.
+        noise: standard deviation of the inputs' noise, as it is estimated of scenes, in units of [0, 1]: what
+            lies between the 5th and the 95th percentile of the images. ``None`` where no image tells.
+        protocol: of ``gain`` and ``bicubic``.
+        images: how many.
+        gain: mean PSNR above bicubic upsampling, dB.
+        bicubic: mean PSNR of bicubic upsampling, dB.
+        date: ISO date.
+        commit: of the repository; empty outside of one.
+    """
+
+    data: str
+    sensor: str | None
+    gsd: float | None
+    degradation: str
+    noise: tuple[float, float] | None
+    protocol: str
+    images: int
+    gain: float
+    bicubic: float
+    date: str
+    commit: str = ""
+
+    @classmethod
+    def from_card(cls, held: Mapping[str, Any]) -> Measured:
+        """From JSON values.
+
+        Raises:
+            ValueError: values that are missing, of another type or not finite.
+        """
+        try:
+            found = cls(**{**held, "noise": held["noise"] and tuple(map(float, held["noise"]))})
+            numbers = (found.gain, found.bicubic, found.gsd or 1.0, *(found.noise or ()))
+            fine = (
+                all(isinstance(getattr(found, name), str) for name in _TEXTS)
+                and isinstance(found.sensor, str | None)
+                and isinstance(found.images, int)
+                and all(map(math.isfinite, numbers))
+                and (found.gsd is None or found.gsd > 0)
+                and (found.noise is None or len(found.noise) == 2)
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(f"what its card says was measured is damaged: {error}") from error
+        if not fine:
+            raise ValueError(f"what its card says was measured on {str(found.data)[:40]!r} is damaged")
+        return found
+
+    def for_card(self) -> dict[str, Any]:
+        """JSON values."""
+        held = asdict(self)
+        return {**held, "noise": None if self.noise is None else list(self.noise)}
+
+    def same_case(self, other: Measured) -> bool:
+        """Whether both are of the same images, inputs and protocol, so that gains can be compared."""
+        return (self.data, self.degradation, self.protocol) == (other.data, other.degradation, other.protocol)
+
+    def describe(self) -> str:
+        """On what, in words."""
+        of = [self.sensor, None if self.gsd is None else f"{self.gsd:g} m"]
+        known = ", ".join(filter(None, of))
+        return f"{self.data}{f' ({known})' if known else ''}, {self.degradation}"
