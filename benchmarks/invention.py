@@ -1,7 +1,7 @@
 """What super-resolution invents where nothing is: made scenes, noise, and values beyond those around them.
 
     python benchmarks/invention.py [--data FOLDER_OF_SCENES] [--json invention.json]
-    python benchmarks/invention.py --quick --model FILE.safetensors
+    python benchmarks/invention.py --quick --model FILE.safetensors --precision bfloat16
 
 All weights that ship, or those that are given, beside bicubic upsampling: the largest distance from made
 surfaces in levels of 255; the standard deviation of white noise after over before; and the share of values
@@ -34,10 +34,13 @@ from geomoe.evaluation.invention import (
 )
 from geomoe.files import write_text
 from geomoe.models import LoadedModel, available_weights
+from geomoe.models.precision import Precision
 from geomoe.pipeline.runner import Runner
 
 
-def measure(models: list[LoadedModel], scenes: list[Path], quick: bool) -> dict[str, Invention]:
+def measure(
+    models: list[LoadedModel], scenes: list[Path], quick: bool, precision: Precision
+) -> dict[str, Invention]:
     """By name: bicubic upsampling for each scale, then the models."""
     found = {
         f"bicubic x{scale}": invention(bicubic(scale), scale, quick=quick)
@@ -45,10 +48,11 @@ def measure(models: list[LoadedModel], scenes: list[Path], quick: bool) -> dict[
     }
     for model in models:
         began, scale = time.perf_counter(), model.contract.scale
-        mine = found[model.name] = invention(Runner(model, torch.device("cpu")), scale, quick=quick)
+        runner = Runner(model, torch.device("cpu"), precision)
+        mine = found[model.name] = invention(runner, scale, quick=quick)
         for scene in scenes:
             try:
-                shares = scene_overshoot(scene, model=model, scale=scale)
+                shares = scene_overshoot(scene, model=model, scale=scale, precision=precision)
             except GeomoeError as error:
                 print(f"{scene.name}: left out, {error}", flush=True)
                 continue
@@ -85,16 +89,19 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="name or file of weights; all that ship if left out")
     parser.add_argument("--data", type=Path, help="folder of scenes, .tif")
     parser.add_argument("--quick", action="store_true", help="a tenth of the made scenes, in seconds")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--json", type=Path, help="also write everything here")
     args = parser.parse_args()
     scenes = sorted(args.data.glob("*.tif")) if args.data else []
     if args.data and not scenes:
         raise SystemExit(f"{args.data} holds no .tif")
-    found = measure([geomoe.load(name) for name in args.model or available_weights()], scenes, args.quick)
+    models = [geomoe.load(name) for name in args.model or available_weights()]
+    found = measure(models, scenes, args.quick, args.precision)
     ran = {
         "hardware": hardware(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
+        "precision": args.precision,
         "quick": args.quick,
     }
     print(", ".join(map(str, ran.values())), "\n", *table(found), sep="\n")

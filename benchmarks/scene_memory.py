@@ -65,8 +65,8 @@ def run(side: int, scale: int, model: str, precision: str, folder: Path) -> Run:
     _, status, usage = os.wait4(child, 0)
     if status:
         raise SystemExit(f"geomoe upscale failed on {side} x {side}")
-    source.unlink()
-    target.unlink()
+    for made in folder.iterdir():  # the items beside it, too
+        made.unlink()
     seconds = time.perf_counter() - began
     return Run(usage.ru_maxrss * 1024 / 1e9, seconds, usage.ru_utime + usage.ru_stime)
 
