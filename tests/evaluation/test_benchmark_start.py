@@ -8,7 +8,8 @@ import torch
 
 from geomoe import GeomoeError
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
-from geomoe.evaluation.benchmark.runs import locate_images, plan_runs
+from geomoe.evaluation.benchmark.images import locate_images
+from geomoe.evaluation.benchmark.runs import plan_runs
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.models import load
 from geomoe.models.published import convert, to_published

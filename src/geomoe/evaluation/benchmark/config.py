@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import yaml
 
 from geomoe.data.degradation import get_degradation
+from geomoe.data.sources import Source
 from geomoe.errors import GeomoeError, expect
 from geomoe.files import read_small
 from geomoe.metrics.protocol import get_protocol
@@ -21,6 +22,7 @@ from geomoe.models.weights import load
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.source_list import SourceList, parse_sources, read_sources
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
 
@@ -40,13 +42,17 @@ _SECTIONS: dict[str, type] = {
 _TAKEN = {
     "trainer": ("logger", "default_root_dir"),
     "model": ("model", "options", "scale", "bands", "protocol", "seed"),
-    "data": ("root", "scale", "degradation", "seed"),
+    "data": ("root", "scale", "degradation", "seed", "sources"),
 }
 _KEYS = (
-    "title", "flagship", "scale", "degradation", "protocol", "seeds", "train", "test", "recipe", "arms",
+    "title", "flagship", "scale", "degradation", "protocol", "seeds", "train", "test", "sources",
+    "degradations", "limit", "recipe", "arms",
 )  # fmt: skip
-_OPTIONAL = {"degradation": "bilinear", "protocol": "mfg_hmoe", "train": "", "test": None}
-_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights")
+_OPTIONAL = {
+    "degradation": "bilinear", "protocol": "mfg_hmoe", "train": "", "test": None, "sources": None,
+    "degradations": ["bilinear", "mtf"], "limit": None,
+}  # fmt: skip
+_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights", "each")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -71,6 +77,9 @@ class Arm:
         paper: the scores that a paper prints.
         weights: scored as they are, by name or path, in place of all training; ``model`` is then what they
             are called.
+        each: whether it is one network for each sensor of the sources, which share its steps as their
+            sources share the patches, and are one row of the table.
+        sensor: it is trained and scored on the sources of this one alone.
     """
 
     name: str
@@ -80,6 +89,8 @@ class Arm:
     recipe: Recipe
     paper: Paper | None = None
     weights: str | None = None
+    each: bool = False
+    sensor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,10 @@ class Benchmark:
         train: folder of the training images below that of the data; empty for that folder itself.
         test: folder of the test images below that of the data. None where the data's layout has a test
             split of its own.
+        sources: in place of these folders: the sources of training, of each of which a part is held out and
+            scored.
+        degradations: of the inputs that are scored, where there are sources.
+        limit: of each source, so many of its images are scored at most.
         recipe: of the training.
         arms: at least one.
     """
@@ -108,6 +123,9 @@ class Benchmark:
     seeds: tuple[int, ...]
     train: str
     test: str | None
+    sources: SourceList | None
+    degradations: tuple[str, ...]
+    limit: int | None
     recipe: Recipe
     arms: tuple[Arm, ...]
 
@@ -122,6 +140,43 @@ class Benchmark:
     def steps(self, arm: Arm) -> int:
         """Optimiser steps of one run of ``arm``; 0 of weights that are scored as they are."""
         return 0 if arm.weights is not None else int(self.recipe_of(arm)["trainer"]["max_steps"])
+
+    @property
+    def inputs(self) -> str:
+        """How inputs are made, in words."""
+        if self.sources is None:
+            return self.degradation
+        return f"in training those of each source, in the test {' and '.join(self.degradations)}"
+
+    def parts(self, arm: Arm) -> tuple[Arm, ...]:
+        """What is run of an arm: itself, or its networks, one for each sensor."""
+        if not arm.each:
+            return (arm,)
+        shares: dict[str, float] = {}
+        for source in self.sources_of(arm):
+            shares[str(source.sensor)] = shares.get(str(source.sensor), 0.0) + source.share
+        every = self._steps_per_epoch(arm)
+        epochs, total = self.steps(arm) // every, sum(shares.values())
+        parts = []
+        for sensor, share in shares.items():
+            mine = max(1, round(every * share / total))
+            recipe = {
+                **arm.recipe,
+                "trainer": {**arm.recipe.get("trainer", {}), "max_steps": mine * epochs},
+                "data": {**arm.recipe.get("data", {}), "steps_per_epoch": mine},
+            }
+            name = f"{arm.name}-{sensor}"
+            parts.append(replace(arm, name=name, recipe=recipe, each=False, sensor=sensor))
+        return tuple(parts)
+
+    def _steps_per_epoch(self, arm: Arm) -> Any:
+        usual = inspect.signature(SuperResolutionData).parameters["steps_per_epoch"].default
+        return self.recipe_of(arm).get("data", {}).get("steps_per_epoch", usual)
+
+    def sources_of(self, arm: Arm) -> tuple[Source, ...]:
+        """Those that an arm is trained and scored on."""
+        every = () if self.sources is None else self.sources.sources
+        return tuple(source for source in every if arm.sensor in (None, source.sensor))
 
     @property
     def bands(self) -> int:
@@ -185,12 +240,17 @@ def _benchmark(found: object) -> Benchmark:
     expect(given["test"] is None or isinstance(given["test"], str), "test", given["test"], "a folder's name")
     get_degradation(given["degradation"])
     get_protocol(given["protocol"])
+    sources, degradations = _sources(given), _degradations(given["degradations"])
+    limit = given["limit"]
+    expect(limit is None or (type(limit) is int and limit > 0), "limit", limit, "a whole number from 1")
     arms = _mapping(given["arms"], "arms")
     expect(bool(arms), "arms", arms, "at least one")
     benchmark = Benchmark(
         **{
             **given,
             "seeds": _seeds(given["seeds"]),
+            "sources": sources,
+            "degradations": degradations,
             "recipe": _recipe(given["recipe"], "recipe"),
             "arms": tuple(_arm(name, arm) for name, arm in arms.items()),
         }
@@ -199,7 +259,32 @@ def _benchmark(found: object) -> Benchmark:
     for arm in benchmark.arms:
         if arm.weights is None:
             _check_steps(benchmark, arm)
+        if arm.each and not (benchmark.sources and all(s.sensor for s in benchmark.sources_of(arm))):
+            raise GeomoeError(
+                f"arms.{arm.name}.each: a network for each sensor wants sources, and the sensor of each"
+            )
     return benchmark
+
+
+def _sources(given: Mapping[str, Any]) -> SourceList | None:
+    """Those of a training configuration, by name or path, or of the list that the file has itself."""
+    found = given["sources"]
+    if found is None:
+        return None
+    if given["train"] or given["test"] is not None or given["degradation"] != _OPTIONAL["degradation"]:
+        raise GeomoeError(
+            "sources have their own folders and degradations; leave train, test, degradation out"
+        )
+    if given["recipe"].get("data", {}).get("bands", 3) != 3:
+        raise GeomoeError("sources are scored in three bands; leave recipe.data.bands out")
+    return read_sources(found) if isinstance(found, str) else SourceList("the list", parse_sources(found))
+
+
+def _degradations(found: object) -> tuple[str, ...]:
+    good = isinstance(found, list) and found and all(isinstance(name, str) for name in found)
+    expect(bool(good), "degradations", found, "a list of names, such as [bilinear, mtf]")
+    assert isinstance(found, list)
+    return tuple(get_degradation(name).name for name in dict.fromkeys(found))
 
 
 def _arm(name: object, found: object) -> Arm:
@@ -216,6 +301,8 @@ def _arm(name: object, found: object) -> Arm:
     recipe = _recipe(given.get("recipe") or {}, f"{where}.recipe")
     if "bands" in recipe.get("data", {}):
         raise GeomoeError(f"{where}.recipe.data: bands is the same for all arms; leave it out here")
+    each = given.get("each")
+    expect(each in (None, "sensor"), f"{where}.each", each, "sensor, or nothing")
     return Arm(
         name=str(name),
         label=str(given.get("label", name)),
@@ -223,13 +310,14 @@ def _arm(name: object, found: object) -> Arm:
         options=options,
         recipe=recipe,
         paper=_paper(given["paper"], f"{where}.paper") if "paper" in given else None,
+        each=each is not None,
     )
 
 
 def _scored_arm(name: str, given: dict[str, Any], where: str) -> Arm:
     weights = given["weights"]
     expect(isinstance(weights, str), f"{where}.weights", weights, "a name or path of weights")
-    for key in ("model", "options", "recipe"):
+    for key in ("model", "options", "recipe", "each"):
         if key in given:
             raise GeomoeError(f"{where}: weights are scored as they are; leave {key} out, or weights")
     paper = _paper(given["paper"], f"{where}.paper") if "paper" in given else None
@@ -262,8 +350,7 @@ def _check_steps(benchmark: Benchmark, arm: Arm) -> None:
     recipe = benchmark.recipe_of(arm)
     steps = recipe.get("trainer", {}).get("max_steps")
     expect(isinstance(steps, int) and steps > 0, "recipe.trainer.max_steps", steps, "a whole number from 1")
-    usual = inspect.signature(SuperResolutionData).parameters["steps_per_epoch"].default
-    every = recipe.get("data", {}).get("steps_per_epoch", usual)
+    every = benchmark._steps_per_epoch(arm)
     good = isinstance(every, int) and every > 0 and benchmark.steps(arm) % every == 0
     expect(good, "recipe.data.steps_per_epoch", every, f"a divisor of max_steps={steps}")
 

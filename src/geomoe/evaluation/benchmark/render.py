@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 
 from geomoe.evaluation.benchmark.table import Row, Table
+from geomoe.evaluation.statistics import Interval
 
-__all__ = ["cells", "html", "latex", "markdown"]
+__all__ = ["cells", "group_cells", "html", "latex", "markdown"]
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
@@ -51,12 +52,30 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def _difference(row: Row) -> str:
-    d = row.difference
-    return "" if d is None else f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+    return "" if row.difference is None else _ends(row.difference)
+
+
+def _ends(d: Interval) -> str:
+    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
 def _paper_ssim(row: Row) -> str:
     return f"{row.paper.ssim:.4f}" if row.paper and row.paper.ssim is not None else ""
+
+
+def group_cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """The same of the table by sensor and source: PSNR of the flagship, differences to it of the others."""
+    rows = [row for row in table.rows if row.arm == table.flagship]
+    rows += [row for row in table.rows if row.arm != table.flagship]
+    titles = ["on", "input", "samples", "bicubic", *(row.label for row in rows)]
+    lines = []
+    for group in table.groups:
+        line = [group.name, group.degradation, str(group.images), f"{group.bicubic_psnr:.2f}"]
+        for row in rows:
+            cell = group.cells[row.arm]
+            line.append(f"{cell.psnr.mean:.2f}" if cell.difference is None else _ends(cell.difference))
+        lines.append(line)
+    return titles, lines
 
 
 def markdown(table: Table) -> str:
@@ -64,9 +83,14 @@ def markdown(table: Table) -> str:
     titles, rows = cells(table)
     lines = [f"# {table.title}", ""]
     lines += [f"- {name}: {value}" for name, value in table.header.items()]
-    lines += ["", _line(titles), "|---" + "|---:" * (len(titles) - 1) + "|"]
-    lines += [_line(row) for row in rows]
+    lines += ["", *_grid(titles, rows)]
+    if table.groups:
+        lines += ["", *_grid(*group_cells(table))]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+
+
+def _grid(titles: list[str], rows: list[list[str]]) -> list[str]:
+    return [_line(titles), "|---" + "|---:" * (len(titles) - 1) + "|", *map(_line, rows)]
 
 
 def _line(texts: list[str]) -> str:
@@ -75,25 +99,30 @@ def _line(texts: list[str]) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` environment; needs no package."""
-    titles, rows = cells(table)
-    body = [" & ".join(_tex(text) for text in row) + r" \\" for row in rows]
     said = "; ".join(f"{name} {value}" for name, value in table.header.items())
     return "\n".join(
         [
             r"\begin{table*}",
             r"\centering",
             rf"\caption{{{_tex(table.title)}. {_tex(said)}. {_tex(' '.join(table.notes))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
-            r"\hline",
-            " & ".join(_tex(title) for title in titles) + r" \\",
-            r"\hline",
-            *body,
-            r"\hline",
-            r"\end{tabular}",
+            *_tabular(*cells(table)),
+            *(_tabular(*group_cells(table)) if table.groups else ()),
             r"\end{table*}",
             "",
         ]
     )
+
+
+def _tabular(titles: list[str], rows: list[list[str]]) -> list[str]:
+    return [
+        rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
+        r"\hline",
+        " & ".join(_tex(title) for title in titles) + r" \\",
+        r"\hline",
+        *(" & ".join(_tex(text) for text in row) + r" \\" for row in rows),
+        r"\hline",
+        r"\end{tabular}",
+    ]
 
 
 _TEX = str.maketrans(
@@ -109,12 +138,10 @@ def _tex(text: str) -> str:
 
 def html(table: Table, curves: Path | None = None) -> str:
     """A page that needs no other file; ``curves`` is a PNG to put inside."""
-    titles, rows = cells(table)
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = "\n".join(
-        f"<tr{_marked(row, table)}>" + "".join(f"<td>{escape(text)}</td>" for text in texts) + "</tr>"
-        for row, texts in zip(table.rows, rows, strict=True)
-    )
+    marks = [_marked(row, table) for row in table.rows]
+    tables = _html_table(*cells(table), marks)
+    if table.groups:
+        tables += _html_table(*group_cells(table), [""] * len(table.groups))
     header = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in table.header.items())
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     picture = ""
@@ -124,9 +151,17 @@ def html(table: Table, curves: Path | None = None) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
         f"<style>{_STYLE}</style>\n<h1>{escape(table.title)}</h1>\n<dl>{header}</dl>\n"
-        f"<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
-        f"<ul>{notes}</ul>\n{picture}</html>\n"
+        f"{tables}<ul>{notes}</ul>\n{picture}</html>\n"
     )
+
+
+def _html_table(titles: list[str], rows: list[list[str]], marks: list[str]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "\n".join(
+        f"<tr{mark}>" + "".join(f"<td>{escape(text)}</td>" for text in texts) + "</tr>"
+        for mark, texts in zip(marks, rows, strict=True)
+    )
+    return f"<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
 
 
 def _marked(row: Row, table: Table) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small, write_csv, write_text
 
-__all__ = ["Result", "read_result", "write_json", "write_scores"]
+__all__ = ["Result", "join", "read_result", "write_json", "write_scores"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Result:
         commit: of the program that trained them.
         hardware: that trained them.
         config: of the run, resolved.
+        by_degradation, bicubic_by_degradation: PSNR by degradation and image, where there are several
+            sources.
     """
 
     hash: str
@@ -48,6 +50,8 @@ class Result:
     commit: str
     hardware: str
     config: dict[str, Any]
+    by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
+    bicubic_by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read_result(path: Path) -> Result | None:
@@ -63,6 +67,42 @@ def read_result(path: Path) -> Result | None:
         return Result(**{**found, "curve": [(step, psnr) for step, psnr in found["curve"]]})
     except (ValueError, TypeError, KeyError) as error:
         raise GeomoeError(f"{path} is no result of a run; remove it, and the run is scored again") from error
+
+
+def join(arm: str, parts: Sequence[Result]) -> Result:
+    """Results of one seed on images that differ, such as those of a network for each sensor, as one.
+
+    Args:
+        arm: name of what they are parts of.
+        parts: at least one.
+    """
+    if len(parts) == 1:
+        return replace(parts[0], arm=arm)
+    sizes = [len(part.psnr) for part in parts]
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(n * value for n, value in zip(sizes, values, strict=True)) / sum(sizes)
+
+    def union(tables: Iterable[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+        joined: dict[str, dict[str, float]] = {}
+        for table in tables:
+            for degradation, values in table.items():
+                joined.setdefault(degradation, {}).update(values)
+        return joined
+
+    return replace(
+        parts[0],
+        arm=arm,
+        steps=sum(part.steps for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        psnr={image: psnr for part in parts for image, psnr in part.psnr.items()},
+        ssim={image: ssim for part in parts for image, ssim in part.ssim.items()},
+        bicubic_psnr=mean(part.bicubic_psnr for part in parts),
+        bicubic_ssim=mean(part.bicubic_ssim for part in parts),
+        curve=[],
+        by_degradation=union(part.by_degradation for part in parts),
+        bicubic_by_degradation=union(part.bicubic_by_degradation for part in parts),
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,19 +10,16 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
-from geomoe.data.degradation import get_degradation
-from geomoe.data.images import read_image, to_unit
-from geomoe.data.pairs import degrade, mirror_to
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark import runs
 from geomoe.evaluation.benchmark.config import Benchmark
 from geomoe.evaluation.benchmark.cost import measure_costs
 from geomoe.evaluation.benchmark.curves import draw_curves
+from geomoe.evaluation.benchmark.images import Images, locate_images
 from geomoe.evaluation.benchmark.render import html, latex, markdown
-from geomoe.evaluation.benchmark.result import Result, write_json, write_scores
-from geomoe.evaluation.benchmark.runs import Images, Run, locate_images, plan_runs, scored_images
+from geomoe.evaluation.benchmark.result import Result, join, write_json, write_scores
+from geomoe.evaluation.benchmark.runs import Run, plan_runs
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import overlap, write_text
@@ -33,7 +30,6 @@ from geomoe.pipeline.runner import pick_device
 
 __all__ = ["describe_benchmark", "run_benchmark"]
 
-_TILE = 64
 _WRITTEN = ("table.json", "table.md", "table.tex", "table.html", "scores.csv", "curves.png")
 
 
@@ -193,15 +189,26 @@ def _duration(seconds: float) -> str:
 
 
 def _finished(benchmark: Benchmark, images: Images, out: Path) -> dict[str, list[Run]]:
+    """By arm; of one that is several networks, those of the seeds with which all are finished."""
     finished = {}
     for arm in benchmark.arms:
         try:
             planned = plan_runs(benchmark.choose(None, [arm.name]), images, out)
         except GeomoeError:  # a model that is not there and was left out
             continue
-        if done := [run for run in planned if run.result is not None]:
+        lacking = {run.seed for run in planned if run.result is None}
+        if done := [run for run in planned if run.seed not in lacking]:
             finished[arm.name] = done
     return finished
+
+
+def _results(arm: str, done: list[Run]) -> list[Result]:
+    """One for each seed."""
+    by_seed: dict[int, list[Result]] = {}
+    for run in done:
+        if (result := run.result) is not None:
+            by_seed.setdefault(run.seed, []).append(result)
+    return [join(arm, parts) for parts in by_seed.values()]
 
 
 def _write(
@@ -212,12 +219,9 @@ def _write(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Table:
-    results: dict[str, list[Result]] = {
-        name: [result for run in done if (result := run.result) is not None]
-        for name, done in finished.items()
-    }
+    results = {name: _results(name, done) for name, done in finished.items()}
     weights = {name: done[0].folder / "best.safetensors" for name, done in finished.items()}
-    costs = measure_costs(weights, _tile(benchmark, images), device)
+    costs = measure_costs(weights, images.tile(), device)
     table = make_table(benchmark, results, costs, hardware(device))
     curves = out / "curves.png"
     try:
@@ -232,14 +236,3 @@ def _write(
     for name, text in {"table.md": markdown(table), "table.tex": latex(table), "table.html": page}.items():
         write_text(out / name, text)
     return table
-
-
-def _tile(benchmark: Benchmark, images: Images) -> Tensor:
-    """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if it is smaller."""
-    path = scored_images(images.test)[0]
-    low, _ = degrade(
-        read_image(path, benchmark.bands), benchmark.scale, get_degradation(benchmark.degradation)
-    )
-    low = mirror_to(to_unit(low), _TILE)
-    y, x = ((size - _TILE) // 2 for size in low.shape[1:])
-    return low[None, :, y : y + _TILE, x : x + _TILE].contiguous()

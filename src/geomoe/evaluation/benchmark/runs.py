@@ -19,77 +19,17 @@ from typing import Any
 
 import yaml
 
-from geomoe.data.images import find_images
-from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
-from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
+from geomoe.evaluation.benchmark.images import Images
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
-from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import write_text
 from geomoe.lock import locked
 from geomoe.models.weights import load, read_card, save
 from geomoe.pipeline.runner import pick_device
 
-__all__ = ["Images", "Run", "locate_images", "plan_runs", "scored_images", "train"]
-
-
-@dataclass(frozen=True)
-class Images:
-    """Where images lie.
-
-    Attributes:
-        train: the folder that ``geomoe fit`` is given.
-        test: the folder that is scored; the same where the layout has a test split of its own.
-        digest: of names and sizes of all files, so that other images are not taken for the same.
-    """
-
-    train: Path
-    test: Path
-    digest: str
-
-
-def locate_images(benchmark: Benchmark, root: Path) -> Images:
-    """The images of a benchmark below ``root``.
-
-    Raises:
-        GeomoeError: no images, pairs that were measured, or test images that training would see.
-    """
-    train = root / benchmark.train
-    if benchmark.test is None and find_layout(train) not in SPLIT_LAYOUTS:
-        raise GeomoeError(
-            f"{train} has no test split that geomoe knows; keep the test images in a folder of their own "
-            "and name it: test: FOLDER"
-        )
-    test = train if benchmark.test is None else root / benchmark.test
-    for folder in (train, test):
-        if (layout := find_layout(folder)) in REAL_LAYOUTS:
-            raise GeomoeError(
-                f"{folder} holds pairs that were measured ({layout}), which training would take as they are "
-                f"and the test would make small by {benchmark.degradation}; give a folder of images alone"
-            )
-    if benchmark.test is not None:
-        one, other = train.resolve(), test.resolve()
-        if one.is_relative_to(other) or other.is_relative_to(one):
-            raise GeomoeError(f"train {train} and test {test} hold the same images; keep them apart")
-    digest = hashlib.sha256()
-    for folder in dict.fromkeys((train, test)):
-        for path in _images(folder):
-            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-    return Images(train, test, digest.hexdigest())
-
-
-def _images(folder: Path) -> list[Path]:
-    if find_layout(folder) not in SPLIT_LAYOUTS:
-        return find_images(folder)
-    return [*scored_images(folder, "train"), *scored_images(folder, "test")]
-
-
-def scored_images(folder: Path, split: Split = "test") -> list[Path]:
-    """The images of one split of ``folder``, or all where it has none."""
-    files = SPLIT_LAYOUTS.get(find_layout(folder))
-    return find_images(folder) if files is None else files(folder, split)
+__all__ = ["Run", "plan_runs", "train"]
 
 
 @dataclass(frozen=True)
@@ -222,8 +162,7 @@ class Run:
 
     def _score(self, device: str) -> Result:
         best = load(str(self.folder / "best.safetensors"))
-        settings = self.config["data"]["degradation"], self.config["model"]["protocol"]
-        found = evaluate(best, self.images.test, degradation=settings[0], protocol=settings[1], device=device)
+        found = self.images.score(best, self.arm, device)
         state = _state(self.folder)
         assert state is not None
         return Result(
@@ -232,11 +171,7 @@ class Run:
             seed=self.seed,
             steps=self.steps,
             seconds=round(state["seconds"], 1),
-            scored=found.scored,
-            psnr={name: scores.psnr for name, scores in found.by_image.items()},
-            ssim={name: scores.ssim for name, scores in found.by_image.items()},
-            bicubic_psnr=found.overall.bicubic_psnr,
-            bicubic_ssim=found.overall.bicubic_ssim,
+            **vars(found),
             curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])) if self.steps else [],
             weights=best.hash,
             commit=best.card.commit,
@@ -251,14 +186,15 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
     Raises:
         GeomoeError: a model that is not there, or options that it does not have.
     """
-    models = {arm.name: asdict(benchmark.model_config(arm)) for arm in benchmark.arms}
+    parts = [part for arm in benchmark.arms for part in benchmark.parts(arm)]
+    models = {arm.name: asdict(benchmark.model_config(arm)) for arm in parts}
     runs = []
     for seed in benchmark.seeds:
-        for arm in benchmark.arms:
+        for arm in parts:
             if arm.weights is not None and seed != benchmark.seeds[0]:
                 continue  # there is nothing that a seed could change
             folder = out / arm.name / f"seed{seed}"
-            config = _fit_config(benchmark, arm, seed, images.train, folder)
+            config = _fit_config(benchmark, arm, seed, images, folder)
             decides = {k: v for k, v in config.items() if k not in ("checkpoint", "trainer", "data")}
             decides |= {"trainer": benchmark.recipe_of(arm)["trainer"], "model_config": models[arm.name]}
             decides |= {"data": {k: v for k, v in config["data"].items() if k != "root"}}
@@ -270,7 +206,7 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
     return runs
 
 
-def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, root: Path, folder: Path) -> dict[str, Any]:
+def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, images: Images, folder: Path) -> dict[str, Any]:
     recipe = benchmark.recipe_of(arm)
     log = {"save_dir": str(folder), "name": "log"}
     fixed: dict[str, dict[str, Any]] = {
@@ -279,7 +215,7 @@ def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, root: Path, folder: P
             "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": log},
         },
         "model": {"model": arm.model, "options": arm.options, "protocol": benchmark.protocol},
-        "data": {"root": str(root), "scale": benchmark.scale, "degradation": benchmark.degradation},
+        "data": images.fit_options(arm),
         "checkpoint": {"dirpath": str(folder)},
     }
     sections: dict[str, Any] = {s: {**recipe.get(s, {}), **fixed.get(s, {})} for s in (*recipe, *fixed)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geomoe.evaluation.benchmark.config import Arm, Benchmark, Paper
 from geomoe.evaluation.benchmark.cost import Cost
+from geomoe.evaluation.benchmark.groups import Group, make_groups, paired, scores
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.statistics import Interval, agreement, holm, mean_interval, wilcoxon
 
@@ -51,13 +52,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by PSNR, best first, with what is needed to read them."""
+    """Rows by PSNR, best first, with what is needed to read them; where there are sources, also by these."""
 
     title: str
     flagship: str
     header: dict[str, str]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,11 +85,12 @@ def make_table(
     arms = [arm for arm in benchmark.arms if results.get(arm.name)]
     flagship = results.get(benchmark.flagship, ())
     differences = {
-        arm.name: paired
+        arm.name: difference
         for arm in arms
-        if arm.name != benchmark.flagship and (paired := _paired(results[arm.name], flagship)) is not None
+        if arm.name != benchmark.flagship
+        and (difference := paired(results[arm.name], flagship, _psnr)) is not None
     }
-    raw = {name: wilcoxon(paired.mean(0)) for name, paired in differences.items()}
+    raw = {name: wilcoxon(difference.mean(0)) for name, difference in differences.items()}
     p = dict(zip(raw, holm(list(raw.values())), strict=True))
     rows = [
         _row(arm, results[arm.name], costs[arm.name], differences.get(arm.name), p.get(arm.name))
@@ -97,7 +100,7 @@ def make_table(
     every = [result for arm in arms for result in results[arm.name]]
     header = {
         "protocol": benchmark.protocol,
-        "degradation": benchmark.degradation,
+        "degradation": benchmark.inputs,
         "scale": f"x{benchmark.scale}",
         "test": _all(result.scored for result in every),
         "seeds": ", ".join(map(str, benchmark.seeds)),
@@ -108,7 +111,8 @@ def make_table(
         "commit": _all(result.commit or "unknown" for result in every),
     }
     notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results)]
-    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes))
+    groups = make_groups(benchmark, {row.arm: results[row.arm] for row in rows})
+    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), groups)
 
 
 def _row(
@@ -122,25 +126,16 @@ def _row(
         seeds=seeds,
         cost=cost,
         training_seconds=fmean(result.seconds for result in results),
-        psnr=mean_interval(_scores(results, seeds, "psnr")),
-        ssim=mean_interval(_scores(results, seeds, "ssim")),
+        psnr=mean_interval(scores(results, seeds, _psnr)),
+        ssim=mean_interval(scores(results, seeds, lambda result: result.ssim)),
         difference=None if paired is None else mean_interval(paired),
         p=p,
         paper=arm.paper,
     )
 
 
-def _scores(
-    results: Sequence[Result], seeds: Sequence[int], metric: Literal["psnr", "ssim"]
-) -> NDArray[np.float64]:
-    """``[S, N]``, images in the order of their names."""
-    by_seed = {result.seed: getattr(result, metric) for result in results}
-    return np.array([[by_seed[seed][image] for image in sorted(by_seed[seed])] for seed in seeds])
-
-
-def _paired(mine: Sequence[Result], theirs: Sequence[Result]) -> NDArray[np.float64] | None:
-    seeds = sorted({result.seed for result in mine} & {result.seed for result in theirs})
-    return _scores(mine, seeds, "psnr") - _scores(theirs, seeds, "psnr") if seeds else None
+def _psnr(result: Result) -> dict[str, float]:
+    return result.psnr
 
 
 def _all(values: Any) -> str:
@@ -178,6 +173,10 @@ def _notes(
     for arm in arms:
         if arm.weights is not None:
             notes.append(f"{arm.label} was not trained here: its weights are scored as they are.")
+    for arm in arms:
+        if arm.each:
+            each = [f"{part.sensor} ({benchmark.steps(part)} steps)" for part in benchmark.parts(arm)]
+            notes.append(f"{arm.label}: {len(each)} networks, {', '.join(each)}; costs are of one of them.")
     for row in rows:
         missing = [seed for seed in benchmark.seeds if seed not in row.seeds]
         if missing and row.arm not in scored:
@@ -200,7 +199,7 @@ def _orders(rows: Sequence[Row], results: Mapping[str, Sequence[Result]]) -> lis
         )
     seeds = sorted(set.intersection(*(set(row.seeds) for row in rows))) if rows else []
     if len(rows) >= _FEWEST and len(seeds) > 1:
-        by_seed = [_scores(results[row.arm], seeds, "psnr").mean(1) for row in rows]
+        by_seed = [scores(results[row.arm], seeds, _psnr).mean(1) for row in rows]
         notes.append(
             f"The order under one seed beside another's, {len(seeds)} seeds: "
             f"Kendall's tau {agreement(np.array(by_seed).T):+.2f}."

@@ -1,0 +1,111 @@
+"""Scores by sensor and by source: where one arm is better than another, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomoe.evaluation.benchmark.config import Benchmark
+from geomoe.evaluation.benchmark.result import Result
+from geomoe.evaluation.statistics import Interval, mean_interval
+
+__all__ = ["Cell", "Group", "make_groups", "paired", "scores"]
+
+Values = Callable[[Result], Mapping[str, float]]
+"""What is asked of a result, by image."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm on one group.
+
+    Attributes:
+        psnr: mean over seeds and images, dB.
+        difference: PSNR less that of the flagship, paired by seed and image, dB; None as in a row.
+    """
+
+    psnr: Interval
+    difference: Interval | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of one sensor or source, made small in one way.
+
+    Attributes:
+        name: of the sensor or source.
+        degradation: of the inputs.
+        images: how many, or tiles of large ones.
+        bicubic_psnr: of bicubic upsampling, dB.
+        cells: by arm, in the order of the table.
+    """
+
+    name: str
+    degradation: str
+    images: int
+    bicubic_psnr: float
+    cells: dict[str, Cell]
+
+
+def scores(results: Sequence[Result], seeds: Sequence[int], values: Values) -> NDArray[np.float64]:
+    """``[S, N]``, images in the order of their names."""
+    by_seed = {result.seed: values(result) for result in results}
+    return np.array([[by_seed[seed][image] for image in sorted(by_seed[seed])] for seed in seeds])
+
+
+def paired(mine: Sequence[Result], theirs: Sequence[Result], values: Values) -> NDArray[np.float64] | None:
+    """Differences ``[S, N]`` under the seeds that both have; None where there is none."""
+    seeds = sorted({result.seed for result in mine} & {result.seed for result in theirs})
+    return scores(mine, seeds, values) - scores(theirs, seeds, values) if seeds else None
+
+
+def make_groups(benchmark: Benchmark, results: Mapping[str, Sequence[Result]]) -> tuple[Group, ...]:
+    """Sensors, then sources, under every degradation; nothing where there are no sources.
+
+    Args:
+        benchmark: what was compared.
+        results: of each arm with any.
+    """
+    groups = []
+    for name, sources in _named(benchmark):
+        for degradation in benchmark.degradations:
+
+            def values(
+                result: Result, of: str = degradation, sources: frozenset[str] = sources
+            ) -> dict[str, float]:
+                return _of(sources, result.by_degradation[of])
+
+            any_result = next(iter(results.values()))[0]
+            bicubic = _of(sources, any_result.bicubic_by_degradation[degradation])
+            if bicubic:
+                cells = {arm: _cell(benchmark, arm, results, values) for arm in results}
+                groups.append(Group(name, degradation, len(bicubic), fmean(bicubic.values()), cells))
+    return tuple(groups)
+
+
+def _named(benchmark: Benchmark) -> Iterator[tuple[str, frozenset[str]]]:
+    """Groups of sources by name: those of each sensor, if it has several, then each source."""
+    listed = () if benchmark.sources is None else benchmark.sources.sources
+    for sensor in dict.fromkeys(source.sensor for source in listed if source.sensor):
+        of = frozenset(source.name for source in listed if source.sensor == sensor)
+        yield f"all {sensor}", of
+    for source in listed:
+        yield source.name, frozenset([source.name])
+
+
+def _of(sources: frozenset[str], by_image: Mapping[str, float]) -> dict[str, float]:
+    return {image: value for image, value in by_image.items() if image.partition(": ")[0] in sources}
+
+
+def _cell(benchmark: Benchmark, arm: str, results: Mapping[str, Sequence[Result]], values: Values) -> Cell:
+    mine = results[arm]
+    seeds = sorted(result.seed for result in mine)
+    found = None
+    if arm != benchmark.flagship:
+        found = paired(mine, results.get(benchmark.flagship, ()), values)
+    psnr = mean_interval(scores(mine, seeds, values))
+    return Cell(psnr, None if found is None else mean_interval(found))

@@ -1,0 +1,202 @@
+"""What the arms of a benchmark are trained and scored on: folders, or what is held out of several sources."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from geomoe.data.degradation import get_degradation
+from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
+from geomoe.data.pairs import degrade, mirror_to
+from geomoe.data.sources import Source
+from geomoe.data.ucmerced import Split
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.benchmark.config import Arm, Benchmark
+from geomoe.evaluation.by_source import LARGE, TILE, read_sources_part, score_sources
+from geomoe.evaluation.evaluate import evaluate
+from geomoe.models import LoadedModel
+
+__all__ = ["Images", "Scored", "locate_images"]
+
+_TILE = 64
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one model.
+
+    Attributes:
+        scored: what was scored, in words.
+        psnr, ssim: by test image; dB for ``psnr``. Where there are several degradations, means over them.
+        bicubic_psnr, bicubic_ssim: means of bicubic upsampling.
+        by_degradation: PSNR by degradation and image, where there are several sources.
+        bicubic_by_degradation: that of bicubic upsampling.
+    """
+
+    scored: str
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    bicubic_psnr: float
+    bicubic_ssim: float
+    by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
+    bicubic_by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Images(Protocol):
+    """Images to train on and to score."""
+
+    @property
+    def digest(self) -> str:
+        """Of names and sizes of all files, so that other images are not taken for the same."""
+
+    def fit_options(self, arm: Arm) -> dict[str, Any]:
+        """Of section ``data`` of ``geomoe fit``."""
+
+    def score(self, model: LoadedModel, arm: Arm, device: str) -> Scored:
+        """Scores of a model of ``arm`` on the test images."""
+
+    def tile(self) -> Tensor:
+        """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if smaller."""
+
+
+def locate_images(benchmark: Benchmark, root: Path) -> Images:
+    """The images of a benchmark below ``root``.
+
+    Raises:
+        GeomoeError: no images, pairs that were measured, or test images that training would see.
+    """
+    if benchmark.sources is not None:
+        return _Mixed(benchmark, root, _digest(root / source.folder for source in benchmark.sources.sources))
+    train = root / benchmark.train
+    if benchmark.test is None and find_layout(train) not in SPLIT_LAYOUTS:
+        raise GeomoeError(
+            f"{train} has no test split that geomoe knows; keep the test images in a folder of their own "
+            "and name it: test: FOLDER"
+        )
+    test = train if benchmark.test is None else root / benchmark.test
+    for folder in (train, test):
+        if (layout := find_layout(folder)) in REAL_LAYOUTS:
+            raise GeomoeError(
+                f"{folder} holds pairs that were measured ({layout}), which training would take as they are "
+                f"and the test would make small by {benchmark.degradation}; give a folder of images alone"
+            )
+    if benchmark.test is not None:
+        one, other = train.resolve(), test.resolve()
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise GeomoeError(f"train {train} and test {test} hold the same images; keep them apart")
+    return _Folders(benchmark, train, test, _digest((train, test)))
+
+
+def _digest(folders: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for folder in dict.fromkeys(folders):
+        for path in _images(folder):
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _images(folder: Path) -> list[Path]:
+    if find_layout(folder) not in SPLIT_LAYOUTS:
+        return find_images(folder)
+    return [*_of_split(folder, "train"), *_of_split(folder, "test")]
+
+
+def _of_split(folder: Path, split: Split = "test") -> list[Path]:
+    """The images of one split of ``folder``, or all where it has none."""
+    files = SPLIT_LAYOUTS.get(find_layout(folder))
+    return find_images(folder) if files is None else files(folder, split)
+
+
+def _middle(image: Tensor, benchmark: Benchmark, degradation: str) -> Tensor:
+    low, _ = degrade(image, benchmark.scale, get_degradation(degradation))
+    low = mirror_to(to_unit(low), _TILE)
+    y, x = ((size - _TILE) // 2 for size in low.shape[1:])
+    return low[None, :, y : y + _TILE, x : x + _TILE].contiguous()
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """A folder that ``geomoe fit`` is given, and one that is scored; one where it has a test split."""
+
+    benchmark: Benchmark
+    train: Path
+    test: Path
+    digest: str
+
+    def fit_options(self, arm: Arm) -> dict[str, Any]:
+        b = self.benchmark
+        return {"root": str(self.train), "scale": b.scale, "degradation": b.degradation}
+
+    def score(self, model: LoadedModel, arm: Arm, device: str) -> Scored:
+        b = self.benchmark
+        found = evaluate(model, self.test, degradation=b.degradation, protocol=b.protocol, device=device)
+        return Scored(
+            scored=found.scored,
+            psnr={name: scores.psnr for name, scores in found.by_image.items()},
+            ssim={name: scores.ssim for name, scores in found.by_image.items()},
+            bicubic_psnr=found.overall.bicubic_psnr,
+            bicubic_ssim=found.overall.bicubic_ssim,
+        )
+
+    def tile(self) -> Tensor:
+        image = read_image(_of_split(self.test)[0], self.benchmark.bands)
+        return _middle(image, self.benchmark, self.benchmark.degradation)
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """Several sources below one folder, of each of which a part is held out."""
+
+    benchmark: Benchmark
+    root: Path
+    files: str
+
+    @property
+    def digest(self) -> str:
+        b = self.benchmark
+        return f"{self.files} {b.degradations} {b.limit} {LARGE} {TILE}"
+
+    def _sources(self, arm: Arm) -> Sequence[Source]:
+        return self.benchmark.sources_of(arm)
+
+    def fit_options(self, arm: Arm) -> dict[str, Any]:
+        sources = [asdict(source) for source in self._sources(arm)]
+        for source in sources:
+            source["made"] = list(source["made"])
+        return {"root": str(self.root), "scale": self.benchmark.scale, "sources": sources}
+
+    def score(self, model: LoadedModel, arm: Arm, device: str) -> Scored:
+        b = self.benchmark
+        parts = read_sources_part(self._sources(arm), self.root, "test", validation=0, limit=b.limit)
+        rows = score_sources([model], parts, b.degradations, protocol=b.protocol, device=device)
+        psnr, bicubic = (defaultdict[str, dict[str, float]](dict) for _ in range(2))
+        ssim = defaultdict[str, list[float]](list)
+        for row in rows:
+            for name, value in row.psnr.items():
+                image = f"{row.source}: {name}"
+                psnr[row.degradation][image] = value
+                bicubic[row.degradation][image] = row.bicubic_psnr[name]
+                ssim[image].append(row.ssim[name])
+        assert b.sources is not None
+        return Scored(
+            scored=f"what is held out of each source of {b.sources.name}",
+            psnr={image: fmean(of[image] for of in psnr.values()) for image in ssim},
+            ssim={image: fmean(values) for image, values in ssim.items()},
+            bicubic_psnr=fmean(value for of in bicubic.values() for value in of.values()),
+            bicubic_ssim=fmean(value for row in rows for value in row.bicubic_ssim.values()),
+            by_degradation=dict(psnr),
+            bicubic_by_degradation=dict(bicubic),
+        )
+
+    def tile(self) -> Tensor:
+        assert self.benchmark.sources is not None
+        parts = read_sources_part(self.benchmark.sources.sources, self.root, "test", validation=0, limit=1)
+        return _middle(parts[0].images[0][1], self.benchmark, self.benchmark.degradations[0])
