@@ -24,6 +24,7 @@ from geomoe import GeomoeError, create_model, list_models
 from geomoe.cli.main import main
 from geomoe.configs import shipped
 from geomoe.evaluation.benchmark import cost as cost_module
+from geomoe.evaluation.benchmark import images as images_module
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
 from geomoe.evaluation.benchmark import run as run_module
 from geomoe.evaluation.benchmark import runs as runs_module
@@ -163,7 +164,7 @@ def test_what_is_finished_is_neither_trained_nor_scored_again(finished, data, mo
     def never(*_, **__):
         raise AssertionError("this run is finished")
 
-    monkeypatch.setattr(runs_module, "evaluate", never)
+    monkeypatch.setattr(images_module, "evaluate", never)
     said = []
     again = run_benchmark(
         read_benchmark(folder / "tiny.yaml"), data, folder / "out", say=said.append, train=never, device="cpu"

@@ -1,9 +1,11 @@
 """Models beside each other: the same budget, the same images, several seeds, one table.
 
 config   what is compared, as a file says it
+images   what is trained and scored on: folders, or what is held out of several sources
 runs     every arm trained with every seed, scored once, resumed where it stopped
 cost     parameters, operations, time and memory of a tile
 table    scores with intervals and paired tests; render writes them, curves draws validation
+groups   the same by sensor and source
 """
 
 from geomoe.evaluation.benchmark.config import Arm, Benchmark, read_benchmark
