@@ -24,7 +24,7 @@ ADDED = (0.002, 0.005, 0.01, 0.02, 0.05)
 
 def found(data: NDArray[np.float32], valid: NDArray[np.bool_]) -> float:
     """The noise of ``[C, H, W]`` in the model's range, the median of its bands'."""
-    blocks = EvenBlocks(len(data), data.shape[1:])
+    blocks = EvenBlocks(len(data))
     blocks.add(data, valid)
     return float(np.median([noise for noise in blocks.noise() if noise is not None]))
 

@@ -58,8 +58,8 @@ class Evaluation:
 
     ``by_image`` goes by an image's path below the folder that was scored; ``loss`` is what ``precision``
     costs against float32, where it is another. ``noise`` is that of the inputs, as
-    :func:`geomoe.raster.noise.image_noise` estimates it in units of [0, 1]: its 5th and 95th percentile over
-    the images; ``None`` where no image tells.
+    :func:`geomoe.raster.noise.image_noise` estimates it in units of [0, 1]: its quartiles over the images;
+    ``None`` where no image tells.
     """
 
     weights: str
@@ -258,8 +258,8 @@ def evaluate(
 
 
 def middle(noises: Sequence[float]) -> tuple[float, float] | None:
-    """The 5th and the 95th percentile of what is estimated of images; ``None`` of none."""
+    """The quartiles of what is estimated of images; ``None`` of none."""
     if not noises:
         return None
-    low, high = np.percentile(noises, (5, 95))
+    low, high = np.percentile(noises, (25, 75))
     return round(float(low), 5), round(float(high), 5)

@@ -22,8 +22,8 @@ class Measured:
         gsd: their ground sampling distance in metres, which is the results'; the inputs' is ``scale`` times
             as long. ``None`` where nobody said.
         degradation: how the inputs were made.
-        noise: standard deviation of the inputs' noise, as it is estimated of scenes, in units of [0, 1]: what
-            lies between the 5th and the 95th percentile of the images. ``None`` where no image tells.
+        noise: standard deviation of the inputs' noise, as it is estimated of scenes, in units of [0, 1]: its
+            quartiles over the images. ``None`` where no image tells.
         protocol: of ``gain`` and ``bicubic``.
         images: how many.
         gain: mean PSNR above bicubic upsampling, dB.

@@ -35,7 +35,10 @@ AUTO = "auto"
 DEFAULT = "mfg_hmoe_light"
 """The model whose weights are taken where nothing speaks for others."""
 _NEAR = 1.5
-"""Pixels so many times as long, or as short, as those that were measured count as measured."""
+"""Pixels so many times as long, or as short, as those that were measured count as measured; and so much noise
+as three of four inputs had at most."""
+_FAINT = 0.01
+"""Noise that is none, as a share of the range: inputs that are made small have less than the scene has."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,8 @@ def outside(known: KnownScene, card: Card, name: str) -> str | None:
         measured = ", ".join(f"{low:g} to {high:g} m" for low, high in spans)
         odd.append(f"pixels of {known.gsd:.4g} m (measured: {measured})")
     levels = [one.noise[1] for one in near or among if one.noise is not None]
-    if known.noise is not None and levels and known.noise > max(levels):
-        odd.append(f"noise of about {known.noise:.2g} of the range (measured: at most {max(levels):.2g})")
+    if known.noise is not None and levels and known.noise > max(_FAINT, _NEAR * max(levels)):
+        odd.append(f"noise of about {known.noise:.2g} of the range (measured: about {max(levels):.2g})")
     if not odd:
         return None
     return f"unlike what {name} was measured on: {', '.join(odd)}; look at the result before you rely on it"

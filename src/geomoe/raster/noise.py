@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 __all__ = ["EvenBlocks", "image_noise"]
 
-_SIDE, _LEAST = 32, 8
-"""Pixels along a block, and the fewest: of small ones some are even by chance."""
+_SIDE = 32
+"""Pixels along a block: of smaller ones some are even by chance."""
 _BLOCKS = 1024
 _EVEN = 0.1
 """The share of blocks that counts."""
@@ -38,12 +38,10 @@ class EvenBlocks:
 
     Args:
         bands: of the image.
-        size: height and width of the image.
         parts: in how many it is read. Of each some blocks are taken, about a thousand in all.
     """
 
-    def __init__(self, bands: int, size: tuple[int, ...], parts: int = 1) -> None:
-        self._side = min(_SIDE, *size)
+    def __init__(self, bands: int, parts: int = 1) -> None:
         self._each = max(1, _BLOCKS // parts)
         # Of each block, the standard deviation of its differences and the noise that they tell.
         self._found: list[list[tuple[float, float]]] = [[] for _ in range(bands)]
@@ -55,14 +53,12 @@ class EvenBlocks:
             data: ``[C, h, w]``; the values of invalid pixels mean nothing.
             valid: ``[C, h, w]``; a block with an invalid pixel is left out.
         """
-        side = self._side
-        rows, columns = data.shape[1] // side, data.shape[2] // side
+        rows, columns = data.shape[1] // _SIDE, data.shape[2] // _SIDE
         step = max(1, math.ceil(math.sqrt(rows * columns / self._each)))
-        if side < _LEAST:
-            return
-        for y in range(min(step, rows) // 2 * side, rows * side, step * side):
-            for x in range(min(step, columns) // 2 * side, columns * side, step * side):
-                place = slice(y, y + side), slice(x, x + side)
+        for row in range(min(step, rows) // 2, rows, step):
+            for column in range(min(step, columns) // 2, columns, step):
+                y, x = row * _SIDE, column * _SIDE
+                place = slice(y, y + _SIDE), slice(x, x + _SIDE)
                 for found, band, good in zip(self._found, data, valid, strict=True):
                     if good[place].all() and (told := _differences(band[place])) is not None:
                         found.append(told)
@@ -73,8 +69,11 @@ class EvenBlocks:
 
 
 def image_noise(image: NDArray[np.float32]) -> float | None:
-    """The noise of an image ``[C, H, W]`` in its units, the median of its bands'; ``None`` if none tells."""
-    blocks = EvenBlocks(len(image), image.shape[1:])
+    """The noise of an image ``[C, H, W]`` in its units, the median of its bands'; ``None`` if none tells.
+
+    Nothing tells that of an image that is less than a block, 32 pixels, high or wide.
+    """
+    blocks = EvenBlocks(len(image))
     blocks.add(image, np.ones(image.shape, dtype=np.bool_))
     found = [noise for noise in blocks.noise() if noise is not None]
     return float(np.median(found)) if found else None

@@ -158,7 +158,7 @@ def _read_grid(scene: Scene, bands: Sequence[int]) -> _Grid:
         [np.zeros(shape, dtype=np.bool_) for _ in bands],
         np.zeros(shape, dtype=np.bool_),
         step,
-        EvenBlocks(len(bands), (scene.height, scene.width), len(windows)),
+        EvenBlocks(len(bands), len(windows)),
     )
     for window in windows:
         rows = slice((first - window.row_off) % step, None, step)
