@@ -1,7 +1,7 @@
 """What super-resolution invents where nothing is: made scenes, noise, and values beyond those around them.
 
     python benchmarks/invention.py [--data FOLDER_OF_SCENES] [--json invention.json]
-    python benchmarks/invention.py --quick --model FILE.safetensors --precision bfloat16
+    python benchmarks/invention.py --quick --model FILE.safetensors [--precision bfloat16]
 
 All weights that ship, or those that are given, beside bicubic upsampling: the largest distance from made
 surfaces in levels of 255; the standard deviation of white noise after over before; and the share of values
@@ -29,13 +29,13 @@ from geomoe.evaluation.invention import (
     MOST_OVERSHOOT,
     Invention,
     bicubic,
+    by_model,
     invention,
     scene_overshoot,
 )
 from geomoe.files import write_text
 from geomoe.models import LoadedModel, available_weights
 from geomoe.models.precision import Precision
-from geomoe.pipeline.runner import Runner
 
 
 def measure(
@@ -48,8 +48,7 @@ def measure(
     }
     for model in models:
         began, scale = time.perf_counter(), model.contract.scale
-        runner = Runner(model, torch.device("cpu"), precision)
-        mine = found[model.name] = invention(runner, scale, quick=quick)
+        mine = found[model.name] = invention(by_model(model, "cpu", precision), scale, quick=quick)
         for scene in scenes:
             try:
                 shares = scene_overshoot(scene, model=model, scale=scale, precision=precision)

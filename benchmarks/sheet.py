@@ -21,8 +21,13 @@ from rasterio.windows import Window
 import geomoe
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.data.images import read_image, to_unit
+from geomoe.layers.known import Known
+from geomoe.models import LoadedModel
+from geomoe.pipeline.choice import for_model
 from geomoe.pipeline.runner import Runner
 from geomoe.raster.bands import select_bands
+from geomoe.raster.known import known_of
+from geomoe.raster.noise import image_noise
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene
@@ -33,20 +38,23 @@ _IN_A_ROW = 2
 _STRETCH = (0.5, 99.5)
 
 
-def read(path: Path, bands: str) -> NDArray[np.float32]:
-    """A whole image ``[C, h, w]`` in the range that models see."""
+def read(path: Path, bands: str) -> tuple[NDArray[np.float32], Known]:
+    """A whole image ``[C, h, w]`` in the range that models see, and what `upscale` would tell them of it."""
     if path.suffix != ".tif":
-        return to_unit(read_image(path)).numpy()
+        image = to_unit(read_image(path)).numpy()
+        return image, Known(noise=image_noise(image))
     with open_scene(path) as scene:
         chosen = select_bands(scene, bands, 3)
         data, _ = scene.read(Window(0, 0, scene.width, scene.height), chosen)
-        return decide_radiometry(scene.dtype, sample_scene(scene, chosen)).to_model(data)
+        sample = sample_scene(scene, chosen)
+        radiometry = decide_radiometry(scene.dtype, sample)
+        return radiometry.to_model(data), for_model(known_of(scene).with_noise(sample, radiometry))
 
 
-def panels(
-    row: dict[str, str], image: NDArray[np.float32], runners: list[Runner], scale: int
-) -> list[Image.Image]:
+def panels(row: dict[str, str], path: Path, models: list[LoadedModel], scale: int) -> list[Image.Image]:
     """Input, bicubic upsampling and models, of one crop."""
+    image, known = read(path, row["bands"])
+    runners = [Runner(model, torch.device("cpu"), known=known) for model in models]
     x, y, side = (int(row[key]) for key in ("x", "y", "side"))
     top, left = max(0, y - _AROUND), max(0, x - _AROUND)
     low = np.ascontiguousarray(image[:, top : y + side + _AROUND, left : x + side + _AROUND])
@@ -75,7 +83,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="crops with this in their name")
     args = parser.parse_args()
     models = [geomoe.load(name, args.scale) for name in args.model or ["mfg_hmoe_light"]]
-    runners = [Runner(model, torch.device("cpu")) for model in models]
     with CROPS.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if args.only in row["what"]]
     for row in rows:
@@ -84,13 +91,13 @@ def main() -> None:
     rows = [row for row in rows if (args.data / row["image"]).is_file()]
     if not rows:
         raise SystemExit("no crop to draw; see benchmarks/crops.csv")
-    width = (2 + len(runners)) * (_PANEL + _GAP) + 2 * _GAP
+    width = (2 + len(models)) * (_PANEL + _GAP) + 2 * _GAP
     height = _PANEL + _HEAD
     sheet = Image.new("RGB", (_IN_A_ROW * width, -(-len(rows) // _IN_A_ROW) * height), "white")
     pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top, left = number // _IN_A_ROW * height, number % _IN_A_ROW * width
-        found = panels(row, read(args.data / row["image"], row["bands"]), runners, args.scale)
+        found = panels(row, args.data / row["image"], models, args.scale)
         names = [f"{row['what']} ({Path(row['image']).name})", "bicubic", *(model.name for model in models)]
         for i, (name, panel) in enumerate(zip(names, found, strict=True)):
             at = left + i * (_PANEL + _GAP)

@@ -12,13 +12,14 @@ from geomoe.evaluation.invention import (
     MOST_NOISE,
     MOST_OVERSHOOT,
     bicubic,
+    by_model,
     invention,
     scene_overshoot,
 )
 from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes
+from geomoe.layers.known import Known
 from geomoe.models import available_weights
 from geomoe.models.contract import ModelContract
-from geomoe.pipeline.runner import Runner
 from tests.pipeline.fakes import FakeUpscaler
 from tests.scenes import pixels, write_scene
 
@@ -91,11 +92,26 @@ def test_bicubic_upsampling_invents_nothing(scale):
 
 def test_what_is_added_to_nothing_is_found():
     plain = invention(bicubic(2), 2, quick=True)
-    striped = invention(Runner(upscaler(2, stripes=3 / LEVELS), torch.device("cpu")), 2, quick=True)
+    striped = invention(by_model(upscaler(2, stripes=3 / LEVELS), "cpu"), 2, quick=True)
     for kind, error in striped.error.items():
         assert plain.error[kind] + 3 == pytest.approx(error, abs=0.7)
     assert striped.noise["2"] > plain.noise["2"] + 0.1
     assert striped.worst[2] > MOST_OVERSHOOT
+
+
+def test_a_model_that_asks_is_told_the_noise_of_an_image():
+    told = []
+
+    class Asking(Bicubic):
+        def forward(self, x, trace=None, known=None):
+            told.append(known)
+            return super().forward(x)
+
+    contract = ModelContract(2, 3, 4, 16, 4, informed=True)
+    low = flat_noise(127, 5, 1, 16)
+    by_model(FakeUpscaler(Asking(2), contract), "cpu")(low.numpy())
+    assert torch.allclose(told[0], Known.batch([Known(noise=5 / LEVELS)]), atol=0.1)
+    assert not torch.allclose(told[0], Known.batch([Known()]), atol=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -123,7 +139,7 @@ def test_the_overshoot_of_a_scene_is_that_of_the_file_that_is_made_of_it(tmp_pat
 def test_weights_that_ship_invent_nothing(name):
     model = geomoe.load(name)
     scale = model.contract.scale
-    found = invention(Runner(model, torch.device("cpu")), scale, quick=True)
+    found = invention(by_model(model, "cpu"), scale, quick=True)
     real, _ = scene_overshoot(SENTINEL2, model=model, scale=scale, device="cpu")
     error, noise, share = found.worst
     beyond = {

@@ -18,9 +18,13 @@ from torch import Tensor
 
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
+from geomoe.layers.known import Known
 from geomoe.metrics.invention import noise_gain, overshoot, worst_error
+from geomoe.models.precision import Precision
 from geomoe.pipeline.request import Options
+from geomoe.pipeline.runner import Runner, Upscaler, pick_device
 from geomoe.pipeline.upscaling import upscale
+from geomoe.raster.noise import image_noise
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import quantise
 from geomoe.raster.scene import Scene, open_file
@@ -32,6 +36,7 @@ __all__ = [
     "Enlarge",
     "Invention",
     "bicubic",
+    "by_model",
     "invention",
     "scene_overshoot",
 ]
@@ -50,7 +55,7 @@ _CASES = tuple((bands, bits) for bands in (1, 3) for bits in (8, 16))
 _QUICK_CASES, _QUICK_EVERY = ((1, 8), (3, 16)), 5
 
 Enlarge = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""``[C, h, w]`` in [0, 1] to ``[C, h * scale, w * scale]``; :class:`geomoe.pipeline.runner.Runner` is one."""
+"""``[C, h, w]`` in [0, 1] to ``[C, h * scale, w * scale]``."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,18 @@ class Invention:
         return max(self.error.values()), max(self.noise.values()), max(self.overshoot.values())
 
 
+def by_model(model: Upscaler, device: str = "auto", precision: Precision = "float32") -> Enlarge:
+    """A model as `upscale` runs it: told of the noise that is found in an image, and of nothing else.
+
+    Args:
+        model: from :func:`geomoe.load`.
+        device: of the model.
+        precision: in which it computes.
+    """
+    place = pick_device(device)
+    return lambda low: Runner(model, place, precision, Known(noise=image_noise(low)))(low)
+
+
 def bicubic(scale: int) -> Enlarge:
     """Bicubic upsampling, to stand beside models."""
     return lambda low: upsample_bicubic(torch.from_numpy(low)[None], scale)[0].numpy()
@@ -88,7 +105,7 @@ def invention(enlarge: Enlarge, scale: int, *, quick: bool = False) -> Invention
     """Measure on made scenes, of one band and of three, each of 8 bits and of 16.
 
     Args:
-        enlarge: a :class:`geomoe.pipeline.runner.Runner`, :func:`bicubic` or anything like them.
+        enlarge: :func:`by_model`, :func:`bicubic` or anything like them.
         scale: of the super-resolution.
         quick: every fifth surface alone, of one band with 8 bits and of three with 16: seconds on one core
             for a light model.
