@@ -11,9 +11,9 @@ __all__ = ["MTF", "family", "sensor_of_file", "sensor_of_item", "sensor_of_tags"
 MTF: dict[str, dict[float, float]] = {"sentinel-2": {10.0: 0.2, 20.0: 0.2}}
 """MTF at the Nyquist frequency of sensors, by the ground sampling distance of their bands in metres.
 
-Sentinel-2: the bands of 10 and 20 m were specified to lie between 0.15 and 0.30 (Gascon et al. 2017,
-"Copernicus Sentinel-2A Calibration and Products Validation Status"); 0.2 is what the degradation ``mtf`` has.
-Of Landsat's OLI and of cameras in aeroplanes no figure that could be cited for every scene is known here."""
+Sentinel-2: the bands of 10 and 20 m were specified to lie between 0.15 and 0.30; the Data Quality Reports of
+ESA's Mission Performance Centre compare what is measured in orbit with that, band by band. 0.2 is what the
+degradation ``mtf`` has. Of Landsat's OLI and of cameras in aeroplanes no figure to cite is known here."""
 
 _FAMILIES = {**{f"landsat-{number}": "landsat" for number in range(4, 10)}, "naip": "aerial"}
 
