@@ -71,7 +71,8 @@ class Degradation:
 
     Attributes:
         name: as in cards and on the command line.
-        kernel: interpolation kernel; ``bicubic`` has a = -0.5 with antialiasing.
+        kernel: interpolation kernel; ``bicubic`` has a = -0.5 with antialiasing, ``area`` is the mean of what
+            the low-resolution pixel covers.
         antialias: whether the kernel is widened by the scale, so that it is a low-pass filter too.
         quantise: whether the result is rounded and clipped to 8 bits, as a file of it would be.
 
@@ -80,7 +81,7 @@ class Degradation:
     """
 
     name: str
-    kernel: Literal["bilinear", "bicubic"]
+    kernel: Literal["bilinear", "bicubic", "area"]
     antialias: bool
     quantise: bool
 
@@ -126,6 +127,8 @@ _ALL: tuple[Degrader, ...] = (
     Degradation("bilinear_float", "bilinear", antialias=True, quantise=False),
     # What cv2 and torch do unless told otherwise: it aliases.
     Degradation("bilinear_aliased", "bilinear", antialias=False, quantise=True),
+    # What a result has that `--conserve` keeps.
+    Degradation("average", "area", antialias=False, quantise=True),
     SensorDegradation("mtf", _PSF),
     SensorDegradation("mtf_sharp", Psf((0.3, 0.3))),
     SensorDegradation("mtf_soft", Psf((0.1, 0.1))),
