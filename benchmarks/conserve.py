@@ -2,11 +2,11 @@
 
     python benchmarks/conserve.py --data FOLDER [--model mfg_hmoe_light] [--images 60]
 
-Images of FOLDER (of UCMerced those of the test split) are made small and super-resolved. For each way of making
-them small, the model's gain over bicubic upsampling, and what is added to it by four ways to keep the input:
+Images of FOLDER (of UCMerced those of the test split) are made small and super-resolved. For each way of
+making them small, the gain of the model over bicubic upsampling, and what ways to keep the input add to it:
 
 - mean: ``geomoe evaluate --conserve``, what is missing in a pixel's square as a smooth surface of that mean;
-- squares: the same mean, but what is missing goes to all of the square alike (Harder et al. 2023);
+- squares: the same means, but what is missing goes to all of a square alike (Harder et al. 2023);
 - frequency: frequencies below a part of the input's highest (its Nyquist frequency) are those of the input,
   upsampled, the others the model's; a Gaussian in the Fourier domain that passes half there, over the image
   and its mirror images, so that no edge is where the image ends.
@@ -51,9 +51,12 @@ def _frequency(part: float) -> Callable[[Tensor, Tensor, int], Tensor]:
         mirrored = torch.cat([mirrored, mirrored.flip(-2)], -2)
         rows, columns = torch.fft.fftfreq(2 * height)[:, None], torch.fft.rfftfreq(2 * width)[None]
         passed = 0.5 ** ((rows**2 + columns**2) * (2 * scale / part) ** 2)
-        return high + torch.fft.irfft2(torch.fft.rfft2(mirrored) * passed, s=mirrored.shape[-2:])[
-            ..., :height, :width
-        ]
+        return (
+            high
+            + torch.fft.irfft2(torch.fft.rfft2(mirrored) * passed, s=mirrored.shape[-2:])[
+                ..., :height, :width
+            ]
+        )
 
     return replaced
 
@@ -82,7 +85,9 @@ def main() -> None:
     paths = find_images(args.data) if files is None else files(args.data, "test")
     paths = paths[:: max(1, len(paths) // args.images)]
     rules = get_protocol("mfg_hmoe")
-    print(f"{platform.machine()}, torch {torch.__version__}; {args.model}, {len(paths)} images, {rules.name}\n")
+    print(
+        f"{platform.machine()}, torch {torch.__version__}; {args.model}, {len(paths)} images, {rules.name}\n"
+    )
     head = ["input", "scale", "gain, dB", *list(WAYS)[1:], "means apart: on average, at most"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for scale in (2, 4):
@@ -102,7 +107,7 @@ def main() -> None:
             plain, *others, bicubic = np.mean(found, axis=0)
             cells = [f"{plain - bicubic:+.3f}", *(f"{other - plain:+.3f}" for other in others)]
             mean, most = np.mean(apart, axis=0)[0], np.max(apart, axis=0)[1]
-            print(f"| `{name}` | ×{scale} | {' | '.join(cells)} | {mean:.2f}, {most:.0f} |", flush=True)
+            print(f"| `{name}` | x{scale} | {' | '.join(cells)} | {mean:.2f}, {most:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

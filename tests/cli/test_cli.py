@@ -159,6 +159,22 @@ def test_nodata_is_found_said_or_none(capsys, scene, weights, tmp_path):
     assert run(capsys, "info", scene, "--nodata", "x")[0] == 2
 
 
+def test_a_scene_is_conserved_by_one_option(capsys, scene, weights, tmp_path):
+    (tmp_path / "m.csv").write_text("src,dst\nscene.tif,many.tif\n")
+    common = ["--model", weights, "--scale", "2", "--conserve"]
+    for place in ([scene, tmp_path / "one.tif"], ["--manifest", tmp_path / "m.csv", "--processes", "1"]):
+        status, _, err = run(capsys, "upscale", *place, *common)
+        assert status == 0, err
+    with rasterio.open(scene) as file:
+        source = file.read()
+    for name in ("one", "many"):
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            made = file.read().astype(float)
+        bands, height, width = source.shape
+        assert np.array_equal(made.reshape(bands, height, 2, width, 2).mean((2, 4)), source)
+    assert "means are the source's pixels" in run(capsys, "verify", tmp_path / "one.tif")[1]
+
+
 def test_models_lists_and_shows_a_card(capsys, weights):
     status, said, _ = run(capsys, "models")
     assert status == 0

@@ -59,8 +59,15 @@ def test_the_default_degradation_at_known_values():
     # The kernel is symmetric about the centre of each cell (1.5, 5.5, ...): a ramp stays a ramp inside.
     torch.testing.assert_close(small[0, 0, 1, 1:3], torch.tensor([11.0, 19.0]))
     flat = torch.full((1, 3, 12, 12), 100 / 255)
-    for name in ("bilinear", "bicubic", "bicubic_float", "bilinear_float", "bilinear_aliased"):
+    for name in ("bilinear", "bicubic", "bicubic_float", "bilinear_float", "bilinear_aliased", "average"):
         torch.testing.assert_close(get_degradation(name)(flat, 3), torch.full((1, 3, 4, 4), 100 / 255))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_average_is_of_what_the_pixel_covers(scale):
+    x = torch.rand(1, 3, 5 * scale, 7 * scale, generator=torch.Generator().manual_seed(0))
+    squares = x.reshape(1, 3, 5, scale, 7, scale).mean((3, 5))
+    torch.testing.assert_close(get_degradation("average").unrounded()(x, scale), squares)
 
 
 def test_degradations_differ_as_they_say():

@@ -95,6 +95,28 @@ def test_consistency_uses_the_degradation_of_the_input(folder):
     assert score("bilinear_aliased") == 100, "inputs made of floats are not rounded, so nothing else may be"
 
 
+def test_conserved_means_are_the_input_whatever_the_model_draws(folder):
+    class Wild(Fake):
+        model = nn.Sequential(Blocks(), nn.Conv2d(3, 3, 3, padding=1))
+
+    with torch.no_grad():
+        Wild.model[1].weight.normal_(generator=torch.Generator().manual_seed(0))
+
+    def score(degradation, conserve):
+        found = evaluate(Wild(), folder, metrics=["consistency"], degradation=degradation, conserve=conserve)
+        assert found.as_dict()["conserve"] is conserve
+        return found.overall
+
+    plain, kept = (score("average", on) for on in (False, True))
+    assert kept.further["consistency"].value == 100
+    assert plain.further["consistency"].value < 30
+    assert (kept.bicubic_psnr, kept.further["consistency"].bicubic) == (
+        plain.bicubic_psnr,
+        plain.further["consistency"].bicubic,
+    )
+    assert score("bilinear", True).further["consistency"].value < 60, "another kernel is not given back"
+
+
 def test_images_on_which_a_metric_is_undefined_are_left_out_and_counted(folder):
     Image.new("RGB", (41, 33)).save(folder / "b" / "black.png")
     found = evaluate(Fake(), folder, metrics=["ergas", "sam", "scc"])

@@ -86,6 +86,9 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     "--overwrite", is_flag=True, help="Replace the weights of --card, which may be those of --model."
 )
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and say which.")
+@click.option(
+    "--conserve", is_flag=True, help="Score results whose means are the pixels of the input, as upscale's."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
@@ -113,6 +116,7 @@ def evaluate(
     card: Path | None,
     overwrite: bool,
     skip_corrupt: bool,
+    conserve: bool,
     device: str,
     out: Path | None,
     name: str,
@@ -179,6 +183,7 @@ def evaluate(
             device=device,
             precision=precision,
             skip_corrupt=skip_corrupt,
+            conserve=conserve,
             progress=progress,
             say=lambda line: say(f"geomoe: note: {line}", err=True),
         )
@@ -202,6 +207,8 @@ def _names(given: str) -> list[str]:
 
 def _print(result: Evaluation) -> None:
     title = f"{result.weights}, protocol {result.protocol}, input {result.degradation}"
+    if result.conserve:
+        title += ", means conserved"
     table = Table("class", "images", "PSNR", "SSIM", "bicubic PSNR", "SSIM", "gain dB", title=title, box=None)
 
     def add(name: str, s: Scores, style: str = "") -> None:

@@ -74,6 +74,9 @@ _LAYERS = {
 )
 @click.option("--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling.")
 @click.option(
+    "--conserve", is_flag=True, help="Keep SRC: the mean of the output over each of its pixels is that pixel."
+)
+@click.option(
     "--bands",
     help="Names or 1-based numbers, such as B04,B03,B02. All by default (of a product: of its finest grid).",
 )
@@ -115,6 +118,7 @@ def upscale(
     consistency: str | None,
     reliability: str | None,
     fallback: bool,
+    conserve: bool,
     bands: str | None,
     nodata: float | Literal["none"] | None,
     tile: int | None,
@@ -139,7 +143,7 @@ def upscale(
         if src or dst or experts or consistency or reliability or bands:
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
         settings = pipeline.Settings(
-            model, scale, tile, device, memory, overwrite, fallback, nodata, precision
+            model, scale, tile, device, memory, overwrite, fallback, conserve, nodata, precision
         )
         if dry_run:
             if scheduler or report:
@@ -170,6 +174,7 @@ def upscale(
         "consistency": consistency,
         "reliability": reliability,
         "fallback": fallback,
+        "conserve": conserve,
         "bands": bands,
         "nodata": nodata,
         "tile": tile,

@@ -104,7 +104,9 @@ class Degradation:
 
     def known(self, of: Known) -> Known:
         """Its kernel, if that is antialiased."""
-        return replace(of, kernel=self.kernel, noise=0.0) if self.antialias else of
+        if self.kernel == "area" or not self.antialias:
+            return of
+        return replace(of, kernel=self.kernel, noise=0.0)
 
     def unrounded(self) -> Degradation:
         """The same without its rounding to 8 bits."""

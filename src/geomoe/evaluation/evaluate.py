@@ -20,6 +20,7 @@ from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.further import Further, check_metrics, means, score_further
 from geomoe.evaluation.precision import Loss, loss_of
+from geomoe.layers.conserve import conserve as conserved
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
 from geomoe.models.device import pick_device
@@ -70,6 +71,7 @@ class Evaluation:
     degradation: str
     precision: Precision
     loss: Loss | None
+    conserve: bool
     overall: Scores
     by_class: dict[str, Scores]
     by_image: dict[str, Scores]
@@ -171,6 +173,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision = "float32",
     skip_corrupt: bool = False,
+    conserve: bool = False,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
@@ -189,6 +192,8 @@ def evaluate(
         device: of the model.
         precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.
         skip_corrupt: whether images that cannot be read are left out, and told of.
+        conserve: whether the model's results are given the means that their inputs have, within 0 and 1; see
+            :func:`geomoe.layers.conserve.conserve`.
         progress: called with images done and images in all.
         say: told in a line what is left out, and how scenes of two folders were matched.
 
@@ -210,8 +215,8 @@ def evaluate(
 
     def upscaled(low: Tensor, precision: Precision) -> Tensor:
         with torch.inference_mode(), computing_in(precision, place):
-            made: Tensor = module(low.to(place))[0].float().cpu()
-        return made
+            made: Tensor = module(low.to(place)).float().cpu()
+        return (conserved(low, made, contract.scale, (0.0, 1.0)) if conserve else made)[0]
 
     losses: list[float] = []
     largest = 0.0
@@ -250,6 +255,7 @@ def evaluate(
         degradation=degradation,
         precision=precision,
         loss=loss_of(losses, largest) if losses else None,
+        conserve=conserve,
         overall=_mean([row for group in rows.values() for row in group], names),
         by_class={name: _mean(group, names) for name, group in sorted(rows.items())},
         by_image=by_image,

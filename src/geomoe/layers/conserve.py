@@ -1,15 +1,15 @@
 """A result whose mean over each pixel of the input is that pixel: nothing is invented that would change it.
 
-Hard constraints on the output of a network are those of Harder et al., "Hard-Constrained Deep Learning for
-Climate Downscaling", JMLR 24 (2023), whose additive one (equation 2) gives what is missing to all of a square
-alike, so that squares show. Here it is spread as a surface that runs on from pixel to pixel and has the wanted
-mean in each: the parabolas of Colella and Woodward, "The Piecewise Parabolic Method", J. Comput. Phys. 54
-(1984), equations 1.6 and 1.7, along rows, then along columns.
+The hard, additive constraint of Harder et al., "Hard-Constrained Deep Learning for Climate Downscaling",
+JMLR 24 (2023), gives what is missing to all of a square alike, so that squares show. Here it is spread as
+a surface that runs on from pixel to pixel and has the wanted mean in each: the parabolas of Colella and
+Woodward, "The Piecewise Parabolic Method", J. Comput. Phys. 54 (1984), unlimited, on an even grid, along
+rows, then along columns.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,10 @@ def _finer(x: Tensor, scale: int, dim: int) -> Tensor:
     size = x.shape[dim]
     around = torch.arange(-CONSERVE_REACH, size + CONSERVE_REACH, device=x.device).clamp(0, size - 1)
     near = [x.index_select(dim, around[i : i + size]) for i in range(2 * CONSERVE_REACH + 1)]
-    parts = [sum(weight * each for weight, each in zip(row, near, strict=True)) for row in _parts(scale)]
+    parts = [
+        reduce(torch.add, (weight * each for weight, each in zip(row, near, strict=True)))
+        for row in _parts(scale)
+    ]
     return torch.stack(parts, dim + 1).flatten(dim, dim + 1)
 
 
@@ -92,20 +95,25 @@ def _parts(scale: int) -> list[list[float]]:
 def _bounded(low: Tensor, high: Tensor, least: float, most: float) -> Tensor:
     """``high`` within bounds, its means kept."""
     scale = high.shape[-1] // low.shape[-1]
-    squares = F.pixel_unshuffle(high, scale).unflatten(1, (low.shape[1], -1))  # [B, C, s * s, H, W]
-    beyond = ((squares < least) | (squares > most)).any(2)  # [B, C, H, W]
-    if not beyond.any():
+    if bool(high.min() >= least) and bool(high.max() <= most):
         return high
-    squares = squares.movedim(2, -1)  # [B, C, H, W, s * s]
+    squares = F.pixel_unshuffle(high, scale).unflatten(1, (low.shape[1], -1)).movedim(2, -1)
+    beyond = _beyond(squares, least, most)  # [B, C, H, W], of [B, C, H, W, s * s]
     rows, wanted = squares[beyond], low[beyond].clamp(least, most)[:, None]  # [N, s * s], [N, 1]
-    # Each round ends it, or leaves one pixel more without room.
+    # Each round is a square's last, or leaves one pixel more of it without room.
     for _ in range(rows.shape[1]):
+        unfit = _beyond(rows, least, most)
+        if not unfit.any():
+            break
         inside = rows.clamp(least, most)
         missing = wanted - inside.mean(1, keepdim=True)
         room = torch.where(missing > 0, inside < most, inside > least)
-        share = room.sum(1, keepdim=True).clamp_min(1) / rows.shape[1]
-        rows = torch.where(room, inside + missing / share, inside)
-        if not ((rows < least) | (rows > most)).any():
-            break
+        each = missing * rows.shape[1] / room.sum(1, keepdim=True).clamp_min(1)
+        rows = torch.where(room & unfit[:, None], inside + each, inside)
     squares = squares.index_put((beyond,), rows.clamp(least, most)).movedim(-1, 2)
     return F.pixel_shuffle(squares.flatten(1, 2), scale)
+
+
+def _beyond(rows: Tensor, least: float, most: float) -> Tensor:
+    """Of which rows ``[..., N]`` a value is out of bounds."""
+    return ((rows < least) | (rows > most)).any(-1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from geomoe.layers.conserve import CONSERVE_REACH
 
 __all__ = ["ModelContract"]
 
@@ -32,3 +34,13 @@ class ModelContract:
     margin: int
     reach: int | None = None
     informed: bool = False
+
+    def conserving(self) -> ModelContract:
+        """The contract of the same model where :func:`geomoe.layers.conserve.conserve` follows it."""
+        equal = self.reach is not None and self.reach <= self.margin
+        least = CONSERVE_REACH + (self.reach if self.reach is not None and equal else 0)
+        return replace(
+            self,
+            margin=max(self.margin, -(-least // self.multiple) * self.multiple),
+            reach=None if self.reach is None else self.reach + CONSERVE_REACH,
+        )

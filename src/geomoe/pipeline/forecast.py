@@ -104,7 +104,7 @@ def _trial(job: Job) -> tuple[Tiles, list[int], float]:
     Smaller than the job's where one of these is more than `_PART` of it, which all together are not, but for
     a scene that is hardly larger than the margin of a tile.
     """
-    scene, contract = job.scene, job.model.contract
+    scene, contract = job.scene, job.tiles.contract
     side, tiles = job.plan.tile, job.tiles
     budget = tiles.shown * _PART
     while _area(tiles[_middle(tiles)].window) > budget and side > contract.multiple:

@@ -54,7 +54,7 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
     how = (
         f"geomoe ran {configuration['model']} (weights {configuration['weights'][:12]}) on bands "
         f"{', '.join(names[0] for names in configuration['names'])} of {scene}, in tiles of "
-        f"{configuration['tile']} input pixels with a margin of {contract['margin']} and in groups of "
+        f"{configuration['tile']} input pixels with a margin of {configuration['margin']} and in groups of "
         f"{contract['bands']} bands. Values were brought to the model's range, "
         f"{configuration['radiometry']['rule']}, and back."
     )
@@ -67,6 +67,8 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
         how += f" Convolutions and products were computed in {configuration['precision']}."
     if configuration["fallback"]:
         how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
+    if configuration["conserve"]:
+        how += " The mean of the image over each pixel of the source is that pixel."
     if layer:
         return f"{how} This is a layer beside the image {image}."
     return f"{how} What is finer than the source's pixels is the model's estimate, not measured."

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
+from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
 from geomoe.models.precision import Precision
 from geomoe.moe.plan import RoutingTrace
@@ -33,7 +34,7 @@ from geomoe.pipeline.work import Output, Piece, begun_in, window_of
 from geomoe.raster.bands import select_bands
 from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import Radiometry, decide_radiometry, quantise
+from geomoe.raster.radiometry import Radiometry, decide_radiometry, limits, quantise
 from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import item_path, json_number
@@ -53,6 +54,7 @@ class Job:
         layers: what is made beside the image, in the order of ``outputs`` after the first.
         judge: of how the model routes, where somebody asked.
         fallback: whether bicubic upsampling stands where it finds what training did not have.
+        conserve: whether the mean of the output over each pixel of the scene is that pixel.
         nodata: as the user said it.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         digest: SHA-256 of the scene's file.
@@ -72,6 +74,7 @@ class Job:
     outputs: tuple[Output, ...]
     judge: Judge | None
     fallback: bool
+    conserve: bool
     nodata: float | str | None
     valid_share: float
     digest: str
@@ -96,9 +99,11 @@ class Job:
             "contract": asdict(self.model.contract),
             **({"known": asdict(for_model(self.known))} if self.model.contract.informed else {}),
             "tile": self.plan.tile,
+            "margin": self.tiles.margin,
             "outputs": [str(output.target.path) for output in self.outputs],
             "layers": [layer.name for layer in self.layers],
             "fallback": self.fallback,
+            "conserve": self.conserve,
             "reliability": self.judge.reference.digest() if self.judge else None,
             "version": geomoe_version(),
             # Another build of torch or another processor may round otherwise.
@@ -164,7 +169,8 @@ class Job:
             maps = [layer.blank(len(self.plan.bands), *any_valid.shape) for layer in self.layers]
         else:
             drawn, traces, surprise = self._model(tile, data, valid)
-            pixels = quantise(drawn, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
+            means = data[core] if self.conserve else None
+            pixels = quantise(drawn, upsample_mask(valid_core, scale), meta.dtype, meta.nodata, means)
             done = DoneTile(
                 source=data[core],
                 valid=valid_core,
@@ -192,19 +198,33 @@ class Job:
         traces: list[RoutingTrace] = []
         routed = any(layer.routed for layer in self.layers)
         with self.judge.listen(*filled.shape[1:]) if self.judge else nullcontext() as surprise:
-            result = self.runner(filled, traces if routed else None)[fine]
-        if not np.isfinite(result).all():
+            result = self.runner(filled, traces if routed else None)
+        if not np.isfinite(result if self.conserve else result[fine]).all():
             raise GeomoeError(
                 f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
                 f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
                 "check the scene for extreme values there, or use other weights"
             )
-        if surprise is not None:
-            surprise = surprise[tile.inner]
-            if self.fallback and (surprise > 1).any():
-                bicubic = upsample_bicubic(torch.from_numpy(filled)[None], scale)[0].numpy()[fine]
-                result = np.where(upsample_mask(surprise > 1, scale), bicubic, result)
-        return self.radiometry.to_source(result), traces, surprise
+        if self.fallback and surprise is not None and (surprise > 1).any():
+            bicubic = upsample_bicubic(torch.from_numpy(filled)[None], scale)[0].numpy()
+            result = np.where(upsample_mask(surprise > 1, scale), bicubic, result)
+        if self.conserve:
+            drawn = self._conserved(np.where(valid, data, self.radiometry.to_source(filled)), result, fine)
+        else:
+            drawn = self.radiometry.to_source(result[fine])
+        return drawn, traces, None if surprise is None else surprise[tile.inner]
+
+    def _conserved(
+        self, source: NDArray[np.float64], result: NDArray[np.float32], fine: tuple[slice, ...]
+    ) -> NDArray[np.float64]:
+        """``fine`` of a result in source units, with the means of ``source``; within what the type holds."""
+        meta = self.outputs[0].meta
+        drawn = self.radiometry.to_source(result)  # [C, H * scale, W * scale]
+        for low, high in zip(source, drawn, strict=True):  # band by band, as memory is promised
+            whole, parts = (torch.from_numpy(band)[None, None] for band in (low, high))
+            scale, bounds = self.model.contract.scale, limits(meta.dtype, meta.nodata)
+            high[:] = conserve(whole, parts, scale, bounds)[0, 0].numpy()
+        return drawn[fine]
 
 
 @contextmanager
@@ -238,7 +258,7 @@ def open_job(request: Request) -> Iterator[Job]:
             scene=scene,
             watch=watch,
             plan=plan,
-            tiles=Tiles(scene.width, scene.height, model.contract, request.tile),
+            tiles=Tiles(scene.width, scene.height, request.contract(model), request.tile),
             runner=runner,
             model=model,
             radiometry=radiometry,
@@ -248,6 +268,7 @@ def open_job(request: Request) -> Iterator[Job]:
             outputs=tuple(Output(*each) for each in zip(targets, metas, scales, strict=True)),
             judge=judge,
             fallback=request.fallback,
+            conserve=request.conserve,
             nodata=request.nodata,
             valid_share=valid_share,
             digest=digest,
@@ -322,6 +343,7 @@ def _settings(
         "GEOMOE_TILE": json.dumps(tile),
         "GEOMOE_NODATA": json.dumps(_said(request.nodata)),
         "GEOMOE_FALLBACK": json.dumps(request.fallback),
+        "GEOMOE_CONSERVE": json.dumps(request.conserve),
         "GEOMOE_REFERENCE": reference_tag(model) if request.fallback else "null",
     }
 

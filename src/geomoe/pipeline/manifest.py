@@ -71,6 +71,7 @@ class Settings:
     memory: int | None = None
     overwrite: bool = False
     fallback: bool = False
+    conserve: bool = False
     nodata: float | Literal["none"] | None = None
     precision: AskedPrecision = "auto"
     weights: str = ""

@@ -78,6 +78,7 @@ def request_of(task: SceneTask, settings: Settings, model: str | Upscaler) -> Re
         tile=settings.tile, model=model, device=settings.device, precision=settings.precision,
         memory=settings.memory, overwrite=settings.overwrite, experts=task.experts,
         consistency=task.consistency, reliability=task.reliability, fallback=settings.fallback,
+        conserve=settings.conserve,
     )  # fmt: skip
 
 

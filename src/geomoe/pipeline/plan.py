@@ -9,6 +9,7 @@ from typing import Unpack
 import torch
 
 from geomoe.errors import GeomoeError
+from geomoe.models import ModelContract
 from geomoe.models.precision import Precision, pick_precision, slow_precision
 from geomoe.pipeline.choice import remarks
 from geomoe.pipeline.history import IMAGE, model_item_name
@@ -110,7 +111,10 @@ def prepare(
         Judge(model)
     chosen = select_bands(scene, request.bands, model.contract.bands)
     precision = pick_precision(request.precision, device, is_measured(model))
-    plan = job_needs(scene, chosen, model, request.layers, request.tile, device, precision, request.memory)
+    contract = request.contract(model)
+    plan = job_needs(
+        scene, chosen, model, request.layers, request.tile, device, precision, request.memory, contract
+    )
     outputs = output_metadata(scene, chosen, model, request.layers, {})
     check_space(
         [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
@@ -127,13 +131,14 @@ def job_needs(
     device: torch.device,
     precision: Precision,
     memory: int | None,
+    contract: ModelContract | None = None,
 ) -> UpscalePlan:
-    """The plan of a job on an open scene.
+    """The plan of a job on an open scene; tiles are cut by ``contract``, that of the model if ``None``.
 
     Raises:
         GeomoeError: if the output would be larger than a GeoTIFF may be, or memory does not suffice.
     """
-    contract = model.contract
+    contract = contract or model.contract
     scale = contract.scale
     if len(bands) > MAX_OUTPUT_BANDS:
         raise GeomoeError(
@@ -146,7 +151,7 @@ def job_needs(
     outputs = output_metadata(scene, bands, model, layers, {})
     sizes = [estimated_bytes(meta) for meta in outputs]
     tiles = len(Tiles(scene.width, scene.height, contract, tile))
-    idle, each = _memory(scene, model, outputs[0], tile)
+    idle, each = _memory(scene, model, outputs[0], contract, tile)
     workers = fitting_workers(idle, each, tiles, device, memory)
     return UpscalePlan(
         size=(scene.width, scene.height),
@@ -204,9 +209,10 @@ def output_metadata(
     ]
 
 
-def _memory(scene: Scene, model: Upscaler, output: CogMetadata, tile: int | None) -> tuple[int, int]:
+def _memory(
+    scene: Scene, model: Upscaler, output: CogMetadata, contract: ModelContract, tile: int | None
+) -> tuple[int, int]:
     """Bytes that a job takes without a tile, and that each tile takes while it is done."""
-    contract = model.contract
     side = tile_side(contract, tile) + 2 * contract.margin
     pixels = min(side, scene.width) * min(side, scene.height)
     weights = list(model.model.parameters())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from geomoe.models import load
+from geomoe.models import ModelContract, load
 from geomoe.models.precision import AskedPrecision
 from geomoe.pipeline.choice import AUTO, fitting
 from geomoe.pipeline.layers import Consistency, Experts, Layer, Reliability
@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     consistency: Path | None
     reliability: Path | None
     fallback: bool
+    conserve: bool
     bands: str | Sequence[str | int] | None
     nodata: float | Literal["none"] | None
     tile: int | None
@@ -52,6 +53,8 @@ class Request:
         consistency: if given, what is left when the output is made small again and ``src`` is taken off.
         reliability: if given, the map of where routing is like that of training.
         fallback: draw what the reliability map marks by bicubic upsampling, which invents nothing.
+        conserve: keep the scene: the mean of the output over each of its pixels is that pixel; see
+            :func:`geomoe.layers.conserve.conserve`.
         bands: names or 1-based numbers; all bands with data if ``None``.
         nodata: of pixels without data, in place of what the scene declares; ``none``: there is no such value.
             If ``None``, what it declares, else one value over a large area at its border; see
@@ -74,6 +77,7 @@ class Request:
     consistency: Path | None = None
     reliability: Path | None = None
     fallback: bool = False
+    conserve: bool = False
     bands: str | Sequence[str | int] | None = None
     nodata: float | Literal["none"] | None = None
     tile: int | None = None
@@ -93,6 +97,10 @@ class Request:
         model = load(self.model, self.scale) if isinstance(self.model, str) else self.model
         check_scale(model, self.scale)
         return model, ""
+
+    def contract(self, model: Upscaler) -> ModelContract:
+        """By which tiles are cut for a model."""
+        return model.contract.conserving() if self.conserve else model.contract
 
     @property
     def judged(self) -> bool:

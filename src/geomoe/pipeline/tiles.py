@@ -67,13 +67,15 @@ class Tiles(Sequence[Tile]):
         tile: side of a core in input pixels, rounded up to a multiple of ``contract.multiple``.
 
     Attributes:
+        contract: as given.
         columns: tiles in a row.
+        margin: input pixels around a core that the model is shown.
     """
 
     def __init__(self, width: int, height: int, contract: ModelContract, tile: int | None = None) -> None:
-        self._width, self._height = width, height
+        self._width, self._height, self.contract = width, height, contract
         self._side = tile_side(contract, tile)
-        self._margin = -(-contract.margin // contract.multiple) * contract.multiple
+        self.margin = -(-contract.margin // contract.multiple) * contract.multiple
         self.columns = -(-width // self._side)
 
     def __len__(self) -> int:
@@ -99,7 +101,7 @@ class Tiles(Sequence[Tile]):
         row, column = divmod(number % len(self), self.columns)
         x, y = column * self._side, row * self._side
         core = Box(x, y, min(self._side, self._width - x), min(self._side, self._height - y))
-        left, top = max(0, x - self._margin), max(0, y - self._margin)
-        right = min(self._width, x + self._side + self._margin)
-        bottom = min(self._height, y + self._side + self._margin)
+        left, top = max(0, x - self.margin), max(0, y - self.margin)
+        right = min(self._width, x + self._side + self.margin)
+        bottom = min(self._height, y + self._side + self.margin)
         return Tile(core, Box(left, top, right - left, bottom - top))

@@ -53,12 +53,13 @@ _SAME = {
     "GEOMOE_TILE": ("tile",),
     "GEOMOE_NODATA": ("nodata", "said"),
     "GEOMOE_FALLBACK": ("fallback",),
+    "GEOMOE_CONSERVE": ("conserve",),
     "GEOMOE_PRECISION": ("precision",),
     "GEOMOE_RADIOMETRY": ("radiometry",),
 }
 _JSON = (
-    "GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_NODATA", "GEOMOE_FALLBACK", "GEOMOE_RADIOMETRY",
-    "GEOMOE_REFERENCE",
+    "GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_NODATA", "GEOMOE_FALLBACK", "GEOMOE_CONSERVE",
+    "GEOMOE_RADIOMETRY", "GEOMOE_REFERENCE",
 )  # fmt: skip
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomoe.raster.rounding import round_keeping_means
 from geomoe.raster.sample import SceneSample
 
-__all__ = ["Radiometry", "decide_radiometry", "quantise"]
+__all__ = ["Radiometry", "decide_radiometry", "limits", "quantise"]
 
 _LOW, _HIGH = 0.1, 99.9  # percent
+_LARGEST = float(np.finfo(np.float32).max)
 # GDAL takes a float within a few ulp of nodata for nodata.
 _NODATA_ULP = 32
 
@@ -81,8 +83,21 @@ def _span(values: NDArray[np.float32], dtype: str) -> tuple[float, float]:
     return (low, high) if high - low >= least else (low, low + least)
 
 
+def limits(dtype: str, nodata: float | None) -> tuple[float, float]:
+    """Least and largest value that a valid pixel of a type may have."""
+    if np.issubdtype(dtype, np.floating):
+        # Of float64, too: the scene had no larger value, and whoever narrows the output would meet infinity.
+        return -_LARGEST, _LARGEST
+    info = np.iinfo(dtype)
+    return info.min + (nodata == info.min), info.max - (nodata == info.max)
+
+
 def quantise(
-    data: NDArray[np.float64], valid: NDArray[np.bool_], dtype: str, nodata: float | None
+    data: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+    dtype: str,
+    nodata: float | None,
+    means: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.generic]:
     """Source units to the source's type, so that valid pixels stay valid and invalid ones invalid.
 
@@ -94,6 +109,9 @@ def quantise(
         valid: ``[C, H, W]`` bool.
         dtype: one of the supported types.
         nodata: of the output.
+        means: ``[C, H / s, W / s]``, where the mean over each square of ``data`` is known and is to be that
+            of the result, too: exactly, where the type is of integers; see `round_keeping_means`. ``data`` is
+            within `limits` then.
 
     Returns:
         ``[C, H, W]`` of ``dtype``.
@@ -105,7 +123,12 @@ def quantise(
         result: NDArray[np.generic] = _floats(kept, np.dtype(dtype), nodata)
     else:
         info = np.iinfo(np.dtype(dtype))
-        whole = np.clip(np.rint(kept), info.min, info.max)
+        if means is None:
+            whole = np.rint(kept)
+        else:
+            known = np.clip(means.astype(np.float64), *limits(dtype, nodata))
+            whole = np.stack([round_keeping_means(*pair, nodata) for pair in zip(kept, known, strict=True)])
+        whole = np.clip(whole, info.min, info.max)
         if nodata is not None:
             whole[whole == nodata] += 1 if nodata < info.max else -1
         result = whole.astype(dtype)
@@ -114,9 +137,7 @@ def quantise(
 
 
 def _floats(data: NDArray[np.float64], dtype: np.dtype[Any], nodata: float | None) -> NDArray[Any]:
-    # Of float64, too: the scene had no larger value, and whoever narrows the output would meet infinity.
-    largest = float(np.finfo(np.float32).max)
-    result = np.clip(data, -largest, largest).astype(dtype)
+    result = np.clip(data, *limits(dtype.name, nodata)).astype(dtype)
     if nodata is not None and math.isfinite(nodata):
         of_type = np.finfo(dtype)
         near = _NODATA_ULP * max(abs(nodata) * float(of_type.eps), float(of_type.smallest_subnormal))
