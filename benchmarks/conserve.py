@@ -1,6 +1,7 @@
 """What it costs or brings that an output's means are the input's pixels, by how the input was made.
 
     python benchmarks/conserve.py --data FOLDER [--model mfg_hmoe_light] [--images 60]
+    python benchmarks/conserve.py --scenes scene.tif ... [--model mfg_hmoe_light]
 
 Images of FOLDER (of UCMerced those of the test split) are made small and super-resolved. For each way of
 making them small, the gain of the model over bicubic upsampling, and what ways to keep the input add to it:
@@ -12,16 +13,22 @@ making them small, the gain of the model over bicubic upsampling, and what ways 
   and its mirror images, so that no edge is where the image ends.
 
 Then how far the means lie from the input without any of them, in levels of 255.
+
+Of scenes the same by ``geomoe upscale --consistency``, in their units, with and without ``--conserve``, and
+the time that cores spent.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +40,7 @@ from geomoe.data.layouts import SPLIT_LAYOUTS, find_layout
 from geomoe.data.pairs import degrade
 from geomoe.layers.conserve import conserve
 from geomoe.metrics.protocol import get_protocol
+from geomoe.pipeline import upscale
 
 _INPUTS = ("average", "bilinear", "bicubic", "mtf_sharp", "mtf", "mtf_soft")
 _BOUNDS = (0.0, 1.0)
@@ -72,27 +80,56 @@ WAYS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 
 
 def main() -> None:
-    """Print one line for each way of making images small."""
+    """Print one line for each way of making images small, or for each scene."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", type=Path)
+    what.add_argument("--scenes", type=Path, nargs="+")
     parser.add_argument("--model", default="mfg_hmoe_light")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--inputs", default=",".join(_INPUTS), help="names of degradations")
     args = parser.parse_args()
-    files = SPLIT_LAYOUTS.get(find_layout(args.data))
-    paths = find_images(args.data) if files is None else files(args.data, "test")
-    paths = paths[:: max(1, len(paths) // args.images)]
+    print(f"{platform.machine()}, torch {torch.__version__}; {args.model}\n")
+    if args.scenes:
+        of_scenes(args.scenes, args.model)
+    else:
+        of_images(args.data, args.images, args.model, args.inputs.split(","))
+
+
+def of_scenes(paths: Sequence[Path], model: str) -> None:
+    """Print a line for each scene and scale."""
+    print("| scene | scale | without: on average, at most | conserved | core s | conserved |")
+    print(f"|{'---|' * 6}")
+    for path in paths:
+        for scale in (2, 4):
+            apart, times = [], []
+            for kept in (False, True):
+                with tempfile.TemporaryDirectory() as folder:
+                    out, residual = Path(folder, "out.tif"), Path(folder, "residual.tif")
+                    began = time.process_time()
+                    upscale(path, out, model=model, scale=scale, consistency=residual, conserve=kept)
+                    times.append(time.process_time() - began)
+                    with rasterio.open(residual) as file:
+                        distance = np.abs(file.read())
+                apart.append(f"{np.nanmean(distance):.3g}, {np.nanmax(distance):.3g}")
+            cells = [path.name, f"x{scale}", *apart, *(f"{each:.1f}" for each in times)]
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def of_images(data: Path, images: int, model: str, inputs: Sequence[str]) -> None:
+    """Print a line for each way of making images small and scale."""
+    files = SPLIT_LAYOUTS.get(find_layout(data))
+    paths = find_images(data) if files is None else files(data, "test")
+    paths = paths[:: max(1, len(paths) // images)]
     rules = get_protocol("mfg_hmoe")
-    print(
-        f"{platform.machine()}, torch {torch.__version__}; {args.model}, {len(paths)} images, {rules.name}\n"
-    )
+    print(f"{len(paths)} images, protocol {rules.name}\n")
     head = ["input", "scale", "gain, dB", *list(WAYS)[1:], "means apart: on average, at most"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for scale in (2, 4):
-        loaded = geomoe.load(args.model, scale)
-        for name in args.inputs.split(","):
+        loaded = geomoe.load(model, scale)
+        for name in inputs:
             small = get_degradation(name)
             found, apart = [], []
             for i, path in enumerate(paths):
