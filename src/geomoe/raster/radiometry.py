@@ -126,8 +126,11 @@ def quantise(
         if means is None:
             whole = np.rint(kept)
         else:
-            known = np.clip(means.astype(np.float64), *limits(dtype, nodata))
-            whole = np.stack([round_keeping_means(*pair, nodata) for pair in zip(kept, known, strict=True)])
+            whole = kept  # band by band in place, as memory is promised
+            for band, mean in zip(
+                whole, np.clip(means.astype(np.float64), *limits(dtype, nodata)), strict=True
+            ):
+                band[:] = round_keeping_means(band, mean, nodata)
         whole = np.clip(whole, info.min, info.max)
         if nodata is not None:
             whole[whole == nodata] += 1 if nodata < info.max else -1
