@@ -1,7 +1,7 @@
 """What super-resolution invents where nothing is: made scenes, noise, and values beyond those around them.
 
     python benchmarks/invention.py [--data FOLDER_OF_SCENES] [--json invention.json]
-    python benchmarks/invention.py --quick --model FILE.safetensors [--precision bfloat16]
+    python benchmarks/invention.py --quick --model FILE.safetensors [--precision bfloat16] [--conserve]
 
 All weights that ship, or those that are given, beside bicubic upsampling: the largest distance from made
 surfaces in levels of 255; the standard deviation of white noise after over before; and the share of values
@@ -39,7 +39,7 @@ from geomoe.models.precision import Precision
 
 
 def measure(
-    models: list[LoadedModel], scenes: list[Path], quick: bool, precision: Precision
+    models: list[LoadedModel], scenes: list[Path], quick: bool, precision: Precision, keep: bool
 ) -> dict[str, Invention]:
     """By name: bicubic upsampling for each scale, then the models."""
     found = {
@@ -48,10 +48,11 @@ def measure(
     }
     for model in models:
         began, scale = time.perf_counter(), model.contract.scale
-        mine = found[model.name] = invention(by_model(model, "cpu", precision), scale, quick=quick)
+        enlarge = by_model(model, "cpu", precision, keep_means=keep)
+        mine = found[model.name] = invention(enlarge, scale, quick=quick)
         for scene in scenes:
             try:
-                shares = scene_overshoot(scene, model=model, scale=scale, precision=precision)
+                shares = scene_overshoot(scene, model=model, scale=scale, precision=precision, conserve=keep)
             except GeomoeError as error:
                 print(f"{scene.name}: left out, {error}", flush=True)
                 continue
@@ -89,21 +90,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of scenes, .tif")
     parser.add_argument("--quick", action="store_true", help="a tenth of the made scenes, in seconds")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--conserve", action="store_true", help="keep the means of input pixels")
     parser.add_argument("--json", type=Path, help="also write everything here")
     args = parser.parse_args()
     scenes = sorted(args.data.glob("*.tif")) if args.data else []
     if args.data and not scenes:
         raise SystemExit(f"{args.data} holds no .tif")
     models = [geomoe.load(name) for name in args.model or available_weights()]
-    found = measure(models, scenes, args.quick, args.precision)
+    found = measure(models, scenes, args.quick, args.precision, args.conserve)
     ran = {
         "hardware": hardware(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
         "precision": args.precision,
         "quick": args.quick,
+        "conserve": args.conserve,
     }
-    print(", ".join(map(str, ran.values())), "\n", *table(found), sep="\n")
+    print(", ".join(f"{key} {value}" for key, value in ran.items()), "", *table(found), sep="\n")
     if args.json:
         results = {name: each.as_dict() for name, each in found.items()}
         write_text(args.json, f"{json.dumps({**ran, 'results': results}, indent=2)}\n")

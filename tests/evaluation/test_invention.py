@@ -99,6 +99,14 @@ def test_what_is_added_to_nothing_is_found():
     assert striped.worst[2] > MOST_OVERSHOOT
 
 
+def test_a_model_may_be_held_to_the_means_of_the_image():
+    low = flat_noise(127, 5, 3, 16)
+    for keep in (False, True):
+        high = by_model(upscaler(2, stripes=0.1), "cpu", keep_means=keep)(low.numpy())
+        means = high.reshape(3, 48, 2, 48, 2).mean((2, 4))
+        assert np.allclose(means, low.numpy(), atol=1e-5) == keep
+
+
 def test_a_model_that_asks_is_told_the_noise_of_an_image():
     told = []
 

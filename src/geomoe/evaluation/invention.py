@@ -18,6 +18,7 @@ from torch import Tensor
 
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
+from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
 from geomoe.metrics.invention import noise_gain, overshoot, worst_error
 from geomoe.models.precision import Precision
@@ -84,16 +85,28 @@ class Invention:
         return max(self.error.values()), max(self.noise.values()), max(self.overshoot.values())
 
 
-def by_model(model: Upscaler, device: str = "auto", precision: Precision = "float32") -> Enlarge:
+def by_model(
+    model: Upscaler, device: str = "auto", precision: Precision = "float32", *, keep_means: bool = False
+) -> Enlarge:
     """A model as `upscale` runs it: told of the noise that is found in an image, and of nothing else.
 
     Args:
         model: from :func:`geomoe.load`.
         device: of the model.
         precision: in which it computes.
+        keep_means: whether the mean of the result over each pixel of the image is that pixel, as with
+            ``--conserve``.
     """
-    place = pick_device(device)
-    return lambda low: Runner(model, place, precision, Known(noise=image_noise(low)))(low)
+    place, scale = pick_device(device), model.contract.scale
+
+    def enlarge(low: NDArray[np.float32]) -> NDArray[np.float32]:
+        high = Runner(model, place, precision, Known(noise=image_noise(low)))(low)
+        if not keep_means:
+            return high
+        kept = conserve(torch.from_numpy(low)[None], torch.from_numpy(high)[None], scale, (0.0, 1.0))
+        return np.asarray(kept[0].numpy())
+
+    return enlarge
 
 
 def bicubic(scale: int) -> Enlarge:
