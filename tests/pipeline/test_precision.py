@@ -235,6 +235,14 @@ def test_maps_and_the_order_of_tiles_are_as_in_float32(scene: Path, tmp_path: Pa
     assert np.mean(read(tmp_path / "r.tif")[0] == np.array(files[0][2][0])) > 0.99
 
 
+def test_means_that_are_kept_are_kept_in_either(scene: Path) -> None:
+    source = read(scene)
+    for precision in ("float32", "bfloat16"):
+        fine = read(run(scene, f"{precision}.tif", precision, conserve=True).output)  # type: ignore[arg-type]
+        means = fine.reshape(3, 40, 2, 44, 2).mean((2, 4))
+        assert np.array_equal(means, source)
+
+
 def test_tiles_are_those_of_the_whole_scene(scene: Path) -> None:
     tiled, whole = (read(run(scene, f"{tile}.tif", "bfloat16", tile=tile).output) for tile in (16, 48))
     assert np.abs(tiled - whole).max() <= 1e-4 * whole.max()
