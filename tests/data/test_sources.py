@@ -8,7 +8,7 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.configs import find_config
 from geomoe.data.degradation import get_degradation
-from geomoe.data.pairs import PatchStream
+from geomoe.data.pairs import PatchStream, degrade
 from geomoe.data.sources import Source, mixed_pairs, read_part, said_of, source_pairs
 from geomoe.layers.known import Known
 from geomoe.tasks.data import SuperResolutionData
@@ -78,9 +78,9 @@ def test_patches_come_from_each_source_in_its_share_and_again_the_same(root):
     known = torch.stack([stream[i][2] for i in range(400)])
     mine = known[:, 0] == 1  # sentinel-2
     assert 270 < int(mine.sum()) < 330
-    expected = torch.tensor(Known("sentinel-2", 20.0, "bilinear", None, 0.0).encoded())
+    expected = torch.tensor(Known("sentinel-2", 10.0, "bilinear", None, 0.0).encoded())
     assert torch.equal(known[mine][0], expected)
-    other = torch.tensor(Known(None, 1.0, "sensor", 0.2, 0.0).encoded())
+    other = torch.tensor(Known(None, 0.5, "sensor", 0.2, 0.0).encoded())
     torch.testing.assert_close(known[~mine][0], other)
     for one, two in zip(stream[17], PatchStream(pairs, 8, 2, seed=0, start=10, length=9, forget=0.0)[7],
                         strict=True):  # fmt: skip
@@ -167,3 +167,17 @@ def test_the_shipped_mixture_can_be_read():
     assert len({source.name for source in sources}) == len(sources) > 10
     assert all(source.held_out > 0 for source in sources if source.folder)
     assert all(source.source for source in sources if source.folder)
+
+
+def test_equal_bands_stay_equal_with_their_noise(root):
+    ((_, image),) = read_part(Source("n", "scene", by="area", bands="B08"), root, "fit", bands=3,
+                                  validation=0, least=8)  # fmt: skip
+    for one in (image, (image * 255).round().to(torch.uint8)):
+        low, high = degrade(one, 2, get_degradation("mtf_noise"))
+        assert low.shape[1:] == (30, high.shape[2] // 2)
+        assert torch.equal(low[0], low[1])
+        assert torch.equal(low[0], low[2])
+        colours = one.clone()
+        colours[0, 0, 0] = 0
+        other, _ = degrade(colours, 2, get_degradation("mtf_noise"))
+        assert not torch.equal(other[1], other[2])

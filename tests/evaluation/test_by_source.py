@@ -98,7 +98,7 @@ def test_a_large_area_is_scored_in_tiles_that_cover_it_once(root):
 def test_informed_models_are_told_what_is_known_unless_blind(root):
     model, parts = Fake(), read(root, PHOTOS, limit=1)
     score_sources([model], parts, ["bilinear", "mtf"])
-    expected = [Known("aerial", 1.0, "bilinear", None, 0.0), Known("aerial", 1.0, "sensor", 0.2, 0.0)]
+    expected = [Known("aerial", 0.5, "bilinear", None, 0.0), Known("aerial", 0.5, "sensor", 0.2, 0.0)]
     for told, known in zip(model.model.told, expected, strict=True):
         assert torch.allclose(told, Known.batch([known]))
     blind = Fake()

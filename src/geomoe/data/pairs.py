@@ -28,6 +28,9 @@ _AROUND = 4
 def degrade(image: Tensor, scale: int, degradation: Degrader) -> tuple[Tensor, Tensor]:
     """An image ``[C, H, W]`` to ``(low, high)``: high cut to whole multiples of ``scale``.
 
+    Of an image whose bands are all equal, one is made small and stands for all, noise included: so does a
+    scene of one band come to a model of several.
+
     A uint8 image gives a uint8 low one where the degradation rounds to 8 bits, else float32. Floats, which
     come from rasters of other types, are never rounded or clipped: at inference they are not either.
 
@@ -43,9 +46,11 @@ def degrade(image: Tensor, scale: int, degradation: Degrader) -> tuple[Tensor, T
             f"{degradation.name} compresses as JPEG, which is for 8-bit images of 3 bands, not for "
             f"{len(image)} of {str(image.dtype).removeprefix('torch.')}; choose mtf_noise or blind_float"
         )
+    alike = len(high) > 1 and not degradation.compresses and bool((high[1:] == high[:1]).all())
+    shown = to_unit(high[:1] if alike else high)[None]
     if image.dtype != torch.uint8:
-        return degradation.unrounded()(to_unit(high)[None], scale)[0], high
-    low = degradation(to_unit(high)[None], scale)[0]
+        return degradation.unrounded()(shown, scale)[0].expand_as(high[:, ::scale, ::scale]), high
+    low = degradation(shown, scale)[0].expand_as(high[:, ::scale, ::scale])
     return (low * 255).round().to(torch.uint8) if degradation.quantise else low, high
 
 

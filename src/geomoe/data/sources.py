@@ -88,9 +88,14 @@ class Source:
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
         return cls(**options)
 
-    def known(self, scale: int) -> Known:
-        """What is known of all its images once they were made small."""
-        return Known(self.sensor, None if self.gsd is None else self.gsd * scale)
+    @property
+    def known(self) -> Known:
+        """What is known of all its images.
+
+        An image that was made small stands for one that its sensor took: it is told of the sensor's pixels,
+        as a scene of the sensor will be, not of its own.
+        """
+        return Known(self.sensor, self.gsd)
 
     @property
     def one_band(self) -> bool:
@@ -361,7 +366,7 @@ def source_pairs(
         images = [mirror_to(image, least) for image in images]
     try:
         variants = source.variants if part == "fit" else None
-        return ImagePairs(images, scale, degradation, variants, source.known(scale))
+        return ImagePairs(images, scale, degradation, variants, source.known)
     except GeomoeError as error:
         raise GeomoeError(f"source {source.name}: {error}") from error
 

@@ -238,7 +238,7 @@ def _cases(part: SourceImages, degradation: Degrader, scale: int) -> Iterator[_C
             low, high = degrade(image, scale, drawn)
         except GeomoeError as error:
             raise GeomoeError(f"source {part.source.name}, {name}: {error}") from error
-        yield _Case(name, to_unit(low), to_unit(high), drawn.known(part.source.known(scale)))
+        yield _Case(name, to_unit(low), to_unit(high), drawn.known(part.source.known))
 
 
 def _empty(model: LoadedModel, source: Source, degradation: Degrader) -> SourceScores:
