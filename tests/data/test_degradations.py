@@ -11,6 +11,7 @@ from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
 from geomoe.data.pairs import ImagePairs, PatchStream, degrade
 from geomoe.data.psf import Psf, sigma_of_mtf
+from geomoe.layers.known import Known
 from geomoe.data.sensor import SensorDegradation
 
 SCALES = (2, 3, 4, 8)
@@ -176,3 +177,20 @@ def test_any_of_several_draws_each_of_them_and_always_the_same_for_a_seed():
         assert (low == either.drawn(seed)(image, 2)).all()
     assert either.quantise
     assert not either.unrounded().quantise
+
+
+def test_each_degradation_says_what_is_known_of_what_it_made():
+    of = Known("landsat", 30.0)
+    found = {name: get_degradation(name).drawn(3).known(of) for name in
+             ("bilinear", "bicubic", "bilinear_aliased", "average", "mtf", "mtf_noise")}  # fmt: skip
+    assert found == {
+        "bilinear": Known("landsat", 30.0, "bilinear", None, 0.0),
+        "bicubic": Known("landsat", 30.0, "bicubic", None, 0.0),
+        "bilinear_aliased": of,
+        "average": Known("landsat", 30.0, "sensor", 2 / math.pi, 0.0),
+        "mtf": Known("landsat", 30.0, "sensor", pytest.approx(0.2), 0.0),
+        "mtf_noise": Known("landsat", 30.0, "sensor", pytest.approx(0.2), 0.01),
+    }
+    drawn = get_degradation("sensors_noise").drawn(7).known(of)
+    assert 0.1 <= drawn.mtf <= 0.35
+    assert 0 < drawn.noise <= 0.05

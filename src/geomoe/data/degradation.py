@@ -6,6 +6,7 @@ to 28 dB. A degradation therefore has a name, and the name fixes kernel, antiali
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -103,10 +104,10 @@ class Degradation:
         return self
 
     def known(self, of: Known) -> Known:
-        """Its kernel, if that is antialiased."""
-        if self.kernel == "area" or not self.antialias:
-            return of
-        return replace(of, kernel=self.kernel, noise=0.0)
+        """Its kernel, if that is antialiased; the mean over a pixel is a sensor's of the MTF of a square."""
+        if self.kernel == "area":
+            return replace(of, kernel="sensor", mtf=2 / math.pi, noise=0.0)
+        return replace(of, kernel=self.kernel, noise=0.0) if self.antialias else of
 
     def unrounded(self) -> Degradation:
         """The same without its rounding to 8 bits."""
@@ -119,6 +120,7 @@ _NOISE = Noise(read=0.01, shot=0.0001)
 _MTF, _BITS = (0.1, 0.35), (8, 12)
 
 _BILINEAR = Degradation("bilinear", "bilinear", antialias=True, quantise=True)
+_AVERAGE = Degradation("average", "area", antialias=False, quantise=True)
 _BICUBIC = Degradation("bicubic", "bicubic", antialias=True, quantise=True)
 
 _ALL: tuple[Degrader, ...] = (
@@ -130,7 +132,7 @@ _ALL: tuple[Degrader, ...] = (
     # What cv2 and torch do unless told otherwise: it aliases.
     Degradation("bilinear_aliased", "bilinear", antialias=False, quantise=True),
     # What a result has that `--conserve` keeps.
-    Degradation("average", "area", antialias=False, quantise=True),
+    _AVERAGE,
     SensorDegradation("mtf", _PSF),
     SensorDegradation("mtf_sharp", Psf((0.3, 0.3))),
     SensorDegradation("mtf_soft", Psf((0.1, 0.1))),
@@ -143,6 +145,7 @@ _ALL: tuple[Degrader, ...] = (
         (
             _BILINEAR,
             _BICUBIC,
+            _AVERAGE,
             DegradationMixture("clean", _MTF, 1.0, (0.0, 0.0), (0.0, 0.0), None, bits=_BITS),
             DegradationMixture("noisy", _MTF, 1.0, (0.0, 0.01), (0.0, 0.0002), None, bits=_BITS),
         ),
