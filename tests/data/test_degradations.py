@@ -11,8 +11,8 @@ from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
 from geomoe.data.pairs import ImagePairs, PatchStream, degrade
 from geomoe.data.psf import Psf, sigma_of_mtf
-from geomoe.layers.known import Known
 from geomoe.data.sensor import SensorDegradation
+from geomoe.layers.known import Known
 
 SCALES = (2, 3, 4, 8)
 
