@@ -130,6 +130,8 @@ def test_made_surfaces_are_pairs_of_any_phase_that_know_how_they_were_made():
         ({"share": -1.0}, "x.share"),
         ({"held_out": 1.0}, "x.held_out"),
         ({"variants": {"dark": 2.0}}, "sum to 1"),
+        ({"gsd": 0.0}, "x.gsd"),
+        ({"made": ("flat",), "degradations": {"mtf": 99.0, "sensors_jpeg": 1.0}}, "JPEG is of 8-bit images"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(options, match):
@@ -149,6 +151,9 @@ def test_sources_that_cannot_be_mixed_are_refused(root):
         mix(Source("a", "a", files="*.bmp"))
     with pytest.raises(GeomoeError, match="source s: sensors_jpeg compresses"):
         mix(Source("s", "scene", by="area", bands="B04,B03,B02", degradations={"sensors_jpeg": 1.0}))
+    seldom = {"mtf": 1e6, "sensors_jpeg": 1.0}  # no patch of the first hour would show it
+    with pytest.raises(GeomoeError, match=r"source s: .*sensors_jpeg compresses"):
+        mix(Source("s", "scene", by="area", bands="B04,B03,B02", degradations=seldom))
     with pytest.raises(GeomoeError, match="have their own layouts"):
         SuperResolutionData(str(root), sources=[Source("a", "a")], degradation="mtf")
 

@@ -10,6 +10,7 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.configs import find_config
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
+from geomoe.evaluation.benchmark.images import locate_images
 from geomoe.evaluation.benchmark.render import group_cells, html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, join
 from geomoe.evaluation.benchmark.run import describe_benchmark
@@ -48,6 +49,15 @@ def written(folder, **changes):
         yaml.safe_dump({**kept, **FACTS, "recipe": RECIPE, "arms": ARMS, **changes}, sort_keys=False)
     )
     return path
+
+
+def test_what_lies_beside_the_sources_makes_no_other_benchmark(data, tmp_path):
+    made = {"name": "made", "made": ["flat"]}
+    benchmark = read_benchmark(written(tmp_path, sources=[*SOURCES, made], arms={"routed": ARMS["routed"]}))
+    before = locate_images(benchmark, data).digest
+    (data / "other").mkdir()
+    Image.new("RGB", (9, 9)).save(data / "other" / "0.png")
+    assert locate_images(benchmark, data).digest == before
 
 
 def test_a_network_for_each_sensor_shares_the_steps_and_sees_its_sources_alone(data, tmp_path):

@@ -178,6 +178,7 @@ def test_the_command_writes_one_table_of_several_weights(capsys, given):
     ("more", "words"),
     [
         (("--sources", "LIST", "--metrics", "sam"), "no --metrics, and say what they are"),
+        (("--sources", "LIST", "--conserve"), "leave out --metrics, --conserve"),
         (("--sources", "LIST", "--split", "train"), "parts fit, validation and test"),
         (("--blind",), "go with --sources"),
         (("--model", "LIST", "--model", "LIST"), "go with --sources"),

@@ -180,6 +180,16 @@ def test_export_puts_the_scores_on_the_card(folder, tmp_path):
         export(tmp_path / "w.safetensors", tmp_path / "out.safetensors", folder)
 
 
+def test_weights_of_mixed_inputs_are_exported_by_the_default_degradation(folder, tmp_path):
+    model = tiny("mfg_hmoe")
+    save(tmp_path / "w.safetensors", model, card_of(model, degradation="mixed"))
+    card = export(tmp_path / "w.safetensors", tmp_path / "out.safetensors", folder)
+    assert card.degradation == "mixed"
+    assert [one.degradation for one in card.evaluations] == ["bilinear"]
+    with pytest.raises(GeomoeError, match="made in several ways in training"):
+        evaluate(load(str(tmp_path / "w.safetensors")), folder, degradation="mixed")
+
+
 def test_export_in_half_precision_scores_what_it_writes(folder, tmp_path):
     torch.manual_seed(0)
     model = tiny("mfg_hmoe")

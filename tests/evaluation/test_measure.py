@@ -77,6 +77,7 @@ def test_evaluate_puts_what_it_finds_on_the_card(
     [
         (("--sensor", "naip"), 2, "--sensor is of --card"),
         (("--card", "x.safetensors", "--gsd", "3", "--precision", "bfloat16"), 2, "--gsd is of --card"),
+        (("--card", "x.safetensors", "--conserve"), 1, "leave out --conserve or --card"),
         (("--card", "x.tif"), 1, "must end in .safetensors"),
         (("--card", "none/x.safetensors"), 1, "does not exist"),
         (("--card", "x.safetensors", "--split", "validation"), 1, "split validation is of training"),

@@ -132,10 +132,10 @@ def evaluate(
     if sources is not None:
         from geomoe.cli.by_source import evaluate_sources
 
-        if split == "train" or metrics != "psnr,ssim" or name or sensor or gsd:
+        if split == "train" or metrics != "psnr,ssim" or conserve or name or sensor or gsd:
             raise GeomoeError(
                 "sources have parts fit, validation and test, no --metrics, and say what they are; leave out "
-                "--metrics, --name, --sensor and --gsd"
+                "--metrics, --conserve, --name, --sensor and --gsd"
             )
         evaluate_sources(
             models, scale, root, sources, part=split,  # type: ignore[arg-type]
@@ -163,6 +163,8 @@ def evaluate(
         raise click.UsageError(f"{given[0]} is of --card, and of float32")
     if card is not None:
         check_target(card, overwrite=overwrite)
+        if conserve:
+            raise GeomoeError("a card holds what weights make by themselves; leave out --conserve or --card")
         if split != "test":
             raise GeomoeError(f"split {split} is of training; a card holds what was found on the test split")
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):

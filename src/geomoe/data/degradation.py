@@ -23,6 +23,7 @@ from geomoe.layers.known import Known
 
 __all__ = [
     "DEGRADATIONS",
+    "MIXED",
     "REAL",
     "UNKNOWN",
     "Degradation",
@@ -34,6 +35,8 @@ __all__ = [
 
 REAL = "real"
 """Stands on a card in place of a name where inputs were measured by a sensor, not made."""
+MIXED = "mixed"
+"""Stands there where each of several sources has its own."""
 UNKNOWN = "unknown"
 """Stands there where nobody said, as in what is converted from a published checkpoint."""
 
@@ -165,6 +168,11 @@ def get_degradation(name: str) -> Degrader:
         raise GeomoeError(
             "how the inputs of these weights were made in training is not known; 'geomoe evaluate "
             "--degradation NAME' scores them on inputs that are made as you choose"
+        )
+    if name == MIXED:
+        raise GeomoeError(
+            "the inputs of these weights were made in several ways in training; choose one by its name, "
+            f"one of: {', '.join(DEGRADATIONS)}"
         )
     if name not in DEGRADATIONS:
         raise GeomoeError(f"no degradation is called {name!r}; there are: {', '.join(DEGRADATIONS)}")

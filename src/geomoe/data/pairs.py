@@ -16,7 +16,16 @@ from geomoe.data.variants import vary
 from geomoe.errors import GeomoeError
 from geomoe.layers.known import Known
 
-__all__ = ["ImagePairs", "Pairs", "PatchStream", "RealPairs", "Share", "degrade", "mirror_to"]
+__all__ = [
+    "ImagePairs",
+    "Pairs",
+    "PatchStream",
+    "RealPairs",
+    "Share",
+    "check_compressible",
+    "degrade",
+    "mirror_to",
+]
 
 NOTHING = Known()
 """What is known of an image of which nothing is."""
@@ -41,17 +50,22 @@ def degrade(image: Tensor, scale: int, degradation: Degrader) -> tuple[Tensor, T
     if not high.numel():
         height, width = image.shape[1:]
         raise GeomoeError(f"an image of {width} x {height} pixels is too small for a scale of {scale}")
-    if degradation.compresses and (image.dtype != torch.uint8 or len(image) != 3):
-        raise GeomoeError(
-            f"{degradation.name} compresses as JPEG, which is for 8-bit images of 3 bands, not for "
-            f"{len(image)} of {str(image.dtype).removeprefix('torch.')}; choose mtf_noise or blind_float"
-        )
+    check_compressible(degradation, len(image), image.dtype)
     alike = len(high) > 1 and not degradation.compresses and bool((high[1:] == high[:1]).all())
     shown = to_unit(high[:1] if alike else high)[None]
     if image.dtype != torch.uint8:
         return degradation.unrounded()(shown, scale)[0].expand_as(high[:, ::scale, ::scale]), high
     low = degradation(shown, scale)[0].expand_as(high[:, ::scale, ::scale])
     return (low * 255).round().to(torch.uint8) if degradation.quantise else low, high
+
+
+def check_compressible(degradation: Degrader, bands: int, dtype: torch.dtype) -> None:
+    """Raise GeomoeError for images that cannot be JPEG where the degradation compresses them, if seldom."""
+    if degradation.compresses and (dtype != torch.uint8 or bands != 3):
+        raise GeomoeError(
+            f"{degradation.name} compresses as JPEG, which is for 8-bit images of 3 bands, not for "
+            f"{bands} of {str(dtype).removeprefix('torch.')}; choose mtf_noise or blind_float"
+        )
 
 
 def mirror_to(image: Tensor, side: int) -> Tensor:
@@ -125,6 +139,9 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.of_all = known
         self.scale, self.degradation, self.variants = scale, degradation, variants or {}
+        for image in images:
+            # Of all that may be drawn: a patch that cannot be made would end the training.
+            check_compressible(degradation, len(image), image.dtype)
         self.pairs = [degrade(image, scale, degradation.drawn(i)) for i, image in enumerate(images)]
 
     @property

@@ -80,6 +80,9 @@ class Source:
         for name, share in self.degradations.items():
             get_degradation(name)
             expect(share > 0, f"{self.name}.degradations.{name}", share, "a share above 0")
+        if self.made and self.degradation.compresses:
+            raise GeomoeError(f"source {self.name}: JPEG is of 8-bit images, which made surfaces are not")
+        expect(self.gsd is None or 0 < self.gsd < math.inf, f"{self.name}.gsd", self.gsd, "metres, above 0")
         check_variants(self.variants)
 
     @classmethod
@@ -387,18 +390,10 @@ def mixed_pairs(
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise GeomoeError(f"data.sources: two are called {max(names, key=names.count)!r}; name them apart")
-    used: Mapping[str, Source] = {source.name: source for source in sources if source.share > 0}
+    used = [source for source in sources if source.share > 0]
     if not used:
         raise GeomoeError("data.sources: no source has a share above 0")
-    return MixedPairs(
-        [
-            (
-                source_pairs(
-                    source, root, part, scale=scale, bands=bands, validation=validation, patch=patch,
-                    skip=skip, say=say,
-                ),
-                source.share,
-            )
-            for source in used.values()
-        ]
-    )  # fmt: skip
+    parts = [source_pairs(
+        one, root, part, scale=scale, bands=bands, validation=validation, patch=patch, skip=skip, say=say
+    ) for one in used]  # fmt: skip
+    return MixedPairs(list(zip(parts, [one.share for one in used], strict=True)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from geomoe.data.degradation import MIXED
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.measure import measured, noted
@@ -30,7 +31,8 @@ def export(
     Args:
         source: weights that ``geomoe fit`` wrote.
         target: file to write, ``.safetensors``.
-        root: the test images, as for :func:`geomoe.evaluate`; inputs are made as in training.
+        root: the test images, as for :func:`geomoe.evaluate`; inputs are made as in training, or by
+            ``bilinear`` where that was in several ways.
         protocol: of the scores.
         overwrite: whether ``target`` may exist.
         half: whether weights are stored in float16; what is scored is what is stored.
@@ -48,9 +50,8 @@ def export(
         loaded.model.load_state_dict(half_state(loaded.model))
         # What was measured of the weights is not true of rounded ones.
         card = replace(card, recipe={**card.recipe, "stored": "float16"}, bfloat16={})
-    evaluation = evaluate(
-        loaded, root, protocol=protocol, degradation=loaded.card.degradation, progress=progress
-    )
+    made = "bilinear" if card.degradation == MIXED else card.degradation
+    evaluation = evaluate(loaded, root, protocol=protocol, degradation=made, progress=progress)
     found = evaluation.overall
     scores = {
         "scored": evaluation.scored,

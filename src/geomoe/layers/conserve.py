@@ -33,8 +33,8 @@ def conserve(low: Tensor, high: Tensor, scale: int, bounds: tuple[float, float] 
         high: ``[B, C, H * scale, W * scale]``, the result.
         scale: of the super-resolution.
         bounds: least and largest value that the result may have. What that takes from some pixels of a
-            square is given to those that have room, in equal parts. Where ``low`` itself is outside, so is
-            the result.
+            square is given to those that have room, in equal parts. Where ``low`` itself is outside, the
+            result is the nearer of them.
 
     Returns:
         Like ``high``, in float32 where that is half precision; its means are exact to rounding.

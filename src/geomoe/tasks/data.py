@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geomoe.data import aid, oli2msi, sen2venus, ucmerced
-from geomoe.data.degradation import REAL, get_degradation
+from geomoe.data.degradation import MIXED, REAL, get_degradation
 from geomoe.data.images import MAX_PIXELS, Picture, find_images, read_picture, sift
 from geomoe.data.layouts import (
     REAL_LAYOUTS,
@@ -173,7 +173,7 @@ class SuperResolutionData(pl.LightningDataModule):
     def inputs(self) -> str:
         """What a card says of how the low-resolution images came about."""
         if self.sources:
-            return "mixed"
+            return MIXED
         return REAL if self.real else self.degradation.name
 
     def describe(self, source: str = "") -> dict[str, Any]:

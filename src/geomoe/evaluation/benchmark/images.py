@@ -74,7 +74,8 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
         GeomoeError: no images, pairs that were measured, or test images that training would see.
     """
     if benchmark.sources is not None:
-        return _Mixed(benchmark, root, _digest(root / source.folder for source in benchmark.sources.sources))
+        folders = (root / source.folder for source in benchmark.sources.sources if not source.made)
+        return _Mixed(benchmark, root, _digest(folders))
     train = root / benchmark.train
     if benchmark.test is None and find_layout(train) not in SPLIT_LAYOUTS:
         raise GeomoeError(
