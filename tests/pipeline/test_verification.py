@@ -148,3 +148,10 @@ def test_the_bytes_of_a_file_do_not_depend_on_its_name(made: Path, tmp_path: Pat
     upscale(made / "src.tif", tmp_path / "other.tif", model=nearest(4), experts=tmp_path / "m.tif")
     assert (tmp_path / "other.tif").read_bytes() == (made / "out.tif").read_bytes()
     assert (tmp_path / "m.tif").read_bytes() == (made / "map.tif").read_bytes()
+
+
+def test_what_0_1_wrote_is_verified():
+    """It knew neither --conserve nor --precision, so its outputs say nothing of them."""
+    found = verify(Path(__file__).parent / "written_by_0_1" / "out.tif")
+    assert found.faults == ()
+    assert (found.facts["precision"], found.facts["conserve"]) == ("float32", "no")

@@ -57,7 +57,7 @@ def facts_of(
         "tile": scene.tags["GEOMOE_TILE"],
         "fallback": "bicubic where routing is unlike training" if history.get("fallback") is True else "none",
         "conserve": "means are the source's pixels" if history.get("conserve") is True else "no",
-        "precision": str(history.get("precision")),
+        "precision": str(history.get("precision", "float32")),
         "device": str(history.get("device")),
         "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
     }

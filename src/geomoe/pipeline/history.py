@@ -51,10 +51,11 @@ def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | No
 def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
     """How an output came to be, in words; the same arguments as `title`."""
     contract, image = configuration["contract"], configuration["outputs"][0]
+    margin = configuration.get("margin", contract["margin"])  # of its own since it may be wider
     how = (
         f"geomoe ran {configuration['model']} (weights {configuration['weights'][:12]}) on bands "
         f"{', '.join(names[0] for names in configuration['names'])} of {scene}, in tiles of "
-        f"{configuration['tile']} input pixels with a margin of {configuration['margin']} and in groups of "
+        f"{configuration['tile']} input pixels with a margin of {margin} and in groups of "
         f"{contract['bands']} bands. Values were brought to the model's range, "
         f"{configuration['radiometry']['rule']}, and back."
     )
@@ -63,11 +64,11 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
         how += f" Pixels that are {nodata['value']} in all of them were taken to hold no data."
     elif nodata["by"] == "user":
         how += f" Its user said that {nodata['said']} stands for no data."
-    if configuration["precision"] != "float32":
+    if configuration.get("precision", "float32") != "float32":
         how += f" Convolutions and products were computed in {configuration['precision']}."
     if configuration["fallback"]:
         how += " Where its routing was unlike that of training, bicubic interpolation stands in its place."
-    if configuration["conserve"]:
+    if configuration.get("conserve"):
         how += " The mean of the image over each pixel of the source is that pixel."
     if layer:
         return f"{how} This is a layer beside the image {image}."

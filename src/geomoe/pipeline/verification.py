@@ -57,6 +57,8 @@ _SAME = {
     "GEOMOE_PRECISION": ("precision",),
     "GEOMOE_RADIOMETRY": ("radiometry",),
 }
+_LATER = ("GEOMOE_CONSERVE", "GEOMOE_PRECISION")
+"""Options that 0.1 did not have: its outputs have neither tag nor entry."""
 _JSON = (
     "GEOMOE_SCALE", "GEOMOE_BANDS", "GEOMOE_TILE", "GEOMOE_NODATA", "GEOMOE_FALLBACK", "GEOMOE_CONSERVE",
     "GEOMOE_RADIOMETRY", "GEOMOE_REFERENCE",
@@ -105,7 +107,7 @@ def verify(
     """
     image, item_file = _files(Path(os.path.realpath(path)))
     with open_scene(image) as scene:
-        missing = [tag for tag in _SAME if tag not in scene.tags]
+        missing = [tag for tag in _SAME if tag not in scene.tags and tag not in _LATER]
         if missing:
             raise GeomoeError(f"{image.name} was not made by geomoe: it has no tag {missing[0]}")
         item = read_item(item_file)
@@ -197,7 +199,11 @@ def _alike(one: object, other: object) -> bool:
 
 
 def _of_tags(scene: Scene, name: str, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
-    wrong = [tag for tag, place in _SAME.items() if _tag(scene, tag) != _at(history, place)]
+    wrong = [
+        tag
+        for tag, place in _SAME.items()
+        if (_tag(scene, tag) if tag in scene.tags else _NOWHERE) != _at(history, place)
+    ]
     # Of a product the tag is over what is read of it, of a plain file it is the file's.
     if _plain(sources) and as_object(sources[0]).get("sha256") != scene.tags["GEOMOE_SOURCE"]:
         wrong.append("GEOMOE_SOURCE")
