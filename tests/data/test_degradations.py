@@ -189,7 +189,7 @@ def test_each_degradation_says_what_is_known_of_what_it_made():
         "bilinear_aliased": of,
         "average": Known("landsat", 30.0, "sensor", 2 / math.pi, 0.0),
         "mtf": Known("landsat", 30.0, "sensor", pytest.approx(0.2), 0.0),
-        "mtf_noise": Known("landsat", 30.0, "sensor", pytest.approx(0.2), 0.01),
+        "mtf_noise": Known("landsat", 30.0, "sensor", pytest.approx(0.2), pytest.approx(math.sqrt(1.5e-4))),
     }
     drawn = get_degradation("sensors_noise").drawn(7).known(of)
     assert 0.1 <= drawn.mtf <= 0.35

@@ -56,10 +56,10 @@ def evaluate_sources(
 
     if card is not None:
         check_target(card, overwrite=overwrite)
-        if len(models) > 1 or part != "test" or limit is not None or precision != "float32":
+        if len(models) > 1 or part != "test" or limit is not None or blind or precision != "float32":
             raise GeomoeError(
                 "a card holds what one model makes of all that is held out, in float32; give one --model, "
-                "and leave out --part, --limit and --precision"
+                "and leave out --part, --limit, --blind and --precision"
             )
     listed = read_sources(given)
     targets = [path for path in (out, markdown) if path is not None and str(path) != "-"]

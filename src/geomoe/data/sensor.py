@@ -60,8 +60,9 @@ class SensorDegradation:
         return replace(self, seed=seed)
 
     def known(self, of: Known) -> Known:
-        """Its MTF, the mean of the two axes, and the read noise of its stages."""
-        noise = math.hypot(*(stage.read for stage in self.stages if isinstance(stage, Noise)))
+        """Its MTF, the mean of the two axes, and the noise of its stages on a pixel of 0.5."""
+        variances = (stage.read**2 + stage.shot / 2 for stage in self.stages if isinstance(stage, Noise))
+        noise = math.sqrt(sum(variances))
         return replace(of, kernel="sensor", mtf=math.sqrt(math.prod(self.psf.mtf)), noise=noise)
 
     def unrounded(self) -> SensorDegradation:

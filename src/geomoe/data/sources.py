@@ -22,7 +22,7 @@ from geomoe.data.paired import valid_tiles
 from geomoe.data.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
 from geomoe.data.variants import check_variants
 from geomoe.errors import GeomoeError, expect
-from geomoe.layers.known import Known
+from geomoe.layers.known import SENSORS, Known
 
 __all__ = ["MadePairs", "MixedPairs", "Source", "mixed_pairs", "read_part", "said_of", "source_pairs"]
 
@@ -84,6 +84,10 @@ class Source:
             raise GeomoeError(f"source {self.name}: JPEG is of 8-bit images, which made surfaces are not")
         expect(self.gsd is None or 0 < self.gsd < math.inf, f"{self.name}.gsd", self.gsd, "metres, above 0")
         check_variants(self.variants)
+        if self.sensor not in (None, *SENSORS):
+            raise GeomoeError(
+                f"source {self.name}: no sensor is called {self.sensor!r}; there are: {', '.join(SENSORS)}"
+            )
 
     @classmethod
     def from_card(cls, said: Mapping[str, Any]) -> Self:
@@ -364,7 +368,10 @@ def source_pairs(
     read = read_part(source, root, part, bands=bands, validation=validation, least=least, skip=skip, say=say)
     images = [image for _, image in read]
     if not images:
-        raise GeomoeError(f"source {source.name}: no image is left for its part {part}; hold out less")
+        raise GeomoeError(
+            f"source {source.name}: no image is left for its part {part}; it wants more images, or other "
+            "shares of validation and held_out"
+        )
     if part == "fit":
         images = [mirror_to(image, least) for image in images]
     try:

@@ -26,7 +26,7 @@ class Known:
 
     Attributes:
         sensor: one of :data:`SENSORS`; another name is as good as none.
-        gsd: ground sampling distance of the image, metres.
+        gsd: ground sampling distance of the sensor's images, metres.
         kernel: one of :data:`KERNELS`.
         mtf: of the sensor at the Nyquist frequency of the image, 0 to 1.
         noise: standard deviation of the noise, in units of [0, 1].
@@ -42,7 +42,7 @@ class Known:
     """Numbers that :meth:`encoded` gives."""
 
     def encoded(self) -> list[float]:
-        """``WIDTH`` numbers of about -1 to 1, all 0 of what is not known.
+        """``WIDTH`` numbers of about -1 to 3, all 0 of what is not known.
 
         Names have a place each; of a quantity there are its value and that it is known.
         """

@@ -31,7 +31,10 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 # How those who distribute them name products and files.
 _FILES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"S2[A-D]_(?:MSIL(?:1C|2A)_|OPER_|USER_|\d\d[A-Z]{3}_\d{8}_)"), "sentinel-2"),
+    (
+        re.compile(r"S2[A-D]_(?:MSIL(?:1C|2A)_\d{8}T\d{6}_N\d{4}_|OPER_|USER_|\d\d[A-Z]{3}_\d{8}_)"),
+        "sentinel-2",
+    ),
     (re.compile(r"(?:L2A_)?T\d\d[A-Z]{3}_\d{8}T\d{6}_(?:B\d[\dA]|TCI)(?![A-Za-z0-9])"), "sentinel-2"),
     (re.compile(r"L[COTE]0([4-9])_L\d[A-Z]{2}_\d{6}_\d{8}_"), "landsat-{}"),
     (re.compile(r"L[COTE]([4-9])\d{13}[A-Z]{3}\d\d"), "landsat-{}"),
