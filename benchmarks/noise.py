@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from geomoe.noise import EvenBlocks
 from geomoe.raster import decide_radiometry, look, open_scene
-from geomoe.raster.noise import EvenBlocks
 
 ADDED = (0.002, 0.005, 0.01, 0.02, 0.05)
 

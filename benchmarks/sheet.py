@@ -23,11 +23,11 @@ from geomoe.data.degradation import upsample_bicubic
 from geomoe.data.images import read_image, to_unit
 from geomoe.layers.known import Known
 from geomoe.models import LoadedModel
+from geomoe.noise import image_noise
 from geomoe.pipeline.choice import for_model
 from geomoe.pipeline.runner import Runner
 from geomoe.raster.bands import select_bands
 from geomoe.raster.known import known_of
-from geomoe.raster.noise import image_noise
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import decide_radiometry
 from geomoe.raster.sample import sample_scene

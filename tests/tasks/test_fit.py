@@ -215,7 +215,12 @@ def test_training_starts_from_weights_and_the_card_says_so(folder, tmp_path, cap
     start, end = load(str(first)), load(str(tmp_path / "second" / "last.safetensors"))
     for name, value in end.model.state_dict().items():
         torch.testing.assert_close(value, start.model.state_dict()[name], rtol=0, atol=1e-5)
-    assert end.card.recipe["start"] == {"hash": start.hash, "recipe": start.card.recipe}
+    assert end.card.recipe["start"] == {
+        "hash": start.hash,
+        "recipe": start.card.recipe,
+        "data": start.card.data,
+        "degradation": start.card.degradation,
+    }
     assert end.card.data["source"] == ""  # nothing is known of these images
     with pytest.raises(GeomoeError, match="embed_dim=16"):
         train(folder, tmp_path / "third", f"--model.start={first}", "--model.options.embed_dim=16")

@@ -27,8 +27,8 @@ from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
+from geomoe.noise import image_noise
 from geomoe.pipeline.tiles import Box
-from geomoe.raster.noise import image_noise
 
 __all__ = ["LARGE", "TILE", "SourceImages", "SourceScores", "read_sources_part", "score_sources", "tiles_of"]
 

@@ -25,7 +25,7 @@ from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
-from geomoe.raster.noise import image_noise
+from geomoe.noise import image_noise
 
 __all__ = ["Evaluation", "Scores", "evaluate", "middle"]
 
@@ -59,7 +59,7 @@ class Evaluation:
 
     ``by_image`` goes by an image's path below the folder that was scored; ``loss`` is what ``precision``
     costs against float32, where it is another. ``noise`` is that of the inputs, as
-    :func:`geomoe.raster.noise.image_noise` estimates it in units of [0, 1]: its quartiles over the images;
+    :func:`geomoe.noise.image_noise` estimates it in units of [0, 1]: its quartiles over the images;
     ``None`` where no image tells.
     """
 

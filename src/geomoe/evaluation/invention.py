@@ -22,10 +22,10 @@ from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
 from geomoe.metrics.invention import noise_gain, overshoot, worst_error
 from geomoe.models.precision import Precision
+from geomoe.noise import image_noise
 from geomoe.pipeline.request import Options
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device
 from geomoe.pipeline.upscaling import upscale
-from geomoe.raster.noise import image_noise
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import quantise
 from geomoe.raster.scene import Scene, open_file

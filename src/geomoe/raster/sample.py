@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
+from geomoe.noise import EvenBlocks
 from geomoe.raster.classes import few_values
 from geomoe.raster.fill import find_fill
-from geomoe.raster.noise import EvenBlocks
 from geomoe.raster.scene import Scene
 
 __all__ = ["EmptyError", "SceneSample", "look", "refuse_empty", "sample_scene"]
@@ -38,7 +38,7 @@ class SceneSample:
             band without any.
         valid_share: share of sampled pixels, 0 to 1, that are valid in at least one band.
         noise: standard deviation of each band's noise, in source units, by blocks of what was read on the
-            way; ``None`` where none tells. See :mod:`geomoe.raster.noise`.
+            way; ``None`` where none tells. See :mod:`geomoe.noise`.
     """
 
     values: tuple[NDArray[np.float32], ...]
