@@ -210,6 +210,9 @@ def test_a_signal_that_other_code_took_for_an_error_still_ends_the_job(
     monkeypatch.setattr(geomoe.models, "load", load)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        assert _run(capsys, "upscale", scene, tmp_path / "out.tif") == (143, "geomoe: terminated\n")
+        assert _run(capsys, "upscale", scene, tmp_path / "out.tif", "--model", "a.safetensors") == (
+            143,
+            "geomoe: terminated\n",
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
