@@ -8,8 +8,9 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.configs import find_config
 from geomoe.data.degradation import get_degradation
+from geomoe.data.mixed import mixed_pairs, source_pairs
 from geomoe.data.pairs import PatchStream, degrade
-from geomoe.data.sources import Source, mixed_pairs, read_part, said_of, source_pairs
+from geomoe.data.sources import Source, read_part, said_of
 from geomoe.layers.known import Known
 from geomoe.tasks.data import SuperResolutionData
 from tests.scenes import pixels, write_scene

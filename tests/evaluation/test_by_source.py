@@ -10,7 +10,6 @@ from PIL import Image
 from torch import nn
 
 from geomoe import GeomoeError
-from geomoe.cli.main import main
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.data.sources import Source
 from geomoe.evaluation.by_source import TILE, read_sources_part, score_sources, tiles_of
@@ -19,6 +18,7 @@ from geomoe.layers.known import Known
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract
 from geomoe.models.weights import save
+from tests.cli.test_cli import run
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
 
@@ -137,16 +137,6 @@ def given(root):
         save(root / f"{name}.safetensors", model, card_of(model))
     (root / "list.yaml").write_text(LIST)
     return root
-
-
-def run(capsys, *args):
-    status = 0
-    try:
-        main([str(arg) for arg in args])
-    except SystemExit as stop:
-        status = stop.code
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def test_the_command_writes_one_table_of_several_weights(capsys, given):

@@ -21,3 +21,13 @@ def settings(tmp_path: Path) -> Settings:
     model = create_model("edsr", scale=2, width=4, blocks=1)
     save(tmp_path / "tiny.safetensors", model, replace(card_of(model), model="edsr"))
     return Settings(str(tmp_path / "tiny.safetensors"), scale=2, tile=16, device="cpu")
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    return tmp_path / "src.tif"
+
+
+@pytest.fixture
+def dst(tmp_path: Path) -> Path:
+    return tmp_path / "dst.tif"

@@ -71,16 +71,6 @@ def assert_kept(path: Path, source: np.ndarray, valid: np.ndarray, scale: int) -
         assert np.abs(found - source[valid]).max() <= np.spacing(np.float32(largest))
 
 
-@pytest.fixture
-def src(tmp_path: Path) -> Path:
-    return tmp_path / "src.tif"
-
-
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    return tmp_path / "dst.tif"
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "int8"])
 def test_every_mean_is_the_pixel(src: Path, dst: Path, dtype: str, scale: int) -> None:

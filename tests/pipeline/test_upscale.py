@@ -28,16 +28,6 @@ SENTINEL2 = Path(__file__).parents[2] / "examples" / "data" / "sentinel2_l1c.tif
 ROTATED = Affine.translation(4e5, 5e6) * Affine.rotation(20) * Affine.scale(10, -20)
 
 
-@pytest.fixture
-def src(tmp_path: Path) -> Path:
-    return tmp_path / "src.tif"
-
-
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    return tmp_path / "dst.tif"
-
-
 def _grown(array: np.ndarray, scale: int) -> np.ndarray:
     return array.repeat(scale, -2).repeat(scale, -1)
 

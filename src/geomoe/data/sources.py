@@ -9,25 +9,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from geomoe.data.blind import AnyOf
 from geomoe.data.degradation import Degrader, get_degradation
 from geomoe.data.images import find_images, read_picture, sift
 from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, Part, find_layout
-from geomoe.data.made import SURFACES, get_surface, made
+from geomoe.data.made import get_surface
 from geomoe.data.paired import valid_tiles
-from geomoe.data.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
 from geomoe.data.variants import check_variants
 from geomoe.errors import GeomoeError, expect
 from geomoe.layers.known import SENSORS, Known
 
-__all__ = ["MadePairs", "MixedPairs", "Source", "mixed_pairs", "read_part", "said_of", "source_pairs"]
-
-_AROUND = 4  # low-resolution pixels that are made with a surface's patch, as around one of an image
-_MADE_VALIDATION = 4  # surfaces of a source
+__all__ = ["Source", "read_part", "said_of"]
 
 
 @dataclass(frozen=True)
@@ -235,172 +229,3 @@ def read_part(
         else:
             found += [(name, data[:, y : y + h, x : x + w]) for y, x, h, w in valid_tiles(valid, least)]
     return found
-
-
-class MadePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Made surfaces, a new one for every patch, and some whole ones.
-
-    Args:
-        kinds: of surfaces.
-        scale: of the pairs.
-        bands: of the pairs.
-        degradation: makes the low ones; surfaces are floats, which are not rounded but by its own steps.
-    """
-
-    _SIDE = 64  # low-resolution pixels of a whole one
-
-    def __init__(self, kinds: Sequence[str], scale: int, bands: int, degradation: Degrader) -> None:
-        self.kinds, self.scale, self.bands, self.degradation = tuple(kinds), scale, bands, degradation
-
-    @property
-    def sides(self) -> Sequence[int]:
-        """Of whole ones; patches may be of any size."""
-        return [self._SIDE] * len(self)
-
-    def __len__(self) -> int:
-        return _MADE_VALIDATION * len(self.kinds)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._pair(index, self._SIDE, np.random.default_rng(index), index)
-
-    def draw(self, rng: np.random.Generator) -> int:
-        """Any kind, each as likely as the others."""
-        return int(rng.integers(len(self.kinds)))
-
-    def known(self, index: int, seed: int) -> Known:
-        """By what degradation it is made."""
-        return self.degradation.drawn(seed).known(Known())
-
-    def _pair(self, index: int, side: int, rng: np.random.Generator, seed: int) -> tuple[Tensor, Tensor]:
-        surface = SURFACES[self.kinds[index % len(self.kinds)]]
-        high = made(surface, rng, side * self.scale, self.bands)
-        return degrade(high, self.scale, self.degradation.drawn(seed))
-
-    def cut(
-        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
-    ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Pairs.cut`; a new surface, so that its phase is any."""
-        low, high = self._pair(index, patch + 2 * _AROUND, rng, seed)
-        return inner(low, high, (_AROUND, _AROUND), patch, self.scale)
-
-
-class MixedPairs(Dataset[tuple[Tensor, Tensor]]):
-    """The pairs of several sources, one after the other; a patch comes from each in its share of cases.
-
-    Args:
-        parts: pairs, each with the share of its source.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Pairs, float]]) -> None:
-        self.parts = [pairs for pairs, _ in parts]
-        shares = np.array([share for _, share in parts], dtype=np.float64)
-        self.shares = shares / shares.sum()
-        self.starts = np.cumsum([0, *(len(pairs) for pairs in self.parts)])
-
-    @property
-    def sides(self) -> Sequence[int]:
-        """The smaller side of each low-resolution image, pixels."""
-        return [side for pairs in self.parts for side in pairs.sides]
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def _where(self, index: int) -> tuple[Pairs, int]:
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.parts[part], index - int(self.starts[part])
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        pairs, number = self._where(index)
-        return pairs[number]
-
-    def draw(self, rng: np.random.Generator) -> int:
-        """A source by its share, then one of its pairs."""
-        part = int(rng.choice(len(self.parts), p=self.shares))
-        return int(self.starts[part]) + self.parts[part].draw(rng)
-
-    def known(self, index: int, seed: int) -> Known:
-        """As the source has it."""
-        pairs, number = self._where(index)
-        return pairs.known(number, seed)
-
-    def cut(
-        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
-    ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Pairs.cut`."""
-        pairs, number = self._where(index)
-        return pairs.cut(number, patch, rng, seed, any_phase)
-
-
-def source_pairs(
-    source: Source,
-    root: Path,
-    part: Part,
-    *,
-    scale: int,
-    bands: int,
-    validation: float,
-    patch: int,
-    skip: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-    degradation: Degrader | None = None,
-) -> Pairs:
-    """Pairs of a part of a source; variants are of patches to train on alone.
-
-    Args:
-        source: of folders or of made surfaces.
-        root: of all sources.
-        part: as :func:`read_part`, as are ``bands``, ``validation``, ``skip`` and ``say``.
-        bands: of the pairs.
-        validation: share of what is not held out.
-        skip: whether images that cannot be read are left out.
-        say: told of them.
-        scale: 2, 3, 4 or 8.
-        patch: side of a low-resolution patch; smaller training images are continued by mirroring.
-        degradation: in place of the source's own.
-
-    Raises:
-        GeomoeError: no image, or images that cannot be used.
-    """
-    degradation = degradation or source.degradation
-    if source.made:
-        return MadePairs(source.made, scale, bands, degradation)
-    least = patch * scale
-    read = read_part(source, root, part, bands=bands, validation=validation, least=least, skip=skip, say=say)
-    images = [image for _, image in read]
-    if not images:
-        raise GeomoeError(
-            f"source {source.name}: no image is left for its part {part}; it wants more images, or other "
-            "shares of validation and held_out"
-        )
-    if part == "fit":
-        images = [mirror_to(image, least) for image in images]
-    try:
-        variants = source.variants if part == "fit" else None
-        return ImagePairs(images, scale, degradation, variants, source.known)
-    except GeomoeError as error:
-        raise GeomoeError(f"source {source.name}: {error}") from error
-
-
-def mixed_pairs(
-    sources: Sequence[Source],
-    root: Path,
-    part: Part,
-    *,
-    scale: int,
-    bands: int,
-    validation: float,
-    patch: int,
-    skip: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-) -> MixedPairs:
-    """Pairs of a part of all sources; see :func:`source_pairs`."""
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise GeomoeError(f"data.sources: two are called {max(names, key=names.count)!r}; name them apart")
-    used = [source for source in sources if source.share > 0]
-    if not used:
-        raise GeomoeError("data.sources: no source has a share above 0")
-    parts = [source_pairs(
-        one, root, part, scale=scale, bands=bands, validation=validation, patch=patch, skip=skip, say=say
-    ) for one in used]  # fmt: skip
-    return MixedPairs(list(zip(parts, [one.share for one in used], strict=True)))

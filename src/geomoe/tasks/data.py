@@ -29,9 +29,10 @@ from geomoe.data.layouts import (
     hold_out,
     real_pairs,
 )
+from geomoe.data.mixed import MixedPairs, mixed_pairs
 from geomoe.data.paired import valid_tiles
 from geomoe.data.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
-from geomoe.data.sources import MixedPairs, Source, mixed_pairs, said_of
+from geomoe.data.sources import Source, said_of
 from geomoe.errors import GeomoeError, expect
 
 __all__ = ["SuperResolutionData", "band_count"]
