@@ -1,6 +1,7 @@
 """What is held out of each source, scored by source."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 from torch import nn
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.images import to_unit
+from geomoe.data.pairs import degrade
 from geomoe.data.sources import Source
 from geomoe.evaluation.by_source import TILE, read_sources_part, score_sources, tiles_of
 from geomoe.evaluation.evaluate import evaluate
@@ -18,6 +21,7 @@ from geomoe.layers.known import Known
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract
 from geomoe.models.weights import save
+from geomoe.noise import image_noise
 from tests.cli.test_cli import run
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
@@ -95,15 +99,25 @@ def test_a_large_area_is_scored_in_tiles_that_cover_it_once(root):
     assert tiles_of(256, 256, 2) == [tiles_of(256, 256, 4)[0]]
 
 
-def test_informed_models_are_told_what_is_known_unless_blind(root):
+def test_informed_models_are_told_what_is_asked_for(root):
     model, parts = Fake(), read(root, PHOTOS, limit=1)
     score_sources([model], parts, ["bilinear", "mtf"])
     expected = [Known("aerial", 0.5, "bilinear", None, 0.0), Known("aerial", 0.5, "sensor", 0.2, 0.0)]
     for told, known in zip(model.model.told, expected, strict=True):
         assert torch.allclose(told, Known.batch([known]))
     blind = Fake()
-    score_sources([blind], parts, ["bilinear"], blind=True)
+    score_sources([blind], parts, ["bilinear"], told="nothing")
     assert blind.model.told == [None]
+
+
+def test_told_as_of_a_scene_are_the_sensor_s_own_mtf_and_the_noise_that_is_found(root):
+    satellite = replace(SCENE, sensor="sentinel-2", gsd=10.0)
+    model, parts = Fake(), read(root, satellite)
+    score_sources([model], parts, ["bilinear"], told="scene")
+    ((_, image),) = parts[0].images
+    low, _ = degrade(image, 2, get_degradation("bilinear").drawn(0))
+    expected = Known("sentinel-2", 10.0, "sensor", 0.2, image_noise(to_unit(low).numpy()))
+    assert torch.allclose(model.model.told[0], Known.batch([expected]))
 
 
 def test_made_sources_are_left_out_and_said(root):
@@ -159,7 +173,8 @@ def test_the_command_writes_one_table_of_several_weights(capsys, given):
     table = (given / "out.md").read_text().splitlines()
     assert sum(line.startswith("| ") for line in table) == 5
     assert any(line.startswith("- hardware: ") for line in table)
-    _, alone, _ = run(capsys, *asked, "--degradation", "mtf", "--part", "fit", "--blind", "--json", "-")
+    asked += ["--degradation", "mtf", "--part", "fit", "--told", "nothing", "--json", "-"]
+    _, alone, _ = run(capsys, *asked)
     assert {row["degradation"] for row in json.loads(alone)["rows"]} == {"mtf"}
     assert json.loads(alone)["told to informed models"] == "nothing"
 
@@ -170,7 +185,7 @@ def test_the_command_writes_one_table_of_several_weights(capsys, given):
         (("--sources", "LIST", "--metrics", "sam"), "no --metrics, and say what they are"),
         (("--sources", "LIST", "--conserve"), "leave out --metrics, --conserve"),
         (("--sources", "LIST", "--split", "train"), "parts fit, validation and test"),
-        (("--blind",), "go with --sources"),
+        (("--told", "scene"), "go with --sources"),
         (("--model", "LIST", "--model", "LIST"), "go with --sources"),
         (("--sources", "LIST", "--json", "nowhere/x.json"), "cannot be written"),
         (("--sources", "LIST", "--markdown", "LIST"), "is a file of weights, the list"),

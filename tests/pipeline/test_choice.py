@@ -18,10 +18,12 @@ from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, save
 from geomoe.pipeline import Settings, choice, describe_scene, forecast_upscale, plan_upscale, upscale
 from geomoe.pipeline.choice import choose, for_model, outside
+from geomoe.pipeline.job import is_made
 from geomoe.pipeline.manifest import SceneTask
 from geomoe.pipeline.many import upscale_many
 from geomoe.pipeline.one import do_scene, pinned
 from geomoe.pipeline.provenance import model_item
+from geomoe.pipeline.request import Request
 from geomoe.pipeline.verification import verify
 from geomoe.raster.known import KnownScene as Known
 from tests.models.sizes import tiny
@@ -260,6 +262,10 @@ def test_routers_are_told_what_is_known_of_the_scene(tmp_path: Path) -> None:
     }  # fmt: skip
     with rasterio.open(tmp_path / "scene_x2.tif") as one, rasterio.open(tmp_path / "sentinel2_x2.tif") as two:
         assert (one.read() != two.read()).any()
+    named = Request(tmp_path / "sentinel2.tif", tmp_path / "sentinel2_x2.tif", **options)
+    assert is_made(named)
+    nameless = named.src.rename(tmp_path / "now_nobody_knows.tif")  # the same file, of which less is known
+    assert not is_made(replace(named, src=nameless))
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,16 @@ from geomoe.files import overlap, write_text
 
 if TYPE_CHECKING:
     from geomoe.data.layouts import Part
-    from geomoe.evaluation.by_source import SourceScores
+    from geomoe.evaluation.by_source import SourceScores, Told
     from geomoe.models.precision import Precision
 
 __all__ = ["evaluate_sources"]
+
+_TOLD = {
+    "all": "sensor, ground sampling distance, and exactly how the input was made",
+    "scene": "what upscale would find of such a scene: sensor, pixel size, the sensor's MTF, noise",
+    "nothing": "nothing",
+}
 
 
 def evaluate_sources(
@@ -34,7 +40,7 @@ def evaluate_sources(
     part: Part,
     degradations: Sequence[str],
     protocol: str,
-    blind: bool,
+    told_models: Told,
     precision: Precision,
     limit: int | None,
     skip_corrupt: bool,
@@ -56,10 +62,11 @@ def evaluate_sources(
 
     if card is not None:
         check_target(card, overwrite=overwrite)
-        if len(models) > 1 or part != "test" or limit is not None or blind or precision != "float32":
+        whole = part == "test" and limit is None and told_models == "all" and precision == "float32"
+        if len(models) > 1 or not whole:
             raise GeomoeError(
                 "a card holds what one model makes of all that is held out, in float32; give one --model, "
-                "and leave out --part, --limit, --blind and --precision"
+                "and leave out --part, --limit, --told and --precision"
             )
     listed = read_sources(given)
     targets = [path for path in (out, markdown) if path is not None and str(path) != "-"]
@@ -74,8 +81,8 @@ def evaluate_sources(
     )  # fmt: skip
     with told("images") as progress:
         rows = score_sources(
-            loaded, parts, degradations, protocol=protocol, blind=blind, device=device, precision=precision,
-            progress=progress,
+            loaded, parts, degradations, protocol=protocol, told=told_models, device=device,
+            precision=precision, progress=progress,
         )  # fmt: skip
     header = {
         "weights": ", ".join(f"{model.name} ({model.hash[:12]})" for model in loaded),
@@ -83,7 +90,7 @@ def evaluate_sources(
         "scale": f"x{scale}",
         "protocol": protocol,
         "precision": precision,
-        "told to informed models": "nothing" if blind else "sensor, ground sampling distance, degradation",
+        "told to informed models": _TOLD[told_models],
         "samples": f"images; if a side has over {LARGE} low-resolution pixels, tiles of about {TILE}",
         "intervals": "95 %, bootstrap over samples",
         "hardware": hardware(pick_device(device)),

@@ -15,6 +15,7 @@ from geomoe.errors import GeomoeError
 from geomoe.files import overlap, write_text
 
 if TYPE_CHECKING:
+    from geomoe.evaluation.by_source import Told
     from geomoe.evaluation.evaluate import Evaluation, Scores
     from geomoe.models.precision import Precision
 
@@ -61,7 +62,15 @@ _HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consiste
     help="Score what is held out of each source of a training configuration, or of a YAML file with a list "
     "'sources'; --data is the folder of all.",
 )
-@click.option("--blind", is_flag=True, help="With --sources: tell informed models nothing of the images.")
+@click.option(
+    "--told",
+    "told_models",
+    type=click.Choice(("all", "scene", "nothing")),
+    default="all",
+    show_default=True,
+    help="With --sources: tell informed models all, also how the input was made; what upscale would find of "
+    "such a scene; or nothing.",
+)
 @click.option(
     "--limit", type=click.IntRange(min=1), help="With --sources: at most so many images of each, for a look."
 )
@@ -109,7 +118,7 @@ def evaluate(
     metrics: str,
     split: str,
     sources: str | None,
-    blind: bool,
+    told_models: Told,
     limit: int | None,
     markdown: Path | None,
     precision: Precision,
@@ -140,14 +149,13 @@ def evaluate(
         evaluate_sources(
             models, scale, root, sources, part=split,  # type: ignore[arg-type]
             degradations=_names(degradation or "bilinear,mtf"),
-            protocol=protocol, blind=blind, precision=precision, limit=limit, skip_corrupt=skip_corrupt,
-            device=device, out=out, markdown=markdown, card=card, overwrite=overwrite,
+            protocol=protocol, told_models=told_models, precision=precision, limit=limit,
+            skip_corrupt=skip_corrupt, device=device, out=out, markdown=markdown, card=card,
+            overwrite=overwrite,
         )  # fmt: skip
         return
-    if len(models) != 1 or blind or limit is not None or markdown is not None:
-        raise GeomoeError(
-            "several --model, --blind, --limit and --markdown go with --sources; leave them out"
-        )
+    if len(models) != 1 or told_models != "all" or limit is not None or markdown is not None:
+        raise GeomoeError("several --model, --told, --limit and --markdown go with --sources; leave them out")
     [model] = models
     from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.evaluation.hardware import hardware

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,8 @@ from torch import Tensor
 from geomoe.errors import GeomoeError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "find_images", "read_image", "read_picture", "sift", "to_unit",
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "Picture", "find_images", "notes_on", "read_image", "read_picture",
+    "sift", "to_unit",
 ]  # fmt: skip
 
 # Pillow logs an error for each TIFF of more bands than it knows, which are read otherwise here.
@@ -177,6 +179,19 @@ def sift(
         raise GeomoeError(f"{what}; mend or remove them (fit and evaluate go on without by --skip-corrupt)")
     say(f"left out, {what}")
     return found
+
+
+def notes_on(pictures: Mapping[Path, Picture]) -> list[str]:
+    """What is to be said of pictures that were read, each kind of remark in a line."""
+    of: dict[str, list[Path]] = defaultdict(list)
+    for path, picture in pictures.items():
+        if picture.note:
+            of[picture.note].append(path)
+        if picture.valid is not None:
+            of["there are transparent or invalid pixels; whole patches without any are taken"].append(path)
+    return [
+        f"{len(paths)} of {len(pictures)} images, first {paths[0].name}: {note}" for note, paths in of.items()
+    ]
 
 
 def to_unit(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from geomoe.data.degradation import Degrader
+from geomoe.data.images import MAX_PIXELS
 from geomoe.data.layouts import Part
 from geomoe.data.made import SURFACES, made
 from geomoe.data.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
@@ -127,7 +128,8 @@ class Reading(TypedDict):
         validation: share of what is not held out.
         patch: side of a low-resolution patch; smaller training images are continued by mirroring.
         skip: whether images that cannot be read are left out; not, if it is not said.
-        say: told of them.
+        max_pixels: that an image may have; see :func:`geomoe.data.images.read_picture`.
+        say: told of them, and of what is to be known of the others.
     """
 
     scale: int
@@ -135,6 +137,7 @@ class Reading(TypedDict):
     validation: float
     patch: int
     skip: NotRequired[bool]
+    max_pixels: NotRequired[int]
     say: NotRequired[Callable[[str], None]]
 
 
@@ -156,7 +159,8 @@ def source_pairs(source: Source, root: Path, part: Part, **how: Unpack[Reading])
     least = how["patch"] * scale
     read = read_part(
         source, root, part, bands=bands, validation=how["validation"], least=least,
-        skip=how.get("skip", False), say=how.get("say", lambda line: None),
+        skip=how.get("skip", False), max_pixels=how.get("max_pixels", MAX_PIXELS),
+        say=how.get("say", lambda line: None),
     )  # fmt: skip
     images = [image for _, image in read]
     if not images:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geomoe.data.blind import AnyOf
 from geomoe.data.degradation import Degrader, get_degradation
-from geomoe.data.images import find_images, read_picture, sift
+from geomoe.data.images import MAX_PIXELS, find_images, notes_on, read_picture, sift
 from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, Part, find_layout
 from geomoe.data.made import get_surface
 from geomoe.data.paired import valid_tiles
@@ -192,6 +192,7 @@ def read_part(
     validation: float,
     least: int,
     skip: bool = False,
+    max_pixels: int = MAX_PIXELS,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[str, Tensor]]:
     """Images of a part of a source, with their paths below its folder.
@@ -204,20 +205,26 @@ def read_part(
         validation: share of what is not held out.
         least: pixels of the sides that an image keeps where some of its pixels are not valid.
         skip: whether images that cannot be read are left out.
-        say: told of them.
+        max_pixels: that an image may have.
+        say: told of them, and of what is to be known of the others.
 
     Returns:
         ``[bands, H, W]``, uint8 or float32 in about [0, 1].
     """
     folder = root / source.folder
     one = source.one_band
+    pictures = dict(
+        sift(
+            _files(source, root, part, validation),
+            lambda path: read_picture(path, 1 if one else bands, source.bands, max_pixels),
+            skip,
+            say,
+        )
+    )
+    for note in notes_on(pictures):
+        say(f"source {source.name}: {note}")
     found = []
-    for path, picture in sift(
-        _files(source, root, part, validation),
-        lambda path: read_picture(path, 1 if one else bands, source.bands),
-        skip,
-        say,
-    ):
+    for path, picture in pictures.items():
         data = picture.data.expand(bands, -1, -1) if one else picture.data
         valid = picture.valid
         if source.by == "area":

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,20 @@ from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.noise import image_noise
 from geomoe.pipeline.tiles import Box
 
-__all__ = ["LARGE", "TILE", "SourceImages", "SourceScores", "read_sources_part", "score_sources", "tiles_of"]
+__all__ = [
+    "LARGE",
+    "TILE",
+    "SourceImages",
+    "SourceScores",
+    "Told",
+    "read_sources_part",
+    "score_sources",
+    "tiles_of",
+]
+
+Told = Literal["all", "scene", "nothing"]
+"""What informed models are told of an image: its source and exactly how it was made small; what
+``geomoe upscale`` would find of a scene of that sensor with these pixels; or nothing."""
 
 LARGE, TILE = 128, 32
 """Low-resolution pixels: an image with more on one of its sides is scored in tiles of about so many."""
@@ -165,7 +178,7 @@ def score_sources(
     degradations: Sequence[str],
     *,
     protocol: str = "mfg_hmoe",
-    blind: bool = False,
+    told: Told = "all",
     device: str = "auto",
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
@@ -174,15 +187,14 @@ def score_sources(
 
     The images are super-resolved whole and scored, whole or by :func:`tiles_of`, as
     :func:`geomoe.evaluation.crops.score_crop` does. One band is shown to the model three times and its three
-    results are averaged, as ``geomoe upscale`` does. Informed models are told the sensor and ground sampling
-    distance of the source, and kernel, MTF and noise of the degradation.
+    results are averaged, as ``geomoe upscale`` does.
 
     Args:
         models: of one scale and three bands.
         parts: from :func:`read_sources_part`.
         degradations: names of docs/degradations.md.
         protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
-        blind: whether informed models are told nothing.
+        told: what informed models are told.
         device: of the models.
         precision: that they compute in.
         progress: called with images done and images in all.
@@ -209,7 +221,7 @@ def score_sources(
             for case in _cases(part, degradation, scale):
                 noise = image_noise(case.low.numpy())
                 for row, module, model in zip(rows, modules, models, strict=True):
-                    known = None if blind or not model.contract.informed else case.known
+                    known = case.known(told) if model.contract.informed else None
                     with computing_in(precision, place):
                         result = _upscaled(module, case.low, known, part.source, place)
                     _score(row, rules, result, case, scale)
@@ -228,7 +240,21 @@ class _Case:
     name: str
     low: Tensor
     high: Tensor
-    known: Known
+    source: Source
+    drawn: Degrader
+
+    def known(self, told: Told) -> Known | None:
+        if told == "nothing":
+            return None
+        if told == "all":
+            return self.drawn.known(self.source.known)
+        # rasterio, which comes with these, is wanted for nothing else that scores pictures.
+        from geomoe.pipeline.choice import for_model
+        from geomoe.raster.known import KnownScene
+        from geomoe.raster.sensor import sensor_mtf
+
+        sensor, gsd = self.source.sensor, self.source.gsd
+        return for_model(KnownScene(sensor, gsd, sensor_mtf(sensor, gsd), image_noise(self.low.numpy())))
 
 
 def _cases(part: SourceImages, degradation: Degrader, scale: int) -> Iterator[_Case]:
@@ -238,7 +264,7 @@ def _cases(part: SourceImages, degradation: Degrader, scale: int) -> Iterator[_C
             low, high = degrade(image, scale, drawn)
         except GeomoeError as error:
             raise GeomoeError(f"source {part.source.name}, {name}: {error}") from error
-        yield _Case(name, to_unit(low), to_unit(high), drawn.known(part.source.known))
+        yield _Case(name, to_unit(low), to_unit(high), part.source, drawn)
 
 
 def _empty(model: LoadedModel, source: Source, degradation: Degrader) -> SourceScores:

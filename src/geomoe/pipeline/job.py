@@ -251,7 +251,7 @@ def open_job(request: Request) -> Iterator[Job]:
         said = remarks(known, model, why)
         notes = (*notes_of(scene, plan.bands, runner.precision, device), *said)
         plan = replace(plan, notes=notes, precision=runner.precision)
-        tags = _tags(model, plan, radiometry, digest, request)
+        tags = _tags(model, plan, radiometry, digest, request, known)
         metas = output_metadata(scene, plan.bands, model, layers, tags)
         scales = (model.contract.scale, *(1 for _ in layers))
         yield Job(
@@ -316,10 +316,11 @@ def is_made(request: Request) -> bool:
         except GeomoeError:
             return False
     with open_scene(request.src, request.bands, request.nodata) as scene:
-        model, _ = request.loaded(known_of(scene))
+        known = known_of(scene)
+        model, _ = request.loaded(known)
         chosen = select_bands(scene, request.bands, model.contract.bands)
         side = tile_side(model.contract, request.tile)
-        wanted = _settings(model, chosen, side, scene.digest(), request)
+        wanted = _settings(model, chosen, side, scene.digest(), request, known)
     asked: set[str | None] = {request.precision}
     if request.precision == "auto":
         asked = {"float32", "bfloat16"} if is_measured(model) else {"float32"}
@@ -333,7 +334,7 @@ def is_made(request: Request) -> bool:
 
 
 def _settings(
-    model: Upscaler, bands: Sequence[int], tile: int, digest: str, request: Request
+    model: Upscaler, bands: Sequence[int], tile: int, digest: str, request: Request, known: KnownScene
 ) -> dict[str, str]:
     return {
         "GEOMOE_SOURCE": digest,
@@ -345,7 +346,13 @@ def _settings(
         "GEOMOE_FALLBACK": json.dumps(request.fallback),
         "GEOMOE_CONSERVE": json.dumps(request.conserve),
         "GEOMOE_REFERENCE": reference_tag(model) if request.fallback else "null",
+        **({"GEOMOE_KNOWN": _known_tag(known)} if model.contract.informed else {}),
     }
+
+
+def _known_tag(known: KnownScene) -> str:
+    """What an informed model is told of a scene beside its pixels, of which the noise is one more fact."""
+    return json.dumps(asdict(for_model(replace(known, noise=None))))
 
 
 def _said(nodata: float | str | None) -> float | str | None:
@@ -353,14 +360,19 @@ def _said(nodata: float | str | None) -> float | str | None:
 
 
 def _tags(
-    model: Upscaler, plan: UpscalePlan, radiometry: Radiometry, digest: str, request: Request
+    model: Upscaler,
+    plan: UpscalePlan,
+    radiometry: Radiometry,
+    digest: str,
+    request: Request,
+    known: KnownScene,
 ) -> Mapping[str, str]:
     # No time and no path of any machine: the same input gives the same bytes.
     version = geomoe_version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
-        **_settings(model, plan.bands, plan.tile, digest, request),
+        **_settings(model, plan.bands, plan.tile, digest, request, known),
         "GEOMOE_PRECISION": plan.precision,
         "GEOMOE_RADIOMETRY": radiometry.describe(),
         "TIFFTAG_SOFTWARE": f"geomoe {version}",

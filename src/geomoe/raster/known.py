@@ -10,15 +10,13 @@ import numpy as np
 from geomoe.raster.radiometry import Radiometry
 from geomoe.raster.sample import SceneSample
 from geomoe.raster.scene import Scene
-from geomoe.raster.sensor import MTF
+from geomoe.raster.sensor import sensor_mtf
 from geomoe.raster.stac import pixel_metres
 
 __all__ = ["KnownScene", "known_of"]
 
 _EARTH = 6_371_008.8
 """Mean radius, metres."""
-_SAME_GSD = 0.05
-"""Within which a pixel is one of the sensor's own, and not resampled."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,7 @@ class KnownScene:
 def known_of(scene: Scene) -> KnownScene:
     """What a scene's header tells. Its noise is found with the sample of its pixels, and added then."""
     gsd = _pixel(scene)
-    mtf = None
-    if scene.sensor is not None and gsd is not None:
-        own = MTF.get(scene.sensor, {})
-        mtf = next((own[side] for side in own if math.isclose(gsd, side, rel_tol=_SAME_GSD)), None)
-    return KnownScene(scene.sensor, gsd, mtf)
+    return KnownScene(scene.sensor, gsd, sensor_mtf(scene.sensor, gsd))
 
 
 def _pixel(scene: Scene) -> float | None:

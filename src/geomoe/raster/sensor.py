@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["MTF", "family", "sensor_of_file", "sensor_of_item", "sensor_of_tags"]
+__all__ = ["MTF", "family", "sensor_mtf", "sensor_of_file", "sensor_of_item", "sensor_of_tags"]
 
 MTF: dict[str, dict[float, float]] = {"sentinel-2": {10.0: 0.2, 20.0: 0.2}}
 """MTF at the Nyquist frequency of sensors, by the ground sampling distance of their bands in metres.
@@ -48,11 +49,24 @@ _TAGS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST = 1000
+_SAME_GSD = 0.05
+"""Within which a pixel is one of the sensor's own, and not resampled."""
 
 
 def family(sensor: str | None) -> str | None:
     """Sensors that weights need not tell apart: ``landsat`` of ``landsat-8``, ``aerial`` of ``naip``."""
     return _FAMILIES.get(sensor or "", sensor)
+
+
+def sensor_mtf(sensor: str | None, gsd: float | None) -> float | None:
+    """MTF at the Nyquist frequency of pixels that are the sensor's own, not resampled; ``None`` if unknown.
+
+    Args:
+        sensor: as the functions below name it.
+        gsd: side of a pixel, metres.
+    """
+    own = MTF.get(sensor or "", {})
+    return next((own[side] for side in own if gsd and math.isclose(gsd, side, rel_tol=_SAME_GSD)), None)
 
 
 def sensor_of_file(name: str) -> str | None:

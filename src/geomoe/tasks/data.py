@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from geomoe.data import aid, oli2msi, sen2venus, ucmerced
 from geomoe.data.degradation import MIXED, REAL, get_degradation
-from geomoe.data.images import MAX_PIXELS, Picture, find_images, read_picture, sift
+from geomoe.data.images import MAX_PIXELS, Picture, find_images, notes_on, read_picture, sift
 from geomoe.data.layouts import (
     REAL_LAYOUTS,
     REFLECTANCE,
@@ -214,7 +213,7 @@ class SuperResolutionData(pl.LightningDataModule):
     def _mixed(self, part: Part) -> MixedPairs:
         return mixed_pairs(
             self.sources, self.root, part, scale=self.scale, bands=self.bands, validation=self.validation,
-            patch=self.patch_size, skip=self.skip_corrupt, say=warnings.warn,
+            patch=self.patch_size, skip=self.skip_corrupt, max_pixels=self.max_pixels, say=warnings.warn,
         )  # fmt: skip
 
     def _pictures(self, paths: Sequence[Path]) -> dict[Path, Picture]:
@@ -225,16 +224,8 @@ class SuperResolutionData(pl.LightningDataModule):
 
         found = dict(sift(paths, read, self.skip_corrupt, warnings.warn))
         self._left_out = len(paths) - len(found)
-        told: dict[str, list[Path]] = defaultdict(list)
-        for path, picture in found.items():
-            if picture.note:
-                told[picture.note].append(path)
-            if picture.valid is not None:
-                told["there are transparent or invalid pixels; whole patches without any are taken"].append(
-                    path
-                )
-        for note, of in told.items():
-            warnings.warn(f"{len(of)} of {len(found)} images, first {of[0].name}: {note}", stacklevel=2)
+        for note in notes_on(found):
+            warnings.warn(note, stacklevel=2)
         return found
 
     def _valid_parts(self, pictures: Sequence[Picture]) -> list[Tensor]:
