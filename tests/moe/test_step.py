@@ -1,6 +1,7 @@
 import torch
 
 from geomoe import moe
+from geomoe.moe.plan import LastSignals
 
 C, E, N = 8, 4, 60
 
@@ -57,3 +58,22 @@ def test_plans_of_no_router_move_nothing_and_every_kind_of_layer_names_its_own()
     replay = moe.Replay(trace)
     moe.MultiGate(routers[:2], bank)(rows, trace=replay)
     assert replay.routers == routers[:2]
+
+
+def test_a_trace_can_keep_what_the_last_router_was_shown():
+    rows, bank, routers = torch.randn(N, C), layer().bank, [moe.softmax_router(C, E) for _ in range(2)]
+    seen = []
+    for router in routers:
+        router.register_forward_hook(lambda _, shown, plan: seen.append((shown[0], plan)))
+    for made in (
+        moe.MoE(routers[0], bank),
+        moe.MultiGate(routers, bank),
+        moe.PreGated(routers[0], routers[1:], [bank, bank]),
+        lambda rows, trace: moe.MergedMoE(routers[1], bank)(rows[None], signals=rows[:1], trace=trace),
+    ):
+        seen.clear()
+        made(rows, trace=(trace := LastSignals()))
+        assert trace.signals is seen[-1][0]
+        assert trace[-1] is seen[-1][1]
+    layer().carry_out(rows, routers[0](rows), trace=(trace := LastSignals()))
+    assert trace.signals is None

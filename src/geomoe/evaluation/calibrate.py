@@ -20,7 +20,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models import LoadedModel, load
 from geomoe.models.reference import RoutingReference
 from geomoe.models.weights import Card, check_target, save
-from geomoe.pipeline.reliability import last_router
+from geomoe.moe.plan import LastSignals
 
 __all__ = ["calibrate", "shown_rows"]
 
@@ -95,18 +95,12 @@ def shown_rows(
     Raises:
         GeomoeError: if the model routes nothing.
     """
-    router = last_router(model)
-    if router is None:
+    informed = {"known": known[None]} if known is not None and model.contract.informed else {}
+    with torch.inference_mode():
+        model.model.eval()(low[None], trace=(trace := LastSignals()), **informed)
+    rows = trace.signals
+    if rows is None:
         raise GeomoeError(f"{model.name} routes nothing, so there is nothing to compare")
-    kept: list[Tensor] = []
-    hook = router.register_forward_hook(lambda _, shown, __: kept.append(shown[0]))
-    try:
-        with torch.inference_mode():
-            informed = {"known": known[None]} if known is not None and model.contract.informed else {}
-            model.model(low[None], **informed)
-    finally:
-        hook.remove()
-    rows = kept[-1]
     if most is None or len(rows) <= most:
         return rows
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]]

@@ -198,8 +198,9 @@ class OneExpert(nn.Module):
         if self.router is None or signals is None:
             return out
         pixels = Pixels.of(x)
-        plan = self.router(pixels.to_rows(signals), pixels.grid)
-        plan = plan if trace is None else trace.record(plan, self.router)
+        shown = pixels.to_rows(signals)
+        plan = self.router(shown, pixels.grid)
+        plan = plan if trace is None else trace.record(plan, self.router, shown)
         return out * pixels.from_rows(plan.weights[:, :1]).to(out.dtype)
 
 

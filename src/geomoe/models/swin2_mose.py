@@ -77,9 +77,9 @@ class MoeSm(nn.Module):
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
         """``[B, H, W, C]`` to the same shape; the plan has a row for each image."""
         batch, height, width, dim = x.shape
-        plan = self.router(x.mean((1, 2)), (batch,))
-        if trace is not None:
-            plan = trace.record(plan, self.router)
+        signals = x.mean((1, 2))
+        plan = self.router(signals, (batch,))
+        plan = plan if trace is None else trace.record(plan, self.router, signals)
         image = torch.arange(batch, device=x.device).repeat_interleave(height * width)
         spread, rows = plan.spread(image, (batch, height, width)), x.reshape(-1, dim)
         results = [

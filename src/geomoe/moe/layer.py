@@ -70,18 +70,16 @@ class MoE(nn.Module):
         """
         if grid is None and isinstance(rows, Neighbourhoods):
             grid = rows.grid
-        plan = self.router(_signals(rows, signals), grid, context, valid)
-        return self._carry_out(rows, plan, self.router, trace)
+        shown = _signals(rows, signals)
+        plan = self.router(shown, grid, context, valid)
+        plan = plan if trace is None else trace.record(plan, self.router, shown)
+        return self._carry_out(rows, plan)
 
     def carry_out(self, rows: Rows, plan: RoutingPlan, trace: RoutingTrace | None = None) -> Tensor:
         """The layer with a plan from elsewhere."""
-        return self._carry_out(rows, plan, None, trace)
+        return self._carry_out(rows, plan if trace is None else trace.record(plan))
 
-    def _carry_out(
-        self, rows: Rows, plan: RoutingPlan, router: AnyRouter | None, trace: RoutingTrace | None
-    ) -> Tensor:
-        if trace is not None:
-            plan = trace.record(plan, router)
+    def _carry_out(self, rows: Rows, plan: RoutingPlan) -> Tensor:
         out = dispatch(self.bank, rows, plan, self.backend)
         if self.shared is None:
             return out
@@ -154,9 +152,10 @@ class MultiGate(nn.Module):
         trace: RoutingTrace | None = None,
     ) -> list[Tensor]:
         """A result ``[N, ...]`` for every task; plans are recorded in the order of the tasks."""
-        plans = [router(_signals(rows, signals), None, context, valid) for router in self.routers]
+        shown = _signals(rows, signals)
+        plans = [router(shown, None, context, valid) for router in self.routers]
         if trace is not None:
-            plans = [trace.record(*made) for made in zip(plans, self.routers, strict=True)]
+            plans = [trace.record(*made, shown) for made in zip(plans, self.routers, strict=True)]
         if all(plan.top_k == plan.num_experts and plan.kept is None for plan in plans):
             every = torch.stack([self.bank.everywhere(e, rows) for e in range(self.bank.num_experts)])
             return [_mixed(plan, every) for plan in plans]
@@ -214,10 +213,9 @@ class CustomisedGates(nn.Module):
         ours = _every(self.shared, rows[-1])
         done = []
         for router, experts, x in zip(self.routers, mine, rows[:-1], strict=True):
-            done.append(_mix(router, router(x, valid=valid), torch.cat([experts, ours]), trace))
+            done.append(_mix(router, x, valid, torch.cat([experts, ours]), trace))
         if self.shared_router is not None:
-            plan = self.shared_router(rows[-1], valid=valid)
-            done.append(_mix(self.shared_router, plan, torch.cat([*mine, ours]), trace))
+            done.append(_mix(self.shared_router, rows[-1], valid, torch.cat([*mine, ours]), trace))
         return done
 
 
@@ -226,8 +224,11 @@ def _every(bank: nn.Module, rows: Tensor) -> Tensor:
     return torch.stack([bank.expert(e, rows) for e in range(bank.num_experts)])
 
 
-def _mix(router: nn.Module, plan: RoutingPlan, results: Tensor, trace: RoutingTrace | None) -> Tensor:
-    return _mixed(plan if trace is None else trace.record(plan, router), results)
+def _mix(
+    router: nn.Module, rows: Tensor, valid: Tensor | None, results: Tensor, trace: RoutingTrace | None
+) -> Tensor:
+    plan = router(rows, valid=valid)
+    return _mixed(plan if trace is None else trace.record(plan, router, rows), results)
 
 
 def _mixed(plan: RoutingPlan, results: Tensor) -> Tensor:
@@ -263,12 +264,13 @@ class PreGated(nn.Module):
     ) -> Tensor:
         """Rows ``[N, C]`` through all layers, each added to what went in; ``valid`` as of :class:`MoE`."""
         router: nn.Module = self.first
+        shown = rows
         plan = router(rows, valid=valid)
         for i, bank in enumerate(self.banks):
             assert isinstance(bank, ExpertBank)
             following = self.ahead[i](rows, valid=valid) if i < len(self.ahead) else None
-            plan = plan if trace is None else trace.record(plan, router)
-            rows = rows + dispatch(bank, rows, plan)
+            plan = plan if trace is None else trace.record(plan, router, shown)
+            before, rows = rows, rows + dispatch(bank, rows, plan)
             if following is not None:
-                plan, router = following, self.ahead[i]
+                plan, router, shown = following, self.ahead[i], before
         return rows

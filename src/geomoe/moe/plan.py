@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geomoe.moe.weights import RoutingMode, affinity, weigh
 
-__all__ = ["NoisyLogits", "Replay", "RoutingPlan", "RoutingTrace"]
+__all__ = ["LastSignals", "NoisyLogits", "Replay", "RoutingPlan", "RoutingTrace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +231,12 @@ class RoutingTrace:
         self.routers: list[nn.Module | None] = [None] * len(self.plans)
         """The router that made each plan, where the layer said so."""
 
-    def record(self, plan: RoutingPlan, router: nn.Module | None = None) -> RoutingPlan:
-        """Keep ``plan``, which ``router`` made, and return the one to carry out.
+    def record(
+        self, plan: RoutingPlan, router: nn.Module | None = None, signals: Tensor | None = None
+    ) -> RoutingPlan:
+        """Keep ``plan``, which ``router`` made of ``signals`` (``[N, C]``), and return the one to carry out.
+
+        Signals are not kept here; see :class:`LastSignals`.
 
         Raises:
             ValueError: recomputed by a reentrant checkpoint, whose first pass recorded a plan without a
@@ -257,6 +261,24 @@ class RoutingTrace:
 
     def __len__(self) -> int:
         return len(self.plans)
+
+
+class LastSignals(RoutingTrace):
+    """A trace that keeps what the last router was shown.
+
+    Attributes:
+        signals: ``[N, C]``; None where nothing was routed, or the layer did not say.
+    """
+
+    def __init__(self, plans: Iterable[RoutingPlan] = ()) -> None:
+        super().__init__(plans)
+        self.signals: Tensor | None = None
+
+    def record(
+        self, plan: RoutingPlan, router: nn.Module | None = None, signals: Tensor | None = None
+    ) -> RoutingPlan:
+        self.signals = signals
+        return super().record(plan, router, signals)
 
 
 def _recomputed(plan: RoutingPlan) -> bool:
@@ -292,7 +314,9 @@ class Replay(RoutingTrace):
         self.recorded = list(recorded)
         self.mode = mode
 
-    def record(self, plan: RoutingPlan, router: nn.Module | None = None) -> RoutingPlan:
+    def record(
+        self, plan: RoutingPlan, router: nn.Module | None = None, signals: Tensor | None = None
+    ) -> RoutingPlan:
         number = self._again(router) if _recomputed(plan) else len(self.plans)
         if number == len(self.recorded):
             raise ValueError(f"replay: {len(self.recorded)} plans were recorded, and one more layer asks")
@@ -307,7 +331,7 @@ class Replay(RoutingTrace):
         if self.mode is not None:
             weights = _weights(plan, old.experts, self.mode, router)
             old = replace(plan, experts=old.experts, weights=weights, kept=old.kept, dropped=old.dropped)
-        return super().record(old, router)
+        return super().record(old, router, signals)
 
     def _again(self, router: nn.Module | None) -> int:
         """The number of the plan of a layer that is recomputed, not in the order of the first pass."""

@@ -173,5 +173,5 @@ class MergedMoE(nn.Module):
     ) -> Tensor:
         """``x`` as :func:`merge` takes it, signals ``[N, C]``; samples that are not ``valid`` give 0."""
         plan = self.router(signals, None, context, valid)
-        plan = plan if trace is None else trace.record(plan, self.router)
+        plan = plan if trace is None else trace.record(plan, self.router, signals)
         return merge(self.bank, present(x, plan.valid), plan.gates)
