@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -150,8 +151,36 @@ def test_the_bytes_of_a_file_do_not_depend_on_its_name(made: Path, tmp_path: Pat
     assert (tmp_path / "m.tif").read_bytes() == (made / "map.tif").read_bytes()
 
 
-def test_what_0_1_wrote_is_verified():
+WRITTEN_BY_0_1 = Path(__file__).parent / "written_by_0_1"
+
+
+def test_what_0_1_wrote_is_verified() -> None:
     """It knew neither --conserve nor --precision, so its outputs say nothing of them."""
-    found = verify(Path(__file__).parent / "written_by_0_1" / "out.tif")
+    found = verify(WRITTEN_BY_0_1 / "out.tif", weights="mfg_hmoe_light_x2")
     assert found.faults == ()
     assert (found.facts["precision"], found.facts["conserve"]) == ("float32", "no")
+
+
+def test_what_0_1_wrote_is_verified_beside_what_is_written_now(tmp_path: Path) -> None:
+    """Both are of one model, whose item is written anew and says more."""
+    shutil.copytree(WRITTEN_BY_0_1, tmp_path, dirs_exist_ok=True)
+    src = write_scene(tmp_path / "src.tif", pixels(3, 12, 16, "uint8"))
+    report = upscale(src, tmp_path / "new.tif", model="mfg_hmoe_light_x2", scale=2)
+    assert report.model_item is not None
+    assert report.model_item.read_bytes() != (WRITTEN_BY_0_1 / report.model_item.name).read_bytes()
+    for name in ("out.tif", "new.tif"):
+        assert verify(tmp_path / name, weights="mfg_hmoe_light_x2").faults == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"geomoe:contract": {"scale": 2}}, {"license": "MIT"}, {"mlm:new": 1}, {"geomoe:new": 1}]
+)
+def test_a_change_of_the_item_of_a_model_that_0_1_wrote_is_found(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    shutil.copytree(WRITTEN_BY_0_1, tmp_path, dirs_exist_ok=True)
+    (path,) = tmp_path.glob("mfg_hmoe*.stac.json")
+    item = json.loads(path.read_text())
+    item["properties"] |= change
+    path.write_text(json.dumps(item))
+    assert len(verify(tmp_path / "out.tif", weights="mfg_hmoe_light_x2").faults) >= 1

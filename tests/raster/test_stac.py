@@ -35,19 +35,19 @@ Change = Callable[[dict[str, Any]], object]
 UTM = Affine(10, 0, 5e5, 0, -10, 5e6)
 
 
-def _item(**changes: Any) -> dict[str, Any]:
+def an_item(**changes: Any) -> dict[str, Any]:
     meta = meta_of(*changes.pop("grid", (20, 10, UTM, "EPSG:32633")), **changes)
     return raster_item(Path("out.tif"), meta, meta.nodata, None)
 
 
-def _model() -> dict[str, Any]:
+def a_model() -> dict[str, Any]:
     array = {
         "shape": [-1, 3, -1, -1],
         "dim_order": ["batch", "channel", "height", "width"],
         "data_type": "float32",
     }
     return {
-        **_item(grid=(2, 2, None, None)),
+        **an_item(grid=(2, 2, None, None)),
         "stac_extensions": [EXTENSIONS["mlm"]],
         "properties": {
             "datetime": "2026-01-01T00:00:00Z",
@@ -62,24 +62,24 @@ def _model() -> dict[str, Any]:
 
 
 def test_the_grid_of_a_file() -> None:
-    properties = _item()["properties"]
+    properties = an_item()["properties"]
     assert properties["proj:code"] == "EPSG:32633"
     assert properties["proj:shape"] == [10, 20]
     assert properties["proj:transform"] == [10, 0, 5e5, 0, -10, 5e6]
     assert properties["proj:bbox"] == [5e5, 5e6 - 100, 5e5 + 200, 5e6]
-    turned = _item(grid=(20, 10, UTM * Affine.rotation(90), "EPSG:32633"))["properties"]
+    turned = an_item(grid=(20, 10, UTM * Affine.rotation(90), "EPSG:32633"))["properties"]
     assert turned["proj:bbox"] == pytest.approx([5e5 - 100, 5e6 - 200, 5e5, 5e6])
 
 
 def test_a_crs_without_a_code_is_written_out() -> None:
     own = "+proj=laea +lat_0=51.3 +lon_0=9.7 +ellps=WGS84 +units=m"
-    properties = _item(grid=(20, 10, UTM, own))["properties"]
+    properties = an_item(grid=(20, 10, UTM, own))["properties"]
     assert properties["proj:code"] is None
     assert properties["proj:wkt2"].startswith("PROJCRS[")
 
 
 def test_without_a_grid_there_is_a_shape_and_no_place() -> None:
-    item = _item(grid=(20, 10, None, None))
+    item = an_item(grid=(20, 10, None, None))
     assert item["geometry"] is None
     assert "bbox" not in item
     assert {k: v for k, v in item["properties"].items() if k.startswith("proj")} == {
@@ -89,8 +89,8 @@ def test_without_a_grid_there_is_a_shape_and_no_place() -> None:
 
 
 def test_a_time_that_is_not_known_is_any_time() -> None:
-    assert _item()["properties"]["datetime"] is None
-    assert _item()["properties"]["start_datetime"] == "1858-01-01T00:00:00Z"
+    assert an_item()["properties"]["datetime"] is None
+    assert an_item()["properties"]["start_datetime"] == "1858-01-01T00:00:00Z"
     meta = meta_of(2, 2, UTM, "EPSG:32633")
     known = raster_item(Path("a.tif"), meta, None, "2024-05-01T10:00:31.5Z")
     assert known["properties"]["datetime"] == "2024-05-01T10:00:31.5Z"
@@ -98,7 +98,7 @@ def test_a_time_that_is_not_known_is_any_time() -> None:
 
 
 def test_bands() -> None:
-    item = _item(
+    item = an_item(
         count=3, dtype="float32", nodata=float("nan"), descriptions=("B04", None, "B04"),
         units=("K", None, ""), scales=(0.1, 1, 1), offsets=(-5.0, 0, float("inf")),
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_a_reference_to_elsewhere_names_nothing(reference: object) -> None:
 
 
 def test_what_is_written_is_read_again_and_always_the_same(tmp_path: Path) -> None:
-    item = _item(descriptions=("[\n 1,\n 2\n]",))
+    item = an_item(descriptions=("[\n 1,\n 2\n]",))
     data = item_bytes(item, "x")
     assert data == item_bytes(copy.deepcopy(item), "x")
     (tmp_path / "x.stac.json").write_bytes(data)
@@ -155,7 +155,7 @@ def test_what_is_written_is_read_again_and_always_the_same(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("last", [None, "x", True, [1], 1])
 def test_lists_of_many_digits_are_written_in_no_time(last: object) -> None:
-    item = _item()
+    item = an_item()
     item["properties"]["x"] = [*([28.1234567] * 2000), last]
     began = time.monotonic()
     data = item_bytes(item, "x")
@@ -211,9 +211,18 @@ WRONG: dict[str, Change] = {
 }
 WRONG_MODEL: dict[str, Change] = {
     "task": _set("properties", "mlm:tasks", ["super resolution"]),
+    "task of one word": _set("properties", "mlm:tasks", "super-resolution"),
     "no input": lambda item: item["properties"].pop("mlm:input"),
-    "input without bands": lambda item: item["properties"]["mlm:input"][0].pop("bands"),
+    "input without a shape": lambda item: item["properties"]["mlm:input"][0].pop("input"),
     "bands without a dimension": lambda item: item["properties"]["mlm:input"][0].update(bands=["B04"]),
+    "a dimension without bands": lambda item: item["properties"]["mlm:output"][0]["result"].update(
+        dim_order=["batch", "bands", "height", "width"]
+    ),
+    "variables without a dimension": lambda item: item["properties"]["mlm:output"][0].update(variables=["t"]),
+    "entrypoint that is no code": lambda item: item["assets"]["weights"].update({"mlm:entrypoint": "a.b:c"}),
+    "processing without steps": lambda item: item["properties"]["mlm:input"][0].update(
+        pre_processing_function=[]
+    ),
     "name": _set("properties", "mlm:name", "4x"),
     "version": _set("properties", "mlm:framework_version", "2.13"),
     "unknown field": _set("properties", "mlm:colour", "red"),
@@ -229,7 +238,7 @@ WRONG_MODEL: dict[str, Change] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_the_schemas_refuse(case: str) -> None:
-    item = json.loads(json.dumps(_item()))
+    item = json.loads(json.dumps(an_item()))
     check_item(item, "x")
     WRONG[case](item)
     with pytest.raises(GeomoeError, match="x is not a valid STAC item"):
@@ -238,10 +247,30 @@ def test_the_schemas_refuse(case: str) -> None:
 
 @pytest.mark.parametrize("case", WRONG_MODEL)
 def test_the_schema_of_models_refuses(case: str) -> None:
-    item = json.loads(json.dumps(_model()))
+    item = json.loads(json.dumps(a_model()))
     check_item(item, "x")
     WRONG_MODEL[case](item)
     with pytest.raises(GeomoeError, match="x is not a valid STAC item"):
+        check_item(item, "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda item: item["properties"]["mlm:input"][0].pop("bands"),
+        lambda item: item["assets"]["weights"].update(
+            {"mlm:entrypoint": "a.b:c", "roles": ["mlm:model", "code"]}
+        ),
+        _set("properties", "mlm:tasks", ["downscaling"]),
+        _set("stac_extensions", ["https://stac-extensions.github.io/mlm/v1.4.0/schema.json"]),
+    ],
+)
+def test_the_schema_of_models_is_that_of_1_5_and_takes_1_4(change: Change) -> None:
+    item = json.loads(json.dumps(a_model()))
+    change(item)
+    check_item(item, "x")
+    item["properties"]["mlm:name"] = "4x"
+    with pytest.raises(GeomoeError, match=r"\(mlm\)"):
         check_item(item, "x")
 
 
@@ -258,7 +287,7 @@ def test_hostile_json_is_one_line_of_ours(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("many", [[1], [{}], [[[["a"]]]]])
 def test_no_more_is_compared_with_a_schema_than_takes_seconds(many: list[Any]) -> None:
-    item = _item()
+    item = an_item()
     for place in ("links", "stac_extensions"):
         began = time.monotonic()
         with pytest.raises(GeomoeError, match="more than 10000 values"):
@@ -267,15 +296,15 @@ def test_no_more_is_compared_with_a_schema_than_takes_seconds(many: list[Any]) -
     item["geometry"]["coordinates"] *= 20_000
     with pytest.raises(GeomoeError, match="more than 10000 values"):
         check_item(item, "a.stac.json")
-    item = _item()
+    item = an_item()
     item["properties"]["geomoe:reference"] = list(range(100_000))
     check_item(item, "a.stac.json")
 
 
 def test_what_json_cannot_hold_is_refused() -> None:
     with pytest.raises(GeomoeError, match="cannot be written as JSON"):
-        item_bytes(_item() | {"extra": np.nan}, "x")
-    item = _item()
+        item_bytes(an_item() | {"extra": np.nan}, "x")
+    item = an_item()
     item["properties"]["title"] = 3
     with pytest.raises(GeomoeError) as caught:
         item_bytes(item | {"id": "\x1b[2J"}, "x")
@@ -284,7 +313,7 @@ def test_what_json_cannot_hold_is_refused() -> None:
 
 def test_pystac_and_the_core_schema_of_others_agree() -> None:
     pystac = pytest.importorskip("pystac")
-    for given in (_item(), _item(grid=(20, 10, None, None)), _model()):
+    for given in (an_item(), an_item(grid=(20, 10, None, None)), a_model()):
         item = json.loads(item_bytes(given, "x"))
         # pystac carries the core's published schemas; extensions' it would fetch.
         pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
@@ -309,5 +338,5 @@ def test_a_date_that_is_not_known_is_one_that_readers_hold(tmp_path: Path) -> No
 
 def test_a_collection_of_items_without_a_date_has_an_extent() -> None:
     pystac = pytest.importorskip("pystac")
-    span = pystac.Extent.from_items([pystac.Item.from_dict(_item())]).temporal.to_dict()["interval"]
+    span = pystac.Extent.from_items([pystac.Item.from_dict(an_item())]).temporal.to_dict()["interval"]
     assert span == [["1858-01-01T00:00:00Z", "2261-12-31T23:59:59Z"]]

@@ -90,8 +90,8 @@ def verify(
 
     Nobody signs an item: who changes a file and its item alike is not found out. What is found is every
     change of the file, of which its item has the checksum, and of the item, of which the file has a hash;
-    added links do not count. Of the model's item, name, weights and contract are compared, and all if
-    ``weights`` are given. Files beside it that other tools read with it are found, too.
+    added links do not count. Of the model's item, name, weights and contract are compared, and all
+    that it says if ``weights`` are given. Files beside it that other tools read with it are found, too.
 
     File and item may have been renamed or copied together, with or without the model's item: what they say is
     compared with the name that the file was written under, and the checksum tells whose item it is.
@@ -198,6 +198,13 @@ def _alike(one: object, other: object) -> bool:
     return one == other
 
 
+def _agrees(said: object, now: object) -> bool:
+    """Whether all that is said is so now; an earlier geomoe, or an earlier card, did not say all of it."""
+    if isinstance(said, dict) and isinstance(now, dict):
+        return said.keys() <= now.keys() and all(_agrees(said[key], now[key]) for key in said)
+    return _alike(said, now)
+
+
 def _of_tags(scene: Scene, name: str, history: Mapping[str, Any], sources: Sequence[object]) -> list[str]:
     wrong = [
         tag
@@ -286,7 +293,7 @@ def _of_model(scene: Scene, item: Mapping[str, Any], history: Mapping[str, Any])
         return [f"{name} is of other weights than the file"]
     if model["id"] != f"{scene.tags['GEOMOE_MODEL']}.{digest[:12]}":
         return [f"{name} is of another model than the file"]
-    if model["properties"].get("geomoe:contract") != history.get("contract"):
+    if not _agrees(history.get("contract"), model["properties"].get("geomoe:contract")):
         return [f"{name} and the file's item have two contracts"]
     return []
 
@@ -358,5 +365,6 @@ def _of_weights(scene: Scene, item_file: Path, weights: str) -> list[str]:
         return []  # told already
     now = json.loads(item_bytes(model_item(model), path.name))
     for each in (said, now):
-        each["properties"].pop("mlm:framework_version", None)  # of this torch
-    return [] if _alike(now, said) else [f"{path.name} does not say what the weights say of themselves"]
+        each.pop("stac_extensions")  # of the geomoe that wrote it
+        each["properties"].pop("mlm:framework_version", None)  # of its torch
+    return [] if _agrees(said, now) else [f"{path.name} does not say what the weights say of themselves"]

@@ -55,9 +55,14 @@ EXTENSIONS = {
     "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
     "processing": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
     "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "mlm": "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+    "mlm": "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
 }
-"""Of each extension that is known here, the address by which an item names it."""
+"""Of each extension that is written here, the address by which an item names it."""
+
+# Which schema checks what is read. What geomoe 0.1 wrote by MLM 1.4 is right by that of 1.5, too.
+_SCHEMAS = {address: name for name, address in EXTENSIONS.items()} | {
+    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json": "mlm"
+}
 
 _SUFFIX = ".stac.json"
 _MAX_BYTES = 2**24
@@ -265,7 +270,7 @@ def check_item(item: object, name: str) -> None:
     """
     _check_values(item, name)
     named = item.get("stac_extensions") if isinstance(item, dict) else None
-    known = [key for key, address in EXTENSIONS.items() if isinstance(named, list) and address in named]
+    known = [name for address, name in _SCHEMAS.items() if isinstance(named, list) and address in named]
     for schema in ("item", *known):
         try:
             error = best_match(_validator(schema).iter_errors(item))
