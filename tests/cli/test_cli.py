@@ -500,7 +500,7 @@ def test_a_dry_run_of_a_manifest(capsys, scene, weights, tmp_path, monkeypatch):
     assert run(capsys, *args, "--scheduler", "local")[0] == 2
     usage = SimpleNamespace(free=1)
     shutil = SimpleNamespace(disk_usage=lambda folder: usage)
-    monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
+    monkeypatch.setattr("geomoe.pipeline.batch.estimate.shutil", shutil)
     status, _, err = run(capsys, *args)
     assert status == 1
     assert "has 0.0 MB free, and " in err.splitlines()[-1]

@@ -17,11 +17,11 @@ from geomoe.models import load
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, save
 from geomoe.pipeline import Settings, choice, describe_scene, forecast_upscale, plan_upscale, upscale
+from geomoe.pipeline.batch.manifest import SceneTask
+from geomoe.pipeline.batch.many import upscale_many
+from geomoe.pipeline.batch.one import do_scene, pinned
 from geomoe.pipeline.choice import choose, for_model, outside
 from geomoe.pipeline.job import is_made
-from geomoe.pipeline.manifest import SceneTask
-from geomoe.pipeline.many import upscale_many
-from geomoe.pipeline.one import do_scene, pinned
 from geomoe.pipeline.provenance import model_item
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.verification import verify

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from geomoe.models.contract import ModelContract
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, Settings, forecast_upscale, plan_upscale, read_manifest, upscale, verify
+from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
-from geomoe.pipeline.one import do_scene
 from tests.pipeline.fakes import FakeUpscaler, convolutional
 from tests.pipeline.test_layers import routed
 from tests.scenes import left_over, pixels, write_scene

@@ -12,7 +12,7 @@ from geomoe import GeomoeError
 from geomoe.models.contract import ModelContract
 from geomoe.moe.plan import RoutingPlan
 from geomoe.pipeline import plan_upscale, upscale
-from geomoe.pipeline.experts import on_pixels, routing_of, unit_of
+from geomoe.pipeline.layers.experts import on_pixels, routing_of, unit_of
 from tests.models.sizes import tiny
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.scenes import pixels, write_scene

@@ -23,16 +23,15 @@ from geomoe.pipeline import (
     Settings,
     UnfinishedReport,
     check_report,
-    cluster,
     forecast_many,
     forecast_upscale,
     plan_upscale,
     read_manifest,
-    turns,
     upscale,
     upscale_many,
     write_report,
 )
+from geomoe.pipeline.batch import cluster, turns
 from tests.pipeline.fakes import scene_task
 from tests.scenes import left_over, pixels, write_scene
 
@@ -205,7 +204,7 @@ def _free(monkeypatch: pytest.MonkeyPatch, count: float) -> None:
     """So many bytes on every disk, by what foretells; what begins a job sees the true ones."""
     usage = SimpleNamespace(free=round(count))
     shutil = SimpleNamespace(disk_usage=lambda folder: usage)
-    monkeypatch.setattr("geomoe.pipeline.forecasts.shutil", shutil)
+    monkeypatch.setattr("geomoe.pipeline.batch.estimate.shutil", shutil)
 
 
 def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Settings) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
-from geomoe.pipeline import Night, Outcome, SceneTask, Settings, forecast_many, turns, upscale_many, worker
-from geomoe.pipeline.turns import Turns
+from geomoe.pipeline import Night, Outcome, SceneTask, Settings, forecast_many, upscale_many
+from geomoe.pipeline.batch import turns, worker
+from geomoe.pipeline.batch.turns import Turns
 from tests.pipeline.fakes import scene_task
 from tests.products import write_safe, zipped
 from tests.scenes import left_over, write_scene

@@ -21,9 +21,9 @@ from geomoe.models.precision import AskedPrecision
 from geomoe.models.weights import save
 from geomoe.moe.router import AnyRouter
 from geomoe.pipeline import Request, SceneTask, UpscaleReport, plan_upscale, upscale, verify
+from geomoe.pipeline.batch.manifest import Settings
+from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
-from geomoe.pipeline.manifest import Settings
-from geomoe.pipeline.one import do_scene
 from geomoe.pipeline.runner import Runner
 from geomoe.raster.stac import read_item
 from tests.models.sizes import tiny

@@ -16,7 +16,7 @@ import pytest
 from geomoe.errors import GeomoeError
 from geomoe.models import available_weights, load
 from geomoe.pipeline import UpscaleReport, upscale
-from geomoe.pipeline import work as work_module
+from geomoe.pipeline import checkpoint as work_module
 from geomoe.pipeline.history import model_item_name
 from geomoe.pipeline.provenance import model_item
 from geomoe.raster.stac import check_item, item_bytes, read_item

@@ -15,7 +15,7 @@ import torch
 from geomoe.errors import GeomoeError
 from geomoe.lock import locked
 from geomoe.pipeline import UpscaleReport, upscale
-from geomoe.pipeline import work as work_module
+from geomoe.pipeline import checkpoint as work_module
 from geomoe.raster.target import Move, Target
 from tests.pipeline.fakes import FakeUpscaler, nearest
 from tests.scenes import left_over, pixels, write_scene

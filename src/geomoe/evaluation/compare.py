@@ -19,7 +19,7 @@ from geomoe.evaluation.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.evaluation.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
-from geomoe.pipeline.experts import routing_of
+from geomoe.pipeline.layers.experts import routing_of
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
 from geomoe.pipeline.tiles import Box, Tiles
 

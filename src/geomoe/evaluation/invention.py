@@ -24,8 +24,8 @@ from geomoe.metrics.invention import noise_gain, overshoot, worst_error
 from geomoe.models.precision import Precision
 from geomoe.noise import image_noise
 from geomoe.pipeline.request import Options
+from geomoe.pipeline.run import upscale
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device
-from geomoe.pipeline.upscaling import upscale
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import quantise
 from geomoe.raster.scene import Scene, open_file

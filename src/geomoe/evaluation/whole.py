@@ -11,7 +11,7 @@ from torch import Tensor
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.experts import is_gated, kernel_sizes, on_pixels, unit_of
+from geomoe.pipeline.layers.experts import is_gated, kernel_sizes, on_pixels, unit_of
 from geomoe.pipeline.runner import Runner, Upscaler
 from geomoe.pipeline.tiles import Box, Tiles
 

@@ -10,10 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geomoe.pipeline.describe import describe_scene
-    from geomoe.pipeline.forecast import Forecast, forecast_upscale
-    from geomoe.pipeline.forecasts import ManyForecast, forecast_many
-    from geomoe.pipeline.manifest import (
+    from geomoe.pipeline.batch.estimate import ManyForecast, forecast_many
+    from geomoe.pipeline.batch.manifest import (
         Outcome,
         SceneTask,
         Settings,
@@ -22,13 +20,15 @@ if TYPE_CHECKING:
         read_manifest,
         write_report,
     )
-    from geomoe.pipeline.many import upscale_many
+    from geomoe.pipeline.batch.many import upscale_many
+    from geomoe.pipeline.describe import describe_scene
+    from geomoe.pipeline.estimate import Forecast, forecast_upscale
     from geomoe.pipeline.plan import UpscalePlan, plan_upscale
     from geomoe.pipeline.progress import Night, Progress
     from geomoe.pipeline.request import Options, Request
+    from geomoe.pipeline.run import UpscaleReport, upscale
     from geomoe.pipeline.runner import Upscaler
     from geomoe.pipeline.tiles import Box, Tile, Tiles
-    from geomoe.pipeline.upscaling import UpscaleReport, upscale
     from geomoe.pipeline.verification import Verification, verify
 
 __all__ = [
@@ -63,32 +63,32 @@ __all__ = [
 
 _HOMES = {
     "Box": "tiles",
-    "Forecast": "forecast",
-    "ManyForecast": "forecasts",
+    "Forecast": "estimate",
+    "ManyForecast": "batch.estimate",
     "Night": "progress",
     "Options": "request",
-    "Outcome": "manifest",
+    "Outcome": "batch.manifest",
     "Progress": "progress",
     "Request": "request",
-    "SceneTask": "manifest",
-    "Settings": "manifest",
+    "SceneTask": "batch.manifest",
+    "Settings": "batch.manifest",
     "Tile": "tiles",
     "Tiles": "tiles",
-    "UnfinishedReport": "manifest",
+    "UnfinishedReport": "batch.manifest",
     "UpscalePlan": "plan",
-    "UpscaleReport": "upscaling",
+    "UpscaleReport": "run",
     "Upscaler": "runner",
     "Verification": "verification",
-    "check_report": "manifest",
+    "check_report": "batch.manifest",
     "describe_scene": "describe",
-    "forecast_many": "forecasts",
-    "forecast_upscale": "forecast",
+    "forecast_many": "batch.estimate",
+    "forecast_upscale": "estimate",
     "plan_upscale": "plan",
-    "read_manifest": "manifest",
-    "upscale": "upscaling",
-    "upscale_many": "many",
+    "read_manifest": "batch.manifest",
+    "upscale": "run",
+    "upscale_many": "batch.many",
     "verify": "verification",
-    "write_report": "manifest",
+    "write_report": "batch.manifest",
 }
 
 

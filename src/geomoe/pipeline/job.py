@@ -22,15 +22,15 @@ from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
 from geomoe.models.precision import Precision
 from geomoe.moe.plan import RoutingTrace
+from geomoe.pipeline.checkpoint import Output, Piece, begun_in, window_of
 from geomoe.pipeline.choice import for_model, remarks
 from geomoe.pipeline.history import IMAGE, geomoe_version
-from geomoe.pipeline.layers import DoneTile, Layer, of_layer, reference_tag
+from geomoe.pipeline.layers.base import DoneTile, Layer, of_layer, reference_tag
+from geomoe.pipeline.layers.reliability import Judge
 from geomoe.pipeline.plan import UpscalePlan, notes_of, output_metadata, prepare
-from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Runner, Upscaler, is_measured, pick_device
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
-from geomoe.pipeline.work import Output, Piece, begun_in, window_of
 from geomoe.raster.bands import select_bands
 from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.open import open_scene

@@ -13,9 +13,9 @@ from geomoe.models import ModelContract
 from geomoe.models.precision import Precision, pick_precision, slow_precision
 from geomoe.pipeline.choice import remarks
 from geomoe.pipeline.history import IMAGE, model_item_name
-from geomoe.pipeline.layers import Layer, of_layer
+from geomoe.pipeline.layers.base import Layer, of_layer
+from geomoe.pipeline.layers.reliability import Judge
 from geomoe.pipeline.memory import fitting_workers
-from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.pipeline.runner import Upscaler, band_groups, is_measured, pick_device
 from geomoe.pipeline.targets import refuse_overlap, targets_of

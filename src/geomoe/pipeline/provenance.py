@@ -37,8 +37,8 @@ from geomoe.raster.stac import (
 )
 
 if TYPE_CHECKING:
+    from geomoe.pipeline.checkpoint import Output
     from geomoe.pipeline.job import Job
-    from geomoe.pipeline.work import Output
 
 __all__ = ["Provenance", "model_item"]
 

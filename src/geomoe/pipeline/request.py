@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 from geomoe.models import ModelContract, load
 from geomoe.models.precision import AskedPrecision
 from geomoe.pipeline.choice import AUTO, fitting
-from geomoe.pipeline.layers import Consistency, Experts, Layer, Reliability
+from geomoe.pipeline.layers.base import Consistency, Experts, Layer, Reliability
 from geomoe.pipeline.runner import Upscaler, check_scale
 from geomoe.raster.known import KnownScene
 

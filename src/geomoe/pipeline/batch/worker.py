@@ -20,8 +20,8 @@ from typing import NamedTuple, NoReturn
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
-from geomoe.pipeline.one import do_scene
+from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.batch.one import do_scene
 
 __all__ = ["Advanced", "Begun", "Opened", "Worker", "temporary", "undisturbed"]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.lock import BusyError, is_held
 from geomoe.models import LoadedModel, load
+from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.choice import AUTO, digest, offered
 from geomoe.pipeline.job import is_made
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.layers.reliability import Judge
 from geomoe.pipeline.progress import Progress
-from geomoe.pipeline.reliability import Judge
 from geomoe.pipeline.request import Request
+from geomoe.pipeline.run import carry_out
 from geomoe.pipeline.runner import Upscaler
-from geomoe.pipeline.upscaling import carry_out
 from geomoe.raster.sample import EmptyError
 from geomoe.raster.target import Target, work_folder
 

@@ -17,10 +17,10 @@ from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
-from geomoe.pipeline.one import do_scene, tidy
-from geomoe.pipeline.turns import Asked, Turn, Turns
-from geomoe.pipeline.worker import temporary
+from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.batch.one import do_scene, tidy
+from geomoe.pipeline.batch.turns import Asked, Turn, Turns
+from geomoe.pipeline.batch.worker import temporary
 
 __all__ = ["by_cluster", "by_local_cluster"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.experts import expert_layers, expert_metadata
-from geomoe.pipeline.reliability import Judge
+from geomoe.pipeline.layers.experts import expert_layers, expert_metadata
+from geomoe.pipeline.layers.reliability import Judge
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.metadata import CogMetadata, same_place
 from geomoe.raster.scene import Scene

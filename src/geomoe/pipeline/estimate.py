@@ -11,13 +11,13 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from geomoe.pipeline.checkpoint import window_of
 from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import Job, open_job
 from geomoe.pipeline.memory import forget_peak, peak_memory
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.request import Options, Path, Request
 from geomoe.pipeline.tiles import Box, Tile, Tiles
-from geomoe.pipeline.work import window_of
 from geomoe.raster.cog import compressed_share
 
 __all__ = ["START", "Forecast", "forecast_job", "forecast_upscale"]

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from geomoe.pipeline.manifest import Outcome, SceneTask
+from geomoe.pipeline.batch.manifest import Outcome, SceneTask
 from geomoe.pipeline.progress import Night
 
 __all__ = ["PATIENCE", "Asked", "Turn", "Turns"]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from geomoe.pipeline.checkpoint import Work
 from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.provenance import Provenance
 from geomoe.pipeline.request import Options, Request
-from geomoe.pipeline.work import Work
 
 __all__ = ["UpscaleReport", "carry_out", "upscale"]
 
@@ -68,8 +68,8 @@ def upscale(
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
     out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. All files
     appear complete and checked, each with a STAC item beside it that says how it was made, or none does.
-    However a call ends, the same call goes on where it was; see :class:`~geomoe.pipeline.work.Work`. Bands
-    beyond those the model takes at once go through in groups; see `Runner`.
+    However a call ends, the same call goes on where it was; see `Work`. Bands beyond those the model takes at
+    once go through in groups; see `Runner`.
 
     Args:
         src: the scene; see :class:`~geomoe.pipeline.request.Request`.

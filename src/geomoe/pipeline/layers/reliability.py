@@ -15,7 +15,7 @@ from torch import nn
 from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
-from geomoe.pipeline.experts import on_pixels, unit_of
+from geomoe.pipeline.layers.experts import on_pixels, unit_of
 from geomoe.pipeline.runner import Upscaler
 
 __all__ = ["Judge", "last_router"]

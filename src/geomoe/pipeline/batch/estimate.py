@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from geomoe.models.device import pick_device
-from geomoe.pipeline.forecast import START, Forecast, forecast_job
+from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.batch.many import divided
+from geomoe.pipeline.batch.one import failed, is_done, model_of, request_of
+from geomoe.pipeline.estimate import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
-from geomoe.pipeline.many import divided
-from geomoe.pipeline.one import failed, is_done, model_of, request_of
 from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Upscaler

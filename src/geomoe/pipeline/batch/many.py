@@ -11,12 +11,12 @@ from multiprocessing.connection import wait
 import torch
 
 from geomoe.models.device import devices_of
-from geomoe.pipeline.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.batch.one import pinned, tidy
+from geomoe.pipeline.batch.turns import Asked, Turn, Turns
+from geomoe.pipeline.batch.worker import Advanced, Begun, Opened, Worker, temporary, undisturbed
 from geomoe.pipeline.memory import available_memory
-from geomoe.pipeline.one import pinned, tidy
 from geomoe.pipeline.progress import Night
-from geomoe.pipeline.turns import Asked, Turn, Turns
-from geomoe.pipeline.worker import Advanced, Begun, Opened, Worker, temporary, undisturbed
 
 __all__ = ["divided", "upscale_many"]
 
@@ -68,7 +68,7 @@ def upscale_many(
     asked = Asked(tasks, retries, float("inf") if limit is None else limit, heard, night or Night(len(tasks)))
     each, threads = divided(settings, len(tasks), processes)
     if scheduler is not None:
-        from geomoe.pipeline.cluster import by_cluster, by_local_cluster
+        from geomoe.pipeline.batch.cluster import by_cluster, by_local_cluster
 
         if scheduler == "local":
             return by_local_cluster(asked, each)

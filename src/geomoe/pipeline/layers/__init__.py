@@ -1,0 +1,1 @@
+"""Maps beside the image."""
