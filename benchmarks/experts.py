@@ -186,7 +186,7 @@ def train(network: Network, pairs: ImagePairs, seed: int, steps: int) -> Network
     stream = PatchStream(pairs, PATCH, SCALE, seed, 0, steps * BATCH)
     for step in range(steps):
         cut = [stream[step * BATCH + i] for i in range(BATCH)]
-        low, high = (torch.stack(images) for images in zip(*cut, strict=True))
+        low, high = (torch.stack([sample[key] for sample in cut]) for key in ("image", "target"))
         for group in optimiser.param_groups:
             group["lr"] = 5e-4 * min(1, (step + 1) / 100) * (1 + math.cos(math.pi * step / steps))
         with torch.autocast("cpu", torch.bfloat16):

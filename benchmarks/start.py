@@ -34,7 +34,7 @@ def train(pairs: ImagePairs, steps: int, factor: float) -> list[float]:
     ratios = []
     for step in range(steps):
         samples = [stream[step * BATCH + i] for i in range(BATCH)]
-        low, high = (torch.stack(part) for part in zip(*samples, strict=True))
+        low, high = (torch.stack([sample[key] for sample in samples]) for key in ("image", "target"))
         with torch.autocast("cpu", torch.bfloat16):
             result = model(low)
         loss = F.l1_loss(result.float(), high)

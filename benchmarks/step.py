@@ -42,7 +42,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     for step in range(warm + args.steps):
         began = time.perf_counter()
         cut = [stream[step * args.batch + i] for i in range(args.batch)]
-        low, high = (torch.stack(images) for images in zip(*cut, strict=True))
+        low, high = (torch.stack([sample[key] for sample in cut]) for key in ("image", "target"))
         ready = time.perf_counter()
         with half:
             result = model(low.to(memory_format=torch.channels_last))

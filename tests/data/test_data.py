@@ -104,16 +104,17 @@ def test_a_sample_depends_on_its_number_alone(pairs):
     a = PatchStream(pairs, 6, 4, seed=1, start=0, length=20)
     b = PatchStream(pairs, 6, 4, seed=1, start=10, length=10)
     for i in range(10):
-        assert all(torch.equal(p, q) for p, q in zip(a[10 + i], b[i], strict=True))
-    assert not torch.equal(a[0][0], a[1][0])
-    assert not torch.equal(a[0][0], PatchStream(pairs, 6, 4, seed=2, start=0, length=1)[0][0])
+        assert all(torch.equal(a[10 + i][key], b[i][key]) for key in ("image", "target"))
+    assert not torch.equal(a[0]["image"], a[1]["image"])
+    other = PatchStream(pairs, 6, 4, seed=2, start=0, length=1)
+    assert not torch.equal(a[0]["image"], other[0]["image"])
 
 
 def test_patches_match_and_are_turned_together(pairs):
     """Made small again, the high patch is the low one, but for its border."""
     stream = PatchStream(pairs, 8, 4, seed=0, start=0, length=16)
     for i in range(16):
-        low, high = stream[i]
+        low, high = stream[i]["image"], stream[i]["target"]
         assert low.shape == (3, 8, 8)
         assert high.shape == (3, 32, 32)
         again = get_degradation("bilinear")(high[None], 4)[0]
@@ -139,13 +140,13 @@ def test_without_augmentation_patches_lie_on_the_images_own_grid():
     low = to_unit(pairs.pairs[0][0])
     windows = {low[:, y : y + 6, x : x + 6].numpy().tobytes() for y in range(7) for x in range(10)}
     stream = PatchStream(pairs, 6, 4, seed=0, start=0, length=20, augment=False)
-    assert all(stream[i][0].numpy().tobytes() in windows for i in range(20))
+    assert all(stream[i]["image"].numpy().tobytes() in windows for i in range(20))
 
 
 def test_augmentation_turns_an_image_in_all_eight_ways(pairs):
     one = ImagePairs([torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)], 4, get_degradation("bilinear"))
     stream = PatchStream(one, 8, 4, seed=0, start=0, length=64)
-    assert len({stream[i][0].numpy().tobytes() for i in range(64)}) == 8
+    assert len({stream[i]["image"].numpy().tobytes() for i in range(64)}) == 8
 
 
 def test_small_images_are_continued_by_mirroring():
@@ -208,8 +209,8 @@ def test_processes_share_the_patches_of_one(pairs):
     alone = PatchStream(pairs, 6, 4, seed=1, start=12, length=18)
     shares = [PatchStream(pairs, 6, 4, seed=1, start=12, length=6, rank=r, world=3) for r in range(3)]
     for step in range(3):
-        together = {share[2 * step + i][1].numpy().tobytes() for share in shares for i in range(2)}
-        assert together == {alone[6 * step + i][1].numpy().tobytes() for i in range(6)}
+        together = {share[2 * step + i]["target"].numpy().tobytes() for share in shares for i in range(2)}
+        assert together == {alone[6 * step + i]["target"].numpy().tobytes() for i in range(6)}
 
 
 def test_processes_share_whole_images_and_count_alike(pairs):
@@ -218,7 +219,7 @@ def test_processes_share_whole_images_and_count_alike(pairs):
         shares = [Share(pairs, rank, world) for rank in range(world)]
         assert {len(share) for share in shares} == {-(-3 // world)}
         batches = [share[i] for i in range(len(shares[0])) for share in shares]
-        seen = [low[0] for low, _ in batches if len(low)]
-        assert all(len(low) == len(high) for low, high in batches)
+        seen = [batch["image"][0] for batch in batches if len(batch["image"])]
+        assert all(len(batch["image"]) == len(batch["target"]) for batch in batches)
         assert len(seen) == 3
         assert all(torch.equal(low, pairs[i][0]) for i, low in enumerate(seen))

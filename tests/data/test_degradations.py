@@ -137,9 +137,9 @@ def test_patches_of_a_random_degradation_depend_on_their_number_alone():
     a = PatchStream(pairs, 8, 4, seed=1, start=0, length=12)
     b = PatchStream(pairs, 8, 4, seed=1, start=6, length=6)
     for i in range(6):
-        assert all(torch.equal(p, q) for p, q in zip(a[6 + i], b[i], strict=True))
+        assert all(torch.equal(a[6 + i][key], b[i][key]) for key in ("image", "target"))
     plain = PatchStream(ImagePairs([image], 4, get_degradation("bilinear")), 8, 4, seed=1, start=0, length=12)
-    assert all(torch.equal(a[i][1], plain[i][1]) for i in range(12)), "the places must not move"
+    assert all(torch.equal(a[i]["target"], plain[i]["target"]) for i in range(12)), "the places must not move"
 
 
 def test_patches_are_blurred_as_the_whole_image_would_be():

@@ -92,7 +92,8 @@ def numbered(scale, sizes=((20, 24), (18, 18))):
 def test_patches_of_real_pairs_are_cut_and_turned_together(augment):
     stream = PatchStream(RealPairs(numbered(3), 3), 5, 3, seed=0, start=0, length=60, augment=augment)
     turned = set()
-    for low, high in stream:
+    for sample in stream:
+        low, high = sample["image"], sample["target"]
         assert low.shape == (1, 5, 5)
         assert torch.equal(high, low.repeat_interleave(3, 1).repeat_interleave(3, 2))
         turned.add(((low[0, 0, 1] - low[0, 0, 0]).item(), (low[0, 1, 0] - low[0, 0, 0]).item()))
@@ -178,7 +179,7 @@ def test_sen2venus_is_read_red_first(tmp_path):
     assert one[0][0].amin() == 0
     assert one[1][1].amax() == 1
     stream = PatchStream(fit, 8, 2, seed=0, start=0, length=4)
-    assert stream[3][1].shape == (4, 16, 16)
+    assert stream[3]["target"].shape == (4, 16, 16)
 
 
 @pytest.mark.parametrize("name", ["b4b5b6b8a", "b5b6b7b8a"])

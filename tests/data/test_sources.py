@@ -76,24 +76,24 @@ def test_patches_come_from_each_source_in_its_share_and_again_the_same(root):
     ]
     pairs = mixed_pairs(sources, root, "fit", scale=2, bands=3, validation=0.2, patch=8)
     stream = PatchStream(pairs, 8, 2, seed=0, start=0, length=400, forget=0.0)
-    known = torch.stack([stream[i][2] for i in range(400)])
+    known = torch.stack([stream[i]["known"] for i in range(400)])
     mine = known[:, 0] == 1  # sentinel-2
     assert 270 < int(mine.sum()) < 330
     expected = torch.tensor(Known("sentinel-2", 10.0, "bilinear", None, 0.0).encoded())
     assert torch.equal(known[mine][0], expected)
     other = torch.tensor(Known(None, 0.5, "sensor", 0.2, 0.0).encoded())
     torch.testing.assert_close(known[~mine][0], other)
-    for one, two in zip(stream[17], PatchStream(pairs, 8, 2, seed=0, start=10, length=9, forget=0.0)[7],
-                        strict=True):  # fmt: skip
-        assert torch.equal(one, two)
+    again = PatchStream(pairs, 8, 2, seed=0, start=10, length=9, forget=0.0)[7]
+    assert again.keys() == {"image", "target", "known"}
+    assert all(torch.equal(value, stream[17][key]) for key, value in again.items())
 
 
 def test_what_is_known_does_not_move_the_patches_and_is_forgotten_as_often_as_asked(root):
     pairs = mixed_pairs([Source("a", "a", gsd=10)], root, "fit", scale=2, bands=3, validation=0.2, patch=8)
     plain = PatchStream(pairs, 8, 2, seed=0, start=0, length=200)
     told = PatchStream(pairs, 8, 2, seed=0, start=0, length=200, forget=0.4)
-    assert all(torch.equal(plain[i][1], told[i][1]) for i in range(5))
-    kept = sum(bool(told[i][2][7]) for i in range(200))  # that the ground sampling distance is known
+    assert all(torch.equal(plain[i]["target"], told[i]["target"]) for i in range(5))
+    kept = sum(bool(told[i]["known"][7]) for i in range(200))  # that the ground sampling distance is known
     assert 95 < kept < 145
 
 

@@ -58,7 +58,9 @@ def test_patches_do_not_depend_on_workers(tmp_path):
             str(tmp_path), scale=2, bands=4, patch_size=8, batch_size=2, steps_per_epoch=3, workers=workers
         )
         data.setup()
-        batches.append([torch.cat([part.flatten() for part in batch]) for batch in data.train_dataloader()])
+        batches.append(
+            [torch.cat([part.flatten() for part in batch.values()]) for batch in data.train_dataloader()]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
@@ -114,8 +116,8 @@ import geomoe.tasks.fit, geomoe.evaluation.export
 from geomoe.tasks.data import SuperResolutionData
 data = SuperResolutionData({str(tmp_path)!r}, scale=2, patch_size=8, batch_size=2, steps_per_epoch=1)
 data.setup()
-low, high = next(iter(data.train_dataloader()))
-assert (low.shape, high.shape) == ((2, 3, 8, 8), (2, 3, 16, 16))
+batch = next(iter(data.train_dataloader()))
+assert (batch["image"].shape, batch["target"].shape) == ((2, 3, 8, 8), (2, 3, 16, 16))
 found = geomoe.evaluate(geomoe.load("mfg_hmoe_light", 2), {str(tmp_path)!r}, device="cpu")
 assert found.overall.images == 3
 assert not [name for name in sys.modules if name.startswith("geomoe.raster")]

@@ -14,7 +14,8 @@ from geomoe.models import load
 from geomoe.models.registry import build
 from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.fit import fit
-from geomoe.tasks.super_resolution import SuperResolution, learning_rate_factor
+from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.task import learning_rate_factor
 
 MODEL = (
     "{embed_dim: 8, depths: [1, 1], heads: 2, window: 4, squeeze: 4, width: 4, expert_width: 4, "

@@ -36,6 +36,7 @@ _EXTRAS = {
     "lightning": "train",
     "matplotlib": "demo",
     "tensorboard": "train",
+    "torchmetrics": "train",
     "yaml": "train",
 }
 

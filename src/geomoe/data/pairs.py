@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from geomoe.data.degradation import Degrader, crop_to_multiple
 from geomoe.data.images import to_unit
+from geomoe.data.sample import Batch, Sample
 from geomoe.data.variants import vary
 from geomoe.errors import GeomoeError
 from geomoe.layers.known import Known
@@ -239,7 +240,7 @@ class RealPairs(Dataset[tuple[Tensor, Tensor]]):
         return inner(low, high, _place(rng, low, patch, 1), patch, self.scale)
 
 
-class PatchStream(Dataset[tuple[Tensor, ...]]):
+class PatchStream(Dataset[Sample]):
     """Sample i of an endless stream of random patches; the same i gives the same patch, always.
 
     Nothing depends on what was drawn before, so a run that is resumed at sample i goes on with the
@@ -259,7 +260,7 @@ class PatchStream(Dataset[tuple[Tensor, ...]]):
         augment: any phase of the grid; flips and transposition, each with probability 1/2.
         rank, world: of the ``length * world`` samples from ``start``, every ``world``-th, from ``rank``. A
             batch of b in each of ``world`` processes holds the samples that b times ``world`` in one would.
-        forget: if given, what is known of a patch comes third, each fact forgotten with this probability.
+        forget: if given, samples have a ``known``, of which each fact is forgotten with this probability.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ class PatchStream(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, index: int) -> Sample:
         number = (self.seed, self.start + index * self.world + self.rank)
         rng = np.random.default_rng(number)
         # Its own sequence: what a degradation draws must not move the patches.
@@ -299,15 +300,15 @@ class PatchStream(Dataset[tuple[Tensor, ...]]):
             low, high = low.flip(flips), high.flip(flips)
             if rng.random() < 0.5:
                 low, high = low.transpose(1, 2), high.transpose(1, 2)
-        patches = to_unit(low).contiguous(), to_unit(high).contiguous()
+        sample = {"image": to_unit(low).contiguous(), "target": to_unit(high).contiguous()}
         if self.forget is None:
-            return patches
+            return sample
         chance = np.random.default_rng(np.random.SeedSequence(number, spawn_key=(1,)))
         known = self.pairs.known(pair, drawn).forgetting(chance, self.forget)
-        return *patches, torch.tensor(known.encoded())
+        return {**sample, "known": torch.tensor(known.encoded())}
 
 
-class Share(Dataset[tuple[Tensor, ...]]):
+class Share(Dataset[Batch]):
     """The whole pairs that one of several processes looks at, as batches of one: each pair in one process.
 
     All shares are of one length, so that processes which wait for one another do as much. Where a share has
@@ -316,7 +317,7 @@ class Share(Dataset[tuple[Tensor, ...]]):
     Args:
         pairs: whole pairs.
         rank, world: every ``world``-th of them, from ``rank``.
-        informed: whether what is known of a low image comes third.
+        informed: whether batches have a ``known``.
     """
 
     def __init__(self, pairs: Pairs, rank: int = 0, world: int = 1, informed: bool = False) -> None:
@@ -325,11 +326,13 @@ class Share(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return -(-len(self.pairs) // self.world)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        """``[1, C, h, w]`` and ``[1, C, s h, s w]``, or as much of no pair."""
+    def __getitem__(self, index: int) -> Batch:
+        """A batch of one pair, or of none."""
         number = index * self.world + self.rank
         some = 1 if number < len(self.pairs) else 0
         low, high = self.pairs[number if some else 0]
-        pair = low[None][:some], high[None][:some]
-        place = number if some else 0
-        return (*pair, Known.batch([self.pairs.known(place, place)])[:some]) if self.informed else pair
+        batch = {"image": low[None][:some], "target": high[None][:some]}
+        if self.informed:
+            place = number if some else 0
+            batch["known"] = Known.batch([self.pairs.known(place, place)])[:some]
+        return batch

@@ -135,8 +135,11 @@ def _mixed(root: Path, model: LoadedModel) -> _Cases:
     judged = Share(held_out, informed=True)
 
     def read(case: int, number: int) -> tuple[Tensor, Tensor]:
-        low, _, known = stream[case] if number < len(stream) else judged[case]
-        return (low, known) if number < len(stream) else (low[0], known[0])
+        if number < len(stream):
+            sample = stream[case]
+        else:
+            sample = {name: values[0] for name, values in judged[case].items()}
+        return sample["image"], sample["known"]
 
     held = range(0, len(judged), -(-len(judged) // _IMAGES))
     return range(len(stream)), held, read, model.card.degradation

@@ -67,6 +67,7 @@ class Card:
             what it was measured on; empty where nobody has measured it, and ``auto`` is float32 then.
         measured: on what else the weights were scored, as :class:`Measured` writes each; see
             :meth:`evaluations`. Older cards have none.
+        task: family that the weights were trained for; older cards are of super-resolution.
     """
 
     model: str
@@ -84,6 +85,7 @@ class Card:
     reference: dict[str, Any] = field(default_factory=dict)
     bfloat16: dict[str, Any] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
+    task: str = "super_resolution"
 
     @property
     def evaluations(self) -> tuple[Measured, ...]:

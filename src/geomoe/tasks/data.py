@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
 from geomoe.data import aid, oli2msi, sen2venus, ucmerced
 from geomoe.data.degradation import MIXED, REAL, get_degradation
@@ -31,8 +29,10 @@ from geomoe.data.layouts import (
 from geomoe.data.mixed import MixedPairs, mixed_pairs
 from geomoe.data.paired import valid_tiles
 from geomoe.data.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
+from geomoe.data.sample import Batch, Sample
 from geomoe.data.sources import Source, said_of
 from geomoe.errors import GeomoeError, expect
+from geomoe.tasks.stream import StreamData
 
 __all__ = ["SuperResolutionData", "band_count"]
 
@@ -55,14 +55,8 @@ def band_count(bands: int | str) -> int:
     return len(bands.split(",")) if isinstance(bands, str) else bands
 
 
-class SuperResolutionData(pl.LightningDataModule):
+class SuperResolutionData(StreamData):
     """Images held in memory and made small, or pairs of images that two sensors measured, cut into patches.
-
-    One epoch is ``steps_per_epoch`` optimiser steps, the last one as many as are left of ``max_steps``; its
-    patches depend on ``seed`` and the number of the epoch alone, so a run resumed at the end of an epoch sees
-    what it would have seen. Processes, and
-    batches whose gradients are accumulated, share the patches of a step among them: w processes and n
-    batches of b see what one batch of w n b would have held.
 
     Args:
         root: folder of the images, or of all ``sources``.
@@ -76,19 +70,16 @@ class SuperResolutionData(pl.LightningDataModule):
         bands: how many, or which of GeoTIFFs, by names or numbers with commas, such as ``B04,B03,B02``.
         degradation: a name of docs/degradations.md; measured pairs have none.
         patch_size: side of a low-resolution patch; smaller training images are continued by mirroring.
-        batch_size: patches in a batch of one process.
-        steps_per_epoch: optimiser steps between two validations.
         validation: share kept for validation, at least one: of a folder's images, OLI2MSI's training pairs,
             Sen2Venus's acquisitions, paired low-resolution scenes.
-        seed: of the stream of patches.
         stretch: of OLI2MSI and Sen2Venus, values in the range that ``geomoe upscale`` gives a scene to the
             model in; else reflectance, as papers score.
         forget: of ``sources``, the probability with which a fact that is known of a patch is forgotten, so
             that an informed model learns to do without.
         tolerance: of ``paired``, by how much two grids may be off, in high-resolution pixels.
-        workers: processes that make patches; the patches do not depend on their number.
         skip_corrupt: whether images that cannot be read are left out; also ``--skip-corrupt``.
         max_pixels: that an image may have; it is looked at before any is decoded.
+        stream: see :class:`geomoe.tasks.stream.StreamData`.
     """
 
     def __init__(
@@ -100,22 +91,17 @@ class SuperResolutionData(pl.LightningDataModule):
         bands: int | str = 3,
         degradation: str = "bilinear",
         patch_size: int = 64,
-        batch_size: int = 4,
-        steps_per_epoch: int = 500,
         validation: float = 0.05,
-        seed: int = 0,
         stretch: bool = True,
         forget: float = 0.4,
         tolerance: float = 0.1,
-        workers: int = 0,
         skip_corrupt: bool = False,
         max_pixels: int = MAX_PIXELS,
+        **stream: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**stream)
         for name, value, least in (
-            ("bands", band_count(bands), 1), ("patch_size", patch_size, 1), ("batch_size", batch_size, 1),
-            ("steps_per_epoch", steps_per_epoch, 1), ("workers", workers, 0), ("seed", seed, 0),
-            ("max_pixels", max_pixels, 1),
+            ("bands", band_count(bands), 1), ("patch_size", patch_size, 1), ("max_pixels", max_pixels, 1)
         ):  # fmt: skip
             expect(value >= least, f"data.{name}", value, f"a whole number from {least}")
         expect(0 <= validation < 1, "data.validation", validation, "a share, 0 to below 1")
@@ -150,12 +136,11 @@ class SuperResolutionData(pl.LightningDataModule):
                 f"degradation {degradation} compresses as JPEG, which is of 3 bands, not {self.bands}; "
                 "choose mtf_noise or blind_float"
             )
-        self.patch_size, self.batch_size, self.steps_per_epoch = patch_size, batch_size, steps_per_epoch
-        self.validation, self.seed, self.workers = validation, seed, workers
+        self.patch_size, self.validation = patch_size, validation
         self.stretch, self.tolerance = stretch, tolerance
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
         self.forget = forget if self.sources else None
-        self._epoch, self._steps, self._left_out = -1, steps_per_epoch, 0
+        self._left_out = 0
         self._train: Pairs | None = None
         self._validation: Pairs | None = None
 
@@ -269,45 +254,16 @@ class SuperResolutionData(pl.LightningDataModule):
         self._validation = ImagePairs(kept, self.scale, self.degradation)
 
     @property
-    def _share(self) -> tuple[int, int]:
-        """Number of this process, and of all."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def recipe(self) -> dict[str, Any]:
+        return {"patch_size": self.patch_size}
 
-    @property
-    def patches_per_step(self) -> int:
-        """Patches that one optimiser step learns from, over accumulated batches and all processes."""
-        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        return self.batch_size * accumulated * self._share[1]
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self._epoch, "steps": self._steps}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._epoch, self._steps = state_dict["epoch"], state_dict["steps"]
-
-    def _steps_of(self, epoch: int) -> int:
-        """How many optimiser steps an epoch has; of one that a checkpoint ended, as many as it had then."""
-        if epoch != self._epoch:
-            self._epoch, self._steps = epoch, self.steps_per_epoch
-            if self.trainer is not None and self.trainer.max_steps > 0:
-                # An epoch that the end of the run cuts short is whole by this: it is validated and written.
-                self._steps = max(1, min(self._steps, self.trainer.max_steps - self.trainer.global_step))
-        return self._steps
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+    def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
         assert self._train is not None
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        rank, world = self._share
-        start = epoch * self.steps_per_epoch * self.patches_per_step
-        stream = PatchStream(
-            self._train, self.patch_size, self.scale, self.seed, start,
-            self._steps_of(epoch) * self.patches_per_step // world, rank=rank, world=world,
-            forget=self.forget,
+        return PatchStream(
+            self._train, self.patch_size, self.scale, self.seed, start, length,
+            rank=rank, world=world, forget=self.forget,
         )  # fmt: skip
-        return DataLoader(
-            stream, self.batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
-        )
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+    def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         assert self._validation is not None
-        return DataLoader(Share(self._validation, *self._share, informed=bool(self.sources)), batch_size=None)
+        return Share(self._validation, rank, world, informed=bool(self.sources))

@@ -6,8 +6,7 @@ are computed in float32 where inputs or autocast offer less, in float64 where th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 
 import torch
@@ -18,7 +17,7 @@ from geomoe.errors import GeomoeError
 from geomoe.metrics.filters import gaussian, laplacian
 from geomoe.metrics.image import ssim_map
 
-__all__ = ["LOSSES", "Loss", "charbonnier", "check_losses", "edge", "frequency", "l1", "ncc", "psnr", "ssim"]
+__all__ = ["LOSSES", "Loss", "charbonnier", "edge", "frequency", "l1", "ncc", "psnr", "ssim"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -140,22 +139,3 @@ LOSSES: dict[str, Loss] = {
     "edge": edge,
 }
 """All losses by name."""
-
-
-def check_losses(weights: Mapping[str, float]) -> dict[str, float]:
-    """``weights`` by name as a plain dictionary; a weight of 0 means that the term is logged alone.
-
-    Raises:
-        GeomoeError: unknown names, weights that are negative or not finite, none above 0.
-    """
-    unknown = [name for name in weights if name not in LOSSES]
-    if unknown:
-        raise GeomoeError(f"no loss is called {unknown[0]!r}; there are: {', '.join(LOSSES)}")
-    for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise GeomoeError(f"losses: {name} has a weight of {weight}; give one of 0 or more")
-    if not any(weights.values()):
-        raise GeomoeError(
-            "losses: none has a weight above 0, so nothing would be learned; give one, such as l1: 1.0"
-        )
-    return dict(weights)

@@ -7,6 +7,8 @@ import time
 
 import lightning.pytorch as pl
 
+from geomoe.tasks.task import Task
+
 __all__ = ["ValidationLines"]
 
 
@@ -20,11 +22,9 @@ class ValidationLines(pl.Callback):
         done = trainer.global_step - self._start if not trainer.sanity_checking else 0
         if not done or not trainer.is_global_zero:
             return
-        s = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("psnr", "ssim", "gain")}
         total = int(trainer.estimated_stepping_batches)
         left = (time.monotonic() - self._began) / done * (total - trainer.global_step) / 60
-        sys.stderr.write(
-            f"step {trainer.global_step} of {total}: PSNR {s['psnr']:.3f} dB, SSIM {s['ssim']:.4f}, "
-            f"{s['gain']:+.3f} dB over bicubic; {left:.0f} min left\n"
-        )
+        assert isinstance(pl_module, Task)
+        found = pl_module.describe(pl_module.validation_scores())
+        sys.stderr.write(f"step {trainer.global_step} of {total}: {found}; {left:.0f} min left\n")
         sys.stderr.flush()

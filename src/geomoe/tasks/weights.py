@@ -15,11 +15,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from geomoe.errors import GeomoeError, expect
 from geomoe.lock import locked
+from geomoe.metrics.measures import measure
 from geomoe.models.weights import Card, save
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.commit import commit
-from geomoe.tasks.data import SuperResolutionData
-from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.stream import StreamData
+from geomoe.tasks.task import Task
 
 __all__ = ["WeightsWriter"]
 
@@ -29,7 +30,7 @@ _WRITTEN = ("last.ckpt", "last.safetensors", "best.safetensors")
 class WeightsWriter(pl.Callback):
     """Keeps ``best.safetensors`` and ``last.safetensors``: averaged weights after a validation.
 
-    Best is by ``val/psnr``, on images that are not in the test split.
+    Best is by the metric that the task monitors, on samples that are not in the test split.
 
     Args:
         source: what the data are, with source and terms, for the card; those of published data sets
@@ -117,11 +118,12 @@ class WeightsWriter(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SuperResolution)
+        assert isinstance(pl_module, Task)
         average = self._average(trainer)
         model = average.averaged.model if average else pl_module.model
         assert isinstance(model, torch.nn.Module)
-        score = float(trainer.callback_metrics["val/psnr"])
+        monitored = pl_module.validation_scores()[pl_module.monitor]
+        score = measure(pl_module.monitor).gain(monitored, 0.0)  # more is better, whatever is monitored
         folder = self._folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         card = self._card(trainer, pl_module)
@@ -139,13 +141,13 @@ class WeightsWriter(pl.Callback):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         return next((c for c in callbacks if isinstance(c, MovingAverage)), None)
 
-    def _card(self, trainer: pl.Trainer, task: SuperResolution) -> Card:
+    def _card(self, trainer: pl.Trainer, task: Task) -> Card:
         average = self._average(trainer)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, SuperResolutionData)
-        metrics = trainer.callback_metrics
+        assert isinstance(data, StreamData)
         return Card(
             model=task.name,
+            task=task.family,
             config=asdict(task.model.config),  # type: ignore[call-overload]
             radiometry="unit",
             data=data.describe(self.source),
@@ -153,12 +155,12 @@ class WeightsWriter(pl.Callback):
             recipe={
                 "steps": trainer.global_step,
                 "of": trainer.max_steps,
-                "batch_size": data.patches_per_step,
+                "batch_size": data.samples_per_step,
                 "processes": trainer.world_size,
                 "accumulated_batches": trainer.accumulate_grad_batches,
-                "patch_size": data.patch_size,
+                **data.recipe,
                 "steps_per_epoch": data.steps_per_epoch,
-                "losses": task.losses,
+                "losses": task.loss_weights,
                 "optimiser": task.optimizer.capitalize(),
                 "learning_rate": task.learning_rate,
                 "betas": list(task.betas),
@@ -175,8 +177,8 @@ class WeightsWriter(pl.Callback):
                 "seed": task.seed,
                 **({"start": _said_of_start(task.start)} if task.start else {}),
             },
-            protocol=task.protocol.name,
-            scores={name: round(float(metrics[f"val/{name}"]), 4) for name in ("psnr", "ssim", "gain")}
+            protocol=task.protocol_name,
+            scores={name: round(value, 4) for name, value in task.validation_scores().items()}
             | {"scored": "validation"},
             commit=self.commit,
             date=datetime.now(UTC).date().isoformat(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from geomoe.models.weights import load
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.options import options_of
 from geomoe.tasks.source_list import SourceList, parse_sources, read_sources
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
@@ -41,7 +41,7 @@ _SECTIONS: dict[str, type] = {
 # What is the same for all arms by definition, or differs by definition, is no part of the recipe.
 _TAKEN = {
     "trainer": ("logger", "default_root_dir"),
-    "model": ("model", "options", "scale", "bands", "protocol", "seed"),
+    "model": ("model", "facts", "options", "scale", "bands", "protocol", "seed"),
     "data": ("root", "scale", "degradation", "seed", "sources"),
 }
 _KEYS = (
@@ -170,7 +170,7 @@ class Benchmark:
         return tuple(parts)
 
     def _steps_per_epoch(self, arm: Arm) -> Any:
-        usual = inspect.signature(SuperResolutionData).parameters["steps_per_epoch"].default
+        usual = options_of(SuperResolutionData)["steps_per_epoch"].default
         return self.recipe_of(arm).get("data", {}).get("steps_per_epoch", usual)
 
     def sources_of(self, arm: Arm) -> tuple[Source, ...]:
@@ -338,7 +338,7 @@ def _recipe(found: object, where: str) -> Recipe:
     for section, options in _mapping(found, where, tuple(_SECTIONS)).items():
         place = f"{where}.{section}"
         taken = _TAKEN.get(section, ())
-        known = [key for key in inspect.signature(_SECTIONS[section]).parameters if key not in taken]
+        known = [key for key in options_of(_SECTIONS[section]) if key not in taken]
         for key in _mapping(options, place):
             if key in taken:
                 raise GeomoeError(f"{place}.{key} is set by the benchmark; leave it out")

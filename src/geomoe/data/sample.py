@@ -1,0 +1,20 @@
+"""Samples: what a task is shown, as named tensors with torchgeo's keys.
+
+=========== ============================================================================================
+``image``    ``[C, H, W]`` in about 0..1, what the model is given
+``target``   numbers that it should give: of super-resolution the fine image, ``[C, s H, s W]`` in 0..1
+``label``    int64 scalar, the class of the whole image
+``known``    ``[WIDTH]`` what is known of the image, as :class:`geomoe.layers.known.Known` encodes it
+=========== ============================================================================================
+
+A batch has the same keys, and one more dimension in front.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["Batch", "Sample"]
+
+Sample = dict[str, Tensor]
+Batch = dict[str, Tensor]

@@ -1,0 +1,106 @@
+"""Data modules whose samples are a stream: a run that is resumed sees what it would have seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from geomoe.data.sample import Batch, Sample
+from geomoe.errors import expect
+
+__all__ = ["StreamData"]
+
+
+class StreamData(pl.LightningDataModule):
+    """Base of the data of every task.
+
+    One epoch is ``steps_per_epoch`` optimiser steps, the last one as many as are left of ``max_steps``; its
+    samples depend on ``seed`` and the number of the epoch alone, so a run resumed at the end of an epoch sees
+    what it would have seen. Processes, and batches whose gradients are accumulated, share the samples of a
+    step among them: w processes and n batches of b see what one batch of w n b would have held.
+
+    A family defines :meth:`stream`, :meth:`held_out` and :meth:`describe`.
+
+    Args:
+        batch_size: samples in a batch of one process.
+        steps_per_epoch: optimiser steps between two validations.
+        seed: of the stream.
+        workers: processes that make samples; the samples do not depend on their number.
+    """
+
+    def __init__(
+        self, batch_size: int = 4, steps_per_epoch: int = 500, seed: int = 0, workers: int = 0
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1), ("steps_per_epoch", steps_per_epoch, 1), ("workers", workers, 0),
+            ("seed", seed, 0),
+        ):  # fmt: skip
+            expect(value >= least, f"data.{name}", value, f"a whole number from {least}")
+        self.batch_size, self.steps_per_epoch, self.seed, self.workers = (
+            batch_size, steps_per_epoch, seed, workers
+        )  # fmt: skip
+        self._epoch, self._steps = -1, steps_per_epoch
+
+    def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
+        """Of the samples ``start .. start + length * world - 1``, every ``world``-th, from ``rank``."""
+        raise NotImplementedError(f"{type(self).__name__} must define stream")
+
+    def held_out(self, rank: int, world: int) -> Dataset[Batch]:
+        """Batches to validate on, every ``world``-th of all; as many in every process, some perhaps empty."""
+        raise NotImplementedError(f"{type(self).__name__} must define held_out")
+
+    def describe(self, source: str = "") -> dict[str, Any]:
+        """What a card says of the data; ``source`` where the data set does not know it."""
+        raise NotImplementedError(f"{type(self).__name__} must define describe")
+
+    @property
+    def inputs(self) -> str:
+        """What a card says of how the model's inputs were made; empty where they are the images."""
+        return ""
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a card says of how samples are cut."""
+        return {}
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that one optimiser step learns from, over accumulated batches and all processes."""
+        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        return self.batch_size * accumulated * self._share[1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._epoch, self._steps = state_dict["epoch"], state_dict["steps"]
+
+    def _steps_of(self, epoch: int) -> int:
+        """How many optimiser steps an epoch has; of one that a checkpoint ended, as many as it had then."""
+        if epoch != self._epoch:
+            self._epoch, self._steps = epoch, self.steps_per_epoch
+            if self.trainer is not None and self.trainer.max_steps > 0:
+                # An epoch that the end of the run cuts short is whole by this: it is validated and written.
+                self._steps = max(1, min(self._steps, self.trainer.max_steps - self.trainer.global_step))
+        return self._steps
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        rank, world = self._share
+        start = epoch * self.steps_per_epoch * self.samples_per_step
+        stream = self.stream(start, self._steps_of(epoch) * self.samples_per_step // world, rank, world)
+        return DataLoader(
+            stream, self.batch_size, num_workers=self.workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.held_out(*self._share), batch_size=None)
