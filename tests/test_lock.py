@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import lock_descriptor
 
 from geomoe.errors import GeomoeError
 from geomoe.lock import BusyError, is_held, locked
@@ -41,6 +42,30 @@ def test_one_holds_it_and_leaves_nothing(tmp_path: Path) -> None:
         (folder / "kept").touch()
     assert {path.name for path in folder.iterdir()} == {"kept", "lock"}
     assert not is_held(folder)
+
+
+@pytest.mark.parametrize("comes_another", [False, True])
+def test_a_lock_that_its_holder_removed_meanwhile_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_another: bool
+) -> None:
+    folder = tmp_path / "work"
+    opened: list[int] = []
+
+    def late(handle: int, *, blocking: bool) -> bool:
+        if not opened:  # whoever held it ends just here: between the file's opening and its lock
+            (folder / "lock").unlink()
+            folder.rmdir()
+        opened.append(handle)
+        if comes_another and len(opened) == 1:
+            folder.mkdir()
+            (folder / "lock").touch()
+        return lock_descriptor(handle, blocking=blocking)
+
+    monkeypatch.setattr("geomoe.lock.lock_descriptor", late)
+    with locked(folder, "busy"):
+        assert len(opened) == 2
+        assert is_held(folder)
+    assert not folder.exists()
 
 
 def test_an_error_of_the_disk_is_not_taken_for_a_disk_without_locks(

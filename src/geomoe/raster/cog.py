@@ -82,11 +82,8 @@ def write_cog(
         scratch.declare(nodata, tags or {})
         rasterio.shutil.copy(scratch.path, part, driver="COG", **_options(scratch.meta))
     _check(part, scratch.meta, pieces, nodata, name)
-    handle = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with part.open("r+b") as file:  # Windows flushes no file that is open to be read alone
+        os.fsync(file.fileno())
 
 
 def compressed_share(data: NDArray[np.generic], dtype: str) -> tuple[float, float]:
