@@ -106,13 +106,6 @@ def test_the_precision_is_in_tags_items_and_what_verify_says(scene: Path) -> Non
         assert not found.faults
 
 
-def test_a_tag_of_another_precision_is_found_out(scene: Path) -> None:
-    output = run(scene, "out.tif", "bfloat16").output
-    with rasterio.open(output, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
-        file.update_tags(GEOMOE_PRECISION="float32")
-    assert "its tag GEOMOE_PRECISION and its item do not say the same" in verify(output).faults
-
-
 def test_every_choice_of_experts_is_made_in_float32(scene: Path, tmp_path: Path) -> None:
     model = weights(tmp_path)
     plans: list[moe.RoutingPlan] = []

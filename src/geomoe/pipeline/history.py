@@ -50,7 +50,7 @@ def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | No
 
 def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
     """How an output came to be, in words; the same arguments as `title`."""
-    contract, image = configuration["contract"], configuration["outputs"][0]
+    contract = configuration["contract"]
     margin = configuration.get("margin", contract["margin"])  # of its own since it may be wider
     how = (
         f"geomoe ran {configuration['model']} (weights {configuration['weights'][:12]}) on bands "
@@ -71,7 +71,7 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
     if configuration.get("conserve"):
         how += " The mean of the image over each pixel of the source is that pixel."
     if layer:
-        return f"{how} This is a layer beside the image {image}."
+        return f"{how} This is a layer beside the super-resolved image."
     return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
 
 
@@ -110,26 +110,24 @@ def _link(rel: str, name: str, media: str, title: str) -> dict[str, str]:
     return {"rel": rel, "href": href(name), "type": media, "title": title}
 
 
-def seal(item: Mapping[str, Any]) -> str:
+def seal(item: Mapping[str, Any], *unsealed: str) -> str:
     """SHA-256 over what an item says, for a tag of its file: by this a change of the item is found out.
 
     But for what would make the file's bytes depend on themselves, its size and checksum, or on its name and
-    its neighbours: names of outputs, the lineage, which may have one, and links.
+    its neighbours: names of outputs, and links.
 
     Args:
         item: of an output, with its configuration.
+        unsealed: further properties to leave out.
     """
-    configuration = item["properties"].get("geomoe:configuration")
-    data = item["assets"].get("data")
-    said = {
+    said, data = item["properties"], item["assets"].get("data")
+    record = _without(said.get("geomoe:configuration"), "outputs")
+    sealed = {
         **_without(item, "id", "links"),
-        "properties": {
-            **_without(item["properties"], "processing:lineage"),
-            "geomoe:configuration": _without(configuration, "outputs"),
-        },
+        "properties": {**_without(said, *unsealed), "geomoe:configuration": record},
         "assets": {**item["assets"], "data": _without(data, "href", "file:size", "file:checksum")},
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
 def _without(value: object, *names: str) -> dict[str, Any]:
