@@ -4,6 +4,8 @@
 ``image``    ``[C, H, W]`` in about 0..1, what the model is given
 ``target``   numbers that it should give: of super-resolution the fine image, ``[C, s H, s W]`` in 0..1
 ``label``    int64 scalar, the class of the whole image
+``mask``     int64 ``[H, W]``, the class of each pixel from 0; -1 where it is not known or not to be looked at
+``valid``    bool ``[H, W]``, the pixels of ``image`` that there are; the others count nowhere
 ``known``    ``[WIDTH]`` what is known of the image, as :class:`geomoe.layers.known.Known` encodes it
 =========== ============================================================================================
 

@@ -1,0 +1,216 @@
+"""Images with masks, held in memory: a stream of crops that can be resumed, and whole images to score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geomoe.data.images import to_unit
+from geomoe.data.layouts import Part
+from geomoe.data.legend import IGNORED
+from geomoe.data.places import Places
+from geomoe.data.sample import Batch, Sample
+from geomoe.errors import GeomoeError
+
+__all__ = ["CropStream", "Draw", "LabelledImage", "WholeImages", "band_statistics", "class_counts", "shown"]
+
+Draw = Literal["pixels", "classes"]
+"""What is drawn to lie in a crop: any pixel that has a class, or first a class, all as likely."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """An image with a class for some or all of its pixels.
+
+    Attributes:
+        name: of it.
+        image: ``[C, H, W]``; uint8, which models see over 255, or float32.
+        mask: ``[H, W]`` int16, classes from 0; :data:`geomoe.data.legend.IGNORED` where none is known.
+        places: to which part each pixel belongs.
+        valid: ``[H, W]``, where there is a measurement; None if there is one everywhere.
+    """
+
+    name: str
+    image: Tensor
+    mask: Tensor
+    places: Places
+    valid: NDArray[np.bool_] | None = None
+
+    def measured(self, part: Part) -> Tensor:
+        """``[H, W]`` bool, the pixels of a part that were measured."""
+        mine = self.places.of(part)
+        return torch.from_numpy(mine if self.valid is None else mine & self.valid)
+
+    def classes(self, part: Part) -> Tensor:
+        """``mask``, ignored but where the part is."""
+        return self.mask.masked_fill(~self.measured(part), IGNORED)
+
+    def seen(self, part: Part) -> Tensor:
+        """``[H, W]`` bool, what samples of a part show."""
+        mine = self.places.seen(part)
+        return torch.from_numpy(mine if self.valid is None else mine & self.valid)
+
+
+def class_counts(images: Sequence[LabelledImage], part: Part, classes: int) -> Tensor:
+    """``[images, classes]`` int64, pixels of a part in each image that have each class."""
+    counted = [(one.classes(part).flatten().long() + 1).bincount(minlength=classes + 1) for one in images]
+    return torch.stack(counted)[:, 1:]
+
+
+def band_statistics(images: Sequence[LabelledImage]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band over what is trained on, and nothing else.
+
+    In the units in which models see the images, to six digits; the deviation of a band without any is 1.
+
+    Raises:
+        GeomoeError: nothing to train on.
+    """
+    number, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for one in images:
+        pixels = to_unit(one.image)[:, one.measured("fit")].double()
+        number += pixels.shape[1]
+        total, squares = total + pixels.sum(1), squares + pixels.square().sum(1)
+    if not number:
+        raise GeomoeError("no pixel of any image is there to train on")
+    mean = total / number
+    deviation = (squares / number - mean.square()).clamp_min(0).sqrt()
+    deviation = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, 1.0)
+    return _rounded(mean), _rounded(deviation)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in values.tolist())
+
+
+def shown(one: LabelledImage, part: Part, fill: Sequence[float]) -> Sample:
+    """The whole image as a sample of a part.
+
+    What the part must not show, and what was not measured, has the value ``fill`` in each band, is not
+    ``valid`` and has no class.
+    """
+    seen = one.seen(part)
+    hidden = torch.tensor(fill, dtype=torch.float32).view(-1, 1, 1)
+    image = torch.where(seen, to_unit(one.image), hidden)
+    return {"image": image, "mask": one.classes(part).long(), "valid": seen}
+
+
+class CropStream(Dataset[Sample]):
+    """Sample i of an endless stream of crops; the same i gives the same crop, always.
+
+    Each has at least one pixel with a class of the training part. Crops are turned in one of the eight ways
+    that pixels stay pixels. Smaller images are filled up with pixels that are not valid.
+
+    Args:
+        images: with classes.
+        fill: value of each band where nothing may be shown, or nothing was measured.
+        patch: side of a crop, pixels.
+        draw: see :data:`Draw`.
+        seed: of the stream.
+        start, length: the samples ``start .. start + length * world - 1`` are offered,
+        rank, world: of them every ``world``-th, from ``rank``.
+
+    Raises:
+        GeomoeError: no pixel with a class to train on.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[LabelledImage],
+        fill: Sequence[float],
+        patch: int,
+        draw: Draw,
+        seed: int,
+        start: int,
+        length: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.images, self.fill, self.patch, self.seed = images, torch.tensor(fill).view(-1, 1, 1), patch, seed
+        self.start, self.length, self.rank, self.world = start, length, rank, world
+        classes = 1 + max(int(one.mask.max()) for one in images)
+        counts = class_counts(images, "fit", max(classes, 1)).double()
+        if not counts.any():
+            raise GeomoeError("no pixel with a class is there to train on")
+        if draw == "classes":
+            counts = counts / counts.sum(0).clamp_min(1)
+        self.chances = (counts / counts.sum()).numpy()  # [images, classes]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.seed, self.start + index * self.world + self.rank))
+        drawn = rng.choice(self.chances.size, p=self.chances.ravel())
+        number, label = divmod(int(drawn), self.chances.shape[1])
+        one = self.images[number]
+        pixels = (one.classes("fit") == label).flatten().nonzero().squeeze(1)
+        centre = divmod(int(pixels[rng.integers(len(pixels))]), one.mask.shape[1])
+        spans = [
+            _span(rng, place, size, self.patch) for place, size in zip(centre, one.mask.shape, strict=True)
+        ]
+        sample = self._cut(one, *spans)
+        turns = [dim for dim in (-2, -1) if rng.random() < 0.5], bool(rng.random() < 0.5)
+        return {name: _turned(value, *turns) for name, value in sample.items()}
+
+    def _cut(self, one: LabelledImage, rows: slice, columns: slice) -> Sample:
+        seen = one.seen("fit")[rows, columns]
+        image = torch.where(seen, to_unit(one.image[:, rows, columns]), self.fill)
+        mask = one.classes("fit")[rows, columns].long()
+        missing = [self.patch - size for size in mask.shape]
+        if any(missing):
+            sides = (0, missing[1], 0, missing[0])
+            seen, mask = F.pad(seen, sides), F.pad(mask, sides, value=IGNORED)
+            image = torch.where(seen, F.pad(image, sides), self.fill)
+        return {"image": image, "mask": mask, "valid": seen}
+
+
+def _span(rng: np.random.Generator, place: int, size: int, patch: int) -> slice:
+    """Of ``patch`` pixels, or of all where there are fewer, with ``place`` somewhere among them."""
+    start = min(max(place - int(rng.integers(patch)), 0), max(size - patch, 0))
+    return slice(start, start + patch)
+
+
+def _turned(value: Tensor, flips: Sequence[int], transposed: bool) -> Tensor:
+    value = value.flip(tuple(flips))
+    return (value.transpose(-2, -1) if transposed else value).contiguous()
+
+
+class WholeImages(Dataset[Batch]):
+    """Batches of one whole image that has a class in a part; each image in one of several processes.
+
+    All shares are of one length; where a share has no further image, there is an empty batch.
+
+    Args:
+        images: with classes.
+        part: whose.
+        fill: as of :class:`CropStream`.
+        rank, world: every ``world``-th of them, from ``rank``.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[LabelledImage],
+        part: Part,
+        fill: Sequence[float],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.images = [one for one in images if (one.classes(part) != IGNORED).any()]
+        self.part, self.fill, self.rank, self.world = part, fill, rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.world)
+
+    def __getitem__(self, index: int) -> Batch:
+        number = index * self.world + self.rank
+        some = 1 if number < len(self.images) else 0
+        sample = shown(self.images[number if some else 0], self.part, self.fill)
+        return {name: value[None][:some] for name, value in sample.items()}

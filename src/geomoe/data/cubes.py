@@ -1,0 +1,129 @@
+"""Hyperspectral cubes with labels: one scene of many bands, a few of whose pixels have a class.
+
+A cube is a file ``.npz`` that holds ``cube`` ``[H, W, bands]`` and ``labels`` ``[H, W]``, whole numbers.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomoe.data.legend import Legend
+from geomoe.errors import GeomoeError
+
+__all__ = ["CUBES", "Cube", "CubeSet", "find_cube", "read_cube", "register_cube"]
+
+MAX_BYTES = 2**32
+"""That a cube may have once it is unpacked; a small file may claim to hold many more."""
+
+
+@dataclass(frozen=True)
+class CubeSet:
+    """A published cube.
+
+    Attributes:
+        name: of the data set, and of the file but for ``.npz``.
+        source: what it is, with source and terms.
+        legend: of its labels.
+        gsd: ground sampling distance, metres.
+    """
+
+    name: str
+    source: str
+    legend: Legend
+    gsd: float
+
+
+CUBES: dict[str, CubeSet] = {}
+"""All that are known, by name."""
+
+
+def register_cube(found: CubeSet) -> None:
+    """Add a cube: a file of its name is then known, with names of its classes."""
+    CUBES[found.name] = found
+
+
+register_cube(
+    CubeSet(
+        "indian_pines",
+        "Indian Pines, AVIRIS, 12 June 1992 (Baumgardner, Biehl and Landgrebe 2015, Purdue University "
+        "Research Repository), CC BY 3.0; 200 bands without those of water vapour",
+        Legend(
+            (
+                "alfalfa", "corn, no till", "corn, minimum till", "corn", "grass, pasture", "grass, trees",
+                "grass, pasture mowed", "hay, windrowed", "oats", "soybean, no till", "soybean, minimum till",
+                "soybean, clean", "wheat", "woods", "buildings, grass, trees, drives", "stone, steel, towers",
+            )
+        ),
+        gsd=20.0,
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """A cube in memory.
+
+    Attributes:
+        name: of the file.
+        data: ``[bands, H, W]`` float32, in the units of the file.
+        labels: ``[H, W]`` as in the file.
+        known: which published one it is; None for another.
+    """
+
+    name: str
+    data: NDArray[np.float32]
+    labels: NDArray[np.integer]
+    known: CubeSet | None
+
+
+def find_cube(root: Path) -> Path | None:
+    """The file of a cube: ``root`` itself, or the one ``.npz`` in it; None where there is none.
+
+    Raises:
+        GeomoeError: several files, of which one has to be given.
+    """
+    if root.suffix == ".npz":
+        return root
+    found = sorted(root.glob("*.npz")) if root.is_dir() else []
+    if len(found) > 1:
+        raise GeomoeError(f"{root} holds {len(found)} cubes; give one of them, such as {found[0]}")
+    return found[0] if found else None
+
+
+def read_cube(path: Path) -> Cube:
+    """A cube with its labels; raises GeomoeError for anything else, or one that is too large."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_BYTES:
+            raise GeomoeError(
+                f"{path} holds {size:,} bytes, more than the {MAX_BYTES:,} that are held in memory"
+            )
+        with np.load(path, allow_pickle=False) as held:
+            cube, labels = (_array(path, held.files, name, held) for name in ("cube", "labels"))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise GeomoeError(f"{path} is no cube that can be read: {error}") from error
+    if cube.ndim != 3 or labels.shape != cube.shape[:2] or not cube.size:
+        raise GeomoeError(
+            f"{path} holds a cube {list(cube.shape)} and labels {list(labels.shape)}; expected [H, W, bands] "
+            "and [H, W]"
+        )
+    if labels.dtype.kind not in "iu" or cube.dtype.kind not in "iuf":
+        raise GeomoeError(
+            f"{path} holds {cube.dtype} and labels of {labels.dtype}; expected numbers, and whole ones"
+        )
+    data = np.ascontiguousarray(cube.transpose(2, 0, 1), np.float32)
+    return Cube(path.stem, data, labels, CUBES.get(path.stem))
+
+
+def _array(path: Path, names: Sequence[str], name: str, held: np.lib.npyio.NpzFile) -> NDArray[np.integer]:
+    if name not in names:
+        raise GeomoeError(f"{path} holds no {name!r}, but {', '.join(names) or 'nothing'}")
+    found: NDArray[np.integer] = held[name]
+    return found
