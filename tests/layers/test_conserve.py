@@ -105,7 +105,7 @@ def test_sizes_that_do_not_belong_together_are_refused() -> None:
         conserve(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 9), 2)
 
 
-@pytest.mark.parametrize("name", geomoe.list_models())
+@pytest.mark.parametrize("name", geomoe.list_models("image"))
 def test_every_model_can_be_trained_through_it(name: str) -> None:
     model = tiny(name, scale=2)
     x = torch.rand(1, 3, 9, 8)

@@ -59,7 +59,7 @@ PARAMETERS = {
 }
 
 
-@pytest.fixture(params=geomoe.list_models())
+@pytest.fixture(params=geomoe.list_models("image"))
 def name(request):
     return request.param
 
@@ -72,7 +72,7 @@ def test_parameter_count(name, scale):
 
 
 def test_every_model_has_its_parameters_counted():
-    assert {(name, scale) for name in geomoe.list_models() for scale in (2, 4)} <= set(PARAMETERS)
+    assert {(name, scale) for name in geomoe.list_models("image") for scale in (2, 4)} <= set(PARAMETERS)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
@@ -284,4 +284,4 @@ def test_configuration_is_frozen(name):
 
 
 def test_no_tiny_size_is_left_over():
-    assert {family(name) for name in geomoe.list_models()} == set(TINY)
+    assert {family(name) for name in geomoe.list_models("image")} == set(TINY)

@@ -244,7 +244,7 @@ def test_every_layout_is_tried():
     assert {id(layout) for layout, _, _ in PUBLISHED} == {id(layout) for layout in LAYOUTS}
 
 
-@pytest.mark.parametrize("name", [n for n in geomoe.list_models() if n not in OURS_ALONE])
+@pytest.mark.parametrize("name", [n for n in geomoe.list_models("image") if n not in OURS_ALONE])
 def test_a_size_is_known_by_its_shapes(name):
     layout = layout_of(name)
     with torch.device("meta"):

@@ -18,7 +18,7 @@ from .test_fit import folder, train  # noqa: F401
 EAGER = partial(compile_blocks, backend="aot_eager")
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models("image"))
 def test_every_model_has_blocks_and_nothing_that_routes_is_compiled(name):
     model = tiny(name)
     names = list(model.state_dict())

@@ -173,11 +173,11 @@ def test_configurations_are_understood_whole(config, capsys):
         fit([f"--config={config}", "--print_config"])
     assert stop.value.code == 0
     parsed = yaml.safe_load(capsys.readouterr().out)
-    assert parsed["trainer"]["max_steps"] % parsed["data"]["steps_per_epoch"] == 0
+    model, data = (parsed[section].get("init_args", parsed[section]) for section in ("model", "data"))
+    assert parsed["trainer"]["max_steps"] % data["steps_per_epoch"] == 0
+    scale = {"scale": data["scale"]} if "scale" in data else {}
     with torch.device("meta"):
-        build(
-            parsed["model"]["model"], {"scale": parsed["data"]["scale"], **(parsed["model"]["options"] or {})}
-        )
+        build(model["model"], {**scale, **(model["options"] or {})})
 
 
 def test_the_released_network_is_trained_as_released(capsys):

@@ -30,7 +30,7 @@ def test_orthogonal_brings_all_singular_values_near_one_and_keeps_their_vectors(
     assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 0.15
 
 
-@pytest.mark.parametrize("name", geomoe.list_models())
+@pytest.mark.parametrize("name", geomoe.list_models("image"))
 def test_matrices_are_those_of_the_blocks_and_no_other(name):
     model = tiny(name)
     found = {id(p) for p in matrices(model)}

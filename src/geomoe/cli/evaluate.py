@@ -132,7 +132,10 @@ def evaluate(
     sensor: str | None,
     gsd: float | None,
 ) -> None:
-    """Print PSNR, SSIM and further metrics of weights beside bicubic upsampling, by class and over all.
+    """Print the metrics of weights beside a baseline, by class and over all.
+
+    Of models that make images larger: PSNR, SSIM and further ones, beside bicubic upsampling. Of those that
+    label images: accuracies, F1, kappa and calibration, beside the largest class.
 
     A folder in the layout of UCMerced or AID is scored on its test split, any other one whole. Pairs that two
     sensors measured are scored as they are by --degradation real. With --sources, each source of a mixed
@@ -182,6 +185,20 @@ def evaluate(
     if out is not None and overlap([out], [Path(model), *data, *([card] if card else [])]):
         raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
     loaded = load(model, scale)
+    if not loaded.tiled:
+        from geomoe.cli.samples import print_samples
+
+        of_images = {
+            "--protocol": protocol != "mfg_hmoe", "--degradation": degradation is not None,
+            "--metrics": metrics != "psnr,ssim", "--conserve": conserve, "--card": card is not None,
+        }  # fmt: skip
+        if foreign := [option for option, given in of_images.items() if given]:
+            raise GeomoeError(f"{foreign[0]} is of models that give images; {model} does not, leave it out")
+        print_samples(
+            loaded, root, split=split, device=device, precision=precision,  # type: ignore[arg-type]
+            skip_corrupt=skip_corrupt, out=out,
+        )  # fmt: skip
+        return
     with told("images") as progress:
         result = run(
             loaded,

@@ -55,13 +55,15 @@ def models(name: str | None, scale: int | None, as_json: bool) -> None:
 def _list() -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("model")
-    table.add_column("parameters x4", justify="right", min_width=13)
+    table.add_column("parameters", justify="right", min_width=13)
     table.add_column("what it is")
     table.add_column("weights, gain over bicubic", no_wrap=True)
     shipped = {key: read_card(path) for key, path in available_weights().items()}
     for model in list_models():
         with torch.device("meta"):
-            count = sum(p.numel() for p in build(model, {"scale": 4}).parameters())
+            count = sum(
+                p.numel() for p in build(model, {}).parameters()
+            )  # of a scale of 4, where there is one
         weights = [_gain(key, card) for key, card in shipped.items() if card.model == model]
         table.add_row(model, f"{count:,}", describe(model), "\n".join(weights) or "-")
     say_table(table)

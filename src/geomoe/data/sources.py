@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +17,7 @@ from geomoe.data.images import MAX_PIXELS, find_images, notes_on, read_picture, 
 from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, Part, find_layout
 from geomoe.data.made import get_surface
 from geomoe.data.paired import valid_tiles
+from geomoe.data.split import every_of_each
 from geomoe.data.variants import check_variants
 from geomoe.errors import GeomoeError, expect
 from geomoe.layers.known import SENSORS, Known
@@ -129,24 +130,6 @@ def said_of(source: Source) -> dict[str, Any]:
     return {"name": source.name, "share": source.share, "degradations": source.degradations, **said}
 
 
-def _every(items: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    """The rest, and every k-th, for ``share`` of them; at least one where any is wanted and two are there."""
-    if not share or len(items) < 2:
-        return list(items), []
-    every = max(2, round(1 / share))
-    kept = set(range(every - 1, len(items), every)) or {len(items) - 1}
-    return [p for i, p in enumerate(items) if i not in kept], [items[i] for i in sorted(kept)]
-
-
-def _every_of_each(paths: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
-    rest: list[Path] = []
-    kept: list[Path] = []
-    for folder in sorted({path.parent for path in paths}):
-        more, held = _every([path for path in paths if path.parent == folder], share)
-        rest, kept = rest + more, kept + held
-    return rest, kept
-
-
 def _files(source: Source, root: Path, part: Part, validation: float) -> list[Path]:
     """The images of a part; of what is held out by area, all of them."""
     folder = root / source.folder
@@ -165,7 +148,7 @@ def _files(source: Source, root: Path, part: Part, validation: float) -> list[Pa
     if source.by == "area":
         return found
     if source.by == "image":
-        rest, test = _every_of_each(found, source.held_out)
+        rest, test = every_of_each(found, source.held_out)
     else:
         folders = sorted({path.parent for path in found})
         kept = folders[len(folders) - math.ceil(source.held_out * len(folders)) :]
@@ -173,7 +156,7 @@ def _files(source: Source, root: Path, part: Part, validation: float) -> list[Pa
         rest = [path for path in found if path.parent not in kept]
     if part == "test":
         return test
-    return _every_of_each(rest, validation)[part == "validation"]
+    return every_of_each(rest, validation)[part == "validation"]
 
 
 def _columns(width: int, held_out: float, part: Part, validation: float) -> slice:

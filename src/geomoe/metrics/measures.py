@@ -42,9 +42,11 @@ MEASURES: dict[str, Measure] = {
     "sam": Measure("SAM", "°", 3, "min"),
     "scc": Measure("SCC", digits=3),
     "consistency": Measure("consistency", "dB", 3),
+    "accuracy": Measure("accuracy"),
     "oa": Measure("OA"),
     "aa": Measure("AA"),
     "f1": Measure("F1"),
+    "kappa": Measure("kappa"),
     "ece": Measure("ECE", best="min"),
 }
 """Metrics by the names that scores have them under."""

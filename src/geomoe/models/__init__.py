@@ -4,6 +4,7 @@ Imports torch and safetensors; no rasterio, no Lightning.
 """
 
 from geomoe.models import (  # noqa: F401  (they register themselves)
+    convnext,
     edsr,
     hat,
     haunet,
@@ -14,6 +15,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     swin2_mose,
     swinir,
     ttst,
+    vit,
 )
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import list_models

@@ -1,17 +1,66 @@
-"""What a model asks of the image it is given, and what it promises in return."""
+"""What a model asks of what it is given, and what it promises in return."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from geomoe.layers.conserve import CONSERVE_REACH
 
-__all__ = ["ModelContract"]
+__all__ = ["Input", "ModelContract", "Output", "SampleContract"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model is given under a name.
+
+    Attributes:
+        bands: channels of an image.
+    """
+
+    bands: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model gives under a name.
+
+    Attributes:
+        kind: an ``image``; of the whole sample a ``label``, as logits, ``values`` or ``features``, all
+            ``[B, channels]``.
+        channels: of an image; classes of a label; numbers.
+        scale: side of an image's pixel grid over that of the input.
+        classes: names of the classes of a label.
+    """
+
+    kind: Literal["image", "label", "values", "features"]
+    channels: int
+    scale: int = 1
+    classes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """In words."""
+        of = {"image": "bands", "label": "classes"}.get(self.kind, "numbers")
+        return f"{self.kind} of {self.channels} {of}"
+
+
+@dataclass(frozen=True)
+class SampleContract:
+    """Facts about a model that sees whole samples, and is not tiled.
+
+    Attributes:
+        inputs: by name.
+        outputs: by name.
+    """
+
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, Output]
 
 
 @dataclass(frozen=True)
 class ModelContract:
-    """Facts that tiling needs about a model.
+    """Facts about a model that gives an image of an image, and what tiling needs to know of it.
 
     Attributes:
         scale: side of the output pixel grid over that of the input.
@@ -34,6 +83,16 @@ class ModelContract:
     margin: int
     reach: int | None = None
     informed: bool = False
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """As of :class:`SampleContract`."""
+        return {"image": Input(self.bands)}
+
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        """As of :class:`SampleContract`."""
+        return {"image": Output("image", self.bands, self.scale)}
 
     def conserving(self) -> ModelContract:
         """The contract of the same model where :func:`geomoe.layers.conserve.conserve` follows it."""

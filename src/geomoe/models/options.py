@@ -1,4 +1,4 @@
-"""What the configurations of all super-resolution models share, and what they check."""
+"""What the configurations of models share, and what they check."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from geomoe.layers.windows import Border
 
-__all__ = ["SCALES", "AttentionConfig", "CentredConfig", "SuperResolutionConfig", "check_divides"]
+__all__ = [
+    "SCALES",
+    "AttentionConfig",
+    "CentredConfig",
+    "LabelConfig",
+    "ModelConfig",
+    "SuperResolutionConfig",
+    "check_divides",
+]
 
 SCALES = (2, 3, 4, 8)
 
 
 @dataclass(frozen=True)
-class SuperResolutionConfig:
-    """Options of a super-resolution model. Whole numbers, alone and in tuples, are 1 or more.
+class ModelConfig:
+    """Options of a model. Whole numbers, alone and in tuples, are 1 or more."""
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
+        for option in fields(self):
+            _check(option.name, getattr(self, option.name), kinds[option.name])
+
+
+@dataclass(frozen=True)
+class SuperResolutionConfig(ModelConfig):
+    """Options of a super-resolution model.
 
     Attributes:
         scale: 2, 3, 4 or 8.
@@ -28,9 +46,47 @@ class SuperResolutionConfig:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise ValueError(f"scale={self.scale}: expected one of {', '.join(map(str, SCALES))}")
-        kinds = get_type_hints(type(self))
-        for option in fields(self):
-            _check(option.name, getattr(self, option.name), kinds[option.name])
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class LabelConfig(ModelConfig):
+    """Options of a model that says what a whole image shows.
+
+    Attributes:
+        bands: channels in.
+        classes: names of the classes; none for a network without a head, which gives features.
+        mean: what is subtracted from the input, one number or one for each band.
+        std: what it is then divided by, likewise.
+        mlp_ratio: hidden width of the feed-forward layers over that of the tokens.
+        drop_path: stochastic depth of the last block; rises linearly from 0.
+    """
+
+    bands: int = 3
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes={self.classes!r}: expected names")
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) == 1:
+            raise ValueError(f"classes={self.classes!r}: expected two names or more, each once")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.bands):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: expected one number, or one for each of "
+                    f"bands={self.bands}"
+                )
+        if min(self.std) <= 0:
+            raise ValueError(f"std={self.std!r}: expected more than 0")
+        if self.mlp_ratio <= 0:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio}: expected more than 0")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path={self.drop_path}: expected 0 to 1, below 1")
 
 
 def _check(name: str, value: object, kind: Any) -> None:

@@ -19,13 +19,18 @@ class _Entry:
     build: Callable[[Any], nn.Module]
     config: type
     defaults: Mapping[str, Any]
+    gives: str
 
 
 _ENTRIES: dict[str, _Entry] = {}
 
 
 def register(
-    name: str, build: Callable[[Any], nn.Module], config: type, defaults: Mapping[str, Any] | None = None
+    name: str,
+    build: Callable[[Any], nn.Module],
+    config: type,
+    defaults: Mapping[str, Any] | None = None,
+    gives: str = "image",
 ) -> None:
     """Add a model under ``name``.
 
@@ -34,13 +39,14 @@ def register(
         build: makes the module from its configuration; the class itself as a rule.
         config: frozen dataclass of its configuration.
         defaults: where this size differs from the defaults of ``config``.
+        gives: kind of its output, as of :class:`geomoe.models.contract.Output`.
     """
-    _ENTRIES[name] = _Entry(build, config, dict(defaults or {}))
+    _ENTRIES[name] = _Entry(build, config, dict(defaults or {}), gives)
 
 
-def list_models() -> list[str]:
-    """Names that :func:`geomoe.create_model` knows, sorted."""
-    return sorted(_ENTRIES)
+def list_models(gives: str | None = None) -> list[str]:
+    """Names that :func:`geomoe.create_model` knows, sorted; those alone that give an image, or a label."""
+    return sorted(name for name, entry in _ENTRIES.items() if gives in (None, entry.gives))
 
 
 def _entry(name: str) -> _Entry:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write
 from geomoe.layers.convolution import DIV2K_MEAN
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import Input, ModelContract, Output
 from geomoe.models.measured import Measured
 from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
@@ -111,8 +111,29 @@ class LoadedModel:
 
     @property
     def contract(self) -> ModelContract:
-        contract: ModelContract = self.model.contract  # type: ignore[assignment]
+        """Of a model that gives an image; raises GeomoeError for another one."""
+        contract = self.model.contract
+        if not isinstance(contract, ModelContract):
+            gives = ", ".join(output.describe() for output in self.outputs.values())
+            raise GeomoeError(f"{self.name} gives a {gives}; expected weights of a model that gives an image")
         return contract
+
+    @property
+    def tiled(self) -> bool:
+        """Whether the model gives an image of an image, and so takes a scene in tiles."""
+        return isinstance(self.model.contract, ModelContract)
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """What the model is given, by name."""
+        inputs: Mapping[str, Input] = self.model.contract.inputs  # type: ignore[union-attr, assignment]
+        return inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        """What the model gives, by name."""
+        outputs: Mapping[str, Output] = self.model.contract.outputs  # type: ignore[union-attr, assignment]
+        return outputs
 
     @property
     def hash(self) -> str:
@@ -267,7 +288,7 @@ def load(name: str, scale: int | None = None) -> LoadedModel:
     """
     path = _find(name, scale)
     with _opened(path) as (card, file):
-        if scale is not None and card.config.get("scale") != scale:
+        if scale is not None and card.config.get("scale", scale) != scale:
             raise GeomoeError(f"{path.name} is for scale {card.config.get('scale')!r}, not {scale}")
         names = file.keys()
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
@@ -292,14 +313,14 @@ def _as_trained(card: Card) -> dict[str, Any]:
 
 
 def create_model(
-    name: str, *, scale: int = 4, bands: int = 3, pretrained: bool = False, **config: Any
+    name: str, *, scale: int | None = None, bands: int = 3, pretrained: bool = False, **config: Any
 ) -> nn.Module:
     """Make a model by name.
 
     Args:
         name: one of :func:`geomoe.list_models`.
-        scale: 2, 3, 4 or 8.
-        bands: channels in and out.
+        scale: 2, 3, 4 or 8, of a model that makes images larger; 4 by default.
+        bands: channels in, and out if it gives an image.
         pretrained: with the weights that ship for this name and scale, in evaluation mode.
         config: further options of the model's configuration; an unknown one is an error.
 
@@ -310,7 +331,9 @@ def create_model(
         >>> import geomoe
         >>> model = geomoe.create_model("mfg_hmoe_light", scale=2, bands=4)
     """
-    options = {"scale": scale, "bands": bands, **config}
+    options = {"bands": bands, **config}
+    if scale is not None or hasattr(config_of(name, {}), "scale"):
+        options["scale"] = 4 if scale is None else scale
     if not pretrained:
         return build(name, options)
     return load_as(name, name, options).model

@@ -6,14 +6,16 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,13 +28,17 @@ from geomoe.files import read_small
 from geomoe.models.precision import has_bfloat16
 from geomoe.printable import printable
 from geomoe.tasks.average import MovingAverage
+from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
 from geomoe.tasks.data import SuperResolutionData, band_count
+from geomoe.tasks.families import FAMILIES
 from geomoe.tasks.finite import FiniteLoss
 from geomoe.tasks.parser import OneLineParser, limit_configurations
 from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.routing import RoutingMonitor
+from geomoe.tasks.stream import StreamData
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.task import Task
 from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["fit"]
@@ -53,10 +59,16 @@ _DATA_PARALLEL = {
 
 class _FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("data.scale", "model.scale")
-        parser.link_arguments("data.bands", "model.bands", compute_fn=band_count)
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("seed_everything", "model.seed")
+        inside = ".init_args" if self.subclass_mode_model else ""
+        for section in ("data", "model"):
+            parser.link_arguments("seed_everything", f"{section}{inside}.seed")
+        if self.subclass_mode_model:
+            # What a task does not take, or data do not have, is left out.
+            for name in dict.fromkeys(n for one in FAMILIES.values() for n in one.task.from_data):
+                parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        else:
+            parser.link_arguments("data.scale", "model.scale")
+            parser.link_arguments("data.bands", "model.bands", compute_fn=band_count)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(MovingAverage, "ema")
         parser.add_lightning_class_args(WeightsWriter, "weights")
@@ -70,6 +82,15 @@ class _FitCLI(LightningCLI):
                 "checkpoint.enable_version_counter": False,
             }
         )
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # Where a class is named, jsonargparse tells of what it raised among all that it was given.
+            if isinstance(error.__cause__, GeomoeError):
+                raise error.__cause__ from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         try:
@@ -96,6 +117,8 @@ class _FitCLI(LightningCLI):
         if path := self.config.fit.ckpt_path:
             options = read_checkpoint(Path(path))["hyper_parameters"]
             options.pop("_instantiator", None)
+            if self.subclass_mode_model:
+                options = {"class_path": options.pop("_class_path", None), "init_args": options}
             self.config = self.parser.parse_object({"fit": {"model": options}}, self.config)
 
     def before_fit(self) -> None:
@@ -181,10 +204,28 @@ def _configuration(given: str) -> str:
     return path
 
 
+def _names_classes(args: Sequence[str]) -> bool:
+    """Whether task and data are named by ``class_path``; without, they are those of super-resolution."""
+    given = [arg for arg in args if arg.partition("=")[0] in ("--model", "--model.class_path")]
+    files = [value for arg, value in pairwise([*args, ""]) if arg in _CONFIG]
+    files += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in _CONFIG and "=" in arg]
+    return bool(given) or any(_model_of(path).get("class_path") for path in files if os.path.isfile(path))
+
+
+def _model_of(path: str) -> Mapping[str, Any]:
+    """The section ``model`` of a configuration; nothing of one that the parser will refuse."""
+    try:
+        found = load_yaml(read_small(path).decode())
+    except (yaml.YAMLError, ValueError):
+        return {}
+    model = found.get("model") if isinstance(found, Mapping) else None
+    return model if isinstance(model, Mapping) else {}
+
+
 def fit(args: Sequence[str]) -> None:
     """Train as ``args`` say: ``--config FILE``, or its name, and any option by its dotted name."""
     args = _spelt_out(args)
-    limit_configurations()
+    limit_configurations(kind.__module__ for one in FAMILIES.values() for kind in (one.task, one.data))
     torch.set_float32_matmul_precision("high")
     with _few_words():
         try:
@@ -205,9 +246,12 @@ def _run(args: Sequence[str]) -> None:
         },
     }
     terminal = sys.stderr.isatty()
+    named = _names_classes(args)
     _FitCLI(
-        SuperResolution,
-        SuperResolutionData,
+        Task if named else SuperResolution,
+        StreamData if named else SuperResolutionData,
+        subclass_mode_model=named,
+        subclass_mode_data=named,
         trainer_defaults={
             **defaults,
             "enable_progress_bar": terminal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import yaml
@@ -47,13 +48,17 @@ def _load(text: str) -> Any:
     return yaml_load(text)  # type: ignore[no-untyped-call]
 
 
-def limit_configurations() -> None:
-    """From now on configurations are local files of bounded size that name classes of :data:`HOMES` alone."""
+def limit_configurations(homes: Iterable[str] = ()) -> None:
+    """From now on configurations are local files of bounded size that name classes of certain homes alone.
+
+    Args:
+        homes: modules beside :data:`HOMES`.
+    """
     set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
     set_parsing_settings(
         config_read_mode_urls_enabled=False,
         config_read_mode_fsspec_enabled=False,
         instantiate_subclass_spec_in_any=False,
         import_path_denylist=["*"],
-        import_path_allowlist=HOMES,
+        import_path_allowlist=[*HOMES, *homes],
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,9 +12,24 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from geomoe.data.sample import Batch, Sample
-from geomoe.errors import expect
+from geomoe.data.ucmerced import Split
+from geomoe.errors import GeomoeError, expect
+from geomoe.models.weights import LoadedModel
 
-__all__ = ["StreamData"]
+__all__ = ["Named", "StreamData"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """Samples to score.
+
+    Attributes:
+        what: they are, in words.
+        samples: each with its name, such as its path below the folder that was given.
+    """
+
+    what: str
+    samples: Sequence[tuple[str, Sample]]
 
 
 class StreamData(pl.LightningDataModule):
@@ -56,6 +74,23 @@ class StreamData(pl.LightningDataModule):
     def describe(self, source: str = "") -> dict[str, Any]:
         """What a card says of the data; ``source`` where the data set does not know it."""
         raise NotImplementedError(f"{type(self).__name__} must define describe")
+
+    @classmethod
+    def named(
+        cls,
+        root: Path,
+        part: Split,
+        weights: LoadedModel,
+        *,
+        skip_corrupt: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Named:
+        """Samples of a part of the data at ``root``, as ``weights`` take them.
+
+        Raises:
+            GeomoeError: other data than these weights are for, or samples that cannot be read.
+        """
+        raise GeomoeError(f"{cls.__name__} has no samples to score by name")
 
     @property
     def inputs(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import lightning.pytorch as pl
 import torch
@@ -17,7 +17,7 @@ from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError, expect
 from geomoe.metrics.measures import measure, show
 from geomoe.models.registry import build
-from geomoe.models.weights import Card, load_as
+from geomoe.models.weights import Card, LoadedModel, load_as
 from geomoe.moe.balance import importance_loss, switch_loss
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.step import balance_loss, rebalance
@@ -168,13 +168,33 @@ class Task(pl.LightningModule):
         truth = self.truth(batch)
         return {name: self.LOSSES[name](prediction, truth) for name in self.loss_weights}
 
+    def answer(self, prediction: Tensor) -> Tensor:
+        """A prediction as metrics and people take it: of logits probabilities."""
+        return prediction.float()
+
     def metrics(self) -> MetricCollection:
         """New metrics of predictions and truths, by names of :data:`geomoe.metrics.measures.MEASURES`."""
         raise NotImplementedError(f"{type(self).__name__} must define metrics")
 
     def baseline(self, batch: Batch) -> Tensor:
-        """A prediction by what needs no learning, of the shape of the model's."""
+        """An answer of what needs no learning."""
         raise NotImplementedError(f"{type(self).__name__} must define baseline")
+
+    def metrics_by_class(self) -> MetricCollection | None:
+        """New metrics that are a value for each class; None where the output has no classes."""
+        return None
+
+    def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Metrics of each sample of a batch, ``[B]``, whose mean over samples is that of :meth:`metrics`."""
+        raise NotImplementedError(f"{type(self).__name__} must define by_item")
+
+    @classmethod
+    def of(cls, weights: LoadedModel) -> Self:
+        """The task of trained weights, to evaluate them by; of their training it knows nothing."""
+        with torch.device("meta"):
+            task = cls(weights.card.model, options=dict(weights.card.config))  # type: ignore[call-arg]
+        task.model = weights.model
+        return task
 
     @property
     def protocol_name(self) -> str:
@@ -253,7 +273,7 @@ class Task(pl.LightningModule):
             self.trace = RoutingTrace()
             prediction = self.predict(batch, self.trace)
         truth = self.truth(batch)
-        self._scores.update(prediction.float(), truth)
+        self._scores.update(self.answer(prediction), truth)
         self._base_scores.update(self.baseline(batch), truth)
 
     def on_validation_epoch_end(self) -> None:

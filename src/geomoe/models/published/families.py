@@ -67,7 +67,7 @@ def best_name(model: str, config: Any) -> str:
     """The name in the registry that stands for ``config``: of ``model`` or of a size of the same network."""
     told = {key: value for key, value in asdict(config).items() if key in _NO_STRUCTURE}
     family = type(config_of(model, {}))
-    for name in list_models():
+    for name in list_models("image"):
         if type(config_of(name, {})) is family and config_of(name, told) == config:
             return name
     return model

@@ -1,0 +1,90 @@
+"""Images with labels, held in memory: a stream to train on that can be resumed, and batches to score."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geomoe.data.images import to_unit
+from geomoe.data.sample import Batch, Sample
+
+__all__ = ["LabelBatches", "LabelStream", "resized"]
+
+
+def resized(image: Tensor, side: int) -> Tensor:
+    """``[C, H, W]`` to ``[C, side, side]``, antialiased, of the same type; an image of that size as it is."""
+    if image.shape[1:] == (side, side):
+        return image
+    made = F.interpolate(image[None].float(), (side, side), mode="bilinear", antialias=True)[0]
+    return made.round().clamp(0, 255).to(torch.uint8) if image.dtype == torch.uint8 else made
+
+
+class LabelStream(Dataset[Sample]):
+    """Sample i of an endless stream: all images in an order of chance, then all again in another.
+
+    Nothing depends on what was drawn before. Images are turned in one of the eight ways that pixels stay
+    pixels.
+
+    Args:
+        images: ``[N, C, H, H]``, uint8 or float32 in about [0, 1].
+        labels: ``[N]`` int64.
+        seed: of the stream.
+        start, length: the samples ``start .. start + length * world - 1`` are offered,
+        rank, world: of them every ``world``-th, from ``rank``.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        seed: int,
+        start: int,
+        length: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.images, self.labels, self.seed = images, labels, seed
+        self.start, self.length, self.rank, self.world = start, length, rank, world
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        number = self.start + index * self.world + self.rank
+        turn, place = divmod(number, len(self.images))
+        if self._order is None or self._order[0] != turn:
+            self._order = turn, np.random.default_rng((self.seed, turn)).permutation(len(self.images))
+        chosen = int(self._order[1][place])
+        rng = np.random.default_rng((self.seed, turn, place))
+        image = self.images[chosen].flip([dim for dim in (1, 2) if rng.random() < 0.5])
+        image = image.transpose(1, 2) if rng.random() < 0.5 else image
+        return {"image": to_unit(image).contiguous(), "label": self.labels[chosen]}
+
+
+class LabelBatches(Dataset[Batch]):
+    """Whole batches of one of several processes, each sample in one process; the last ones may be empty.
+
+    Args:
+        images: ``[N, C, H, H]``.
+        labels: ``[N]`` int64.
+        batch_size: samples in a batch.
+        rank, world: every ``world``-th batch, from ``rank``.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, batch_size: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // (self.batch_size * self.world))
+
+    def __getitem__(self, index: int) -> Batch:
+        first = (index * self.world + self.rank) * self.batch_size
+        some = slice(first, first + self.batch_size)
+        return {"image": to_unit(self.images[some]), "label": self.labels[some]}

@@ -1,0 +1,141 @@
+"""Scoring weights of any task on samples whose truth is known, beside the task's baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomoe.data.sample import Batch, Sample
+from geomoe.data.ucmerced import Split
+from geomoe.evaluation.scores import ItemScores, Scores
+from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.models import LoadedModel
+from geomoe.models.device import pick_device
+from geomoe.models.precision import Precision, computing_in, pick_precision
+from geomoe.tasks.families import family
+
+__all__ = ["SampleEvaluation", "evaluate_samples"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class SampleEvaluation:
+    """What :func:`evaluate_samples` found, with what is needed to repeat it.
+
+    Attributes:
+        weights, hash: name of the model's weights, and what tells them from all others.
+        task: family of the weights.
+        scored: what was scored, in words.
+        precision: that the model computed in.
+        ranks: the metric by which models are compared.
+        base: what the baseline is called.
+        overall: over all samples.
+        interval: of ``ranks``, at 95 %: its bootstrap over samples.
+        by_class: of each class, how many samples and its metrics; empty where there are no classes.
+        by_item: metrics of each sample, those whose mean is that of all.
+    """
+
+    weights: str
+    hash: str
+    task: str
+    scored: str
+    precision: Precision
+    ranks: str
+    base: str
+    overall: Scores
+    interval: Interval
+    by_class: dict[str, Scores]
+    by_item: ItemScores
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "overall": self.overall.as_dict(self.ranks),
+            "by_class": {
+                name: {"items": of.items, "scores": of.values} for name, of in self.by_class.items()
+            },
+        }
+
+
+def evaluate_samples(
+    model: LoadedModel,
+    root: str | Path,
+    *,
+    split: Split = "test",
+    device: str = "auto",
+    precision: Precision = "float32",
+    skip_corrupt: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> SampleEvaluation:
+    """Compare what a model says of samples with what they are.
+
+    Args:
+        model: from :func:`geomoe.load`; its card names the task.
+        root: a folder of the data set that the weights are for.
+        split: of the data.
+        device: of the model.
+        precision: that the model computes in.
+        skip_corrupt: whether samples that cannot be read are left out, and told of.
+        progress: called with samples done and samples in all.
+        say: told in a line what is left out.
+
+    Raises:
+        GeomoeError: nothing to score, samples that cannot be read, or classes that the model does not know.
+    """
+    of = family(model.card.task)
+    task = of.task.of(model)
+    named = of.data.named(Path(root), split, model, skip_corrupt=skip_corrupt, say=say)
+    place = pick_device(device)
+    pick_precision(precision, place, measured=False)
+    task.to(place).eval()
+    scores, base, by_class = task.metrics(), task.metrics(), task.metrics_by_class()
+    by_item: ItemScores = {}
+    truths = []
+    for names, batch in _batches(named.samples):
+        with torch.inference_mode(), computing_in(precision, place):
+            prediction = task.predict({key: value.to(place) for key, value in batch.items()})
+        answer, truth = task.answer(prediction).cpu(), task.truth(batch)
+        scores.update(answer, truth)
+        base.update(task.baseline(batch), truth)
+        if by_class is not None:
+            by_class.update(answer, truth)
+            truths.append(truth)
+        columns = {metric: values.tolist() for metric, values in task.by_item(answer, batch).items()}
+        by_item |= {name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(names)}
+        if progress:
+            progress(len(by_item), len(named.samples))
+    found, other = ({n: float(v) for n, v in m.compute().items()} for m in (scores, base))
+    classes = [] if by_class is None else [n for o in model.outputs.values() for n in o.classes]
+    counts = torch.bincount(torch.cat(truths), minlength=len(classes)).tolist() if classes else []
+    of_class = {} if by_class is None else {n: v.tolist() for n, v in by_class.compute().items()}
+    return SampleEvaluation(
+        weights=model.name,
+        hash=model.hash,
+        task=model.card.task,
+        scored=named.what,
+        precision=precision,
+        ranks=task.monitor,
+        base=task.base,
+        overall=Scores(len(by_item), found, other, {}),
+        interval=bootstrap_interval(np.array([item[task.monitor] for item in by_item.values()])),
+        by_class={
+            name: Scores(counts[i], {m: values[i] for m, values in of_class.items()}, {}, {})
+            for i, name in enumerate(classes)
+            if counts[i]
+        },
+        by_item=by_item,
+    )
+
+
+def _batches(samples: Sequence[tuple[str, Sample]]) -> Iterator[tuple[list[str], Batch]]:
+    for first in range(0, len(samples), _BATCH):
+        names, some = zip(*samples[first : first + _BATCH], strict=True)
+        yield list(names), {key: torch.stack([sample[key] for sample in some]) for key in some[0]}

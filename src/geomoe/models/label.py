@@ -1,0 +1,46 @@
+"""What networks that label whole images begin and end with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geomoe.models.contract import Input, Output, SampleContract
+from geomoe.models.options import LabelConfig
+
+__all__ = ["Head", "Normalise", "label_contract"]
+
+
+class Normalise(nn.Module):
+    """``(x - mean) / std``, band by band; both are of the configuration, and so of the card."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: LabelConfig) -> None:
+        super().__init__()
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(config, name)).view(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class Head(nn.Module):
+    """Features ``[B, channels]`` to logits ``[B, classes]``; to themselves where there are no classes."""
+
+    def __init__(self, config: LabelConfig, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, len(config.classes)) if config.classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        return out
+
+
+def label_contract(config: LabelConfig, features: int) -> SampleContract:
+    """One image in, one label out; features where there are no classes."""
+    classes = config.classes
+    output = Output("label", len(classes), classes=classes) if classes else Output("features", features)
+    return SampleContract({"image": Input(config.bands)}, {output.kind: output})

@@ -1,0 +1,104 @@
+"""SparseFFN: the feed-forward layer of a block as a mixture of experts, to which each token is routed.
+
+After Shazeer et al. 2017; in transformers GShard (Lepikhin et al. 2021), of images V-MoE (Riquelme et al.
+2021), which has such a layer in every second block, or in the last two of these alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from geomoe.layers.hybrid import mlp
+from geomoe.models.options import LabelConfig
+from geomoe.moe import FeedForwardExperts, MoE, Router, published
+from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.units import Tokens
+
+__all__ = ["ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "feed_forward"]
+
+_GIVEN = ("channels", "num_experts")
+
+ROUTERS: dict[str, Callable[..., Router]] = {
+    name.removesuffix("_router"): make
+    for name in published.__all__
+    if tuple(inspect.signature(make := getattr(published, name)).parameters)[:2] == _GIVEN
+}
+"""Routers of :mod:`geomoe.moe.published` that look at one width of row and know one group of experts."""
+
+
+@dataclass(frozen=True)
+class SparseConfig(LabelConfig):
+    """Options of a network of blocks, whose feed-forward layers may be mixtures of experts.
+
+    Attributes:
+        sparse: the blocks whose feed-forward layer is one: none, all, every second one, or the last two of
+            these.
+        experts: in each of these layers, each as large as the layer that it stands for.
+        router: one of :data:`ROUTERS`.
+        router_options: of that router, beside width and number of experts, such as ``{top_k: 1}``.
+    """
+
+    sparse: Literal["none", "all", "every_2", "last_2"] = "none"
+    experts: int = 8
+    router: str = "noisy_top_k"
+    router_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.router not in ROUTERS:
+            raise ValueError(f"router={self.router!r}: expected one of {', '.join(ROUTERS)}")
+        if not isinstance(self.router_options, Mapping):
+            raise ValueError(f"router_options={self.router_options!r}: expected options with values")
+        known = tuple(inspect.signature(ROUTERS[self.router]).parameters)[len(_GIVEN) :]
+        for name in self.router_options:
+            if name not in known:
+                raise ValueError(
+                    f"router_options: the router {self.router} has no {name!r}; it has: {', '.join(known)}"
+                )
+
+    def is_sparse(self, block: int, blocks: int) -> bool:
+        """Whether block number ``block``, from 0, of ``blocks`` has a mixture of experts."""
+        second = block % 2 == 1
+        return {
+            "none": False,
+            "all": True,
+            "every_2": second,
+            "last_2": second and block >= blocks // 2 * 2 - 4,
+        }[self.sparse]
+
+
+class DenseFFN(nn.Module):
+    """Two linear layers with GELU between, on ``[B, H, W, C]``."""
+
+    def __init__(self, config: SparseConfig, channels: int) -> None:
+        super().__init__()
+        self.layers = mlp(channels, config.mlp_ratio)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out
+
+
+class SparseFFN(nn.Module):
+    """The same as E experts of that size, each token through those that a router chose for it."""
+
+    def __init__(self, config: SparseConfig, channels: int) -> None:
+        super().__init__()
+        router = ROUTERS[config.router](channels, config.experts, **config.router_options)
+        bank = FeedForwardExperts(channels, int(channels * config.mlp_ratio), config.experts)
+        self.moe = MoE(router, bank)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """``[B, H, W, C]`` to the same; the plan has a row for each token, and the grid ``(B, H, W)``."""
+        tokens = Tokens.of(x)
+        return tokens.from_rows(self.moe(tokens.to_rows(x), grid=tokens.grid, trace=trace))
+
+
+def feed_forward(config: SparseConfig, channels: int, block: int, blocks: int) -> DenseFFN | SparseFFN:
+    """The feed-forward layer of block number ``block``, from 0, of ``blocks``."""
+    return (SparseFFN if config.is_sparse(block, blocks) else DenseFFN)(config, channels)

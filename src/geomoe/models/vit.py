@@ -1,0 +1,141 @@
+"""ViT, the vision transformer, and V-MoE, the same with mixtures of experts in every second block.
+
+ViT: Dosovitskiy et al., ICLR 2021; plain, as Beyer et al. 2022 have it: positions by sines and cosines, the
+mean of all tokens in the place of a class token. V-MoE: Riquelme et al., NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.layers.hybrid import DropPath, drop_paths
+from geomoe.layers.windows import pad_to_multiple
+from geomoe.models.contract import SampleContract
+from geomoe.models.label import Head, Normalise, label_contract
+from geomoe.models.options import check_divides
+from geomoe.models.registry import register
+from geomoe.models.sparse_ffn import SparseConfig, feed_forward
+from geomoe.moe.plan import RoutingTrace
+
+__all__ = ["Vit", "VitConfig", "positions"]
+
+_LONGEST = 10_000.0
+"""Wavelength of the slowest of the positions' waves, over 2 pi, in tokens."""
+
+
+@dataclass(frozen=True)
+class VitConfig(SparseConfig):
+    """Everything that makes a :class:`Vit`. The defaults are ViT-S/16's.
+
+    Attributes:
+        patch: side of the square of pixels that a token is made of.
+        embed_dim: width of the tokens, a multiple of 4.
+        depth: blocks.
+        heads: of attention; divides ``embed_dim``.
+    """
+
+    patch: int = 16
+    embed_dim: int = 384
+    depth: int = 12
+    heads: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_divides("heads", self.heads, "embed_dim", self.embed_dim)
+        if self.embed_dim % 4:
+            raise ValueError(f"embed_dim={self.embed_dim}: expected a multiple of 4, for the positions")
+
+
+def positions(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
+    """``[H, W, channels]``: sines and cosines of columns, then of rows (Chen et al. 2021, MoCo v3)."""
+    waves = _LONGEST ** -(torch.arange(channels // 4, device=device) / (channels // 4))
+    y, x = (torch.arange(n, device=device)[:, None] * waves for n in (height, width))
+    rows, columns = (torch.cat([angle.sin(), angle.cos()], 1) for angle in (y, x))  # [H or W, channels / 2]
+    half = channels // 2
+    return torch.cat([columns.expand(height, width, half), rows[:, None].expand(height, width, half)], 2)
+
+
+class Attention(nn.Module):
+    """Of every token of an image to all of them."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, dim = x.shape
+        parts = self.qkv(x).view(batch, height * width, 3, self.heads, dim // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)  # [B, heads, H * W, dim / heads] each
+        seen = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(seen.transpose(1, 2).reshape(x.shape))
+        return out
+
+
+class Block(nn.Module):
+    """``x + attention(LN(x))``, then ``x + FFN(LN(x))``, the second dense or sparse; on ``[B, H, W, C]``."""
+
+    def __init__(self, c: VitConfig, number: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(c.embed_dim), nn.LayerNorm(c.embed_dim)
+        self.attention = Attention(c.embed_dim, c.heads)
+        self.ffn = feed_forward(c, c.embed_dim, number, c.depth)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        return x + self.drop_path(self.ffn(self.norm2(x), trace))  # type: ignore[no-any-return]
+
+
+class Vit(nn.Module):
+    """Says what a whole image shows.
+
+    Example:
+        >>> import torch
+        >>> from geomoe.models.vit import Vit, VitConfig
+        >>> model = Vit(VitConfig(classes=("forest", "river"), patch=4, embed_dim=16, depth=2, heads=2))
+        >>> model(torch.rand(1, 3, 12, 10)).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.normalise = Normalise(c)
+        self.embed = nn.Conv2d(c.bands, c.embed_dim, c.patch, c.patch)
+        [drops] = drop_paths(c.drop_path, (c.depth,))
+        self.blocks = nn.ModuleList(Block(c, i, p) for i, p in enumerate(drops))
+        self.norm = nn.LayerNorm(c.embed_dim)
+        self.head = Head(c, c.embed_dim)
+
+    @property
+    def contract(self) -> SampleContract:
+        return label_contract(self.config, self.config.embed_dim)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """Logits, or features of a network without classes.
+
+        Args:
+            x: ``[B, bands, H, W]`` in about [0, 1], of any size; continued to whole patches by mirroring.
+            trace: if given, the plan of every sparse block is appended to it; rows are tokens.
+
+        Returns:
+            ``[B, classes]``, or ``[B, embed_dim]``.
+        """
+        tokens = self.embed(pad_to_multiple(self.normalise(x), self.config.patch)).permute(0, 2, 3, 1)
+        height, width, channels = tokens.shape[1:]
+        tokens = tokens + positions(height, width, channels, tokens.device).to(tokens.dtype)
+        for block in self.blocks:
+            tokens = block(tokens, trace)
+        out: Tensor = self.head(self.norm(tokens).mean((1, 2)))
+        return out
+
+
+_SIZES = {"ti": {"embed_dim": 192, "heads": 3}, "s": {}}
+for _size, _options in _SIZES.items():
+    register(f"vit_{_size}", Vit, VitConfig, _options, gives="label")
+    register(f"vmoe_{_size}", Vit, VitConfig, {**_options, "sparse": "every_2"}, gives="label")

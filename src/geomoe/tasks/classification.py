@@ -1,0 +1,115 @@
+"""The classification task: what a whole image shows, compared with its label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassCohenKappa,
+    MulticlassF1Score,
+)
+
+from geomoe.data.sample import Batch
+from geomoe.errors import GeomoeError
+from geomoe.models.weights import LoadedModel
+from geomoe.tasks.task import Task
+
+__all__ = ["Classification"]
+
+_SMOOTHING = 0.1
+
+
+class Classification(Task):
+    """Training of a model that labels whole images; by default cross-entropy.
+
+    Metrics are overall and average accuracy (``oa``, ``aa``), the mean F1 score of the classes, Cohen's
+    kappa, and the calibration error of the best class's probability over 15 bins (``ece``, Guo et al. 2017).
+
+    Args:
+        model: name in the registry.
+        bands: channels of the images.
+        classes: their names.
+        mean: what the model subtracts from images, band by band.
+        std: what it then divides by.
+        shares: of the classes among the training images; the largest is the baseline.
+        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy`` and ``smoothed``, the same
+            with a tenth of every label spread over all classes (Szegedy et al. 2016).
+    """
+
+    family = "classification"
+    LOSSES = {  # noqa: RUF012
+        "cross_entropy": F.cross_entropy,
+        "smoothed": partial(F.cross_entropy, label_smoothing=_SMOOTHING),
+    }
+    monitor = "oa"
+    base = "the largest class"
+    from_data = ("bands", "classes", "mean", "std", "shares")
+
+    def __init__(
+        self,
+        model: str = "vit_ti",
+        bands: int = 3,
+        classes: Sequence[str] = (),
+        mean: Sequence[float] = (0.5,),
+        std: Sequence[float] = (0.25,),
+        shares: Sequence[float] = (),
+        **recipe: Any,
+    ) -> None:
+        names = tuple(classes)
+        facts = {"bands": bands, "classes": names, "mean": tuple(mean), "std": tuple(std)}
+        super().__init__(model, facts, **recipe)
+        self.classes, self.shares = names, tuple(shares)
+
+    @classmethod
+    def of(cls, weights: LoadedModel) -> Classification:
+        task = super().of(weights)
+        assert isinstance(task, Classification)
+        task.classes = weights.outputs["label"].classes
+        shares = weights.card.data.get("classes")
+        if not isinstance(shares, dict) or tuple(shares) != task.classes:
+            raise GeomoeError(f"the card of {weights.name} does not say how its classes were shared out")
+        task.shares = tuple(shares.values())
+        return task
+
+    def truth(self, batch: Batch) -> Tensor:
+        return batch["label"]
+
+    def answer(self, prediction: Tensor) -> Tensor:
+        return prediction.float().softmax(1)
+
+    def metrics(self) -> MetricCollection:
+        classes = len(self.classes)
+        return MetricCollection(
+            {
+                "oa": MulticlassAccuracy(classes, average="micro"),
+                "aa": MulticlassAccuracy(classes),
+                "f1": MulticlassF1Score(classes),
+                "kappa": MulticlassCohenKappa(classes),
+                "ece": MulticlassCalibrationError(classes),
+            }
+        )
+
+    def metrics_by_class(self) -> MetricCollection:
+        classes = len(self.classes)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="none"),
+                "f1": MulticlassF1Score(classes, average="none"),
+            }
+        )
+
+    def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
+        right = (answer.argmax(1) == self.truth(batch)).float()
+        return {"oa": right}
+
+    def baseline(self, batch: Batch) -> Tensor:
+        prior = torch.tensor(self.shares, device=batch["image"].device)
+        return (prior / prior.sum()).expand(len(batch["image"]), -1)

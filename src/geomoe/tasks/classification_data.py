@@ -1,0 +1,169 @@
+"""The data module of classification: folders of classes, held in memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geomoe.data.class_folders import Labelled, class_names, find_class_folders, labelled_files
+from geomoe.data.images import MAX_PIXELS, read_picture, sift, to_unit
+from geomoe.data.labels import LabelBatches, LabelStream, resized
+from geomoe.data.sample import Batch, Sample
+from geomoe.data.ucmerced import Split
+from geomoe.errors import GeomoeError, expect
+from geomoe.models.weights import LoadedModel
+from geomoe.tasks.stream import Named, StreamData
+
+__all__ = ["ClassificationData"]
+
+_DIGITS = 4
+
+
+class ClassificationData(StreamData):
+    """Images of a data set that has a folder for each class; see :mod:`geomoe.data.class_folders`.
+
+    Args:
+        root: folder of the data set, or of the classes.
+        size: side that images are brought to, pixels.
+        bands: channels of the images.
+        skip_corrupt: whether images that cannot be read are left out; also ``--skip-corrupt``.
+        max_pixels: that an image may have; it is looked at before any is decoded.
+        stream: see :class:`geomoe.tasks.stream.StreamData`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        size: int = 64,
+        bands: int = 3,
+        skip_corrupt: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        **stream: Any,
+    ) -> None:
+        super().__init__(**stream)
+        for name, value in (("size", size), ("bands", bands), ("max_pixels", max_pixels)):
+            expect(value >= 1, f"data.{name}", value, "a whole number from 1")
+        self.root, self.size, self.bands = Path(root), size, bands
+        self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
+        self.classes = class_names(self.root)
+        self._left_out = 0
+
+    @cached_property
+    def _fit(self) -> tuple[Tensor, Tensor]:
+        return self._read("fit")
+
+    @cached_property
+    def _validation(self) -> tuple[Tensor, Tensor]:
+        return self._read("validation")
+
+    def _read(self, part: Split) -> tuple[Tensor, Tensor]:
+        """Images ``[N, bands, size, size]``, and labels ``[N]``."""
+        listed = labelled_files(self.root, part)
+
+        def read(one: Labelled) -> Tensor:
+            return _image(one.path, self.bands, self.size, self.max_pixels)
+
+        found = sift(listed, read, self.skip_corrupt, warnings.warn)
+        self._left_out += len(listed) - len(found)
+        return _stacked([image for _, image in found]), labels_of([one for one, _ in found], self.classes)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each band over the training images, in about 0..1."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The same of the standard deviation."""
+        return self._statistics[1]
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        pixels = to_unit(self._fit[0])
+        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(10**-_DIGITS)
+        return tuple(round(m, _DIGITS) for m in mean.tolist()), tuple(round(s, _DIGITS) for s in std.tolist())
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        found = Counter(self._fit[1].tolist())
+        return {name: found[index] for index, name in enumerate(self.classes)}
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Training images of each class."""
+        return tuple(map(float, self._counts.values()))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"size": self.size}
+
+    def describe(self, source: str = "") -> dict[str, Any]:
+        known = find_class_folders(self.root)
+        said = {
+            "layout": known.name,
+            "source": known.source or source,
+            "split": f"fit: {len(self._fit[0])} images, validated on {len(self._validation[0])}",
+            "classes": self._counts,
+        }
+        left = f"{self._left_out} images that could not be read"
+        return {**said, "left_out": left} if self._left_out else said
+
+    def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
+        return LabelStream(*self._fit, self.seed, start, length, rank, world)
+
+    def held_out(self, rank: int, world: int) -> Dataset[Batch]:
+        return LabelBatches(*self._validation, self.batch_size, rank, world)
+
+    @classmethod
+    def named(
+        cls,
+        root: Path,
+        part: Split,
+        weights: LoadedModel,
+        *,
+        skip_corrupt: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Named:
+        [of] = weights.outputs.values()
+        size, bands = weights.card.recipe.get("size"), weights.inputs["image"].bands
+        if not isinstance(size, int):
+            raise GeomoeError(
+                f"the card of {weights.name} does not say what size of images it was trained on"
+            )
+        listed = labelled_files(root, part)
+        labels = labels_of(listed, of.classes)
+        label_at = dict(zip((one.path for one in listed), labels, strict=True))
+        found = sift(listed, lambda one: _image(one.path, bands, size), skip_corrupt, say)
+        known = find_class_folders(root)
+        what = f"{len(found)} {part} images of {known.name if known.source else root.resolve().name}"
+        samples = [(one.name, {"image": to_unit(image), "label": label_at[one.path]}) for one, image in found]
+        return Named(what, samples)
+
+
+def _image(path: Path, bands: int, size: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+    return resized(read_picture(path, bands, None, max_pixels).data, size)
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """``[N, C, H, W]``; in float32 where not all are uint8."""
+    alike = len({image.dtype for image in images}) == 1
+    return torch.stack(list(images) if alike else [to_unit(image) for image in images])
+
+
+def labels_of(listed: Sequence[Labelled], classes: Sequence[str]) -> Tensor:
+    """``[N]`` int64, places in ``classes``; raises GeomoeError for a class that is not among them."""
+    place = {name: index for index, name in enumerate(classes)}
+    for one in listed:
+        if one.label not in place:
+            raise GeomoeError(
+                f"{one.path} is of a class that is not known, {one.label}; there are: {', '.join(classes)}"
+            )
+    return torch.tensor([place[one.label] for one in listed])
