@@ -119,13 +119,13 @@ def test_corrupt_images_are_named_before_one_is_scored_or_left_out(corrupt):
         evaluate(loaded, corrupt, device="cpu", progress=lambda *n: done.append(n))
     assert not done
     found = evaluate(loaded, corrupt, device="cpu", skip_corrupt=True, say=done.append)
-    assert found.overall.images == 9
+    assert found.overall.items == 9
     assert found.scored == "all 9 images of a folder, without 3 that cannot be read"
     assert len(done) == 1
     for name in ("03", "05", "07"):
         (corrupt / f"{name}.png").unlink()
     rest = evaluate(loaded, corrupt, device="cpu")
-    assert rest.overall.psnr == found.overall.psnr
+    assert rest.overall == found.overall
 
 
 def test_corrupt_images_are_named_before_weights_are_calibrated(tmp_path):

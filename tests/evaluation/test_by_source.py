@@ -85,9 +85,9 @@ def test_bicubic_gains_nothing_on_any_source_under_any_degradation(root):
 
 def test_the_score_of_an_image_is_that_of_evaluate(root):
     [row] = score_sources([Fake()], read(root, PHOTOS), ["bilinear"])
-    whole = evaluate(Fake(), root / "photos").by_image
-    assert row.psnr == {name: whole[name].psnr for name in row.psnr}
-    assert row.ssim == {name: whole[name].ssim for name in row.ssim}
+    whole = evaluate(Fake(), root / "photos").by_item
+    assert row.psnr == {name: whole[name]["psnr"] for name in row.psnr}
+    assert row.ssim == {name: whole[name]["ssim"] for name in row.ssim}
 
 
 def test_a_large_area_is_scored_in_tiles_that_cover_it_once(root):

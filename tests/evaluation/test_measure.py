@@ -16,6 +16,7 @@ from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
 from geomoe.evaluation.measure import noted
 from geomoe.models import load, read_card
+from geomoe.models.measured import Measured
 from geomoe.models.weights import save
 from tests.models.sizes import tiny
 from tests.models.test_weights import MEASURED, card_of
@@ -56,10 +57,11 @@ def test_evaluate_puts_what_it_finds_on_the_card(
     target = tmp_path / "new.safetensors"
     assert run(*asked, "--card", target, "--sensor", "naip", "--gsd", 0.6, "--json", tmp_path / "e.json") == 0
     before, card = read_card(weights), read_card(target)
-    assert (card.hash, card.scores, card.measured[0]) == (before.hash, before.scores, MEASURED)
+    assert (card.hash, card.scores) == (before.hash, before.scores)
+    assert card.evaluations[0] == Measured.from_card(MEASURED)
     found, scored = card.evaluations[1], json.loads((tmp_path / "e.json").read_text())
     assert found.gain == pytest.approx(scored["overall"]["gain"], abs=1e-4)
-    assert found.bicubic == pytest.approx(scored["overall"]["bicubic_psnr"], abs=1e-4)
+    assert found.baseline["psnr"] == pytest.approx(scored["overall"]["baseline"]["psnr"], abs=1e-4)
     assert (found.data, found.sensor, found.gsd, found.images) == ("images", "naip", 0.6, 2)
     assert (found.degradation, found.protocol) == ("mtf", "mfg_hmoe")
     assert list(found.noise or ()) == scored["noise"]
@@ -142,9 +144,6 @@ def test_models_says_of_weights_what_they_were_measured_on(
     assert told["old_x2"]["measured"] == []
     assert run("models", weights) == 0
     said = capsys.readouterr().out
-    assert (
-        "+2.10 dB over bicubic, 30.20 dB: EuroSAT, held out (sentinel-2, 10 m), mtf, noise 0.001 to 0.02"
-        in said
-    )
+    assert "+2.100 dB over the baseline's 30.200 dB: EuroSAT, held out (sentinel-2, 10 m), mtf, noise" in said
     assert run("models", tmp_path / "old.safetensors") == 0
     assert "its card does not say" in capsys.readouterr().out

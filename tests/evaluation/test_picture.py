@@ -51,8 +51,8 @@ def test_whole_images_are_scored_as_by_evaluate(image, tmp_path):
     for protocol in ("mfg_hmoe", "hsenet"):
         found = find(folder / image.name, protocol=protocol, tile=64)
         scores = evaluate(COARSE, folder, protocol=protocol, device="cpu").overall
-        assert found.panels[0].whole == (scores.bicubic_psnr, scores.bicubic_ssim)
-        assert found.panels[1].whole == (scores.psnr, scores.ssim)
+        assert found.panels[0].whole == (scores.baseline["psnr"], scores.baseline["ssim"])
+        assert found.panels[1].whole == (scores.values["psnr"], scores.values["ssim"])
 
 
 def test_tiles_do_not_show_in_result_or_map(image):

@@ -232,9 +232,11 @@ def test_an_entry_of_a_card_that_is_of_another_kind_is_refused(tmp_path, field):
 
 MEASURED = {
     "data": "EuroSAT, held out", "sensor": "sentinel-2", "gsd": 10, "degradation": "mtf",
-    "noise": [0.001, 0.02], "protocol": "mfg_hmoe", "images": 300, "gain": 2.1, "bicubic": 30.2,
-    "date": "2026-11-26", "commit": "",
+    "noise": [0.001, 0.02], "protocol": "mfg_hmoe", "images": 300, "scores": {"psnr": 32.3, "ssim": 0.9},
+    "baseline": {"psnr": 30.2, "ssim": 0.8}, "date": "2026-11-26", "commit": "", "ranks": "psnr",
 }  # fmt: skip
+BY_0_1 = {k: v for k, v in MEASURED.items() if k not in ("scores", "baseline", "ranks")}
+BY_0_1 |= {"gain": 2.1, "bicubic": 30.2}
 
 
 def test_cards_say_what_was_measured_and_older_ones_nothing(tmp_path):
@@ -243,6 +245,7 @@ def test_cards_say_what_was_measured_and_older_ones_nothing(tmp_path):
     save(path, model, card_of(model, measured=[MEASURED, {**MEASURED, "gsd": None, "noise": None}]))
     first, second = load(str(path)).card.evaluations
     assert first.for_card() == MEASURED
+    assert first.gain == 2.1
     assert (first.noise, second.noise) == ((0.001, 0.02), None)
     assert first.describe() == "EuroSAT, held out (sentinel-2, 10 m), mtf"
 
@@ -255,13 +258,26 @@ def test_cards_say_what_was_measured_and_older_ones_nothing(tmp_path):
     assert load(str(path)).card.evaluations == ()
 
 
+def test_what_version_0_1_measured_is_read_as_scores_by_name(tmp_path):
+    model = tiny("mfg_hmoe")
+    save(tmp_path / "w.safetensors", model, card_of(model, measured=[BY_0_1]))
+    (one,) = load(str(tmp_path / "w.safetensors")).card.evaluations
+    assert (one.scores, one.baseline, one.gain) == ({"psnr": 32.3}, {"psnr": 30.2}, 2.1)
+
+
 @pytest.mark.parametrize(
     "held",
     [
         "x",
         {},
-        {**MEASURED, "gain": "much"},
-        {**MEASURED, "gain": float("nan")},
+        {**BY_0_1, "gain": "much"},
+        {**BY_0_1, "gain": float("nan")},
+        {**BY_0_1, "bicubic": None},
+        {**MEASURED, "scores": {"psnr": "much"}},
+        {**MEASURED, "scores": {"ssim": 0.9}},
+        {**MEASURED, "baseline": [30.2]},
+        {**MEASURED, "scores": {"psnr": 32.3, "ssim": float("inf")}},
+        {**MEASURED, "ranks": 1},
         {**MEASURED, "gsd": -1},
         {**MEASURED, "gsd": "10 m"},
         {**MEASURED, "noise": [0.1]},

@@ -30,11 +30,18 @@ from tests.models.sizes import tiny
 from tests.models.test_weights import card_of
 from tests.scenes import write_scene
 
-NOWHERE = Measured("x", None, None, "bilinear", None, "mfg_hmoe", 9, 1.0, 30.0, "2026-11-26")
+NOWHERE = Measured(
+    "x", None, None, "bilinear", None, "mfg_hmoe", 9, {"psnr": 31.0}, {"psnr": 30.0}, "2026-11-26"
+)
+
+
+def over(gain: float) -> dict[str, float]:
+    """Scores that are so much better than bicubic's."""
+    return {"psnr": NOWHERE.baseline["psnr"] + gain}
 
 
 def measured(sensor: str | None, gsd: float | None, gain: float = 1.0, **more: object) -> Measured:
-    return replace(NOWHERE, sensor=sensor, gsd=gsd, gain=gain, data=str(sensor), **more)  # type: ignore[arg-type]
+    return replace(NOWHERE, sensor=sensor, gsd=gsd, scores=over(gain), data=str(sensor), **more)  # type: ignore[arg-type]
 
 
 def carded(*found: Measured, scale: int = 2) -> Card:
@@ -76,8 +83,8 @@ def test_of_one_sensor_the_nearest_pixels_decide_then_the_larger_gain_on_the_sam
     assert choose(Known("landsat-8", 15.0), cards, "rgb").weights == "pan"
     assert choose(Known("landsat-8", 100.0), cards, "pan").weights == "rgb"
     # An easy set that only one of them was measured on does not count against the other.
-    easy = replace(rgb, data="easy", gain=9.0)
-    cards = {"a": carded(rgb, easy), "b": carded(replace(rgb, gain=2.1))}
+    easy = replace(rgb, data="easy", scores=over(9.0))
+    cards = {"a": carded(rgb, easy), "b": carded(replace(rgb, scores=over(2.1)))}
     assert choose(Known("landsat-8", 30.0), cards, "a").weights == "b"
     assert choose(Known("landsat-8", 30.0), {**cards, "b": cards["a"]}, "b").weights == "b", "all alike"
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.cli.main import main
-from geomoe.models import load
+from geomoe.models import load, read_card
 from geomoe.models.contract import Input, Output
 from geomoe.tasks.checkpoint import read_checkpoint
 from geomoe.tasks.classification import Classification
@@ -156,7 +156,7 @@ def test_weights_are_scored_by_the_task_on_their_card(run, folder, capsys, tmp_p
     weights = str(run / "best.safetensors")
     main(["evaluate", "--model", weights, "--data", str(folder), "--json", str(tmp_path / "found.json")])
     said = capsys.readouterr().out
-    assert "best on 9 test images of" in said
+    assert "best on 9 test samples of" in said
     assert "the largest class" in said
     assert all(name in said for name in (*COLOURS, "OA", "AA", "F1", "kappa", "ECE"))
     found = json.loads((tmp_path / "found.json").read_text())
@@ -168,11 +168,32 @@ def test_weights_are_scored_by_the_task_on_their_card(run, folder, capsys, tmp_p
     assert found["overall"]["scores"]["aa"] == pytest.approx(sum(classes) / 3)
 
 
+def test_what_was_found_is_noted_on_the_card_once(run, folder, capsys, tmp_path):
+    target = tmp_path / "noted.safetensors"
+    asked = [
+        "evaluate",
+        "--model",
+        str(run / "best.safetensors"),
+        "--data",
+        str(folder),
+        "--card",
+        str(target),
+    ]
+    main(asked)
+    main([*asked, "--overwrite"])
+    (one,) = read_card(target).evaluations
+    assert (one.data, one.images, one.ranks, one.protocol) == (folder.name, 9, "oa", "classification")
+    assert one.gain == pytest.approx(one.scores["oa"] - 1 / 3, abs=1e-4)
+    assert f"{one.gain:+.4f}" in capsys.readouterr().out
+    main(["models", str(target)])
+    assert f"{one.gain:+.4f} over the baseline's 0.3333" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--degradation", "mtf"], "--degradation is of models that give images"),
-        (["--card", "c.safetensors"], "--card is of models that give images"),
+        (["--card", "c.safetensors", "--sensor", "naip"], "--sensor is of models that give images"),
     ],
 )
 def test_options_of_images_are_refused(run, folder, capsys, more, said):

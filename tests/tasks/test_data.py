@@ -97,7 +97,7 @@ def test_what_learned_from_reflectance_is_scored_on_reflectance(tmp_path):
         train(tmp_path / "data", out, "--data.layout=oli2msi", *options, f"--data.stretch={stretch}")
         model = load(str(out / "last.safetensors"))
         assert model.card.data.get("values") == (None if stretch == "true" else "reflectance")
-        scores[stretch] = evaluate(model, tmp_path / "data", degradation="real").overall.bicubic_psnr
+        scores[stretch] = evaluate(model, tmp_path / "data", degradation="real").overall.baseline["psnr"]
     low, high = real_pairs("oli2msi", tmp_path / "data", "test", scale=3, bands=3, stretch=False)[0]
     plain = get_protocol("mfg_hmoe").score(upsample_bicubic(low[None], 3)[0], high, 3)[0]
     assert scores["false"] == pytest.approx(plain)
@@ -119,7 +119,7 @@ data.setup()
 batch = next(iter(data.train_dataloader()))
 assert (batch["image"].shape, batch["target"].shape) == ((2, 3, 8, 8), (2, 3, 16, 16))
 found = geomoe.evaluate(geomoe.load("mfg_hmoe_light", 2), {str(tmp_path)!r}, device="cpu")
-assert found.overall.images == 3
+assert found.overall.items == 3
 assert not [name for name in sys.modules if name.startswith("geomoe.raster")]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -81,7 +81,7 @@ class BrightnessData(StreamData):
     @classmethod
     def named(cls, root, part, weights, **how):
         pairs = zip(*made(2), strict=True)
-        return Named("made images", [(f"{i}", {"image": x, "label": y}) for i, (x, y) in enumerate(pairs)])
+        return Named("made", [(f"{i}", {"image": x, "label": y}) for i, (x, y) in enumerate(pairs)])
 
 
 @pytest.fixture(scope="module", autouse=True)

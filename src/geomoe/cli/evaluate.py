@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from geomoe.cli.progress import told
 from geomoe.cli.say import say, say_table
+from geomoe.cli.score_table import score_table
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap, write_text
+from geomoe.metrics.measures import measure
 
 if TYPE_CHECKING:
     from geomoe.evaluation.by_source import Told
-    from geomoe.evaluation.evaluate import Evaluation, Scores
+    from geomoe.evaluation.evaluate import Evaluation
     from geomoe.models.precision import Precision
 
 __all__ = ["evaluate"]
 
-_HEADS = {"ergas": "ERGAS", "sam": "SAM", "scc": "SCC", "consistency": "consistency"}
+FURTHER = ("ergas", "sam", "scc", "consistency")
 
 
 @click.command()
@@ -190,13 +191,14 @@ def evaluate(
 
         of_images = {
             "--protocol": protocol != "mfg_hmoe", "--degradation": degradation is not None,
-            "--metrics": metrics != "psnr,ssim", "--conserve": conserve, "--card": card is not None,
+            "--metrics": metrics != "psnr,ssim", "--conserve": conserve, "--name": name, "--sensor": sensor,
+            "--gsd": gsd,
         }  # fmt: skip
         if foreign := [option for option, given in of_images.items() if given]:
             raise GeomoeError(f"{foreign[0]} is of models that give images; {model} does not, leave it out")
         print_samples(
             loaded, root, split=split, device=device, precision=precision,  # type: ignore[arg-type]
-            skip_corrupt=skip_corrupt, out=out,
+            skip_corrupt=skip_corrupt, out=out, card=card,
         )  # fmt: skip
         return
     with told("images") as progress:
@@ -225,7 +227,8 @@ def evaluate(
     elif card is not None:
         found = measured(result, root, name=name, sensor=sensor, gsd=gsd)
         write_measured(loaded, card, [found])
-        say(f"{card}: its card says {found.gain:+.3f} dB on {found.describe()}", err=str(out) == "-")
+        said = measure(found.ranks).text(found.gain, sign=True)
+        say(f"{card}: its card says {said} on {found.describe()}", err=str(out) == "-")
 
 
 def _names(given: str) -> list[str]:
@@ -236,46 +239,16 @@ def _print(result: Evaluation) -> None:
     title = f"{result.weights}, protocol {result.protocol}, input {result.degradation}"
     if result.conserve:
         title += ", means conserved"
-    table = Table("class", "images", "PSNR", "SSIM", "bicubic PSNR", "SSIM", "gain dB", title=title, box=None)
-
-    def add(name: str, s: Scores, style: str = "") -> None:
-        table.add_row(
-            name,
-            str(s.images),
-            f"{s.psnr:.3f}",
-            f"{s.ssim:.4f}",
-            f"{s.bicubic_psnr:.3f}",
-            f"{s.bicubic_ssim:.4f}",
-            f"{s.gain:+.3f}",
-            style=style,
-        )
-
-    for name, scores in result.by_class.items():
-        add(name, scores)
-    add("all", result.overall, "bold")
-    say_table(table)
+    rows = {**result.by_class, "all": result.overall}
+    first = [name for name in result.overall.values if name not in FURTHER]
+    say_table(score_table(title, rows, first, "bicubic", result.ranks))
     if (loss := result.loss) is not None:
         say(
             f"{result.precision} costs {loss.loss:.4f} dB against float32 ({loss.low:.4f} to {loss.high:.4f} "
             f"at 95 %); the largest difference of a pixel is {loss.largest:.1f} of 255 levels"
         )
-    if result.overall.further:
-        _print_further(result)
-
-
-def _print_further(result: Evaluation) -> None:
-    names = list(result.overall.further)
-    heads = [f"{word}{_HEADS[name]}" for name in names for word in ("", "bicubic ")]
-    table = Table("class", *heads, title="ERGAS and SAM: 0 is best; consistency in dB", box=None)
-
-    def add(name: str, s: Scores, style: str = "") -> None:
-        cells = [value for further in s.further.values() for value in (further.value, further.bicubic)]
-        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in cells), style=style)
-
-    for name, scores in result.by_class.items():
-        add(name, scores)
-    add("all", result.overall, "bold")
-    say_table(table)
-    for name, further in result.overall.further.items():
-        if further.images < result.overall.images:
-            say(f"{_HEADS[name]} is defined on {further.images} of {result.overall.images} images")
+    if further := [name for name in FURTHER if name in result.overall.values]:
+        title = "ERGAS and SAM: 0 is best; consistency in dB"
+        say_table(score_table(title, rows, further, "bicubic"))
+    for name, count in result.overall.defined.items():
+        say(f"{measure(name).title} is defined on {count} of {result.overall.items} images")

@@ -11,6 +11,7 @@ import torch
 from rich.table import Table
 
 from geomoe.cli.say import say, say_table
+from geomoe.metrics.measures import measure
 from geomoe.models import Card, available_weights, list_models, load, read_card
 from geomoe.models.measured import Measured
 from geomoe.models.registry import build, config_of, describe
@@ -120,7 +121,8 @@ def _measured(held: dict[str, Any]) -> str:
     one = Measured.from_card(held)
     noise = "" if one.noise is None else f", noise {one.noise[0]:.2g} to {one.noise[1]:.2g}"
     return (
-        f"{one.gain:+.2f} dB over bicubic, {one.bicubic:.2f} dB: {one.describe()}{noise}; "
+        f"{measure(one.ranks).text(one.gain, sign=True)} over the baseline's "
+        f"{measure(one.ranks).text(one.baseline[one.ranks])}: {one.describe()}{noise}; "
         f"{one.images} images, protocol {one.protocol}, {one.date}"
     )
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from geomoe.cli.progress import told
 from geomoe.cli.say import say, say_table
+from geomoe.cli.score_table import score_table
+from geomoe.evaluation.scores import Scores
 from geomoe.files import write_text
 from geomoe.metrics.measures import measure
 
@@ -31,8 +31,10 @@ def print_samples(
     precision: Precision,
     skip_corrupt: bool,
     out: Path | None,
+    card: Path | None,
 ) -> None:
-    """Score a model on the samples of a folder, and print or write what was found."""
+    """Score a model on the samples of a folder; print or write what was found, or note it on a card."""
+    from geomoe.evaluation.measure import measured_samples, write_measured
     from geomoe.evaluation.samples import evaluate_samples
 
     with told("samples") as progress:
@@ -43,31 +45,24 @@ def print_samples(
     text = json.dumps(found.as_dict(), indent=2)
     if str(out) == "-":
         say(*text.split("\n"))
-        return
-    _print(found)
-    if out is not None:
-        write_text(out, f"{text}\n")
+    else:
+        _print(found)
+        if out is not None:
+            write_text(out, f"{text}\n")
+    if card is not None:
+        one = measured_samples(found)
+        write_measured(model, card, [one])
+        said = measure(one.ranks).text(one.gain, sign=True)
+        say(f"{card}: its card says {said} on {one.describe()}", err=str(out) == "-")
 
 
 def _print(found: SampleEvaluation) -> None:
-    names = list(found.overall.values)
-    names.sort(key=lambda name: name != found.ranks)
+    names = sorted(found.overall.values, key=lambda name: name != found.ranks)
     title = f"{found.weights} on {found.scored}, {found.precision}"
-    table = Table("", *(_title(name) for name in names), title=title, box=None)
-    for label, values in (("weights", found.overall.values), (found.base, found.overall.baseline)):
-        table.add_row(label, *(measure(name).text(values[name]) for name in names))
-    say_table(table)
+    rows = {found.base: Scores(found.overall.items, found.overall.baseline, {}, {}), "weights": found.overall}
+    say_table(score_table(title, rows, names, items="samples", bold="weights"))
     low, high = (measure(found.ranks).text(end) for end in (found.interval.low, found.interval.high))
     say(f"{measure(found.ranks).title} over other samples of the kind: {low} to {high} at 95 %")
-    if not found.by_class:
-        return
-    names = list(next(iter(found.by_class.values())).values)
-    table = Table("class", "samples", *(_title(name) for name in names), box=None)
-    for label, of in found.by_class.items():
-        table.add_row(label, str(of.items), *(measure(name).text(of.values[name]) for name in names))
-    say_table(table)
-
-
-def _title(name: str) -> str:
-    found = measure(name)
-    return f"{found.title} {found.unit}".rstrip()
+    if found.by_class:
+        names = list(next(iter(found.by_class.values())).values)
+        say_table(score_table("", found.by_class, names, items="samples"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES
 from geomoe.data.pairs import degrade
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.further import Further, check_metrics, means, score_further
+from geomoe.evaluation.further import check_metrics, score_further
 from geomoe.evaluation.precision import Loss, loss_of
+from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
 from geomoe.layers.conserve import conserve as conserved
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
@@ -27,38 +27,15 @@ from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.noise import image_noise
 
-__all__ = ["Evaluation", "Scores", "evaluate", "middle"]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Means over images. PSNR in dB; ``further`` metrics, if any were asked for, by name."""
-
-    images: int
-    psnr: float
-    ssim: float
-    bicubic_psnr: float
-    bicubic_ssim: float
-    further: dict[str, Further] = field(default_factory=dict)
-
-    @property
-    def gain(self) -> float:
-        """PSNR above bicubic, dB."""
-        return self.psnr - self.bicubic_psnr
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; the gain included."""
-        scores = asdict(self)
-        further = scores.pop("further")
-        return {**scores, "gain": self.gain, **({"further": further} if further else {})}
+__all__ = ["Evaluation", "evaluate", "middle"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What :func:`evaluate` found, with everything that is needed to repeat it.
 
-    ``by_image`` goes by an image's path below the folder that was scored; ``loss`` is what ``precision``
-    costs against float32, where it is another. ``noise`` is that of the inputs, as
+    ``by_item`` and ``baseline_by_item`` go by an image's path below the folder that was scored; ``loss`` is
+    what ``precision`` costs against float32, where it is another. ``noise`` is that of the inputs, as
     :func:`geomoe.noise.image_noise` estimates it in units of [0, 1]: its quartiles over the images;
     ``None`` where no image tells.
     """
@@ -74,34 +51,22 @@ class Evaluation:
     conserve: bool
     overall: Scores
     by_class: dict[str, Scores]
-    by_image: dict[str, Scores]
+    by_item: ItemScores
+    baseline_by_item: ItemScores
     noise: tuple[float, float] | None = None
+
+    @property
+    def ranks(self) -> str:
+        """The metric by which models are compared."""
+        return get_protocol(self.protocol).ranks
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; gains included."""
         return {
             **asdict(self),
-            "overall": self.overall.as_dict(),
-            "by_class": {name: s.as_dict() for name, s in self.by_class.items()},
-            "by_image": {name: s.as_dict() for name, s in self.by_image.items()},
+            "overall": self.overall.as_dict(self.ranks),
+            "by_class": {name: s.as_dict(self.ranks) for name, s in self.by_class.items()},
         }
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Of one image: PSNR and SSIM, then further metrics; of the model and of bicubic upsampling."""
-
-    ours: tuple[float, float]
-    base: tuple[float, float]
-    ours_further: tuple[float, ...]
-    base_further: tuple[float, ...]
-
-
-def _mean(rows: Sequence[_Row], names: Sequence[str]) -> Scores:
-    columns = zip(*((*row.ours, *row.base) for row in rows), strict=True)
-    further = means(names, [row.ours_further for row in rows], [row.base_further for row in rows])
-    psnr, ssim, bicubic_psnr, bicubic_ssim = (fmean(column) for column in columns)
-    return Scores(len(rows), psnr, ssim, bicubic_psnr, bicubic_ssim, further)
 
 
 _Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | None]]]
@@ -220,28 +185,27 @@ def evaluate(
 
     losses: list[float] = []
     largest = 0.0
-    rows: dict[str, list[_Row]] = {}
-    by_image: dict[str, Scores] = {}
+    every = (*rules.metrics, *names)
+    ours: ItemScores = {}
+    base: ItemScores = {}
+    groups: dict[str, list[str]] = {}
     noises: list[float] = []
     for done, (group, name, low, high, make_small) in enumerate(cases):
         low, high = to_unit(low)[None], to_unit(high)
         result = upscaled(low, precision)
         try:
             bicubic = upsample_bicubic(low, contract.scale)[0]
-            ours, base = (rules.score(x, high, contract.scale) for x in (result, bicubic))
+            for found, image in ((ours, result), (base, bicubic)):
+                found[name] = rules.scores(image, high, contract.scale)
+                found[name] |= score_further(names, image, high, low[0], contract.scale, rules, make_small)
             if precision != "float32":
                 exact = upscaled(low, "float32")
-                losses.append(rules.score(exact, high, contract.scale)[0] - ours[0])
+                kept = rules.scores(exact, high, contract.scale)
+                losses.append(kept[rules.ranks] - ours[name][rules.ranks])
                 largest = max(largest, float((exact - result).abs().max()) * 255)
-            further = [
-                score_further(names, x, high, low[0], contract.scale, rules, make_small)
-                for x in (result, bicubic)
-            ]
         except GeomoeError as error:
             raise GeomoeError(f"{root / name}: {error}") from error
-        row = _Row(ours, base, *further)
-        rows.setdefault(group, []).append(row)
-        by_image[name] = _mean([row], names)
+        groups.setdefault(group, []).append(name)
         if (noise := image_noise(low[0].numpy())) is not None:
             noises.append(noise)
         if progress:
@@ -256,11 +220,18 @@ def evaluate(
         precision=precision,
         loss=loss_of(losses, largest) if losses else None,
         conserve=conserve,
-        overall=_mean([row for group in rows.values() for row in group], names),
-        by_class={name: _mean(group, names) for name, group in sorted(rows.items())},
-        by_image=by_image,
+        overall=mean_scores(every, ours, base),
+        by_class={
+            name: mean_scores(every, _some(ours, of), _some(base, of)) for name, of in sorted(groups.items())
+        },
+        by_item=ours,
+        baseline_by_item=base,
         noise=middle(noises),
     )
+
+
+def _some(scores: ItemScores, items: Sequence[str]) -> ItemScores:
+    return {item: scores[item] for item in items}
 
 
 def middle(noises: Sequence[float]) -> tuple[float, float] | None:

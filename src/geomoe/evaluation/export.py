@@ -10,6 +10,7 @@ from geomoe.data.degradation import MIXED
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.measure import measured, noted
+from geomoe.evaluation.scores import rounded
 from geomoe.files import overlap
 from geomoe.models.weights import Card, check_target, half_state, load, save
 
@@ -52,16 +53,14 @@ def export(
         card = replace(card, recipe={**card.recipe, "stored": "float16"}, bfloat16={})
     made = "bilinear" if card.degradation == MIXED else card.degradation
     evaluation = evaluate(loaded, root, protocol=protocol, degradation=made, progress=progress)
-    found = evaluation.overall
+    found, one = evaluation.overall, measured(evaluation, root)
     scores = {
         "scored": evaluation.scored,
-        "psnr": round(found.psnr, 4),
-        "ssim": round(found.ssim, 5),
-        "bicubic_psnr": round(found.bicubic_psnr, 4),
-        "bicubic_ssim": round(found.bicubic_ssim, 5),
-        "gain": round(found.gain, 4),
+        **rounded(found.values),
+        "baseline": rounded(found.baseline),
+        "gain": one.gain,
         "validation": loaded.card.scores,
     }
     # What was measured of weights before they were rounded was not measured of these.
     card = replace(card, protocol=protocol, scores=scores, measured=[] if half else card.measured)
-    return save(target, loaded.model, noted(card, [measured(evaluation, root)]), half)
+    return save(target, loaded.model, noted(card, [one]), half)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean
 
 from torch import Tensor
 
@@ -15,26 +13,11 @@ from geomoe.metrics.protocol import Protocol
 from geomoe.metrics.spatial import scc
 from geomoe.metrics.spectral import ergas, sam
 
-__all__ = ["METRICS", "Further", "check_metrics", "means", "score_further"]
+__all__ = ["METRICS", "check_metrics", "score_further"]
 
 FURTHER = ("ergas", "sam", "scc", "consistency")
 METRICS = ("psnr", "ssim", *FURTHER)
 """All metrics of an evaluation; the first two are always there."""
-
-
-@dataclass(frozen=True)
-class Further:
-    """Means of one metric over the images on which it is defined.
-
-    Attributes:
-        images: how many those are.
-        value: of the model; None if there are none.
-        bicubic: of bicubic upsampling; None if there are none.
-    """
-
-    images: int
-    value: float | None
-    bicubic: float | None
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
@@ -57,8 +40,8 @@ def score_further(
     scale: int,
     rules: Protocol,
     make_small: MakeSmall | None,
-) -> tuple[float, ...]:
-    """The metrics ``names`` of one image, nan where one is undefined.
+) -> dict[str, float]:
+    """The metrics ``names`` of one image, but for those that are undefined of it.
 
     ERGAS, SAM and SCC are of all bands, in 8 bits and cut as ``rules`` say. Consistency is the PSNR of the
     whole, unrounded result made small, at most the cap of ``rules``.
@@ -86,16 +69,5 @@ def score_further(
         "scc": lambda: scc(a, b),
         "consistency": consistency,
     }
-    return tuple(found[name]() for name in names)
-
-
-def means(
-    names: Sequence[str], ours: Sequence[Sequence[float]], bicubic: Sequence[Sequence[float]]
-) -> dict[str, Further]:
-    """Means over images, by metric, of rows that :func:`score_further` gave for model and bicubic."""
-    found = {}
-    for name, mine, base in zip(names, zip(*ours, strict=True), zip(*bicubic, strict=True), strict=True):
-        pairs = [pair for pair in zip(mine, base, strict=True) if not any(map(math.isnan, pair))]
-        value, other = (fmean(column) for column in zip(*pairs, strict=True)) if pairs else (None, None)
-        found[name] = Further(len(pairs), value, other)
-    return found
+    scores = {name: found[name]() for name in names}
+    return {name: value for name, value in scores.items() if not math.isnan(value)}

@@ -12,11 +12,13 @@ from geomoe.data.layouts import Layout, find_layout
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.by_source import SourceScores
 from geomoe.evaluation.evaluate import Evaluation, middle
+from geomoe.evaluation.samples import SampleEvaluation
+from geomoe.evaluation.scores import rounded
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, LoadedModel, save
 from geomoe.tasks.commit import commit
 
-__all__ = ["measured", "measured_by_source", "noted", "write_measured"]
+__all__ = ["measured", "measured_by_source", "measured_samples", "noted", "write_measured"]
 
 _SETS: dict[Layout, tuple[str, str | None, float | None]] = {
     "ucmerced": ("UCMerced", "aerial", 0.3),
@@ -25,7 +27,6 @@ _SETS: dict[Layout, tuple[str, str | None, float | None]] = {
     "sen2venus": ("Sen2Venus", "sentinel-2", 5.0),
 }
 """Of known data sets: name, sensor of the inputs, ground sampling distance of the truth in metres."""
-_DIGITS = 4
 
 
 def measured(
@@ -53,17 +54,37 @@ def measured(
         degradation=found.degradation,
         noise=found.noise,
         protocol=found.protocol,
-        images=found.overall.images,
-        gain=round(found.overall.gain, _DIGITS),
-        bicubic=round(found.overall.bicubic_psnr, _DIGITS),
+        images=found.overall.items,
+        scores=rounded(found.overall.values),
+        baseline=rounded(found.overall.baseline),
         date=datetime.now(UTC).date().isoformat(),
         commit=commit(),
+        ranks=found.ranks,
+    )
+
+
+def measured_samples(found: SampleEvaluation) -> Measured:
+    """An evaluation of whole samples, as a card holds it."""
+    return Measured(
+        data=found.data,
+        sensor=found.sensor,
+        gsd=found.gsd,
+        degradation="",
+        noise=None,
+        protocol=found.task,
+        images=found.overall.items,
+        scores=rounded(found.overall.values),
+        baseline=rounded(found.overall.baseline),
+        date=datetime.now(UTC).date().isoformat(),
+        commit=commit(),
+        ranks=found.ranks,
     )
 
 
 def measured_by_source(found: SourceScores, protocol: str) -> Measured:
     """Scores on what is held out of a source, as a card holds them."""
-    bicubic = fmean(found.bicubic_psnr.values())
+    means = {"psnr": fmean(found.psnr.values()), "ssim": fmean(found.ssim.values())}
+    bicubic = {"psnr": fmean(found.bicubic_psnr.values()), "ssim": fmean(found.bicubic_ssim.values())}
     return Measured(
         data=found.source,
         sensor=found.sensor,
@@ -72,8 +93,8 @@ def measured_by_source(found: SourceScores, protocol: str) -> Measured:
         noise=middle(list(found.noise.values())),
         protocol=protocol,
         images=len(found.psnr),
-        gain=round(fmean(found.psnr.values()) - bicubic, _DIGITS),
-        bicubic=round(bicubic, _DIGITS),
+        scores=rounded(means),
+        baseline=rounded(bicubic),
         date=datetime.now(UTC).date().isoformat(),
         commit=commit(),
     )

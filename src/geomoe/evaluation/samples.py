@@ -31,6 +31,7 @@ class SampleEvaluation:
     Attributes:
         weights, hash: name of the model's weights, and what tells them from all others.
         task: family of the weights.
+        data, sensor, gsd: what the samples are, as of :class:`geomoe.tasks.stream.Named`.
         scored: what was scored, in words.
         precision: that the model computed in.
         ranks: the metric by which models are compared.
@@ -44,6 +45,9 @@ class SampleEvaluation:
     weights: str
     hash: str
     task: str
+    data: str
+    sensor: str | None
+    gsd: float | None
     scored: str
     precision: Precision
     ranks: str
@@ -120,7 +124,10 @@ def evaluate_samples(
         weights=model.name,
         hash=model.hash,
         task=model.card.task,
-        scored=named.what,
+        data=named.data,
+        sensor=named.sensor,
+        gsd=named.gsd,
+        scored=f"{len(by_item)} {split} samples of {named.data}",
         precision=precision,
         ranks=task.monitor,
         base=task.base,

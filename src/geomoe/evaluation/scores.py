@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from geomoe.metrics.measures import measure
 
-__all__ = ["ItemScores", "Scores", "mean_scores"]
+__all__ = ["ItemScores", "Scores", "mean_scores", "rounded"]
 
 ItemScores = dict[str, dict[str, float]]
 """Metrics by name, by item: an image, a sample. A metric that is not defined of an item is left out."""
@@ -45,9 +46,13 @@ class Scores:
         return {**found, "defined": self.defined} if self.defined else found
 
 
-def mean_scores(values: ItemScores, baseline: ItemScores) -> Scores:
-    """Means over items, each metric over those of which it is defined for both."""
-    names = dict.fromkeys(name for scores in values.values() for name in scores)
+def rounded(scores: dict[str, float]) -> dict[str, float]:
+    """As a card holds them: one digit more than they are shown with."""
+    return {name: round(value, measure(name).digits + 1) for name, value in scores.items()}
+
+
+def mean_scores(names: Sequence[str], values: ItemScores, baseline: ItemScores) -> Scores:
+    """Means over items of the metrics ``names``, each over those items of which it is defined for both."""
     pairs = {
         name: [
             (scores[name], baseline[item][name])

@@ -29,6 +29,8 @@ class Protocol:
         ssim_sigma: of that Gaussian, pixels.
         psnr_cap: PSNR of one image counts at most this, dB, so that an image that is drawn exactly does not
             make the mean infinite.
+        metrics: that :meth:`scores` gives.
+        ranks: the one of them by which models are compared.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Protocol:
     ssim_window: int = 11
     ssim_sigma: float = 1.5
     psnr_cap: float = 100.0
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+    ranks: str = "psnr"
 
     def check_bands(self, bands: int) -> None:
         """Refuse images of ``bands`` bands if the protocol cannot compare them, with a GeomoeError."""
@@ -78,6 +82,10 @@ class Protocol:
             a, b = to_luma(a), to_luma(b)
         structure = ssim(a, b, window=self.ssim_window, sigma=self.ssim_sigma)
         return min(psnr(a, b), self.psnr_cap), structure
+
+    def scores(self, result: Tensor, truth: Tensor, scale: int) -> dict[str, float]:
+        """The same by name."""
+        return dict(zip(self.metrics, self.score(result, truth, scale), strict=True))
 
 
 PROTOCOLS: dict[str, Protocol] = {

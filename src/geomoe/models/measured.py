@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geomoe.metrics.measures import measure
+
 __all__ = ["Measured"]
 
-_TEXTS = ("data", "degradation", "protocol", "date", "commit")
+_TEXTS = ("data", "degradation", "protocol", "date", "commit", "ranks")
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,13 @@ class Measured:
         degradation: how the inputs were made.
         noise: standard deviation of the inputs' noise, as it is estimated of scenes, in units of [0, 1]: its
             quartiles over the images. ``None`` where no image tells.
-        protocol: of ``gain`` and ``bicubic``.
+        protocol: of the scores.
         images: how many.
-        gain: mean PSNR above bicubic upsampling, dB.
-        bicubic: mean PSNR of bicubic upsampling, dB.
+        scores: means over them, by the metrics' names.
+        baseline: the same of what needs no learning: bicubic upsampling, the largest class.
         date: ISO date.
         commit: of the repository; empty outside of one.
+        ranks: the metric by which weights are compared.
     """
 
     data: str
@@ -39,23 +43,31 @@ class Measured:
     noise: tuple[float, float] | None
     protocol: str
     images: int
-    gain: float
-    bicubic: float
+    scores: dict[str, float]
+    baseline: dict[str, float]
     date: str
     commit: str = ""
+    ranks: str = "psnr"
+
+    @property
+    def gain(self) -> float:
+        """How much better than the baseline, in the unit of ``ranks``."""
+        return round(measure(self.ranks).gain(self.scores[self.ranks], self.baseline[self.ranks]), _DIGITS)
 
     @classmethod
     def from_card(cls, held: Mapping[str, Any]) -> Measured:
-        """From JSON values.
+        """From JSON values; those of version 0.1 hold the gain in PSNR and bicubic's, and no other metric.
 
         Raises:
             ValueError: values that are missing, of another type or not finite.
         """
         try:
+            held = _by_name(held)
             found = cls(**{**held, "noise": held["noise"] and tuple(map(float, held["noise"]))})
-            numbers = (found.gain, found.bicubic, found.gsd or 1.0, *(found.noise or ()))
+            scores = (*found.scores.values(), *found.baseline.values(), found.gain)
+            numbers = (*scores, found.gsd or 1.0, *(found.noise or ()))
             fine = (
-                all(isinstance(getattr(found, name), str) for name in _TEXTS)
+                all(isinstance(text, str) for text in (*map(found.__getattribute__, _TEXTS), *found.scores))
                 and isinstance(found.sensor, str | None)
                 and isinstance(found.images, int)
                 and all(map(math.isfinite, numbers))
@@ -81,4 +93,14 @@ class Measured:
         """On what, in words."""
         of = [self.sensor, None if self.gsd is None else f"{self.gsd:g} m"]
         known = ", ".join(filter(None, of))
-        return f"{self.data}{f' ({known})' if known else ''}, {self.degradation}"
+        made = f", {self.degradation}" if self.degradation else ""
+        return f"{self.data}{f' ({known})' if known else ''}{made}"
+
+
+def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
+    """With scores by name, also of a card that had them as ``gain`` and ``bicubic``."""
+    if "gain" not in held:
+        return dict(held)
+    rest = {name: value for name, value in held.items() if name not in ("gain", "bicubic")}
+    psnr = round(held["bicubic"] + held["gain"], _DIGITS)
+    return {**rest, "scores": {"psnr": psnr}, "baseline": {"psnr": held["bicubic"]}}

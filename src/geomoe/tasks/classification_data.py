@@ -143,9 +143,9 @@ class ClassificationData(StreamData):
         label_at = dict(zip((one.path for one in listed), labels, strict=True))
         found = sift(listed, lambda one: _image(one.path, bands, size), skip_corrupt, say)
         known = find_class_folders(root)
-        what = f"{len(found)} {part} images of {known.name if known.source else root.resolve().name}"
         samples = [(one.name, {"image": to_unit(image), "label": label_at[one.path]}) for one, image in found]
-        return Named(what, samples)
+        name = known.name if known.source else root.resolve().name
+        return Named(name, samples, known.sensor, known.gsd)
 
 
 def _image(path: Path, bands: int, size: int, max_pixels: int = MAX_PIXELS) -> Tensor:

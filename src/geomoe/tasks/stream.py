@@ -24,12 +24,16 @@ class Named:
     """Samples to score.
 
     Attributes:
-        what: they are, in words.
+        data: name of the data set, or of its folder.
         samples: each with its name, such as its path below the folder that was given.
+        sensor: that took them; None where it is not one alone, or not known.
+        gsd: ground sampling distance in metres; None where it is not one alone, or not known.
     """
 
-    what: str
+    data: str
     samples: Sequence[tuple[str, Sample]]
+    sensor: str | None = None
+    gsd: float | None = None
 
 
 class StreamData(pl.LightningDataModule):

@@ -141,10 +141,10 @@ class _Folders:
         found = evaluate(model, self.test, degradation=b.degradation, protocol=b.protocol, device=device)
         return Scored(
             scored=found.scored,
-            psnr={name: scores.psnr for name, scores in found.by_image.items()},
-            ssim={name: scores.ssim for name, scores in found.by_image.items()},
-            bicubic_psnr=found.overall.bicubic_psnr,
-            bicubic_ssim=found.overall.bicubic_ssim,
+            psnr={name: scores["psnr"] for name, scores in found.by_item.items()},
+            ssim={name: scores["ssim"] for name, scores in found.by_item.items()},
+            bicubic_psnr=found.overall.baseline["psnr"],
+            bicubic_ssim=found.overall.baseline["ssim"],
         )
 
     def tile(self) -> Tensor:
