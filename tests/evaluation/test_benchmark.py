@@ -28,11 +28,10 @@ from geomoe.evaluation.benchmark import images as images_module
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
 from geomoe.evaluation.benchmark import run as run_module
 from geomoe.evaluation.benchmark import runs as runs_module
-from geomoe.evaluation.benchmark.config import Paper
 from geomoe.evaluation.benchmark.cost import Cost, active_parameters
 from geomoe.evaluation.benchmark.curves import mean_curve
 from geomoe.evaluation.benchmark.render import cells, html, latex, markdown
-from geomoe.evaluation.benchmark.result import Result
+from geomoe.evaluation.benchmark.result import Result, read_result
 from geomoe.evaluation.benchmark.run import describe_benchmark
 from geomoe.evaluation.benchmark.table import make_table
 from geomoe.lock import BusyError, locked
@@ -108,29 +107,31 @@ def test_two_arms_and_two_seeds_make_a_table(finished):
     for arm in ("routed", "dense"):
         row = next(row for row in table.rows if row.arm == arm)
         mine = [results[f"{arm}seed{seed}"] for seed in (0, 1)]
-        every = [psnr for result in mine for psnr in result["psnr"].values()]
+        every = [scores["psnr"] for result in mine for scores in result["scores"].values()]
         assert len(every) == 8, "four test images under two seeds"
-        assert row.psnr.mean == pytest.approx(np.mean(every))
-        assert row.psnr.low <= row.psnr.mean <= row.psnr.high
+        psnr = row.scores["psnr"]
+        assert psnr.mean == pytest.approx(np.mean(every))
+        assert psnr.low <= psnr.mean <= psnr.high
         assert row.cost.parameters == sum(p.numel() for p in create_model(
             "mfg_hmoe_light", scale=2, **FILE["arms"][arm]["options"]).parameters())  # fmt: skip
         assert row.cost.seconds > 0
         ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         assert 50 < row.cost.peak_mb < ours, "of a process of its own, without Lightning"
         assert [step for step, _ in mine[0]["curve"]] == [3, 6]
-    assert [row.psnr.mean for row in table.rows] == sorted((r.psnr.mean for r in table.rows), reverse=True)
+    means = [row.scores["psnr"].mean for row in table.rows]
+    assert means == sorted(means, reverse=True)
     with (out / "scores.csv").open(newline="") as file:
         scores = list(csv.DictReader(file))
-    assert len(scores) == 2 * 2 * 4
+    assert list(scores[0]) == ["arm", "seed", "item", "metric", "value"]
+    assert len(scores) == 2 * 2 * 4 * 2
     for row in scores:
-        result = results[f"{row['arm']}seed{row['seed']}"]
-        assert float(row["psnr"]) == pytest.approx(result["psnr"][row["image"]], abs=1e-4)
-        assert float(row["ssim"]) == pytest.approx(result["ssim"][row["image"]], abs=1e-5)
+        found = results[f"{row['arm']}seed{row['seed']}"]["scores"][row["item"]]
+        assert float(row["value"]) == pytest.approx(found[row["metric"]], abs=1e-4)
     dense = next(row for row in table.rows if row.arm == "dense")
     assert dense.difference is not None
     by_image = [
-        results[f"dense{seed}"]["psnr"][image] - results[f"routed{seed}"]["psnr"][image]
-        for seed in ("seed0", "seed1") for image in results["denseseed0"]["psnr"]
+        results[f"dense{seed}"]["scores"][image]["psnr"] - results[f"routed{seed}"]["scores"][image]["psnr"]
+        for seed in ("seed0", "seed1") for image in results["denseseed0"]["scores"]
     ]  # fmt: skip
     assert dense.difference.mean == pytest.approx(np.mean(by_image))
     assert "run 4 of 4: dense, seed 1" in " ".join(said)
@@ -170,8 +171,8 @@ def test_what_is_finished_is_neither_trained_nor_scored_again(finished, data, mo
         read_benchmark(folder / "tiny.yaml"), data, folder / "out", say=said.append, train=never, device="cpu"
     )
     assert [line for line in said if "is finished" in line] == said[:4]
-    assert [(r.arm, r.psnr, r.difference, r.p) for r in again.rows] == [
-        (r.arm, r.psnr, r.difference, r.p) for r in table.rows
+    assert [(r.arm, r.scores, r.difference, r.p) for r in again.rows] == [
+        (r.arm, r.scores, r.difference, r.p) for r in table.rows
     ]
     other = run_benchmark(
         read_benchmark(folder / "tiny.yaml").against("dense"), data, folder / "out", train=never, device="cpu"
@@ -275,7 +276,7 @@ def test_a_resumed_run_scores_as_one_that_was_left_alone(finished, data, tmp_pat
     run_benchmark(benchmark, data, out, only=["routed"], seeds=[1], train=here, device="cpu")
     whole, resumed = (json.loads((f / "routed" / "seed1" / "result.json").read_text())
                       for f in (folder / "out", out))  # fmt: skip
-    assert resumed["psnr"] == whole["psnr"]
+    assert resumed["scores"] == whole["scores"]
     assert resumed["curve"] == whole["curve"]
     assert resumed["weights"] == whole["weights"]
 
@@ -329,10 +330,10 @@ def test_how_a_training_ended_is_known_by_its_status(tmp_path, monkeypatch, stat
 
 
 def result(arm, seed, psnr, **more):
-    scores = {f"{i}.png": value for i, value in enumerate(psnr)}
+    scores = {f"{i}.png": {"psnr": value, "ssim": 0.7} for i, value in enumerate(psnr)}
     usual = {
         "hash": "0", "arm": arm, "seed": seed, "steps": 100, "seconds": 90.0, "scored": "6 images",
-        "psnr": scores, "ssim": dict.fromkeys(scores, 0.7), "bicubic_psnr": 26.0, "bicubic_ssim": 0.6,
+        "scores": scores, "baseline": {"psnr": 26.0, "ssim": 0.6},
         "curve": [(50, 25.0), (100, 27.0)], "weights": "0", "commit": "abc", "hardware": "a machine",
         "config": {},
     }  # fmt: skip
@@ -355,15 +356,30 @@ def table(tmp_path):
     return make_table(benchmark, results, costs, "a machine", "2026-01-01")
 
 
+def test_results_of_version_0_1_are_read(tmp_path):
+    found = result("routed", 0, [28.0, 29.0])
+    held = {
+        k: v for k, v in vars(found).items() if k not in ("scores", "baseline", "baseline_by_degradation")
+    }
+    held |= {"psnr": {"0.png": 28.0, "1.png": 29.0}, "ssim": {"0.png": 0.7, "1.png": 0.7}}
+    held |= {"bicubic_psnr": 26.0, "bicubic_ssim": 0.6, "by_degradation": {"mtf": {"0.png": 28.0}}}
+    held |= {"bicubic_by_degradation": {"mtf": {"0.png": 26.0}}}
+    (tmp_path / "result.json").write_text(json.dumps(held))
+    read = read_result(tmp_path / "result.json")
+    assert read.by_degradation == {"mtf": {"0.png": {"psnr": 28.0}}}
+    assert read.baseline_by_degradation == {"mtf": {"0.png": {"psnr": 26.0}}}
+    assert replace(read, by_degradation={}, baseline_by_degradation={}) == found
+
+
 def test_differences_are_paired_and_tested(table):
     routed, dense = table.rows
     assert routed.difference is None
     assert routed.p is None
-    assert routed.psnr.mean == pytest.approx(31)
+    assert routed.scores["psnr"].mean == pytest.approx(31)
     assert dense.difference.mean == pytest.approx(-0.35)
     assert -0.6 <= dense.difference.low < -0.35 < dense.difference.high < -0.1
     assert dense.p == pytest.approx(2 / 64), "six losses, one comparison"
-    assert dense.psnr.half > dense.difference.half, "images differ more than arms do"
+    assert dense.scores["psnr"].half > dense.difference.half, "images differ more than arms do"
 
 
 def test_the_table_says_what_it_is(table):
@@ -397,9 +413,9 @@ def test_names_cannot_break_a_table(table):
 
 
 def test_columns_of_the_paper_are_there_where_it_has_values(table):
-    bare = replace(table, rows=tuple(replace(row, paper=None) for row in table.rows))
+    bare = replace(table, rows=tuple(replace(row, paper={}) for row in table.rows))
     assert not any("paper" in title for title in cells(bare)[0])
-    psnr = replace(table, rows=tuple(replace(row, paper=Paper(29.0)) for row in table.rows))
+    psnr = replace(table, rows=tuple(replace(row, paper={"psnr": 29.0}) for row in table.rows))
     assert cells(psnr)[0][-1] == "paper: PSNR"
 
 

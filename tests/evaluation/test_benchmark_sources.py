@@ -95,9 +95,10 @@ def test_networks_for_each_sensor_are_one_row_beside_the_others(finished):
         json.loads((folder / "out" / f"each-{s}/seed0/result.json").read_text())
         for s in ("aerial", "sentinel-2")
     ]
-    assert [len(part["psnr"]) for part in parts] == [2, 4], "every fifth image is held out"
+    assert [len(part["scores"]) for part in parts] == [2, 4], "every fifth image is held out"
     row = next(row for row in table.rows if row.arm == "each")
-    assert row.psnr.mean == pytest.approx(np.mean([v for part in parts for v in part["psnr"].values()]))
+    every = [scores["psnr"] for part in parts for scores in part["scores"].values()]
+    assert row.scores["psnr"].mean == pytest.approx(np.mean(every))
     assert any("2 networks, aerial (6 steps), sentinel-2 (6 steps)" in note for note in table.notes)
     config = yaml.safe_load((folder / "out" / "each-aerial" / "seed0" / "fit.yaml").read_text())
     assert [source["name"] for source in config["data"]["sources"]] == ["photos"]
@@ -115,7 +116,7 @@ def test_groups_are_paired_by_image_with_the_flagship(finished):
     ours = json.loads((folder / "out/routed/seed0/result.json").read_text())["by_degradation"]["mtf"]
     theirs = json.loads((folder / "out/each-aerial/seed0/result.json").read_text())["by_degradation"]["mtf"]
     group = next(group for group in table.groups if (group.name, group.degradation) == ("photos", "mtf"))
-    expected = np.mean([theirs[image] - ours[image] for image in theirs])
+    expected = np.mean([theirs[image]["psnr"] - ours[image]["psnr"] for image in theirs])
     assert group.cells["each"].difference.mean == pytest.approx(expected)
     assert group.cells["routed"].difference is None
 
@@ -145,18 +146,20 @@ def result(**changes):
     return Result(**{**facts, **changes})
 
 
+def psnr(**values):
+    return {image: {"psnr": value} for image, value in values.items()}
+
+
 def test_joined_results_are_those_of_all_images():
     parts = [
-        result(psnr={"a": 1.0}, ssim={"a": 0.1}, bicubic_psnr=4.0, bicubic_ssim=0.5,
-               by_degradation={"mtf": {"a": 1.0}}),
-        result(psnr={"b": 2.0, "c": 3.0}, ssim={"b": 0.2, "c": 0.3}, bicubic_psnr=1.0, bicubic_ssim=0.2,
-               by_degradation={"mtf": {"b": 2.0, "c": 3.0}}),
-    ]  # fmt: skip
+        result(scores=psnr(a=1.0), baseline={"psnr": 4.0}, by_degradation={"mtf": psnr(a=1.0)}),
+        result(scores=psnr(b=2.0, c=3.0), baseline={"psnr": 1.0}, by_degradation={"mtf": psnr(b=2.0, c=3.0)}),
+    ]
     joined = join("all", parts)
     assert (joined.arm, joined.steps, joined.seconds) == ("all", 6, 4.0)
-    assert joined.psnr == {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert joined.bicubic_psnr == pytest.approx(2.0)
-    assert joined.by_degradation == {"mtf": {"a": 1.0, "b": 2.0, "c": 3.0}}
+    assert joined.of("psnr") == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert joined.baseline == {"psnr": pytest.approx(2.0)}
+    assert joined.by_degradation == {"mtf": joined.scores}
 
 
 @pytest.mark.parametrize(

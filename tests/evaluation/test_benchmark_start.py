@@ -37,7 +37,7 @@ def test_an_arm_starts_from_a_converted_file(data: Path, tmp_path: Path) -> None
     assert best.card.recipe["start"]["recipe"]["sha256"] == card.recipe["sha256"]
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(best.model.state_dict()[name], tensor, atol=1e-6, rtol=0)
-    assert json.loads(next((tmp_path / "out").rglob("result.json")).read_text())["psnr"]
+    assert json.loads(next((tmp_path / "out").rglob("result.json")).read_text())["scores"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -56,7 +56,7 @@ def test_an_arm_of_weights_is_scored_as_it_is_beside_one_that_is_trained(
         load(str(weights)), data / "test", degradation="bilinear", protocol="mfg_hmoe", device="cpu"
     )
     row = next(row for row in table.rows if row.arm == "theirs")
-    assert row.psnr.mean == pytest.approx(mine.overall.values["psnr"], abs=1e-6)
+    assert row.scores["psnr"].mean == pytest.approx(mine.overall.values["psnr"], abs=1e-6)
     assert row.seeds == (0,)
     assert "theirs was not trained here: its weights are scored as they are." in table.notes
     assert not any("not finished" in note for note in table.notes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,3 +149,12 @@ def test_models_says_of_weights_what_they_were_measured_on(
     assert "+2.100 dB over the baseline's 30.200 dB: EuroSAT, held out (sentinel-2, 10 m), mtf, noise" in said
     assert run("models", tmp_path / "old.safetensors") == 0
     assert "its card does not say" in capsys.readouterr().out
+
+
+def test_scoring_and_noting_images_want_neither_lightning_nor_torchmetrics() -> None:
+    code = (
+        "import sys; from geomoe.evaluation import by_source, evaluate, export, measure; "
+        "print({'lightning', 'torchmetrics', 'jsonargparse'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

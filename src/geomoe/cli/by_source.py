@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -133,12 +132,12 @@ def _cells(rows: Sequence[SourceScores], names: Sequence[str]) -> tuple[list[str
     cells = []
     for first in range(0, len(rows), len(names)):
         row = rows[first]
-        line = [row.source, row.sensor or "", row.degradation, str(len(row.psnr))]
-        line.append(f"{fmean(row.bicubic_psnr.values()):.2f}")
+        line = [row.source, row.sensor or "", row.degradation, str(len(row.scores))]
+        line.append(f"{row.overall.baseline[row.ranks]:.2f}")
         for each in rows[first : first + len(names)]:
             gain = each.gain
             ends = "" if isnan(gain.low) else f" [{gain.low:+.2f}, {gain.high:+.2f}]"
-            line += [f"{fmean(each.psnr.values()):.2f}", f"{gain.mean:+.2f}{ends}"]
+            line += [f"{each.overall.values[each.ranks]:.2f}", f"{gain.mean:+.2f}{ends}"]
         cells.append(line)
     return heads, cells
 

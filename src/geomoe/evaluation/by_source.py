@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +20,10 @@ from geomoe.data.pairs import degrade
 from geomoe.data.sources import Source, read_part
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.crops import score_crop
+from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
 from geomoe.evaluation.statistics import Interval, bootstrap_interval
 from geomoe.layers.known import Known
+from geomoe.metrics.measures import measure
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
@@ -69,10 +70,11 @@ class SourceScores:
         source: name of the source.
         sensor, gsd: of the source; None where it is not known.
         degradation: by which the images were made small.
-        psnr, ssim: by image, or by tile of one that is large; dB for ``psnr``.
-        bicubic_psnr, bicubic_ssim: the same of bicubic upsampling.
+        scores: by image, or by tile of one that is large.
+        baseline: the same of bicubic upsampling.
         noise: of the low-resolution images, by image, in units of [0, 1], as it is estimated of scenes; of
             those that tell it.
+        ranks: the metric by which models are compared.
     """
 
     weights: str
@@ -80,21 +82,26 @@ class SourceScores:
     source: str
     sensor: str | None
     degradation: str
-    psnr: dict[str, float]
-    ssim: dict[str, float]
-    bicubic_psnr: dict[str, float]
-    bicubic_ssim: dict[str, float]
+    scores: ItemScores
+    baseline: ItemScores
     gsd: float | None = None
     noise: dict[str, float] = field(default_factory=dict)
+    ranks: str = "psnr"
+
+    @property
+    def overall(self) -> Scores:
+        """Means over images and tiles."""
+        return mean_scores(list(next(iter(self.scores.values()))), self.scores, self.baseline)
 
     @cached_property
     def gain(self) -> Interval:
-        """PSNR above bicubic, dB: the mean, and its 95 % bootstrap interval over images and tiles."""
-        gains = [self.psnr[name] - self.bicubic_psnr[name] for name in self.psnr]
+        """What is gained over bicubic: the mean, and its 95 % bootstrap interval over images and tiles."""
+        better = measure(self.ranks).gain
+        gains = [better(of[self.ranks], self.baseline[item][self.ranks]) for item, of in self.scores.items()]
         return bootstrap_interval(np.array(gains))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: means, the interval, and PSNR beside bicubic by image."""
+        """For JSON: means, the interval, and the scores by image."""
         gain = self.gain
         return {
             "weights": self.weights,
@@ -102,14 +109,10 @@ class SourceScores:
             "source": self.source,
             "sensor": self.sensor,
             "degradation": self.degradation,
-            "images": len(self.psnr),
-            "psnr": fmean(self.psnr.values()),
-            "ssim": fmean(self.ssim.values()),
-            "bicubic_psnr": fmean(self.bicubic_psnr.values()),
-            "bicubic_ssim": fmean(self.bicubic_ssim.values()),
-            "gain": gain.mean,
+            **self.overall.as_dict(self.ranks),
             "gain_95": [gain.low, gain.high],
-            "by_image": {name: [psnr, self.bicubic_psnr[name]] for name, psnr in self.psnr.items()},
+            "by_item": self.scores,
+            "baseline_by_item": self.baseline,
         }
 
 
@@ -217,7 +220,7 @@ def score_sources(
     results = []
     for part in parts:
         for degradation in named:
-            rows = [_empty(model, part.source, degradation) for model in models]
+            rows = [_empty(model, part.source, degradation, rules) for model in models]
             for case in _cases(part, degradation, scale):
                 noise = image_noise(case.low.numpy())
                 for row, module, model in zip(rows, modules, models, strict=True):
@@ -267,9 +270,9 @@ def _cases(part: SourceImages, degradation: Degrader, scale: int) -> Iterator[_C
         yield _Case(name, to_unit(low), to_unit(high), part.source, drawn)
 
 
-def _empty(model: LoadedModel, source: Source, degradation: Degrader) -> SourceScores:
+def _empty(model: LoadedModel, source: Source, degradation: Degrader, rules: Protocol) -> SourceScores:
     told = (model.name, model.hash, source.name, source.sensor, degradation.name)
-    return SourceScores(*told, {}, {}, {}, {}, source.gsd)
+    return SourceScores(*told, {}, {}, source.gsd, ranks=rules.ranks)
 
 
 def _upscaled(
@@ -289,5 +292,5 @@ def _score(row: SourceScores, rules: Protocol, result: Tensor, case: _Case, scal
         ours, base = (score_crop(rules, image, case.high, scale, box) for image in (result, bicubic))
         if ours is None or base is None:
             raise GeomoeError(f"source {row.source}, {name}: too small an image to score")
-        row.psnr[name], row.ssim[name] = ours
-        row.bicubic_psnr[name], row.bicubic_ssim[name] = base
+        row.scores[name] = dict(zip(rules.metrics, ours, strict=True))
+        row.baseline[name] = dict(zip(rules.metrics, base, strict=True))

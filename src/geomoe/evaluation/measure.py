@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
+from typing import TYPE_CHECKING
 
 from geomoe.data.layouts import Layout, find_layout
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.by_source import SourceScores
 from geomoe.evaluation.evaluate import Evaluation, middle
-from geomoe.evaluation.samples import SampleEvaluation
 from geomoe.evaluation.scores import rounded
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, LoadedModel, save
 from geomoe.tasks.commit import commit
+
+if TYPE_CHECKING:
+    from geomoe.evaluation.samples import SampleEvaluation  # whose tasks want Lightning
 
 __all__ = ["measured", "measured_by_source", "measured_samples", "noted", "write_measured"]
 
@@ -83,8 +85,7 @@ def measured_samples(found: SampleEvaluation) -> Measured:
 
 def measured_by_source(found: SourceScores, protocol: str) -> Measured:
     """Scores on what is held out of a source, as a card holds them."""
-    means = {"psnr": fmean(found.psnr.values()), "ssim": fmean(found.ssim.values())}
-    bicubic = {"psnr": fmean(found.bicubic_psnr.values()), "ssim": fmean(found.bicubic_ssim.values())}
+    overall = found.overall
     return Measured(
         data=found.source,
         sensor=found.sensor,
@@ -92,11 +93,12 @@ def measured_by_source(found: SourceScores, protocol: str) -> Measured:
         degradation=found.degradation,
         noise=middle(list(found.noise.values())),
         protocol=protocol,
-        images=len(found.psnr),
-        scores=rounded(means),
-        baseline=rounded(bicubic),
+        images=overall.items,
+        scores=rounded(overall.values),
+        baseline=rounded(overall.baseline),
         date=datetime.now(UTC).date().isoformat(),
         commit=commit(),
+        ranks=found.ranks,
     )
 
 

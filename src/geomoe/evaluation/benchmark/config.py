@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from geomoe.data.degradation import get_degradation
 from geomoe.data.sources import Source
 from geomoe.errors import GeomoeError, expect
 from geomoe.files import read_small
+from geomoe.metrics.measures import MEASURES
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models.registry import config_of
 from geomoe.models.weights import load
@@ -26,7 +27,7 @@ from geomoe.tasks.source_list import SourceList, parse_sources, read_sources
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.weights import WeightsWriter
 
-__all__ = ["Arm", "Benchmark", "Paper", "Recipe", "read_benchmark"]
+__all__ = ["Arm", "Benchmark", "Recipe", "read_benchmark"]
 
 Recipe = dict[str, dict[str, Any]]
 """Options of ``geomoe fit`` by section: ``trainer``, ``model``, ``data``, ``ema``, ``weights``."""
@@ -57,14 +58,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
-class Paper:
-    """What a paper prints for an arm: PSNR in dB, SSIM."""
-
-    psnr: float
-    ssim: float | None = None
-
-
-@dataclass(frozen=True)
 class Arm:
     """One row of the table.
 
@@ -74,7 +67,7 @@ class Arm:
         model: name in the registry. Whether it is there is asked when the benchmark is run.
         options: of the model's configuration.
         recipe: where its training differs from that of the others.
-        paper: the scores that a paper prints.
+        paper: the scores that a paper prints, by metric; empty where there is none.
         weights: scored as they are, by name or path, in place of all training; ``model`` is then what they
             are called.
         each: whether it is one network for each sensor of the sources, which share its steps as their
@@ -87,7 +80,7 @@ class Arm:
     model: str
     options: dict[str, Any]
     recipe: Recipe
-    paper: Paper | None = None
+    paper: dict[str, float] = field(default_factory=dict)
     weights: str | None = None
     each: bool = False
     sensor: str | None = None
@@ -140,6 +133,11 @@ class Benchmark:
     def steps(self, arm: Arm) -> int:
         """Optimiser steps of one run of ``arm``; 0 of weights that are scored as they are."""
         return 0 if arm.weights is not None else int(self.recipe_of(arm)["trainer"]["max_steps"])
+
+    @property
+    def ranks(self) -> str:
+        """The metric by which arms are compared."""
+        return get_protocol(self.protocol).ranks
 
     @property
     def inputs(self) -> str:
@@ -309,7 +307,7 @@ def _arm(name: object, found: object) -> Arm:
         model=given["model"],
         options=options,
         recipe=recipe,
-        paper=_paper(given["paper"], f"{where}.paper") if "paper" in given else None,
+        paper=_paper(given, where),
         each=each is not None,
     )
 
@@ -320,17 +318,14 @@ def _scored_arm(name: str, given: dict[str, Any], where: str) -> Arm:
     for key in ("model", "options", "recipe", "each"):
         if key in given:
             raise GeomoeError(f"{where}: weights are scored as they are; leave {key} out, or weights")
-    paper = _paper(given["paper"], f"{where}.paper") if "paper" in given else None
-    return Arm(name, str(given.get("label", name)), weights, {}, {}, paper, weights)
+    return Arm(name, str(given.get("label", name)), weights, {}, {}, _paper(given, where), weights)
 
 
-def _paper(found: object, where: str) -> Paper:
-    given = _mapping(found, where, ("psnr", "ssim"))
-    for key in ("psnr", "ssim"):
-        value = given.get(key)
-        good = isinstance(value, int | float) or (key == "ssim" and value is None)
-        expect(good, f"{where}.{key}", value, "a number")
-    return Paper(given["psnr"], given.get("ssim"))
+def _paper(arm: Mapping[str, Any], where: str) -> dict[str, float]:
+    given = _mapping(arm.get("paper") or {}, f"{where}.paper", MEASURES)
+    for key, value in given.items():
+        expect(isinstance(value, int | float), f"{where}.paper.{key}", value, "a number")
+    return given
 
 
 def _recipe(found: object, where: str) -> Recipe:

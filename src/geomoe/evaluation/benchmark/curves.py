@@ -1,4 +1,4 @@
-"""Validation PSNR over the training of each arm."""
+"""Validation over the training of each arm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from statistics import fmean
 
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.files import atomic_write
+from geomoe.metrics.measures import measure
 
 __all__ = ["draw_curves", "mean_curve"]
 
@@ -17,14 +18,14 @@ _STYLES = ("-", "--", ":")
 
 
 def mean_curve(results: Sequence[Result]) -> list[tuple[int, float]]:
-    """Step and PSNR in dB, a mean over seeds, at steps that all of them validated."""
+    """Step and score, a mean over seeds, at steps that all of them validated."""
     curves = [dict(result.curve) for result in results]
     steps = set.intersection(*(set(curve) for curve in curves)) if curves else set()
     return [(step, fmean(curve[step] for curve in curves)) for step in sorted(steps)]
 
 
-def draw_curves(path: Path, results: Mapping[str, Sequence[Result]]) -> None:
-    """Write a PNG with a line for each arm, by its label.
+def draw_curves(path: Path, results: Mapping[str, Sequence[Result]], metric: str) -> None:
+    """Write a PNG with a line for each arm, by its label; ``metric`` is what was validated by.
 
     Raises:
         ModuleNotFoundError: matplotlib is not there; it comes with the extra ``demo``.
@@ -36,11 +37,11 @@ def draw_curves(path: Path, results: Mapping[str, Sequence[Result]]) -> None:
     for i, (label, each) in enumerate(results.items()):
         curve = mean_curve(each)
         style = _STYLES[i // len(_COLOURS) % len(_STYLES)]
-        steps, psnr = [step for step, _ in curve], [value for _, value in curve]
+        steps, values = [step for step, _ in curve], [value for _, value in curve]
         marker = "o" if len(curve) < 2 else None
-        axes.plot(steps, psnr, style, marker=marker, color=_COLOURS[i % len(_COLOURS)], label=label)
+        axes.plot(steps, values, style, marker=marker, color=_COLOURS[i % len(_COLOURS)], label=label)
     axes.set_xlabel("step")
-    axes.set_ylabel("validation PSNR, dB")
+    axes.set_ylabel(", ".join(filter(None, (f"validation {measure(metric).title}", measure(metric).unit))))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     with atomic_write(path) as file:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from geomoe.evaluation.benchmark.config import Benchmark
 from geomoe.evaluation.benchmark.result import Result
+from geomoe.evaluation.scores import ItemScores
 from geomoe.evaluation.statistics import Interval, mean_interval
 
-__all__ = ["Cell", "Group", "make_groups", "paired", "scores"]
+__all__ = ["Cell", "Group", "Values", "make_groups", "paired", "scores"]
 
 Values = Callable[[Result], Mapping[str, float]]
 """What is asked of a result, by image."""
@@ -24,11 +25,11 @@ class Cell:
     """One arm on one group.
 
     Attributes:
-        psnr: mean over seeds and images, dB.
-        difference: PSNR less that of the flagship, paired by seed and image, dB; None as in a row.
+        score: mean over seeds and images, of the metric by which arms are compared.
+        difference: the score less that of the flagship, paired by seed and image; None as in a row.
     """
 
-    psnr: Interval
+    score: Interval
     difference: Interval | None
 
 
@@ -40,14 +41,14 @@ class Group:
         name: of the sensor or source.
         degradation: of the inputs.
         images: how many, or tiles of large ones.
-        bicubic_psnr: of bicubic upsampling, dB.
+        baseline: score of bicubic upsampling.
         cells: by arm, in the order of the table.
     """
 
     name: str
     degradation: str
     images: int
-    bicubic_psnr: float
+    baseline: float
     cells: dict[str, Cell]
 
 
@@ -77,13 +78,13 @@ def make_groups(benchmark: Benchmark, results: Mapping[str, Sequence[Result]]) -
             def values(
                 result: Result, of: str = degradation, sources: frozenset[str] = sources
             ) -> dict[str, float]:
-                return _of(sources, result.by_degradation[of])
+                return _of(sources, result.by_degradation[of], benchmark.ranks)
 
             any_result = next(iter(results.values()))[0]
-            bicubic = _of(sources, any_result.bicubic_by_degradation[degradation])
-            if bicubic:
+            base = _of(sources, any_result.baseline_by_degradation[degradation], benchmark.ranks)
+            if base:
                 cells = {arm: _cell(benchmark, arm, results, values) for arm in results}
-                groups.append(Group(name, degradation, len(bicubic), fmean(bicubic.values()), cells))
+                groups.append(Group(name, degradation, len(base), fmean(base.values()), cells))
     return tuple(groups)
 
 
@@ -97,8 +98,8 @@ def _named(benchmark: Benchmark) -> Iterator[tuple[str, frozenset[str]]]:
         yield source.name, frozenset([source.name])
 
 
-def _of(sources: frozenset[str], by_image: Mapping[str, float]) -> dict[str, float]:
-    return {image: value for image, value in by_image.items() if image.partition(": ")[0] in sources}
+def _of(sources: frozenset[str], scores: ItemScores, metric: str) -> dict[str, float]:
+    return {item: of[metric] for item, of in scores.items() if item.partition(": ")[0] in sources}
 
 
 def _cell(benchmark: Benchmark, arm: str, results: Mapping[str, Sequence[Result]], values: Values) -> Cell:
@@ -107,5 +108,5 @@ def _cell(benchmark: Benchmark, arm: str, results: Mapping[str, Sequence[Result]
     found = None
     if arm != benchmark.flagship:
         found = paired(mine, results.get(benchmark.flagship, ()), values)
-    psnr = mean_interval(scores(mine, seeds, values))
-    return Cell(psnr, None if found is None else mean_interval(found))
+    score = mean_interval(scores(mine, seeds, values))
+    return Cell(score, None if found is None else mean_interval(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +22,7 @@ from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.by_source import LARGE, TILE, read_sources_part, score_sources
 from geomoe.evaluation.evaluate import evaluate
+from geomoe.evaluation.scores import ItemScores
 from geomoe.models import LoadedModel
 
 __all__ = ["Images", "Scored", "locate_images"]
@@ -35,19 +36,17 @@ class Scored:
 
     Attributes:
         scored: what was scored, in words.
-        psnr, ssim: by test image; dB for ``psnr``. Where there are several degradations, means over them.
-        bicubic_psnr, bicubic_ssim: means of bicubic upsampling.
-        by_degradation: PSNR by degradation and image, where there are several sources.
-        bicubic_by_degradation: that of bicubic upsampling.
+        scores: by test image. Where there are several degradations, means over them.
+        baseline: means of bicubic upsampling, by metric.
+        by_degradation: scores by degradation and image, where there are several sources.
+        baseline_by_degradation: those of bicubic upsampling.
     """
 
     scored: str
-    psnr: dict[str, float]
-    ssim: dict[str, float]
-    bicubic_psnr: float
-    bicubic_ssim: float
-    by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
-    bicubic_by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
+    scores: ItemScores
+    baseline: dict[str, float]
+    by_degradation: dict[str, ItemScores] = field(default_factory=dict)
+    baseline_by_degradation: dict[str, ItemScores] = field(default_factory=dict)
 
 
 class Images(Protocol):
@@ -123,6 +122,10 @@ def _middle(image: Tensor, benchmark: Benchmark, degradation: str) -> Tensor:
     return low[None, :, y : y + _TILE, x : x + _TILE].contiguous()
 
 
+def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {metric: fmean(one[metric] for one in scores) for metric in scores[0]}
+
+
 @dataclass(frozen=True)
 class _Folders:
     """A folder that ``geomoe fit`` is given, and one that is scored; one where it has a test split."""
@@ -139,13 +142,7 @@ class _Folders:
     def score(self, model: LoadedModel, arm: Arm, device: str) -> Scored:
         b = self.benchmark
         found = evaluate(model, self.test, degradation=b.degradation, protocol=b.protocol, device=device)
-        return Scored(
-            scored=found.scored,
-            psnr={name: scores["psnr"] for name, scores in found.by_item.items()},
-            ssim={name: scores["ssim"] for name, scores in found.by_item.items()},
-            bicubic_psnr=found.overall.baseline["psnr"],
-            bicubic_ssim=found.overall.baseline["ssim"],
-        )
+        return Scored(found.scored, found.by_item, found.overall.baseline)
 
     def tile(self) -> Tensor:
         image = read_image(_of_split(self.test)[0], self.benchmark.bands)
@@ -178,23 +175,20 @@ class _Mixed:
         b = self.benchmark
         parts = read_sources_part(self._sources(arm), self.root, "test", validation=0, limit=b.limit)
         rows = score_sources([model], parts, b.degradations, protocol=b.protocol, device=device)
-        psnr, bicubic = (defaultdict[str, dict[str, float]](dict) for _ in range(2))
-        ssim = defaultdict[str, list[float]](list)
+        ours, base = (defaultdict[str, ItemScores](dict) for _ in range(2))
         for row in rows:
-            for name, value in row.psnr.items():
-                image = f"{row.source}: {name}"
-                psnr[row.degradation][image] = value
-                bicubic[row.degradation][image] = row.bicubic_psnr[name]
-                ssim[image].append(row.ssim[name])
+            for name, scores in row.scores.items():
+                ours[row.degradation][f"{row.source}: {name}"] = scores
+                base[row.degradation][f"{row.source}: {name}"] = row.baseline[name]
         assert b.sources is not None
         return Scored(
             scored=f"what is held out of each source of {b.sources.name}",
-            psnr={image: fmean(of[image] for of in psnr.values()) for image in ssim},
-            ssim={image: fmean(values) for image, values in ssim.items()},
-            bicubic_psnr=fmean(value for of in bicubic.values() for value in of.values()),
-            bicubic_ssim=fmean(value for row in rows for value in row.bicubic_ssim.values()),
-            by_degradation=dict(psnr),
-            bicubic_by_degradation=dict(bicubic),
+            scores={
+                image: _means([of[image] for of in ours.values()]) for image in next(iter(ours.values()))
+            },
+            baseline=_means([scores for of in base.values() for scores in of.values()]),
+            by_degradation=dict(ours),
+            baseline_by_degradation=dict(base),
         )
 
     def tile(self) -> Tensor:

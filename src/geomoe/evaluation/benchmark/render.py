@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from pathlib import Path
 
 from geomoe.evaluation.benchmark.table import Row, Table
 from geomoe.evaluation.statistics import Interval
+from geomoe.metrics.measures import measure
 
 __all__ = ["cells", "group_cells", "html", "latex", "markdown"]
 
@@ -39,41 +41,56 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
         ("s/tile", lambda r: f"{r.cost.seconds:.3g}"),
         ("peak MB", lambda r: f"{r.cost.peak_mb:.0f}"),
         ("training min", lambda r: f"{r.training_seconds / 60:.1f}"),
-        ("PSNR dB", lambda r: f"{r.psnr.mean:.3f} ± {r.psnr.half:.3f}"),
-        ("SSIM", lambda r: f"{r.ssim.mean:.4f} ± {r.ssim.half:.4f}"),
-        (f"dB to {table.flagship}", _difference),
+    ]
+    metrics = list(table.rows[0].scores)
+    columns += [(_title(name), partial(_score, name)) for name in metrics]
+    columns += [
+        (
+            f"{measure(table.ranks).unit or measure(table.ranks).title} to {table.flagship}",
+            _difference(table),
+        ),
         ("p", lambda r: "" if r.p is None else "< 0.0001" if r.p < 1e-4 else f"{r.p:.4f}"),
     ]
-    if any(row.paper for row in table.rows):
-        columns += [("paper: PSNR", lambda r: f"{r.paper.psnr:.4f}" if r.paper else "")]
-    if any(row.paper and row.paper.ssim is not None for row in table.rows):
-        columns += [("paper: SSIM", _paper_ssim)]
+    printed = [name for name in metrics if any(name in row.paper for row in table.rows)]
+    columns += [(f"paper: {measure(name).title}", partial(_paper, name)) for name in printed]
     return [title for title, _ in columns], [[text(row) for _, text in columns] for row in table.rows]
 
 
-def _difference(row: Row) -> str:
-    return "" if row.difference is None else _ends(row.difference)
+def _title(metric: str) -> str:
+    return f"{measure(metric).title} {measure(metric).unit}".rstrip()
 
 
-def _ends(d: Interval) -> str:
-    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+def _score(metric: str, row: Row) -> str:
+    digits, found = measure(metric).digits, row.scores[metric]
+    return f"{found.mean:.{digits}f} ± {found.half:.{digits}f}"
 
 
-def _paper_ssim(row: Row) -> str:
-    return f"{row.paper.ssim:.4f}" if row.paper and row.paper.ssim is not None else ""
+def _difference(table: Table) -> Callable[[Row], str]:
+    return lambda row: "" if row.difference is None else _ends(row.difference, table.ranks)
+
+
+def _ends(d: Interval, metric: str) -> str:
+    digits = measure(metric).digits
+    return f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+
+
+def _paper(metric: str, row: Row) -> str:
+    return f"{row.paper[metric]:.4f}" if metric in row.paper else ""
 
 
 def group_cells(table: Table) -> tuple[list[str], list[list[str]]]:
-    """The same of the table by sensor and source: PSNR of the flagship, differences to it of the others."""
+    """The same of the table by sensor and source: scores of the flagship, differences to it of the others."""
     rows = [row for row in table.rows if row.arm == table.flagship]
     rows += [row for row in table.rows if row.arm != table.flagship]
     titles = ["on", "input", "samples", "bicubic", *(row.label for row in rows)]
-    lines = []
+    lines, digits = [], measure(table.ranks).digits
     for group in table.groups:
-        line = [group.name, group.degradation, str(group.images), f"{group.bicubic_psnr:.2f}"]
+        line = [group.name, group.degradation, str(group.images), f"{group.baseline:.{digits}f}"]
         for row in rows:
             cell = group.cells[row.arm]
-            line.append(f"{cell.psnr.mean:.2f}" if cell.difference is None else _ends(cell.difference))
+            difference = cell.difference
+            score = f"{cell.score.mean:.{digits}f}"
+            line.append(score if difference is None else _ends(difference, table.ranks))
         lines.append(line)
     return titles, lines
 
@@ -147,7 +164,7 @@ def html(table: Table, curves: Path | None = None) -> str:
     picture = ""
     if curves is not None:
         data = base64.b64encode(curves.read_bytes()).decode()
-        picture = f'<p><img alt="Validation PSNR by step" src="data:image/png;base64,{data}"></p>\n'
+        picture = f'<p><img alt="Validation by step" src="data:image/png;base64,{data}"></p>\n'
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
         f"<style>{_STYLE}</style>\n<h1>{escape(table.title)}</h1>\n<dl>{header}</dl>\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
+from geomoe.evaluation.scores import ItemScores, rounded
 from geomoe.files import read_small, write_csv, write_text
 
 __all__ = ["Result", "join", "read_result", "write_json", "write_scores"]
@@ -24,14 +25,14 @@ class Result:
         steps: it was trained for.
         seconds: of training, interruptions left out and what they cost counted.
         scored: what was scored, in words.
-        psnr, ssim: of every test image by its path; dB for ``psnr``.
-        bicubic_psnr, bicubic_ssim: means of bicubic upsampling.
-        curve: step and validation PSNR, dB.
+        scores: of every test image by its path. Where there are several degradations, means over them.
+        baseline: means of bicubic upsampling, by metric.
+        curve: step, and the metric by which models are compared, in validation.
         weights: hash of the weights that were scored.
         commit: of the program that trained them.
         hardware: that trained them.
         config: of the run, resolved.
-        by_degradation, bicubic_by_degradation: PSNR by degradation and image, where there are several
+        by_degradation, baseline_by_degradation: scores by degradation and image, where there are several
             sources.
     """
 
@@ -41,17 +42,19 @@ class Result:
     steps: int
     seconds: float
     scored: str
-    psnr: dict[str, float]
-    ssim: dict[str, float]
-    bicubic_psnr: float
-    bicubic_ssim: float
+    scores: ItemScores
+    baseline: dict[str, float]
     curve: list[tuple[int, float]]
     weights: str
     commit: str
     hardware: str
     config: dict[str, Any]
-    by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
-    bicubic_by_degradation: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_degradation: dict[str, ItemScores] = field(default_factory=dict)
+    baseline_by_degradation: dict[str, ItemScores] = field(default_factory=dict)
+
+    def of(self, metric: str) -> dict[str, float]:
+        """One metric, by test image."""
+        return {item: scores[metric] for item, scores in self.scores.items()}
 
 
 def read_result(path: Path) -> Result | None:
@@ -63,10 +66,30 @@ def read_result(path: Path) -> Result | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(read_small(path))
-        return Result(**{**found, "curve": [(step, psnr) for step, psnr in found["curve"]]})
-    except (ValueError, TypeError, KeyError) as error:
+        found = _by_name(json.loads(read_small(path)))
+        return Result(**{**found, "curve": [(step, value) for step, value in found["curve"]]})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise GeomoeError(f"{path} is no result of a run; remove it, and the run is scored again") from error
+
+
+def _by_name(found: dict[str, Any]) -> dict[str, Any]:
+    """With scores by the names of metrics, which version 0.1 had in a table for PSNR and one for SSIM."""
+    if "psnr" not in found:
+        return found
+    psnr, ssim = found.pop("psnr"), found.pop("ssim")
+    base = {metric: found.pop(f"bicubic_{metric}") for metric in ("psnr", "ssim")}
+    ours, others = found.pop("by_degradation", {}), found.pop("bicubic_by_degradation", {})
+
+    def named(table: dict[str, dict[str, float]]) -> dict[str, ItemScores]:
+        return {of: {item: {"psnr": value} for item, value in by.items()} for of, by in table.items()}
+
+    return {
+        **found,
+        "scores": {item: {"psnr": value, "ssim": ssim[item]} for item, value in psnr.items()},
+        "baseline": base,
+        "by_degradation": named(ours),
+        "baseline_by_degradation": named(others),
+    }
 
 
 def join(arm: str, parts: Sequence[Result]) -> Result:
@@ -78,13 +101,13 @@ def join(arm: str, parts: Sequence[Result]) -> Result:
     """
     if len(parts) == 1:
         return replace(parts[0], arm=arm)
-    sizes = [len(part.psnr) for part in parts]
+    sizes = [len(part.scores) for part in parts]
 
-    def mean(values: Iterable[float]) -> float:
-        return sum(n * value for n, value in zip(sizes, values, strict=True)) / sum(sizes)
+    def mean(metric: str) -> float:
+        return sum(n * part.baseline[metric] for n, part in zip(sizes, parts, strict=True)) / sum(sizes)
 
-    def union(tables: Iterable[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-        joined: dict[str, dict[str, float]] = {}
+    def union(tables: Iterable[dict[str, ItemScores]]) -> dict[str, ItemScores]:
+        joined: dict[str, ItemScores] = {}
         for table in tables:
             for degradation, values in table.items():
                 joined.setdefault(degradation, {}).update(values)
@@ -95,13 +118,11 @@ def join(arm: str, parts: Sequence[Result]) -> Result:
         arm=arm,
         steps=sum(part.steps for part in parts),
         seconds=sum(part.seconds for part in parts),
-        psnr={image: psnr for part in parts for image, psnr in part.psnr.items()},
-        ssim={image: ssim for part in parts for image, ssim in part.ssim.items()},
-        bicubic_psnr=mean(part.bicubic_psnr for part in parts),
-        bicubic_ssim=mean(part.bicubic_ssim for part in parts),
+        scores={image: scores for part in parts for image, scores in part.scores.items()},
+        baseline={metric: mean(metric) for metric in parts[0].baseline},
         curve=[],
         by_degradation=union(part.by_degradation for part in parts),
-        bicubic_by_degradation=union(part.bicubic_by_degradation for part in parts),
+        baseline_by_degradation=union(part.baseline_by_degradation for part in parts),
     )
 
 
@@ -112,14 +133,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_scores(path: Path, results: Iterable[Result]) -> None:
-    """A line for every arm, seed and test image, for tests of other people's making.
+    """A line for every arm, seed, test image and metric, for tests of other people's making.
 
     Raises:
         GeomoeError: it cannot be written.
     """
     rows = [
-        [result.arm, result.seed, image, f"{psnr:.4f}", f"{result.ssim[image]:.5f}"]
+        [result.arm, result.seed, item, metric, value]
         for result in results
-        for image, psnr in result.psnr.items()
+        for item, scores in result.scores.items()
+        for metric, value in rounded(scores).items()
     ]
-    write_csv(path, [["arm", "seed", "image", "psnr", "ssim"], *rows])
+    write_csv(path, [["arm", "seed", "item", "metric", "value"], *rows])

@@ -24,6 +24,7 @@ from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import overlap, write_text
 from geomoe.lock import BusyError, locked
+from geomoe.metrics.measures import show
 from geomoe.models.registry import build
 from geomoe.models.weights import load
 from geomoe.pipeline.runner import pick_device
@@ -123,8 +124,8 @@ def run_benchmark(
         except BusyError:
             say(f"{here}, is left to the process that is at it")
             continue
-        psnr, ssim = fmean(result.psnr.values()), fmean(result.ssim.values())
-        say(f"{run.name}: PSNR {psnr:.3f} dB, SSIM {ssim:.4f} on {result.scored}")
+        means = {name: fmean(result.of(name).values()) for name in result.baseline}
+        say(f"{run.name}: {show(means)} on {result.scored}")
     with _in_turn(out, say):
         finished = _finished(whole, images, out)
         if finished:
@@ -226,7 +227,7 @@ def _write(
     curves = out / "curves.png"
     try:
         trained = {row.label: results[row.arm] for row in table.rows if results[row.arm][0].curve}
-        draw_curves(curves, trained)
+        draw_curves(curves, trained, table.ranks)
     except ModuleNotFoundError:
         curves.unlink(missing_ok=True)
         say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")

@@ -26,7 +26,8 @@ from geomoe.evaluation.benchmark.result import Result, read_result, write_json
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import write_text
 from geomoe.lock import locked
-from geomoe.models.weights import load, read_card, save
+from geomoe.metrics.protocol import get_protocol
+from geomoe.models.weights import LoadedModel, load, read_card, save
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["Run", "plan_runs", "train"]
@@ -160,6 +161,10 @@ class Run:
     def _on_cpu(self) -> bool:
         return bool(self.config["trainer"].get("accelerator") == "cpu")
 
+    def _curve(self, best: LoadedModel) -> list[tuple[int, float]]:
+        ranks = get_protocol(best.card.protocol).ranks
+        return _curve(self.folder, int(best.card.recipe["steps_per_epoch"]), ranks)
+
     def _score(self, device: str) -> Result:
         best = load(str(self.folder / "best.safetensors"))
         found = self.images.score(best, self.arm, device)
@@ -172,7 +177,7 @@ class Run:
             steps=self.steps,
             seconds=round(state["seconds"], 1),
             **vars(found),
-            curve=_curve(self.folder, int(best.card.recipe["steps_per_epoch"])) if self.steps else [],
+            curve=self._curve(best) if self.steps else [],
             weights=best.hash,
             commit=best.card.commit,
             hardware=hardware("cpu" if self._on_cpu else pick_device("auto")),
@@ -261,17 +266,17 @@ def _state(folder: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def _curve(folder: Path, steps_per_epoch: int) -> list[tuple[int, float]]:
-    """Validation PSNR by step; where an interrupted run went over steps again, the later value counts."""
+def _curve(folder: Path, steps_per_epoch: int, metric: str) -> list[tuple[int, float]]:
+    """A metric in validation by step; of steps that an interrupted run went over again the later value."""
     found: dict[int, list[float]] = {}
     logs = sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
     for log in logs:
         mine: dict[int, list[float]] = {}
         with log.open(newline="") as file:
             for row in csv.DictReader(file):
-                if row.get("val/psnr"):
+                if row.get(f"val/{metric}"):
                     # By epochs: the steps of this log are off by one after a resumption.
                     step = (int(row["epoch"]) + 1) * steps_per_epoch
-                    mine.setdefault(step, []).append(float(row["val/psnr"]))
+                    mine.setdefault(step, []).append(float(row[f"val/{metric}"]))
         found |= mine
     return [(step, fmean(values)) for step, values in sorted(found.items())]

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomoe.evaluation.benchmark.config import Arm, Benchmark, Paper
+from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.cost import Cost
-from geomoe.evaluation.benchmark.groups import Group, make_groups, paired, scores
+from geomoe.evaluation.benchmark.groups import Group, Values, make_groups, paired, scores
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.statistics import Interval, agreement, holm, mean_interval, wilcoxon
+from geomoe.metrics.measures import measure, show
 
 __all__ = ["Row", "Table", "make_table"]
 
@@ -30,11 +31,11 @@ class Row:
         seeds: that are finished.
         cost: of a tile.
         training_seconds: mean over seeds.
-        psnr, ssim: means over seeds and images; PSNR in dB.
-        difference: PSNR less that of the flagship, paired by seed and image, dB; None for the flagship, and
-            where no seed is finished for both.
+        scores: means over seeds and images, by metric.
+        difference: the score by which arms are compared less that of the flagship, paired by seed and image;
+            None for the flagship, and where no seed is finished for both.
         p: of the difference, by Wilcoxon over images, corrected by Holm over the arms.
-        paper: the scores that a paper prints.
+        paper: the scores that a paper prints, by metric.
     """
 
     arm: str
@@ -43,16 +44,15 @@ class Row:
     seeds: tuple[int, ...]
     cost: Cost
     training_seconds: float
-    psnr: Interval
-    ssim: Interval
+    scores: dict[str, Interval]
     difference: Interval | None
     p: float | None
-    paper: Paper | None
+    paper: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by PSNR, best first, with what is needed to read them; where there are sources, also by these."""
+    """Rows by the metric ``ranks``, best first, with what is needed to read them; by source too, if any."""
 
     title: str
     flagship: str
@@ -60,6 +60,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     groups: tuple[Group, ...] = ()
+    ranks: str = "psnr"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,12 +84,12 @@ def make_table(
         date: of the table; today's if not given.
     """
     arms = [arm for arm in benchmark.arms if results.get(arm.name)]
-    flagship = results.get(benchmark.flagship, ())
+    flagship, ranks = results.get(benchmark.flagship, ()), benchmark.ranks
     differences = {
         arm.name: difference
         for arm in arms
         if arm.name != benchmark.flagship
-        and (difference := paired(results[arm.name], flagship, _psnr)) is not None
+        and (difference := paired(results[arm.name], flagship, _of(ranks))) is not None
     }
     raw = {name: wilcoxon(difference.mean(0)) for name, difference in differences.items()}
     p = dict(zip(raw, holm(list(raw.values())), strict=True))
@@ -96,7 +97,7 @@ def make_table(
         _row(arm, results[arm.name], costs[arm.name], differences.get(arm.name), p.get(arm.name))
         for arm in arms
     ]
-    rows.sort(key=lambda row: -row.psnr.mean)
+    rows.sort(key=lambda row: _better(ranks, row.scores[ranks].mean))
     every = [result for arm in arms for result in results[arm.name]]
     header = {
         "protocol": benchmark.protocol,
@@ -110,9 +111,9 @@ def make_table(
         "date": date or datetime.now(UTC).date().isoformat(),
         "commit": _all(result.commit or "unknown" for result in every),
     }
-    notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results)]
+    notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results, ranks)]
     groups = make_groups(benchmark, {row.arm: results[row.arm] for row in rows})
-    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), groups)
+    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), groups, ranks)
 
 
 def _row(
@@ -126,16 +127,20 @@ def _row(
         seeds=seeds,
         cost=cost,
         training_seconds=fmean(result.seconds for result in results),
-        psnr=mean_interval(scores(results, seeds, _psnr)),
-        ssim=mean_interval(scores(results, seeds, lambda result: result.ssim)),
+        scores={name: mean_interval(scores(results, seeds, _of(name))) for name in results[0].baseline},
         difference=None if paired is None else mean_interval(paired),
         p=p,
         paper=arm.paper,
     )
 
 
-def _psnr(result: Result) -> dict[str, float]:
-    return result.psnr
+def _of(metric: str) -> Values:
+    return lambda result: result.of(metric)
+
+
+def _better(metric: str, value: float) -> float:
+    """A number that is lower the better ``value`` is."""
+    return measure(metric).gain(0.0, value)
 
 
 def _all(values: Any) -> str:
@@ -149,7 +154,7 @@ def _notes(
     over = " and seeds" if several else ""
     alone = f"{'; of an arm with one seed, over images' if several else ''} alone"
     notes = [
-        f"Bicubic upsampling: PSNR {every[0].bicubic_psnr:.3f} dB, SSIM {every[0].bicubic_ssim:.4f}.",
+        f"Bicubic upsampling: {show(every[0].baseline)}.",
         f"Intervals: 95 %, over images{over}{alone if lone else ''}."
         + (" Of one seed nothing is known about others." if lone else ""),
         "One tile: 64 x 64 input pixels of the first test image, trained weights, all arms in turns, median.",
@@ -159,10 +164,12 @@ def _notes(
             f"Differences are to {benchmark.flagship}, paired by seed and image; p by Wilcoxon's signed-rank "
             f"test over images, corrected by Holm for {tests} comparison{'s' * (tests > 1)}."
         )
-    ours = [row.label for row in rows if row.paper]
-    theirs = [row.label for row in sorted(rows, key=lambda r: -r.paper.psnr if r.paper else 0) if row.paper]
+    ranks = benchmark.ranks
+    ours = [row for row in rows if ranks in row.paper]
+    theirs = sorted(ours, key=lambda row: _better(ranks, row.paper[ranks]))
     if ours != theirs:
-        notes.append(f"By the paper's PSNR the order is another: {', '.join(theirs)}.")
+        order = ", ".join(row.label for row in theirs)
+        notes.append(f"By the paper's {measure(ranks).title} the order is another: {order}.")
     for arm in arms:
         changed = [
             f"{s}.{key}={value}" for s, options in arm.recipe.items() for key, value in options.items()
@@ -187,19 +194,19 @@ def _notes(
     return notes
 
 
-def _orders(rows: Sequence[Row], results: Mapping[str, Sequence[Result]]) -> list[str]:
+def _orders(rows: Sequence[Row], results: Mapping[str, Sequence[Result]], ranks: str) -> list[str]:
     """Whether the order of the rows is that of the paper, and of each seed."""
     notes = []
-    known = [(row.psnr.mean, row.paper.psnr) for row in rows if row.paper]
+    known = [(row.scores[ranks].mean, row.paper[ranks]) for row in rows if ranks in row.paper]
     if len(known) >= _FEWEST:
         tau = agreement(np.array(known).T)
         notes.append(
-            f"The order by PSNR beside the paper's, {len(known)} arms: Kendall's tau {tau:+.2f} "
-            "(1 the same order, 0 chance, -1 the reverse)."
+            f"The order by {measure(ranks).title} beside the paper's, {len(known)} arms: Kendall's tau "
+            f"{tau:+.2f} (1 the same order, 0 chance, -1 the reverse)."
         )
     seeds = sorted(set.intersection(*(set(row.seeds) for row in rows))) if rows else []
     if len(rows) >= _FEWEST and len(seeds) > 1:
-        by_seed = [scores(results[row.arm], seeds, _psnr).mean(1) for row in rows]
+        by_seed = [scores(results[row.arm], seeds, _of(ranks)).mean(1) for row in rows]
         notes.append(
             f"The order under one seed beside another's, {len(seeds)} seeds: "
             f"Kendall's tau {agreement(np.array(by_seed).T):+.2f}."
