@@ -213,13 +213,37 @@ def test_a_class_that_the_weights_do_not_know_is_named(run, tmp_path, capsys):
     assert "is of a class that is not known, desert; there are: forest, river, town" in line
 
 
-@pytest.mark.parametrize("command", ["picture", "export", "upscale"])
+def test_export_puts_the_scores_of_the_test_on_the_card(run, folder, tmp_path, capsys):
+    source, target = run / "best.safetensors", tmp_path / "out.safetensors"
+    main(["export", str(source), str(target), "--data", str(folder), "--half"])
+    before, card = read_card(source), read_card(target)
+    assert card.scores["validation"] == before.scores
+    assert card.scores["scored"] == f"9 test samples of {folder.name}"
+    assert card.scores["gain"] == pytest.approx(card.scores["oa"] - card.scores["baseline"]["oa"], abs=1e-4)
+    assert [one.images for one in card.evaluations] == [9]
+    assert load(str(target)).outputs == load(str(source)).outputs
+    assert f"OA {card.scores['gain']:+.4f} over the baseline on 9 test" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "export",
+                str(source),
+                str(tmp_path / "y.safetensors"),
+                "--data",
+                str(folder),
+                "--protocol",
+                "hsenet",
+            ]
+        )
+    assert "protocol hsenet compares images, which best does not give" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["picture", "upscale"])
 def test_a_command_for_images_says_what_the_weights_give(run, folder, tmp_path, capsys, command):
     weights, image = str(run / "best.safetensors"), str(folder / "river" / "00.png")
     scene = str(write_scene(run / "scene.tif", pixels(3, 8, 8, "uint8")))
     args = {
         "picture": [image, "-o", str(tmp_path / "x.png"), "--model", weights],
-        "export": [weights, str(tmp_path / "x.safetensors"), "--data", str(folder)],
         "upscale": [scene, str(tmp_path / "x.tif"), "--model", weights, "--scale", "4"],
     }[command]
     with pytest.raises(SystemExit) as stop:

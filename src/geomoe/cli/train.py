@@ -9,6 +9,7 @@ import click
 
 from geomoe.cli.progress import told
 from geomoe.cli.say import say
+from geomoe.metrics.measures import measure
 
 __all__ = ["calibrate", "export", "fit"]
 
@@ -34,16 +35,18 @@ def fit(args: tuple[str, ...]) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--data", "root", type=click.Path(path_type=Path), required=True, help="The test images.")
-@click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
+@click.option("--protocol", help="How result and truth are compared.  [default: mfg_hmoe, of images]")
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
 @click.option("--half", is_flag=True, help="Store the weights in float16: half the size, scored as rounded.")
-def export(source: Path, target: Path, root: Path, protocol: str, overwrite: bool, half: bool) -> None:
+def export(source: Path, target: Path, root: Path, protocol: str | None, overwrite: bool, half: bool) -> None:
     """Score weights SOURCE, as training wrote them, on the test split; TARGET has the scores inside."""
     from geomoe.evaluation.export import export as run
 
     with told("images") as progress:
         card = run(source, target, root, protocol=protocol, overwrite=overwrite, half=half, progress=progress)
-    say(f"{target}: {card.scores['gain']:+.3f} dB over bicubic on {card.scores['scored']}")
+    ranks = card.evaluations[-1].ranks
+    gain = measure(ranks).text(card.scores["gain"], sign=True)
+    say(f"{target}: {measure(ranks).title} {gain} over the baseline on {card.scores['scored']}")
 
 
 @click.command()

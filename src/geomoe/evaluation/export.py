@@ -9,12 +9,14 @@ from pathlib import Path
 from geomoe.data.degradation import MIXED
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluate import evaluate
-from geomoe.evaluation.measure import measured, noted
-from geomoe.evaluation.scores import rounded
+from geomoe.evaluation.measure import measured, measured_samples, noted
 from geomoe.files import overlap
-from geomoe.models.weights import Card, check_target, half_state, load, save
+from geomoe.models.measured import Measured
+from geomoe.models.weights import Card, LoadedModel, check_target, half_state, load, save
 
 __all__ = ["export"]
+
+Progress = Callable[[int, int], None]
 
 
 def export(
@@ -22,19 +24,19 @@ def export(
     target: Path,
     root: Path,
     *,
-    protocol: str = "mfg_hmoe",
+    protocol: str | None = None,
     overwrite: bool = False,
     half: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Card:
     """Score trained weights once on the test split and write them, with the scores on their card.
 
     Args:
         source: weights that ``geomoe fit`` wrote.
         target: file to write, ``.safetensors``.
-        root: the test images, as for :func:`geomoe.evaluate`; inputs are made as in training, or by
-            ``bilinear`` where that was in several ways.
-        protocol: of the scores.
+        root: the test images, as for :func:`geomoe.evaluate`, whose inputs are made as in training, or by
+            ``bilinear`` where that was in several ways; of other tasks the samples.
+        protocol: of the scores of images, ``mfg_hmoe`` by default; other tasks have one alone.
         overwrite: whether ``target`` may exist.
         half: whether weights are stored in float16; what is scored is what is stored.
         progress: called with images done and images in all.
@@ -51,16 +53,38 @@ def export(
         loaded.model.load_state_dict(half_state(loaded.model))
         # What was measured of the weights is not true of rounded ones.
         card = replace(card, recipe={**card.recipe, "stored": "float16"}, bfloat16={})
-    made = "bilinear" if card.degradation == MIXED else card.degradation
-    evaluation = evaluate(loaded, root, protocol=protocol, degradation=made, progress=progress)
-    found, one = evaluation.overall, measured(evaluation, root)
+    scored, one = (_images if loaded.tiled else _samples)(loaded, root, protocol, progress)
     scores = {
-        "scored": evaluation.scored,
-        **rounded(found.values),
-        "baseline": rounded(found.baseline),
+        "scored": scored,
+        **one.scores,
+        "baseline": one.baseline,
         "gain": one.gain,
         "validation": loaded.card.scores,
     }
     # What was measured of weights before they were rounded was not measured of these.
-    card = replace(card, protocol=protocol, scores=scores, measured=[] if half else card.measured)
+    card = replace(card, protocol=one.protocol, scores=scores, measured=[] if half else card.measured)
     return save(target, loaded.model, noted(card, [one]), half)
+
+
+def _images(
+    model: LoadedModel, root: Path, protocol: str | None, progress: Progress | None
+) -> tuple[str, Measured]:
+    """What was scored, and what was found of it."""
+    made = "bilinear" if model.card.degradation == MIXED else model.card.degradation
+    rules = "mfg_hmoe" if protocol is None else protocol
+    found = evaluate(model, root, protocol=rules, degradation=made, progress=progress)
+    return found.scored, measured(found, root)
+
+
+def _samples(
+    model: LoadedModel, root: Path, protocol: str | None, progress: Progress | None
+) -> tuple[str, Measured]:
+    """The same of weights that see whole samples."""
+    from geomoe.evaluation.samples import evaluate_samples  # whose tasks want Lightning
+
+    if protocol is not None:
+        raise GeomoeError(
+            f"protocol {protocol} compares images, which {model.name} does not give; leave it out"
+        )
+    found = evaluate_samples(model, root, progress=progress)
+    return found.scored, measured_samples(found)
