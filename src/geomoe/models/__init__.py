@@ -15,6 +15,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     swin2_mose,
     swinir,
     ttst,
+    unet,
     vit,
 )
 from geomoe.models.contract import ModelContract

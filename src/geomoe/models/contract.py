@@ -8,7 +8,7 @@ from typing import Literal
 
 from geomoe.layers.conserve import CONSERVE_REACH
 
-__all__ = ["Input", "ModelContract", "Output", "SampleContract"]
+__all__ = ["Input", "ModelContract", "Output", "SampleContract", "Tiling"]
 
 
 @dataclass(frozen=True)
@@ -27,35 +27,59 @@ class Output:
     """What a model gives under a name.
 
     Attributes:
-        kind: an ``image``; of the whole sample a ``label``, as logits, ``values`` or ``features``, all
-            ``[B, channels]``.
-        channels: of an image; classes of a label; numbers.
+        kind: an ``image``; the ``classes`` of pixels, as logits ``[B, channels, H, W]``; of the whole sample
+            a ``label``, as logits, ``values`` or ``features``, all ``[B, channels]``.
+        channels: of an image; classes; numbers.
         scale: side of an image's pixel grid over that of the input.
-        classes: names of the classes of a label.
+        classes: names of the classes.
+        colours: of the classes of pixels, as ``#rrggbb``; may be empty.
     """
 
-    kind: Literal["image", "label", "values", "features"]
+    kind: Literal["image", "classes", "label", "values", "features"]
     channels: int
     scale: int = 1
     classes: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """In words."""
+        if self.kind == "classes":
+            return f"map of {self.channels} classes"
         of = {"image": "bands", "label": "classes"}.get(self.kind, "numbers")
         return f"{self.kind} of {self.channels} {of}"
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """How a scene is cut for a model that may see it in tiles, in pixels of the scene.
+
+    Attributes:
+        tile: side of a tile's core, a multiple of ``multiple``.
+        multiple: tiles that start on a multiple of this see the same grids as the whole scene does.
+        margin: context around the core, a multiple of ``multiple``.
+        reach: how far a pixel of the result sees at most, if tiles start on multiples; None if no bound is
+            known. Where it is at most the margin, tiles are equal to what the whole scene gives there.
+    """
+
+    tile: int
+    multiple: int
+    margin: int
+    reach: int | None = None
+
+
+@dataclass(frozen=True)
 class SampleContract:
-    """Facts about a model that sees whole samples, and is not tiled.
+    """Facts about a model of other things than images of images.
 
     Attributes:
         inputs: by name.
         outputs: by name.
+        tiling: of scenes; None of a model that sees whole samples.
     """
 
     inputs: Mapping[str, Input]
     outputs: Mapping[str, Output]
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True)

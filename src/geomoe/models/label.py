@@ -1,4 +1,4 @@
-"""What networks that label whole images begin and end with."""
+"""What networks that know classes begin with, and those that label whole images end with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.models.contract import Input, Output, SampleContract
-from geomoe.models.options import LabelConfig
+from geomoe.models.options import ClassConfig, LabelConfig
 
 __all__ = ["Head", "Normalise", "label_contract"]
 
@@ -17,7 +17,7 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: LabelConfig) -> None:
+    def __init__(self, config: ClassConfig) -> None:
         super().__init__()
         for name in ("mean", "std"):
             values = torch.tensor(getattr(config, name)).view(-1, 1, 1)

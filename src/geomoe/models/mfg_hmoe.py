@@ -30,12 +30,13 @@ from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract
 from geomoe.models.hat import HybridOptions, hybrid_trunk
 from geomoe.models.registry import register
+from geomoe.models.spatial_moe import route_pixels
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.published import dual_router, single_router
 from geomoe.moe.router import Router
-from geomoe.moe.units import Neighbourhoods, Pixels
+from geomoe.moe.units import Pixels
 from geomoe.moe.weights import RoutingMode
 
 __all__ = ["MfgHmoe", "MfgHmoeConfig"]
@@ -244,9 +245,7 @@ class RoutedUpsampler(nn.Module):
 
     def _choose(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         assert signals is not None
-        pixels, around = Pixels.of(x), Neighbourhoods.of(x, self.routed.bank.reach)
-        rows = self.routed(around, pixels.to_rows(signals), grid=pixels.grid, trace=trace)
-        return pixels.from_rows(rows)
+        return route_pixels(self.routed, x, signals, trace=trace)
 
 
 def _convolution_trunk(c: MfgHmoeConfig) -> ConvolutionTrunk:

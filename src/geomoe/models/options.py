@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -12,7 +13,9 @@ __all__ = [
     "SCALES",
     "AttentionConfig",
     "CentredConfig",
+    "ClassConfig",
     "LabelConfig",
+    "MapConfig",
     "ModelConfig",
     "SuperResolutionConfig",
     "check_divides",
@@ -50,24 +53,20 @@ class SuperResolutionConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
-class LabelConfig(ModelConfig):
-    """Options of a model that says what a whole image shows.
+class ClassConfig(ModelConfig):
+    """Options of a model that knows classes.
 
     Attributes:
         bands: channels in.
-        classes: names of the classes; none for a network without a head, which gives features.
+        classes: names of the classes; none for a network without a head.
         mean: what is subtracted from the input, one number or one for each band.
         std: what it is then divided by, likewise.
-        mlp_ratio: hidden width of the feed-forward layers over that of the tokens.
-        drop_path: stochastic depth of the last block; rises linearly from 0.
     """
 
     bands: int = 3
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +82,44 @@ class LabelConfig(ModelConfig):
                 )
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std!r}: expected more than 0")
+
+
+@dataclass(frozen=True)
+class MapConfig(ClassConfig):
+    """Options of a model that says what each pixel shows; it has classes.
+
+    Attributes:
+        colours: of the classes, as ``#rrggbb``; may be empty.
+    """
+
+    classes: tuple[str, ...] = ("0", "1")
+    colours: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.classes:
+            raise ValueError("classes=(): expected two names or more")
+        colours = self.colours
+        if not isinstance(colours, tuple) or not all(re.fullmatch("#[0-9a-f]{6}", str(c)) for c in colours):
+            raise ValueError(f"colours={colours!r}: expected some as #rrggbb")
+        if len(colours) not in (0, len(self.classes)):
+            raise ValueError(f"colours={colours!r}: expected one for each of {len(self.classes)} classes")
+
+
+@dataclass(frozen=True)
+class LabelConfig(ClassConfig):
+    """Options of a model that says what a whole image shows; without classes it gives features.
+
+    Attributes:
+        mlp_ratio: hidden width of the feed-forward layers over that of the tokens.
+        drop_path: stochastic depth of the last block; rises linearly from 0.
+    """
+
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mlp_ratio <= 0:
             raise ValueError(f"mlp_ratio={self.mlp_ratio}: expected more than 0")
         if not 0 <= self.drop_path < 1:

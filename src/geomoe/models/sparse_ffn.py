@@ -19,7 +19,7 @@ from geomoe.moe import FeedForwardExperts, MoE, Router, published
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.units import Tokens
 
-__all__ = ["ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "feed_forward"]
+__all__ = ["ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "check_router", "feed_forward"]
 
 _GIVEN = ("channels", "num_experts")
 
@@ -29,6 +29,20 @@ ROUTERS: dict[str, Callable[..., Router]] = {
     if tuple(inspect.signature(make := getattr(published, name)).parameters)[:2] == _GIVEN
 }
 """Routers of :mod:`geomoe.moe.published` that look at one width of row and know one group of experts."""
+
+
+def check_router(router: str, options: object, routers: Mapping[str, Callable[..., Router]]) -> None:
+    """Refuse, with a ValueError, a router that is none of ``routers``, and options that it does not have."""
+    if router not in routers:
+        raise ValueError(f"router={router!r}: expected one of {', '.join(routers)}")
+    if not isinstance(options, Mapping):
+        raise ValueError(f"router_options={options!r}: expected options with values")
+    known = tuple(inspect.signature(routers[router]).parameters)[len(_GIVEN) :]
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"router_options: the router {router} has no {name!r}; it has: {', '.join(known)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,16 +64,7 @@ class SparseConfig(LabelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.router not in ROUTERS:
-            raise ValueError(f"router={self.router!r}: expected one of {', '.join(ROUTERS)}")
-        if not isinstance(self.router_options, Mapping):
-            raise ValueError(f"router_options={self.router_options!r}: expected options with values")
-        known = tuple(inspect.signature(ROUTERS[self.router]).parameters)[len(_GIVEN) :]
-        for name in self.router_options:
-            if name not in known:
-                raise ValueError(
-                    f"router_options: the router {self.router} has no {name!r}; it has: {', '.join(known)}"
-                )
+        check_router(self.router, self.router_options, ROUTERS)
 
     def is_sparse(self, block: int, blocks: int) -> bool:
         """Whether block number ``block``, from 0, of ``blocks`` has a mixture of experts."""

@@ -1,0 +1,225 @@
+"""What every registered model that gives the classes of pixels must do, whatever it is."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import geomoe
+from geomoe.models.contract import Input, Output
+from geomoe.models.registry import build
+from geomoe.models.spatial_moe import route_pixels
+from geomoe.models.weights import Card, load, save
+from geomoe.moe import ExpertBank
+from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
+from geomoe.moe.layer import MoE
+from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.published import single_router
+from geomoe.moe.router import AnyRouter
+from geomoe.tasks.compiled import compile_blocks
+from geomoe.tasks.muon import matrices
+
+CLASSES, COLOURS = ("field", "river", "town"), ("#00ff00", "#0000ff", "#808080")
+TINY = {"unet": {"width": 4, "depth": 2, "experts": 2}}
+
+
+def tiny(name, **options):
+    torch.manual_seed(0)
+    given = {"classes": CLASSES, "colours": COLOURS, **TINY[name.split("_")[0]], **options}
+    model = geomoe.create_model(name, **given)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(std=0.3)  # gates that start at nothing
+    return model
+
+
+@pytest.fixture(params=geomoe.list_models("classes"))
+def name(request):
+    return request.param
+
+
+def test_any_size_and_any_bands(name):
+    model = tiny(name, bands=5).eval()
+    for size in [(1, 1), (7, 3), (16, 12)]:
+        with torch.inference_mode():
+            out = model(torch.rand(2, 5, *size))
+        assert out.shape == (2, 3, *size)
+        assert out.isfinite().all()
+
+
+def test_the_contract_names_what_comes_out(name):
+    contract = tiny(name, bands=4).contract
+    assert contract.inputs == {"image": Input(4)}
+    assert contract.outputs == {"classes": Output("classes", 3, classes=CLASSES, colours=COLOURS)}
+    assert contract.outputs["classes"].describe() == "map of 3 classes"
+    tiling = contract.tiling
+    assert tiling.tile % tiling.multiple == tiling.margin % tiling.multiple == 0
+    assert tiling.reach <= tiling.margin
+
+
+def test_every_parameter_receives_a_gradient(name):
+    model = tiny(name)
+    model(torch.rand(2, 3, 24, 24)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_an_image_does_not_depend_on_its_batch(name):
+    model, x = tiny(name).eval(), torch.rand(3, 3, 9, 9)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), atol=1e-5, rtol=1e-5)
+
+
+def test_bands_are_normalised_by_the_configuration(name):
+    x = torch.rand(1, 3, 8, 8)
+    plain = tiny(name, mean=(0.0,), std=(1.0,)).eval()
+    told = tiny(name, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0)).eval()
+    by_hand = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 1, 2]).view(3, 1, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(told(x), plain(by_hand))
+
+
+def test_what_lies_beyond_the_reach_is_not_seen(name):
+    """The promise that tiles rest on; the reach is not promised too far by more than a cell."""
+    model = tiny(name).eval()
+    tiling = model.contract.tiling
+    side = tiling.multiple * (-(-tiling.reach // tiling.multiple) + 2)
+    x = torch.rand(1, 3, 8, side + 8)
+    y = x.clone()
+    y[..., side:] = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        apart = (model(x) - model(y)).abs().amax((0, 1, 2)) > 1e-6
+    assert not apart[: side - tiling.reach].any()
+    assert apart[: side - tiling.reach + 2 * tiling.multiple].any()
+
+
+def test_a_tile_is_what_the_whole_image_gives_there(name):
+    model = tiny(name).eval()
+    tiling = model.contract.tiling
+    start, core, margin = 2 * tiling.margin, 16, tiling.margin
+    x = torch.rand(1, 3, start + core + 2 * margin, start + core + 2 * margin)
+    tile = slice(start - margin, start + core + margin)
+    with torch.inference_mode():
+        whole, part = model(x), model(x[..., tile, tile])
+    inside, there = slice(margin, margin + core), slice(start, start + core)
+    assert (part[..., inside, inside] - whole[..., there, there]).abs().max() < 1e-5
+
+
+def test_what_is_not_valid_is_seen_as_the_mean_and_not_routed(name):
+    model = tiny(name, depth=1, mean=(0.4,)).eval()
+    x, valid = torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
+    valid[:, :, 5:] = False  # half of the cells at 4 and 5, all of those from 6
+    nothing, mean = x.masked_fill(~valid[:, None], float("nan")), x.masked_fill(~valid[:, None], 0.4)
+    trace = RoutingTrace()
+    with torch.inference_mode():
+        found = model(nothing, valid=valid, trace=trace)
+    assert found.isfinite().all()
+    assert torch.equal(found, model(mean, valid=valid))
+    counted = [plan.valid.view(plan.grid).sum().item() for plan in trace]
+    assert counted == {"unet": [], "unet_moe": [4 * 3, 8 * 5]}[name]
+
+
+def test_what_fills_up_an_image_is_not_routed():
+    trace = RoutingTrace()
+    tiny("unet_moe")(torch.rand(1, 3, 5, 9), trace=trace)
+    assert [plan.grid for plan in trace] == [(1, 2, 3), (1, 4, 6), (1, 8, 12)]
+    assert [plan.valid.sum().item() for plan in trace] == [2 * 3, 3 * 5, 5 * 9]
+
+
+@pytest.mark.parametrize(("where", "plans"), [("none", 0), ("bottom", 1), ("decoder", 2), ("both", 3)])
+def test_blocks_that_hold_experts(where, plans):
+    trace = RoutingTrace()
+    tiny("unet", experts_in=where)(torch.rand(2, 3, 8, 8), trace=trace)
+    assert len(trace) == plans
+    assert all((plan.num_experts, plan.num_rows) == (4, 2 * plan.grid[1] * plan.grid[2]) for plan in trace)
+
+
+@pytest.mark.parametrize("router", ["dual", "single", "switch", "softmax", "top_p"])
+def test_routers_are_chosen_by_name(router):
+    trace = RoutingTrace()
+    out = tiny("unet_moe", router=router)(torch.rand(1, 3, 8, 8), trace=trace)
+    assert out.isfinite().all()
+    assert len(trace) == 3
+
+
+def test_pixels_are_routed_by_signals_of_their_own():
+    torch.manual_seed(0)
+    moe = MoE(single_router(2, (3,)), HeterogeneousBank([ConvExperts(4, 5, 3, 3)])).eval()
+    x, signals = torch.rand(1, 4, 6, 7), torch.rand(1, 2, 6, 7)
+    trace = RoutingTrace()
+    out = route_pixels(moe, x, signals, trace=trace)
+    (plan,) = trace
+    chosen, weights = (value.view(6, 7) for value in (plan.experts[:, 0], plan.weights[:, 0]))
+    each = [torch.nn.functional.conv2d(x, k, b, padding=1)[0] for k, b in
+            zip(moe.bank.groups[0].kernels(), moe.bank.groups[0].bias, strict=True)]  # fmt: skip
+    by_hand = torch.stack(each)[chosen, :, torch.arange(6)[:, None], torch.arange(7)] * weights[..., None]
+    torch.testing.assert_close(out[0], by_hand.permute(2, 0, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_save_and_load_give_the_same_result(name, tmp_path):
+    model, x = tiny(name, router="switch").eval(), torch.rand(1, 3, 6, 6)
+    card = Card(name, dataclasses.asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "")
+    save(tmp_path / "w.safetensors", model, dataclasses.replace(card, task="segmentation"))
+    loaded = load(str(tmp_path / "w.safetensors"))
+    assert loaded.outputs["classes"].colours == COLOURS
+    with torch.inference_mode():
+        assert torch.equal(model(x), loaded.model(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", [(8, 12), (7, 9)])
+def test_onnx_gives_the_same_numbers(name, size, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model, x = tiny(name).eval(), torch.rand(1, 3, *size)
+    torch.onnx.export(model, (x,), dynamo=True, verbose=False).save(tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    (done,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(done), model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_can_be_compiled_and_stepped_by_muon(name):
+    model = tiny(name)
+    parts = [model.get_submodule(part) for part in compile_blocks(model, backend="eager")]
+    assert parts
+    assert not any(isinstance(m, AnyRouter | ExpertBank) for part in parts for m in part.modules())
+    assert matrices(model)
+
+
+def test_bfloat16_follows_float32(name):
+    model, x = tiny(name).eval(), torch.rand(1, 3, 12, 12)
+    with torch.inference_mode():
+        exact = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(x)
+    assert (exact - rough.float()).abs().mean() < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"classes": ()}, r"classes=\(\): expected two"), ({"classes": ("a", "a")}, "each once"),
+        ({"colours": ("#00ff00",)}, "colours=.*one for each of 3"), ({"colours": ("red",) * 3}, "as #rrggbb"),
+        ({"mean": (0.1, 0.2)}, "mean=.*bands=3"), ({"std": (0.0,)}, "std=.*more than 0"),
+        ({"kernel_sizes": (2,)}, "kernel_sizes=.*odd"), ({"router": "best"}, "router='best': .* one of dual"),
+        ({"router_options": {"k": 1}}, "noisy_top_k has no 'k'"), ({"experts": 0}, "experts=0"),
+        ({"experts_in": "some"}, "experts_in='some'"), ({"depth": 0}, "depth=0"),
+        ({"scale": 4}, "no option 'scale'"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_named(name, options, said):
+    with pytest.raises(geomoe.GeomoeError, match=said):
+        tiny(name, **options)
+
+
+def test_parameter_count():
+    """By hand, of 3 bands and 2 classes."""
+    expected = 3 * 9 * 32 + 32 + 2 * 32 + 32 * 2 + 2  # first convolution, last norm, head
+    for level, width in enumerate((32, 64, 128, 256)):
+        block = 2 * width + 9 * width * 2 * width + 2 * width + 2 * width * width + width
+        expected += block * (1 if level == 3 else 2)
+        expected += 0 if level == 0 else 4 * (width // 2) * width + width
+        expected += 0 if level == 3 else 4 * 2 * width * width + width + 2 * width * width + width
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build("unet", {}).parameters()) == expected
