@@ -6,7 +6,8 @@
 All weights that ship, or those that are given, beside bicubic upsampling: the largest distance from made
 surfaces in levels of 255; the standard deviation of white noise after over before; and the share of values
 that lie outside the range of the 5 x 5 input pixels around them by more than 5 % of the scene's range, of a
-made scene and of all GeoTIFFs of a folder. docs/benchmarks.md has what came out.
+made scene and of all GeoTIFFs of a folder, beside what these scenes have of it themselves. docs/benchmarks.md
+has what came out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from geomoe.evaluation.invention import (
     bicubic,
     by_model,
     invention,
+    own_overshoot,
     scene_overshoot,
 )
 from geomoe.files import write_text
@@ -57,6 +59,8 @@ def measure(
                 print(f"{scene.name}: left out, {error}", flush=True)
                 continue
             mine.overshoot[scene.name], found[f"bicubic x{scale}"].overshoot[scene.name] = shares
+            own = found[f"bicubic x{scale}"].own
+            mine.own[scene.name] = own[scene.name] = own.get(scene.name) or own_overshoot(scene, scale)
         print(f"{model.name}: {time.perf_counter() - began:.0f} s", flush=True)
     return found
 
@@ -74,7 +78,9 @@ def table(found: dict[str, Invention]) -> Iterator[str]:
         yield _row(f"noise of {sigma} levels", MOST_NOISE, [f"{f.noise[sigma]:.2f}" for f in found.values()])
     for scene in first.overshoot:
         shares = [f"{f.overshoot[scene]:.3%}" if scene in f.overshoot else "-" for f in found.values()]
-        yield _row(f"{scene}: overshoot", f"{MOST_OVERSHOOT:.1%}", shares)
+        yield _row(f"{scene}: overshoot", f"own + {MOST_OVERSHOOT:.1%}", shares)
+        own = [f"{f.own[scene]:.3%}" if scene in f.own else "-" for f in found.values()]
+        yield _row(f"{scene}: its own", "", own)
 
 
 def _row(head: str, limit: object, cells: list[str]) -> str:

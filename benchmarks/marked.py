@@ -73,7 +73,7 @@ def rows(model: LoadedModel, scenes: list[Path]) -> Iterator[tuple[str, float, s
             f"x {gains[0]:.2f}",
             f"{gains[1]:.2f}",
         )
-    for name, low in (("made sea", sea(8)), *_of_scenes(scenes)):
+    for name, low in (("made sea", sea(scale, 8).low), *_of_scenes(scenes)):
         result, safe, marked = run(model, low)
         three = low.expand(3, -1, -1)
         shares = [overshoot(image, three, scale) for image in (result, safe)]

@@ -14,9 +14,10 @@ from geomoe.evaluation.invention import (
     bicubic,
     by_model,
     invention,
+    own_overshoot,
     scene_overshoot,
 )
-from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes
+from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.layers.known import Known
 from geomoe.models import available_weights
 from geomoe.models.contract import ModelContract
@@ -71,6 +72,33 @@ def test_a_ramp_rises_by_its_levels_along_every_direction():
     assert np.hypot(rises, falls) == pytest.approx(4, abs=1e-3)
     angles = np.sort(np.arctan2(falls, rises))
     assert np.diff(angles) == pytest.approx(np.pi / 8, abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_made_sea_leaves_the_range_of_its_own_pixels(scale):
+    """So that a result which is right does, too, and only what is beyond it is invented."""
+    made = sea(scale, 16)
+    assert made.truth.shape == (1, 64 * scale, 64 * scale)
+    means = torch.nn.functional.avg_pool2d(made.truth[None], scale)[0]
+    assert (means - made.low).std().item() * LEVELS == pytest.approx(1, rel=0.05)  # the noise
+    right = invention(
+        lambda low: made.truth.numpy() if low.shape == made.low.shape else bicubic(scale)(low), scale
+    )
+    assert 0.003 < right.own["made sea, 16 bits"] < 0.01
+    assert right.worst[2] <= 1e-3
+
+
+def test_a_scene_s_own_overshoot_is_that_over_itself_made_small(tmp_path):
+    smooth = np.broadcast_to(
+        100 + 60 * np.cos(np.arange(40) * np.pi / 40)[None, :, None], (1, 40, 36)
+    ).astype(np.uint8)
+    assert own_overshoot(write_scene(tmp_path / "smooth.tif", smooth), 4) == 0
+    dotted = smooth.copy()
+    dotted[:, 18, 18] = 255
+    mask = np.ones((40, 36), dtype=bool)
+    assert own_overshoot(write_scene(tmp_path / "dotted.tif", dotted, mask=mask), 4) == 1 / (40 * 36)
+    mask[17, 17] = False  # in the same pixel of the scene made small
+    assert own_overshoot(write_scene(tmp_path / "invalid.tif", dotted, mask=mask), 4) == 0
 
 
 def test_noise_has_the_deviation_that_was_asked_for():
@@ -149,6 +177,7 @@ def test_weights_that_ship_invent_nothing(name):
     scale = model.contract.scale
     found = invention(by_model(model, "cpu"), scale, quick=True)
     real, _ = scene_overshoot(SENTINEL2, model=model, scale=scale, device="cpu")
+    real -= own_overshoot(SENTINEL2, scale)
     error, noise, share = found.worst
     beyond = {
         f"error of {error:.2f} levels": error > MOST_ERROR,

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
+from torch.nn import functional as F
 
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import crop_to_multiple, get_degradation, upsample_bicubic
 from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
@@ -39,6 +40,7 @@ __all__ = [
     "bicubic",
     "by_model",
     "invention",
+    "own_overshoot",
     "scene_overshoot",
 ]
 
@@ -47,7 +49,8 @@ MOST_ERROR = 1.5
 MOST_NOISE = 1.0
 """Standard deviation of the noise in a flat scene, after over before."""
 MOST_OVERSHOOT = 0.003
-"""Share of values outside the range of the input around them by more than 5 % of the scene's."""
+"""Share of values outside the range of the input around them by more than 5 % of the scene's, beyond the
+share that the scene itself has: a pixel is a mean, and what it is the mean of does leave its range."""
 
 _CUT = 4
 """Input pixels at the border of a made scene that are not looked at: what lies beyond is not known there."""
@@ -69,11 +72,13 @@ class Invention:
         noise: standard deviation of white noise in a flat scene, after over before, by that before in levels;
             the largest of dark, middle and bright scenes.
         overshoot: share of values outside the range of the input around them, by scene.
+        own: that share of the scene itself, of those where it is known.
     """
 
     error: dict[str, float]
     noise: dict[str, float]
     overshoot: dict[str, float]
+    own: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,8 +86,9 @@ class Invention:
 
     @property
     def worst(self) -> tuple[float, float, float]:
-        """The largest of each."""
-        return max(self.error.values()), max(self.noise.values()), max(self.overshoot.values())
+        """The largest of each; of overshoot, of what there is more of than in the scene itself."""
+        beyond = (share - self.own.get(scene, 0) for scene, share in self.overshoot.items())
+        return max(self.error.values()), max(self.noise.values()), max(beyond)
 
 
 def by_model(
@@ -139,8 +145,12 @@ def invention(enlarge: Enlarge, scale: int, *, quick: bool = False) -> Invention
             low = flat_noise(level, sigma, bands, bits)
             gain = noise_gain(made_large(low)[:, cut, cut], low[:, _CUT:-_CUT, _CUT:-_CUT])
             noise[str(sigma)] = max(noise[str(sigma)], gain)
-    shot = {f"made sea, {bits} bits": overshoot(made_large(low := sea(bits)), low, scale) for bits in (8, 16)}
-    return Invention(dict(error), dict(noise), shot)
+    shot, own = {}, {}
+    for bits in (8, 16):
+        made = sea(scale, bits)
+        name = f"{made.kind}, {bits} bits"
+        shot[name], own[name] = (overshoot(x, made.low, scale) for x in (made_large(made.low), made.truth))
+    return Invention(dict(error), dict(noise), shot, own)
 
 
 def scene_overshoot(scene: str | Path, **options: Unpack[Options]) -> tuple[float, float]:
@@ -167,6 +177,22 @@ def scene_overshoot(scene: str | Path, **options: Unpack[Options]) -> tuple[floa
     of, there = torch.from_numpy(low), torch.from_numpy(valid)
     ours, base = (torch.from_numpy(image.astype(np.float32)) for image in (result, smooth))
     return overshoot(ours, of, scale, valid=there), overshoot(base, of, scale, valid=there)
+
+
+def own_overshoot(scene: str | Path, scale: int, bands: str | None = None) -> float:
+    """Overshoot of a scene over itself made small, which is about what an ideal result has over the scene.
+
+    Args:
+        scene: anything that can be upscaled.
+        scale: by which it is made small, by antialiased bilinear interpolation.
+        bands: as of :func:`geomoe.upscale`.
+    """
+    with open_scene(scene, bands) as file:
+        data, valid = _whole(file, file.data_bands)
+    fine, good = (crop_to_multiple(torch.from_numpy(x.astype(np.float32)), scale) for x in (data, valid))
+    low = get_degradation("bilinear").unrounded()(torch.where(good > 0, fine, 0)[None], scale)[0]
+    whole = -F.max_pool2d(-good[None], scale)[0] > 0
+    return overshoot(fine, low, scale, valid=whole)
 
 
 def _whole(scene: Scene, bands: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

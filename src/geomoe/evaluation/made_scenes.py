@@ -29,7 +29,7 @@ _ANGLES = 16
 _GAINS = {1: (1.0,), 3: (1.0, 0.85, 0.7)}
 """By number of bands, what each is of the surface."""
 _FINER = 4
-"""By which the sea is drawn before its pixels are."""
+"""By which the sea is at least drawn finer than its pixels."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 """Whole multiples of it, less their whole part, lie everywhere between 0 and 1."""
 
@@ -76,19 +76,22 @@ def flat_noise(level: float, sigma: float, bands: int, bits: int, side: int = 48
     return _stored(level + sigma * torch.randn(bands, side, side, generator=_generator()), bits)
 
 
-def sea(bits: int, side: int = 64) -> Tensor:
-    """A sea of low contrast with whitecaps and a little noise, ``[1, side, side]`` in [0, 1].
+def sea(scale: int, bits: int, side: int = 64) -> MadeScene:
+    """A sea of low contrast with whitecaps, and in the input a little noise: one band of ``side`` pixels.
 
-    What is between its pixels is not known; it shows how far a result leaves the range around them.
+    It shows how far a result leaves the range around its pixels, beside how far the sea itself does.
     """
-    fine = side * _FINER
-    values = 60 + waves(fine, 4, 6 * _FINER, 0.3) + waves(fine, 3, 9.7 * _FINER, math.pi / 2)
+    finer = scale * math.ceil(_FINER / scale)
+    fine = side * finer
+    values = 60 + waves(fine, 4, 6 * finer, 0.3) + waves(fine, 3, 9.7 * finer, math.pi / 2)
     for i in range(side // 2):  # whitecaps of about a pixel, here and there
         y, x = (int((i + 1) * step % 1 * fine) for step in (_GOLDEN, math.sqrt(2)))
-        cap = hills(2 * fine, 20 + 40 * (i * _GOLDEN % 1), 0.6 * _FINER)
+        cap = hills(2 * fine, 20 + 40 * (i * _GOLDEN % 1), 0.6 * finer)
         values += cap[y : y + fine, x : x + fine]
-    low = F.avg_pool2d(torch.from_numpy(values)[None, None], _FINER)[0]
-    return _stored(low + torch.randn(low.shape, generator=_generator()), bits)
+    surface = torch.from_numpy(values)[None, None]
+    truth, low = (F.avg_pool2d(surface, by)[0] for by in (finer // scale, finer))
+    noisy = _stored(low + torch.randn(low.shape, generator=_generator()), bits)
+    return MadeScene("made sea", noisy, truth.float() / LEVELS)
 
 
 def _surfaces(scale: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
