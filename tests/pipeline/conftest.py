@@ -10,17 +10,17 @@ import torch
 
 from geomoe import create_model
 from geomoe.models.weights import save
-from geomoe.pipeline import Settings
+from geomoe.pipeline import Request
 from tests.models.test_weights import card_of
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Weights of EDSR, tiny, and small tiles."""
+def settings(tmp_path: Path) -> Request:
+    """Weights of EDSR, tiny, and small tiles, for scenes that are yet to be named."""
     torch.manual_seed(0)
     model = create_model("edsr", scale=2, width=4, blocks=1)
     save(tmp_path / "tiny.safetensors", model, replace(card_of(model), model="edsr"))
-    return Settings(str(tmp_path / "tiny.safetensors"), scale=2, tile=16, device="cpu")
+    return Request("", "", model=str(tmp_path / "tiny.safetensors"), scale=2, tile=16, device="cpu")
 
 
 @pytest.fixture

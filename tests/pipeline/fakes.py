@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.pipeline import SceneTask
+from geomoe.moe.router import AnyRouter
+from geomoe.moe.units import Pixels
+from geomoe.pipeline import Request
 from tests.scenes import pixels, write_scene
 
 
@@ -25,24 +28,33 @@ class FakeUpscaler:
     reference: RoutingReference | None = None
 
 
+class ByBrightness(AnyRouter):
+    """Routes each pixel to one of 2 + 3 experts by its brightness."""
+
+    group_sizes = (2, 3)
+
+    def forward(self, rows: Tensor, grid: tuple[int, ...], *_: object) -> RoutingPlan:
+        logits = -((rows[:, :1] - torch.linspace(0, 1, 5, device=rows.device)) ** 2) * 20  # [N, E]
+        probabilities = logits.softmax(1)
+        chosen = probabilities.topk(2, 1).indices  # [N, k]
+        weights = probabilities.gather(1, chosen)
+        return RoutingPlan(chosen, weights, probabilities, logits, self.group_sizes, grid)
+
+
 class Nearest(nn.Module):
-    """Repeats pixels; routes each to one of 2 + 3 experts by its brightness."""
+    """Repeats pixels, and routes them by `ByBrightness`."""
 
     config = SimpleNamespace(kernel_sizes=(1, 3))
 
     def __init__(self, scale: int) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.router = scale, ByBrightness()
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         if trace is not None:
-            batch, _, height, width = x.shape
-            centres = torch.linspace(0, 1, 5, device=x.device)
-            logits = -((x[:, 0, ..., None] - centres) ** 2).reshape(-1, 5) * 20  # [N, E]
-            probabilities = logits.softmax(1)
-            chosen = probabilities.topk(2, 1).indices  # [N, k]
-            weights = probabilities.gather(1, chosen)
-            trace.record(RoutingPlan(chosen, weights, probabilities, logits, (2, 3), (batch, height, width)))
+            pixels = Pixels.of(x)
+            rows = pixels.to_rows(x)
+            trace.record(self.router(rows, pixels.grid), self.router, rows)
         return x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
 
 
@@ -72,7 +84,14 @@ def convolutional(scale: int = 2, bands: int = 3, *, tile: int = 16) -> FakeUpsc
     return FakeUpscaler(Convolutional(scale, bands), ModelContract(scale, bands, 4, tile, 4))
 
 
-def scene_task(folder: Path, name: str, side: int = 40) -> SceneTask:
+def scene_task(folder: Path, name: str, side: int = 40) -> Request:
     """A scene of that name, and where it goes: the folder ``out``."""
     write_scene(folder / f"{name}.tif", pixels(3, side, side, "uint16", seed=ord(name)))
-    return SceneTask(str(folder / f"{name}.tif"), str(folder / "out" / f"{name}.tif"))
+    return Request(str(folder / f"{name}.tif"), str(folder / "out" / f"{name}.tif"))
+
+
+def of(scenes: Iterable[Request], settings: Request) -> list[Request]:
+    """Scenes, each with its maps and bands, and with what is the same for all."""
+    return [
+        replace(settings, src=each.src, dst=each.dst, layers=each.layers, bands=each.bands) for each in scenes
+    ]

@@ -16,8 +16,7 @@ from geomoe.layers.known import SENSORS
 from geomoe.models import load
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, save
-from geomoe.pipeline import Settings, choice, describe_scene, forecast_upscale, plan_upscale, upscale
-from geomoe.pipeline.batch.manifest import SceneTask
+from geomoe.pipeline import choice, describe_scene, forecast_upscale, plan_upscale, upscale
 from geomoe.pipeline.batch.many import upscale_many
 from geomoe.pipeline.batch.one import do_scene, pinned
 from geomoe.pipeline.choice import choose, for_model, outside
@@ -205,14 +204,14 @@ def test_a_noisy_scene_is_told_of_before_its_first_tile_and_in_its_item(
 
 
 def test_each_scene_of_a_manifest_gets_its_own(tmp_path: Path, shipped: dict[str, Path]) -> None:
-    settings = pinned(Settings(scale=2, tile=32, device="cpu"), judged=False)
     (tmp_path / "out").mkdir()
     outcomes = {}
     for name in ("sentinel2", "naip", "scene"):
         src = scene(tmp_path, f"{name}.tif", 2.0)
-        task = SceneTask(str(src), str(tmp_path / "out" / f"{name}.tif"))
-        outcomes[name] = do_scene(task, settings)
-        assert do_scene(task, settings).status == "there"
+        task = Request(str(src), str(tmp_path / "out" / f"{name}.tif"), scale=2, tile=32, device="cpu")
+        (asked,) = pinned([task])
+        outcomes[name] = do_scene(*asked)
+        assert do_scene(*asked).status == "there"
     assert [outcome.status for outcome in outcomes.values()] == ["done"] * 3
     words = [outcome.message.split(":")[0] for outcome in outcomes.values()]
     assert words == ["weights satellite_x2", "weights aerial_x2", "weights satellite_x2"]
@@ -220,19 +219,18 @@ def test_each_scene_of_a_manifest_gets_its_own(tmp_path: Path, shipped: dict[str
 
 
 def test_a_machine_with_other_weights_does_nothing(tmp_path: Path, shipped: dict[str, Path]) -> None:
-    settings = pinned(Settings(scale=2, tile=32, device="cpu"), judged=False)
+    (asked,) = pinned([Request(str(scene(tmp_path, "naip.tif")), str(tmp_path / "o.tif"), scale=2)])
     del shipped["aerial_x2"]
-    task = SceneTask(str(scene(tmp_path, "naip.tif")), str(tmp_path / "o.tif"))
-    outcome = do_scene(task, settings)
+    outcome = do_scene(*asked)
     assert outcome.status == "failed"
-    assert "other weights ship with geomoe here" in outcome.message
+    assert "auto has other weights here" in outcome.message
 
 
 def test_maps_that_some_weights_cannot_make_are_refused_before_the_night(
     tmp_path: Path, shipped: dict[str, Path]
 ) -> None:
     with pytest.raises(GeomoeError, match="routes nothing"):
-        upscale_many([SceneTask("a.tif", "b.tif", reliability="r.tif")], Settings(scale=2))
+        upscale_many([Request.of("a.tif", "b.tif", reliability="r.tif", scale=2)])
 
 
 def test_a_scale_without_weights_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from geomoe.models.contract import ModelContract
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline import Request, Settings, forecast_upscale, plan_upscale, read_manifest, upscale, verify
+from geomoe.pipeline import Request, forecast_upscale, plan_upscale, read_manifest, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
-from tests.pipeline.fakes import FakeUpscaler, convolutional
+from tests.pipeline.fakes import FakeUpscaler, convolutional, of
 from tests.pipeline.test_layers import routed
 from tests.scenes import left_over, pixels, write_scene
 
@@ -221,11 +221,11 @@ def test_the_margin_that_it_needs_is_planned_foretold_and_said(src: Path, dst: P
     assert verify(dst).faults == ()
 
 
-def test_a_manifest_takes_it_too(tmp_path: Path, settings: Settings) -> None:
+def test_a_manifest_takes_it_too(tmp_path: Path, settings: Request) -> None:
     source = pixels(3, 24, 24, "uint8")
     write_scene(tmp_path / "a.tif", source)
     (tmp_path / "m.csv").write_text("src,dst\na.tif,b.tif\n")
-    (task,) = read_manifest(tmp_path / "m.csv", 2)
-    assert do_scene(task, replace(settings, conserve=True)).status == "done"
-    assert do_scene(task, replace(settings, conserve=True)).status == "there"
+    (task,) = of(read_manifest(tmp_path / "m.csv"), settings)
+    assert do_scene(replace(task, conserve=True)).status == "done"
+    assert do_scene(replace(task, conserve=True)).status == "there"
     assert_kept(tmp_path / "b.tif", source, np.ones(source.shape, dtype=bool), 2)

@@ -35,7 +35,7 @@ class Brightness(nn.Module):
         pixels = moe.Pixels.of(x)
         plan = self.router(pixels.to_rows(x), pixels.grid)
         if trace is not None:
-            trace.record(plan)
+            trace.record(plan, self.router, pixels.to_rows(x))
         return F.interpolate(x + self.bias, scale_factor=2, mode="nearest")
 
 
@@ -169,11 +169,11 @@ def test_what_is_made_is_told_by_what_it_is(src: Path, tmp_path: Path) -> None:
     write_scene(src, pixels(3, 20, 20, "uint8"))
     model, out, mask = routed(), tmp_path / "d.tif", tmp_path / "r.tif"
     upscale(src, out, model=model, scale=2, reliability=mask, fallback=True)
-    asked = Request(src, out, model, 2, reliability=mask, fallback=True)
+    asked = Request.of(src, out, model=model, scale=2, reliability=mask, fallback=True)
     assert is_made(asked)
     assert not is_made(replace(asked, fallback=False))
-    assert not is_made(replace(asked, dst=mask, reliability=out)), "a map is no image"
-    assert not is_made(replace(asked, consistency=mask, reliability=None)), "nor another map"
+    assert not is_made(replace(asked, dst=mask, layers={"reliability": out})), "a map is no image"
+    assert not is_made(replace(asked, layers={"consistency": mask})), "nor another map"
     stricter = replace(model, reference=replace(model.reference, threshold=0.1))
     assert not is_made(replace(asked, model=stricter)), "calibrated anew, it would be another image"
     (tmp_path / "link.tif").symlink_to(out)

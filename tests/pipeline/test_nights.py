@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 import pytest
 
-from geomoe.pipeline import Night, Outcome, SceneTask, Settings, forecast_many, upscale_many
-from geomoe.pipeline.batch import turns, worker
-from geomoe.pipeline.batch.turns import Turns
-from tests.pipeline.fakes import scene_task
+from geomoe.pipeline import Night, Outcome, Request, forecast_many, upscale_many
+from geomoe.pipeline.batch import crew, worker
+from geomoe.pipeline.batch.crew import Turns
+from tests.pipeline.fakes import of, scene_task
 from tests.products import write_safe, zipped
 from tests.scenes import left_over, write_scene
 
@@ -34,7 +34,7 @@ def _begun(journal: Path) -> Callable[[], bool]:
 
 
 def test_a_scene_that_hangs_does_not_stop_the_others(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not even hear that it is asked to end."""
     monkeypatch.setattr(worker, "_GRACE", 0.2)
@@ -43,7 +43,7 @@ def test_a_scene_that_hangs_does_not_stop_the_others(
     found: list[Outcome] = []
 
     def work() -> None:
-        found.extend(upscale_many([hanging, other], settings, processes=1, limit=6.0))
+        found.extend(upscale_many(of([hanging, other], settings), processes=1, limit=6.0))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -58,7 +58,7 @@ def test_a_scene_that_hangs_does_not_stop_the_others(
     assert not multiprocessing.active_children()
 
 
-def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, settings: Settings) -> None:
+def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     hanging, other = scene_task(tmp_path, "a", side=700), scene_task(tmp_path, "b")
     night = Night(2)
@@ -67,7 +67,9 @@ def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, se
     def work() -> None:
         tasks = [hanging, other]
         found.extend(
-            upscale_many(tasks, settings, processes=1, scheduler="local", limit=6.0, retries=1, night=night)
+            upscale_many(
+                of(tasks, settings), processes=1, scheduler="local", limit=6.0, retries=1, night=night
+            )
         )
 
     thread = threading.Thread(target=work)
@@ -83,7 +85,7 @@ def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, se
 
 
 def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_GRACE", 0.2)
     (tmp_path / "out").mkdir()
@@ -91,7 +93,7 @@ def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(
     folder = tmp_path / "out" / ".a.tif.geomoe"
     found: list[Outcome] = []
     thread = threading.Thread(
-        target=lambda: found.extend(upscale_many([task], settings, processes=1, limit=6.0))
+        target=lambda: found.extend(upscale_many(of([task], settings), processes=1, limit=6.0))
     )
     thread.start()
     _until(thread, folder.exists)
@@ -103,12 +105,14 @@ def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(
     assert left_over(tmp_path / "out") == []
 
 
-def test_one_manifest_twice_at_once_ends_well_twice(tmp_path: Path, settings: Settings) -> None:
+def test_one_manifest_twice_at_once_ends_well_twice(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     tasks = [scene_task(tmp_path, name, side=200) for name in "abc"]
     found: list[list[Outcome]] = []
     nights = [
-        threading.Thread(target=lambda: found.append(upscale_many(tasks, settings, processes=1, retries=0)))
+        threading.Thread(
+            target=lambda: found.append(upscale_many(of(tasks, settings), processes=1, retries=0))
+        )
         for _ in range(2)
     ]
     for night in nights:
@@ -123,8 +127,8 @@ def test_a_scene_that_others_are_at_is_waited_for_while_they_show_signs_of_life(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
-    order, task = Turns(2, retries=1), SceneTask("a", "b")
+    monkeypatch.setattr(crew.time, "monotonic", lambda: now[0])
+    order, task = Turns(2, retries=1), Request("a", "b")
     first, second = order.next(), order.next()
     assert first is not None
     assert second is not None
@@ -135,11 +139,11 @@ def test_a_scene_that_others_are_at_is_waited_for_while_they_show_signs_of_life(
         last = order.next()
         assert last is None or last.number == 1, "the others first"
         assert 0 < order.pause <= 1
-        now[0] += turns.PATIENCE - 1
+        now[0] += crew.PATIENCE - 1
         first = order.next()
         assert first is not None
     assert order.again(first, Outcome(task, "busy", sign=4)), "since when it stands still is not known yet"
-    now[0] += turns.PATIENCE + 1
+    now[0] += crew.PATIENCE + 1
     first = order.next()
     assert first is not None
     assert first.attempt == 1
@@ -147,15 +151,15 @@ def test_a_scene_that_others_are_at_is_waited_for_while_they_show_signs_of_life(
     assert len(order) == 0
 
 
-def test_empty_scenes_are_no_failure_and_foreseen(tmp_path: Path, settings: Settings) -> None:
+def test_empty_scenes_are_no_failure_and_foreseen(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     write_scene(tmp_path / "e.tif", np.zeros((3, 40, 40), np.uint16), nodata=0)
-    empty = SceneTask(str(tmp_path / "e.tif"), str(tmp_path / "out" / "e.tif"))
+    empty = Request(str(tmp_path / "e.tif"), str(tmp_path / "out" / "e.tif"))
     tasks = [empty, scene_task(tmp_path, "a")]
-    told = forecast_many(tasks, settings)
-    assert [outcome.task for outcome in told.empty] == [empty]
+    told = forecast_many(of(tasks, settings))
+    assert [outcome.request.dst for outcome in told.empty] == [empty.dst]
     assert (told.scenes, told.refused) == (1, ())
-    found = upscale_many(tasks, settings, processes=1)
+    found = upscale_many(of(tasks, settings), processes=1)
     assert [(outcome.status, outcome.attempts) for outcome in found] == [("empty", 1), ("done", 1)]
     assert "no valid pixel" in found[0].message
     assert left_over(tmp_path / "out")[:2] == ["a.stac.json", "a.tif"]
@@ -185,9 +189,7 @@ def test_a_night_knows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_night_leaves_nothing_unpacked(
-    tmp_path: Path, settings: Settings, number: int
-) -> None:
+def test_an_interrupted_night_leaves_nothing_unpacked(tmp_path: Path, settings: Request, number: int) -> None:
     """Whatever its processes are at; work that is begun is kept."""
     (tmp_path / "out").mkdir()
     (tmp_path / "tmp").mkdir()

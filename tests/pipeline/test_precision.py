@@ -20,11 +20,9 @@ from geomoe.models import LoadedModel, load
 from geomoe.models.precision import AskedPrecision
 from geomoe.models.weights import save
 from geomoe.moe.router import AnyRouter
-from geomoe.pipeline import Request, SceneTask, UpscaleReport, plan_upscale, upscale, verify
-from geomoe.pipeline.batch.manifest import Settings
+from geomoe.pipeline import Request, UpscaleReport, plan_upscale, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
-from geomoe.pipeline.runner import Runner
 from geomoe.raster.stac import read_item
 from tests.models.sizes import tiny
 from tests.models.test_weights import card_of
@@ -177,7 +175,7 @@ def test_a_job_of_another_scene_or_machine_does_not_decide(
     if change == "scene":
         write_scene(scene, pixels(3, 40, 44, "uint16", seed=1))
     else:
-        monkeypatch.setattr(Runner, "arithmetic", "of another machine")
+        monkeypatch.setattr("geomoe.pipeline.runner.torch.backends.cpu.get_cpu_capability", lambda: "other")
     assert run(scene, "out.tif", model=model).plan.precision == "bfloat16"
 
 
@@ -187,7 +185,7 @@ def test_tiles_of_two_precisions_are_not_mixed(scene: Path, tmp_path: Path) -> N
     begin(scene, "auto", model)
     heard = _Listener()
     report = run(scene, "out.tif", "float32", model=model, progress=heard)
-    assert heard.note == "starts over: what was begun here before is another arithmetic, precision"
+    assert heard.note == "starts over: what was begun here before is another precision"
     assert report.resumed == 0
     assert tag(report.output) == "float32"
 
@@ -257,12 +255,12 @@ def test_a_file_of_either_precision_will_do_for_auto_alone(scene: Path, tmp_path
     assert not made("bfloat16.tif", "auto", unmeasured)
 
 
-def test_scenes_of_a_manifest_are_computed_in_its_precision(scene: Path, settings: Settings) -> None:
-    task = SceneTask(str(scene), str(scene.with_name("out.tif")))
-    assert do_scene(task, replace(settings, precision="bfloat16")).status == "done"
+def test_scenes_of_a_manifest_are_computed_in_its_precision(scene: Path, settings: Request) -> None:
+    task = replace(settings, src=str(scene), dst=str(scene.with_name("out.tif")))
+    assert do_scene(replace(task, precision="bfloat16")).status == "done"
     assert tag(Path(task.dst)) == "bfloat16"
     key = json.loads(json.dumps(read_item(Path(task.dst).with_suffix(".stac.json"))))["properties"]
     assert key["geomoe:configuration"]["precision"] == "bfloat16"
-    assert do_scene(task, replace(settings, precision="bfloat16", overwrite=True)).status == "there"
-    assert do_scene(task, replace(settings, precision="float32", overwrite=True)).status == "done"
+    assert do_scene(replace(task, precision="bfloat16", overwrite=True)).status == "there"
+    assert do_scene(replace(task, precision="float32", overwrite=True)).status == "done"
     assert tag(Path(task.dst)) == "float32"

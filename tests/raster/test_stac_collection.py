@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline import SceneTask, read_manifest
+from geomoe.pipeline import Request, read_manifest
 from geomoe.raster.stac_collection import read_collection
 from tests.products import write_item
 
@@ -24,8 +24,9 @@ def test_items_are_listed_in_order_and_their_outputs_named_by_id(tmp_path: Path)
     b, a = (write_item(tmp_path / "items" / f"{name}.json", {}) for name in ("S2B.SAFE_1", "a"))
     path = _collection(tmp_path / "collection.json", "./items/S2B.SAFE_1.json", str(a))
     assert read_collection(path) == [("S2B.SAFE_1", b), ("a", a)]
-    assert read_manifest(path, 2) == [
-        SceneTask(str(b), str(tmp_path / "S2B.SAFE_1_x2.tif")), SceneTask(str(a), str(tmp_path / "a_x2.tif")),
+    assert read_manifest(path, scale=2) == [
+        Request(str(b), str(tmp_path / "S2B.SAFE_1_x2.tif"), scale=2),
+        Request(str(a), str(tmp_path / "a_x2.tif"), scale=2),
     ]  # fmt: skip
 
 

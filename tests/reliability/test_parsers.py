@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import Card, read_card
-from geomoe.pipeline import SceneTask, read_manifest
+from geomoe.pipeline import Request, read_manifest
 from geomoe.raster.jpeg2000 import check_boxes
 
 _FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -60,7 +60,7 @@ def test_lists_of_scenes(tmp_path: Path, content: bytes, header: bytes) -> None:
     if found is not None:
         assert isinstance(found, list)
         assert found
-        assert all(isinstance(task, SceneTask) and task.src and task.dst for task in found)
+        assert all(isinstance(task, Request) and task.src and task.dst for task in found)
 
 
 _HREF = st.sampled_from(["a.json", "./%61.json", "%00", "%2Fvsimem/a", "%zz", "..", "\ud800.json", "\n.json"])
@@ -73,7 +73,7 @@ def test_lists_of_items(tmp_path: Path, links: object, kind: str) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"type": "Feature", "id": "a"}))
     (tmp_path / "all.json").write_text(json.dumps({"type": kind, "links": links}))
     found = _outcome(lambda: read_manifest(tmp_path / "all.json"))
-    assert found in (None, [SceneTask(str(tmp_path / "a.json"), str(tmp_path / "a_x4.tif"))])
+    assert found in (None, [Request(str(tmp_path / "a.json"), str(tmp_path / "a_x4.tif"))])
 
 
 _FIELDS = [name for name in Card.__dataclass_fields__ if name != "hash"]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from geomoe.cli.progress import night_progress, terminal_progress
 from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
+from geomoe.pipeline.layers import LAYERS
 
 if TYPE_CHECKING:
-    from geomoe.models.precision import AskedPrecision
-    from geomoe.pipeline import Forecast, Outcome, Settings, Upscaler
+    from geomoe.pipeline import Forecast, Outcome, Request, Upscaler
 
 __all__ = ["info", "upscale"]
 
@@ -22,11 +23,13 @@ _NODATA = (
     "Value of pixels without data, or none. By default what SRC declares, else one value that all bands have "
     "over a large area at the border."
 )
-_LAYERS = {
-    "experts": "which expert drew each pixel",
-    "consistency": "the output made small again, less the scene",
-    "reliability": "where the model was shown what training did not have",
-}
+
+
+def _layer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for the place of each map."""
+    for name, shows in reversed(LAYERS.items()):
+        command = click.option(f"--{name}", metavar="PATH", help=f"Also write {shows}.")(command)
+    return command
 
 
 @click.command()
@@ -67,11 +70,7 @@ _LAYERS = {
     show_default=True,
     help="Name of a model, or a weights file; auto: of the weights that ship, those that fit the scene.",
 )
-@click.option("--experts", metavar="PATH", help="Also write the map of which expert drew each pixel.")
-@click.option("--consistency", metavar="PATH", help="Also write the output made small again, less the scene.")
-@click.option(
-    "--reliability", metavar="PATH", help="Also write where the model was shown what training did not have."
-)
+@_layer_options
 @click.option("--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling.")
 @click.option(
     "--conserve", is_flag=True, help="Keep SRC: the mean of the output over each of its pixels is that pixel."
@@ -112,21 +111,8 @@ def upscale(
     retries: int,
     scene_timeout: float | None,
     report: str | None,
-    scale: int,
-    model: str,
-    experts: str | None,
-    consistency: str | None,
-    reliability: str | None,
-    fallback: bool,
-    conserve: bool,
-    bands: str | None,
-    nodata: float | Literal["none"] | None,
-    tile: int | None,
-    device: str,
-    precision: AskedPrecision,
-    memory: int | None,
     dry_run: bool,
-    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Super-resolve the scene SRC into the cloud-optimised GeoTIFF DST.
 
@@ -140,17 +126,17 @@ def upscale(
     from geomoe.pipeline.targets import refuse_early
 
     if manifest is not None:
-        if src or dst or experts or consistency or reliability or bands:
+        if src or dst or options["bands"] or any(options[name] for name in LAYERS):
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
-        settings = pipeline.Settings(
-            model, scale, tile, device, memory, overwrite, fallback, conserve, nodata, precision
-        )
+        if dry_run and (scheduler or report):
+            raise click.UsageError("a --dry-run is of this machine, and writes no report")
+        common = {name: value for name, value in options.items() if name not in ("bands", *LAYERS)}
+        requests = pipeline.read_manifest(manifest, **common)
         if dry_run:
-            if scheduler or report:
-                raise click.UsageError("a --dry-run is of this machine, and writes no report")
-            _forecast_many(manifest, settings, processes)
+            _forecast_many(requests, processes)
             return
-        _upscale_many(manifest, settings, processes, scheduler, retries, scene_timeout, report)
+        how = {"processes": processes, "scheduler": scheduler, "retries": retries, "limit": scene_timeout}
+        _upscale_many(requests, Path(manifest), report, **how)
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
@@ -162,27 +148,12 @@ def upscale(
     }
     if given := [f"--{name}" for name, value in of_many.items() if value is not None]:
         raise click.UsageError(f"{given[0]} is of a --manifest; leave it out for one scene")
-    maps = {"experts": experts, "consistency": consistency, "reliability": reliability}
-    places = {"output": dst, **{name: path for name, path in maps.items() if path is not None}}
-    refuse_early(src, places, bands=bands, nodata=nodata, overwrite=overwrite)
+    asked = pipeline.Request.of(src, dst, **options)
+    refuse_early(asked)
     from geomoe.models import load  # and torch, which takes seconds
 
-    options: pipeline.Options = {
-        "model": model if model == "auto" else load(model, scale),
-        "scale": scale,
-        "experts": experts,
-        "consistency": consistency,
-        "reliability": reliability,
-        "fallback": fallback,
-        "conserve": conserve,
-        "bands": bands,
-        "nodata": nodata,
-        "tile": tile,
-        "device": device,
-        "precision": precision,
-        "memory": memory,
-        "overwrite": overwrite,
-    }
+    if asked.model != "auto":
+        options["model"] = load(options["model"], asked.scale)
     if dry_run:
         say(*_forecast_lines(pipeline.forecast_upscale(src, dst, **options)))
         return
@@ -199,38 +170,27 @@ def upscale(
         f"{done.plan.precision}"
     )
     for name, path in done.layers.items():
-        say(f"{path}: {_LAYERS[name]}")
+        say(f"{path}: {LAYERS[name]}")
     say(f"{done.items[0]}: how it was made; geomoe verify checks it")
 
 
-def _upscale_many(
-    manifest: str,
-    settings: Settings,
-    processes: int | None,
-    scheduler: str | None,
-    retries: int,
-    limit: float | None,
-    report: str | None,
-) -> None:
+def _upscale_many(requests: list[Request], manifest: Path, report: str | None, **how: Any) -> None:
     from geomoe import pipeline
     from geomoe.errors import GeomoeError
 
-    tasks = pipeline.read_manifest(manifest, settings.scale)
     place = Path(report or f"{manifest}.report.csv")
-    pipeline.check_report(place, Path(manifest), tasks, settings.model)
-    so_far = pipeline.UnfinishedReport(place, tasks)
+    pipeline.check_report(place, manifest, requests, str(requests[0].model))
+    so_far = pipeline.UnfinishedReport(place, requests)
 
     def heard(outcome: Outcome) -> None:
         so_far.add(outcome)
         if outcome.message:
-            say(f"{outcome.task.src}: {outcome.status}: {outcome.message}", err=True)
+            say(f"{outcome.request.src}: {outcome.status}: {outcome.message}", err=True)
 
     try:
         with night_progress() as shown:
-            outcomes = pipeline.upscale_many(
-                tasks, settings, processes=processes, scheduler=scheduler, retries=retries, limit=limit,
-                heard=heard, night=pipeline.Night(len(tasks), shown),
-            )  # fmt: skip
+            night = pipeline.Night(len(requests), shown)
+            outcomes = pipeline.upscale_many(requests, heard=heard, night=night, **how)
     except BaseException:
         so_far.write()
         raise
@@ -242,13 +202,12 @@ def _upscale_many(
         raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
 
 
-def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> None:
+def _forecast_many(requests: list[Request], processes: int | None) -> None:
     from geomoe import pipeline
     from geomoe.errors import GeomoeError
     from geomoe.raster.target import in_bytes
 
-    tasks = pipeline.read_manifest(manifest, settings.scale)
-    bar, ahead = terminal_progress("headers"), len(tasks)
+    bar, ahead = terminal_progress("headers"), len(requests)
 
     def heard() -> None:
         nonlocal ahead
@@ -257,13 +216,13 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
         if not ahead:
             say("trying a few tiles; this takes a minute or two", err=True)
 
-    bar.start(len(tasks))
+    bar.start(len(requests))
     try:
-        told = pipeline.forecast_many(tasks, settings, processes=processes, heard=heard)
+        told = pipeline.forecast_many(requests, processes=processes, heard=heard)
     finally:
         bar.close()
     for outcome in (*told.refused, *told.empty):
-        say(f"{outcome.task.src}: {outcome.message}", err=True)
+        say(f"{outcome.request.src}: {outcome.message}", err=True)
     lines = [
         f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.empty)} empty, "
         f"{len(told.refused)} refused"
@@ -283,7 +242,7 @@ def _forecast_many(manifest: str, settings: Settings, processes: int | None) -> 
         for folder, wanted, free in told.short
     ]
     if told.refused:
-        short.insert(0, f"{len(told.refused)} of {len(tasks)} scenes would not be made")
+        short.insert(0, f"{len(told.refused)} of {len(requests)} scenes would not be made")
     if short:
         raise GeomoeError("; ".join(short))
 
@@ -330,9 +289,10 @@ def info(
 
     chosen: str | Upscaler | None = None
     if model is not None or scale is not None:
+        from geomoe.pipeline import Request
         from geomoe.pipeline.targets import refuse_early
 
-        refuse_early(scene, {}, bands=bands, nodata=nodata, overwrite=False)
+        refuse_early(Request(scene, "", bands=bands, nodata=nodata), writes=False)
         from geomoe.models import load  # and torch, which takes seconds
 
         scale, model = scale or 4, model or "auto"

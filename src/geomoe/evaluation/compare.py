@@ -19,7 +19,7 @@ from geomoe.evaluation.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.evaluation.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
-from geomoe.pipeline.layers.experts import routing_of
+from geomoe.pipeline.layers.routing import is_gated, routed_layers
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
 from geomoe.pipeline.tiles import Box, Tiles
 
@@ -217,7 +217,7 @@ def _check_layer(models: Sequence[Upscaler], layer: int) -> None:
     """Refuse a layer that no model has; one that some lack is said in the picture."""
     if layer == 0:
         raise GeomoeError("layers that route are counted from 1, and -1 is the last; there is no layer 0")
-    routing = {model.name: len(routing_of(model)) for model in models}
+    routing = {m.name: 0 if is_gated(m.model) else routed_layers(m.model) for m in models}
     most = max(routing, key=lambda name: routing[name])
     if abs(layer) > max(routing[most], 1):
         raise GeomoeError(f"no model routes in {abs(layer)} layers; {most} does in {routing[most]}")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from geomoe.layers.known import Known
 from geomoe.metrics.invention import noise_gain, overshoot, worst_error
 from geomoe.models.precision import Precision
 from geomoe.noise import image_noise
-from geomoe.pipeline.request import Options
 from geomoe.pipeline.run import upscale
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device
 from geomoe.raster.open import open_scene
@@ -153,7 +152,7 @@ def invention(enlarge: Enlarge, scale: int, *, quick: bool = False) -> Invention
     return Invention(dict(error), dict(noise), shot, own)
 
 
-def scene_overshoot(scene: str | Path, **options: Unpack[Options]) -> tuple[float, float]:
+def scene_overshoot(scene: str | Path, **options: Any) -> tuple[float, float]:
     """Overshoot of what `upscale` makes of a scene, and of bicubic upsampling of the same scene.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.layers.experts import is_gated, kernel_sizes, on_pixels, unit_of
+from geomoe.pipeline.layers.routing import is_gated, kernel_sizes, on_pixels, unit_of
 from geomoe.pipeline.runner import Runner, Upscaler
 from geomoe.pipeline.tiles import Box, Tiles
 
@@ -44,13 +44,13 @@ def super_resolve(
     for tile in tiles:
         window, (rows, columns) = tile.window, tile.inner
         traces: list[RoutingTrace] = []
-        large = runner(np.ascontiguousarray(data[(slice(None), *_slices(window))]), traces)
+        large = runner(np.ascontiguousarray(data[(slice(None), *_slices(window))]), traces.append)
         trace = traces[0]
         if not np.isfinite(large).all():
             raise GeomoeError(f"{model.name} gave NaN or infinity on this image; use other weights")
         inner = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
         out[(slice(None), *_slices(tile.core, scale))] = large[(slice(None), *inner)]
-        why = "has a gate and one expert" if is_gated(model) else _why_none(trace, layer, window)
+        why = "has a gate and one expert" if is_gated(model.model) else _why_none(trace, layer, window)
         if not why:
             plan = trace[_index(layer)]
             if experts is None:
@@ -84,7 +84,7 @@ def _empty_map(
         layers=len(trace),
         unit="pixel" if unit == "pixel" else "image" if len(tiles) == 1 else "tile",
         group_sizes=plan.group_sizes,
-        kernel_sizes=kernel_sizes(model, plan),
+        kernel_sizes=kernel_sizes(model.model, plan),
         experts=np.full(low.shape[1:], -1, dtype=np.int64),
     )
 

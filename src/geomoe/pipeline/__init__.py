@@ -11,21 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geomoe.pipeline.batch.estimate import ManyForecast, forecast_many
-    from geomoe.pipeline.batch.manifest import (
-        Outcome,
-        SceneTask,
-        Settings,
-        UnfinishedReport,
-        check_report,
-        read_manifest,
-        write_report,
-    )
+    from geomoe.pipeline.batch.manifest import read_manifest
     from geomoe.pipeline.batch.many import upscale_many
+    from geomoe.pipeline.batch.report import Outcome, UnfinishedReport, check_report, write_report
     from geomoe.pipeline.describe import describe_scene
     from geomoe.pipeline.estimate import Forecast, forecast_upscale
     from geomoe.pipeline.plan import UpscalePlan, plan_upscale
     from geomoe.pipeline.progress import Night, Progress
-    from geomoe.pipeline.request import Options, Request
+    from geomoe.pipeline.request import Request
     from geomoe.pipeline.run import UpscaleReport, upscale
     from geomoe.pipeline.runner import Upscaler
     from geomoe.pipeline.tiles import Box, Tile, Tiles
@@ -36,12 +29,9 @@ __all__ = [
     "Forecast",
     "ManyForecast",
     "Night",
-    "Options",
     "Outcome",
     "Progress",
     "Request",
-    "SceneTask",
-    "Settings",
     "Tile",
     "Tiles",
     "UnfinishedReport",
@@ -66,20 +56,17 @@ _HOMES = {
     "Forecast": "estimate",
     "ManyForecast": "batch.estimate",
     "Night": "progress",
-    "Options": "request",
-    "Outcome": "batch.manifest",
+    "Outcome": "batch.report",
     "Progress": "progress",
     "Request": "request",
-    "SceneTask": "batch.manifest",
-    "Settings": "batch.manifest",
     "Tile": "tiles",
     "Tiles": "tiles",
-    "UnfinishedReport": "batch.manifest",
+    "UnfinishedReport": "batch.report",
     "UpscalePlan": "plan",
     "UpscaleReport": "run",
     "Upscaler": "runner",
     "Verification": "verification",
-    "check_report": "batch.manifest",
+    "check_report": "batch.report",
     "describe_scene": "describe",
     "forecast_many": "batch.estimate",
     "forecast_upscale": "estimate",
@@ -88,7 +75,7 @@ _HOMES = {
     "upscale": "run",
     "upscale_many": "batch.many",
     "verify": "verification",
-    "write_report": "batch.manifest",
+    "write_report": "batch.report",
 }
 
 

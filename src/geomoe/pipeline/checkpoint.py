@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,47 +17,17 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.files import NO_LINKS, atomic_write
-from geomoe.pipeline.history import is_model_item
-from geomoe.pipeline.tiles import Box, Tiles
+from geomoe.pipeline.history import is_model_item, seal
+from geomoe.pipeline.output import Output, Piece, read_json, window_of
+from geomoe.pipeline.tiles import Tiles
 from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
+from geomoe.raster.stac import file_fields, item_bytes
 from geomoe.raster.target import Target, commit, roll_back
 from geomoe.raster.watch import ChangedError
 
-if TYPE_CHECKING:
-    from geomoe.pipeline.provenance import Provenance
-
-__all__ = ["Output", "Piece", "Work", "begun_in", "window_of"]
-
-Piece = tuple[NDArray[np.generic], NDArray[np.bool_]]
-"""Pixels ``[C, h, w]`` of one output, and which are valid, ``[h, w]``."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """One file of a job.
-
-    Attributes:
-        target: where it goes.
-        meta: everything but the pixels.
-        scale: its pixels along one of the scene.
-    """
-
-    target: Target
-    meta: CogMetadata
-    scale: int
-
-
-def window_of(box: Box, scale: int) -> Window:
-    """A rectangle of the scene on a grid ``scale`` times finer."""
-    return Window(box.x * scale, box.y * scale, box.width * scale, box.height * scale)
-
-
-def begun_in(folder: Path) -> Mapping[str, Any]:
-    """The key of the job that was begun in a folder of the work; empty where none was."""
-    return _read_json(folder / "job.json") or {}
+__all__ = ["Work"]
 
 
 class Work:
@@ -67,8 +36,9 @@ class Work:
     In a hidden folder beside the first output: ``job.json`` says what is being made of what, ``journal`` has
     a line for every tile that is done with the checksums of its pixels, and beside each output is its scratch
     file. A process that finds a folder of the same job believes no line of the journal whose pixels do not
-    have its checksums, and does the rest; the bytes of the finished files are those of a job that was never
-    interrupted. A folder of another job is emptied.
+    have its checksums, does one of its tiles again, and does the rest if that comes out as it was; the bytes
+    of the finished files are those of a job that was never interrupted. A folder of another job is emptied,
+    and so is one of a machine whose sums are rounded otherwise.
 
     However a job ends, what is done is kept; only a folder that this process began, and in which no tile was
     done, is removed, and one whose tiles may be of two states of a scene that was changed meanwhile.
@@ -77,7 +47,10 @@ class Work:
         outputs: of the job, the main one first.
         key: everything that the pixels depend on, as JSON values.
         tiles: of the job.
-        provenance: makes the item that goes with each output, and the one about the model.
+        sidecar: makes the item that goes with an output of which the nodata value is known; all of it but
+            size and checksum of the file.
+        model: name and content of the item about the model, which goes into each folder.
+        redo: does a tile.
 
     Attributes:
         resumed: tiles that were done before.
@@ -85,9 +58,16 @@ class Work:
     """
 
     def __init__(
-        self, outputs: Sequence[Output], key: Mapping[str, Any], tiles: Tiles, provenance: Provenance
+        self,
+        outputs: Sequence[Output],
+        key: Mapping[str, Any],
+        tiles: Tiles,
+        sidecar: Callable[[Output, float | None], dict[str, Any]],
+        model: tuple[str, bytes],
+        redo: Callable[[int], Sequence[Piece]],
     ) -> None:
-        self._outputs, self._tiles, self._provenance = outputs, tiles, provenance
+        self._outputs, self._tiles = outputs, tiles
+        self._sidecar, self._model, self._redo = sidecar, model, redo
         self._key = json.loads(json.dumps(key))
         self._folder = outputs[0].target.folder
         self._scratches = [Scratch(o.target.folder, o.meta) for o in outputs]
@@ -168,9 +148,11 @@ class Work:
                 nodata = float("nan") if meta.nan_nodata and self._holes else meta.nodata
                 image, item = target.moves
                 with _writing(target.path):
-                    tags = self._provenance.seal(output, nodata)
+                    said = self._sidecar(output, nodata)
+                    tags = {**output.late(), "GEOMOE_ITEM": seal(said)}
                     write_cog(scratch, image.part, self._pieces(i), nodata, target.path.name, tags)
-                    _write_whole(item.part, self._provenance.item(output, image.part, nodata))
+                    said["assets"]["data"] |= file_fields(image.part)
+                    _write_whole(item.part, item_bytes(said, target.item.name))
             with _writing(self._outputs[0].target.path):
                 _write_whole(self._folder / "commit", b"")
         if not self._made:
@@ -182,7 +164,7 @@ class Work:
 
     def _refuse_model(self) -> None:
         """Raise GeomoeError where the place of the model's item is taken by something else."""
-        name, _ = self._provenance.model
+        name, _ = self._model
         for output in self._outputs:
             place = output.target.path.with_name(name)
             if place in (output.target.path, output.target.item):
@@ -192,7 +174,7 @@ class Work:
 
     def _place_model(self) -> None:
         """Put the model's item into each folder of outputs, before them: it is true without them."""
-        name, item = self._provenance.model
+        name, item = self._model
         for output in self._outputs:
             place = output.target.path.with_name(name)
             with _writing(place):
@@ -200,7 +182,7 @@ class Work:
                     _write_whole(place, item, output.target.folder)
 
     def _begin(self) -> None:
-        found = [_read_json(o.target.folder / "job.json") for o in self._outputs]
+        found = [read_json(o.target.folder / "job.json") for o in self._outputs]
         same = all(job == self._key for job in found)
         # A part that is not there is in place, or was there and somebody took it away.
         if (
@@ -212,20 +194,23 @@ class Work:
             return
         if found[0] is None:  # of a job that had not begun, or had ended and was tidied up
             self._outputs[0].target.clean()
-            self._made = all(self._provenance.stands(output) for output in self._outputs)
+            self._made = all(map(self._stands, self._outputs))
             if self._made:  # cut off while it was tidied up
                 self.note = "the files were in place and only had to be tidied up after"
                 return
         for output in self._outputs:
             output.target.refuse_what_stands()
         self._refuse_model()
-        if same and not self.placed and self._resume():
-            self.note = f"goes on: {self.resumed} of {len(self._done)} tiles were done"
-            return
+        what = ""
+        if same and not self.placed:
+            what = self._resume()
+            if not what:
+                self.note = f"goes on: {self.resumed} of {len(self._done)} tiles were done"
+                return
         was = found[0]
         if was is not None:
             changed = sorted(k for k in {*was, *self._key} if was.get(k) != self._key.get(k))
-            what = f"another {', '.join(changed)}" if changed else "damaged"
+            what = what or (f"another {', '.join(changed)}" if changed else "damaged")
             self.note = f"starts over: what was begun here before is {what}"
             self._give_up(was)
         self._start()
@@ -237,7 +222,7 @@ class Work:
         for path in paths if isinstance(paths, list) else ():
             with suppress(GeomoeError):
                 target = Target(str(path), overwrite=True)
-                if _read_json(target.folder / "job.json") == was:
+                if read_json(target.folder / "job.json") == was:
                     targets.append(target)
         moves = [move for target in targets for move in target.moves]
         waiting = [move for move in moves if move.part.exists()]
@@ -267,8 +252,22 @@ class Work:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINKS
         self._journal = os.open(self._folder / "journal", flags, 0o666)
 
-    def _resume(self) -> bool:
-        """Take over what is there; False if the scratch files or the journal are not."""
+    def _stands(self, output: Output) -> bool:
+        """Whether the finished file of this very job is at its place, with its item."""
+        nodatas = (output.meta.nodata, *([float("nan")] if output.meta.nan_nodata else []))
+        try:
+            found, now = output.target.item.read_bytes(), file_fields(output.target.path)
+        except OSError:
+            return False
+        for nodata in nodatas:
+            said = self._sidecar(output, nodata)
+            said["assets"]["data"] |= now
+            if item_bytes(said, output.target.item.name) == found:
+                return True
+        return False
+
+    def _resume(self) -> str:
+        """Take over what is there; why that cannot be done, empty if it is."""
         with _writing(self._outputs[0].target.path):
             try:
                 with gdal_env():
@@ -277,13 +276,36 @@ class Work:
                 lines = (self._folder / "journal").read_text(errors="replace").splitlines()
             except (LayoutError, FileNotFoundError, RasterioIOError):
                 self._close()
-                return False
+                return "damaged"
             for line in lines:
                 self._take_over(line.split())
+        if not self._agrees():
+            self._close()
+            self._done[:] = self._ran[:] = self._holes = False
+            return "another arithmetic"
+        with _writing(self._outputs[0].target.path):
             self._open_journal()
             os.write(self._journal, b"\n")  # the last line may have been cut
         self.resumed = int(self._done.sum())
-        return True
+        return ""
+
+    def _agrees(self) -> bool:
+        """Whether a tile that the model was run on comes out again as it was.
+
+        The device does not tell: ONEDNN_MAX_CPU_ISA, MKL_CBWR, MKL_ENABLE_INSTRUCTIONS, ATEN_CPU_CAPABILITY,
+        the libraries that torch was built with and the processor's model all choose how sums are made.
+        """
+        ran = np.flatnonzero(self._ran)
+        if not len(ran):
+            return True
+        number = int(ran[0])
+        return all(
+            sums_of(data, np.where(valid, np.uint8(255), np.uint8(0)) if output.meta.mask else None)
+            == tuple(sums)
+            for output, (data, valid), sums in zip(
+                self._outputs, self._redo(number), self._sums[number], strict=True
+            )
+        )
 
     def _take_over(self, fields: list[str]) -> None:
         try:
@@ -338,14 +360,6 @@ class Work:
 
 def _writing(path: Path) -> Any:
     return gdal_errors(f"cannot write {path}", REMEDY)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else {}
 
 
 def _write_whole(path: Path, data: bytes, folder: Path | None = None) -> None:

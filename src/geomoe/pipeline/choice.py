@@ -18,7 +18,6 @@ from geomoe.raster.known import KnownScene
 from geomoe.raster.sensor import family
 
 __all__ = [
-    "AUTO",
     "DEFAULT",
     "Choice",
     "choose",
@@ -30,8 +29,6 @@ __all__ = [
     "remarks",
 ]
 
-AUTO = "auto"
-"""In place of a model's name: the weights that fit the scene."""
 DEFAULT = "mfg_hmoe_light"
 """The model whose weights are taken where nothing speaks for others."""
 _NEAR = 1.5

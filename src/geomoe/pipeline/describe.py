@@ -47,7 +47,7 @@ def describe_scene(
     """
     with open_scene(src, bands, nodata) as scene:
         known = known_of(scene)
-        upscaler, why = (None, "") if model is None else _upscaler(src, model, scale, known)
+        upscaler, why = (None, "") if model is None else _upscaler(model, scale, known)
         chosen = select_bands(scene, bands, upscaler.contract.bands if upscaler else 1)
         scene, sample = look(scene, chosen)
         radiometry = decide_radiometry(scene.dtype, sample)
@@ -80,27 +80,28 @@ def describe_scene(
         if upscaler is not None:
             from geomoe.models.precision import pick_precision
             from geomoe.pipeline.choice import remarks
-            from geomoe.pipeline.plan import job_needs
+            from geomoe.pipeline.plan import job_needs, metadata_of
             from geomoe.pipeline.runner import is_measured, pick_device
 
             device = pick_device("auto")
             precision = pick_precision("auto", device, is_measured(upscaler))
-            needs = job_needs(scene, chosen, upscaler, (), tile, device, precision, None)
+            metas = metadata_of(scene, chosen, upscaler.contract.scale, ())
+            needs = job_needs(
+                scene, chosen, upscaler, metas, tile, device, precision, None, upscaler.contract
+            )
             facts["upscale"] = _job(needs, upscaler)
             if said := remarks(known, upscaler, why):
                 facts["remarks"] = "; ".join(said)
     return facts
 
 
-def _upscaler(
-    src: str | os.PathLike[str], model: str | Upscaler, scale: int | None, known: KnownScene
-) -> tuple[Upscaler, str]:
+def _upscaler(model: str | Upscaler, scale: int | None, known: KnownScene) -> tuple[Upscaler, str]:
     """The model for a scene, and why it is that one."""
-    from geomoe.pipeline.request import Request  # with torch, which no scene needs
+    from geomoe.pipeline.plan import model_for  # with torch, which no scene needs
 
     if scale is None:
         scale = 4 if isinstance(model, str) else model.contract.scale
-    return Request(src, "", model, scale).loaded(known)
+    return model_for(model, scale, known)
 
 
 def _counted(bands: int) -> str:

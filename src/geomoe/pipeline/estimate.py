@@ -6,17 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomoe.pipeline.checkpoint import window_of
 from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import Job, open_job
 from geomoe.pipeline.memory import forget_peak, peak_memory
+from geomoe.pipeline.output import window_of
 from geomoe.pipeline.plan import UpscalePlan
-from geomoe.pipeline.request import Options, Path, Request
+from geomoe.pipeline.request import Path, Request
 from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.raster.cog import compressed_share
 
@@ -53,13 +53,13 @@ class Forecast:
     tried: int
 
 
-def forecast_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> Forecast:
+def forecast_upscale(src: Path, dst: Path, **options: Any) -> Forecast:
     """What `upscale` would take with the same arguments; writes nothing.
 
     Raises:
         GeomoeError: for what `upscale` would refuse before it works, or in the tiles that are tried.
     """
-    with open_job(Request(src, dst, **options)) as job:
+    with open_job(Request.of(src, dst, **options)) as job:
         return forecast_job(job)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -19,25 +20,28 @@ from numpy.typing import NDArray
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
 from geomoe.layers.conserve import conserve
-from geomoe.layers.known import Known
 from geomoe.models.precision import Precision
-from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.checkpoint import Output, Piece, begun_in, window_of
+from geomoe.models.reference import RoutingReference
+from geomoe.moe.plan import LastSignals, RoutingTrace
 from geomoe.pipeline.choice import for_model, remarks
 from geomoe.pipeline.history import IMAGE, geomoe_version
-from geomoe.pipeline.layers.base import DoneTile, Layer, of_layer, reference_tag
-from geomoe.pipeline.layers.reliability import Judge
-from geomoe.pipeline.plan import UpscalePlan, notes_of, output_metadata, prepare
+from geomoe.pipeline.layers import make_layers
+from geomoe.pipeline.layers.base import DoneTile, Layer
+from geomoe.pipeline.layers.reliability import reference_tag, surprise
+from geomoe.pipeline.output import Output, Piece, begun_in, window_of
+from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
-from geomoe.pipeline.runner import Runner, Upscaler, is_measured, pick_device
+from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.raster.bands import select_bands
 from geomoe.raster.known import KnownScene, known_of
+from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, limits, quantise
 from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import item_path, json_number
+from geomoe.raster.target import Target
 from geomoe.raster.validity import fill_invalid, upsample_mask
 from geomoe.raster.watch import ChangedError, Watch, contents
 
@@ -52,15 +56,13 @@ class Job:
         known: of the scene.
         remarks: on the weights; see :func:`geomoe.pipeline.choice.remarks`.
         layers: what is made beside the image, in the order of ``outputs`` after the first.
-        judge: of how the model routes, where somebody asked.
-        fallback: whether bicubic upsampling stands where it finds what training did not have.
-        conserve: whether the mean of the output over each pixel of the scene is that pixel.
-        nodata: as the user said it.
+        reference: what the model's router saw in training, where somebody asked how it routes.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         digest: SHA-256 of the scene's file.
         sources: name and SHA-256 of each of its files.
     """
 
+    request: Request
     scene: Scene
     watch: Watch
     plan: UpscalePlan
@@ -72,10 +74,7 @@ class Job:
     remarks: tuple[str, ...]
     layers: tuple[Layer, ...]
     outputs: tuple[Output, ...]
-    judge: Judge | None
-    fallback: bool
-    conserve: bool
-    nodata: float | str | None
+    reference: RoutingReference | None
     valid_share: float
     digest: str
     sources: tuple[Mapping[str, str], ...]
@@ -87,7 +86,7 @@ class Job:
             "scene": self.digest,
             "bands": self.plan.bands,
             "nodata": {
-                "said": _said(self.nodata),
+                "said": _said(self.request.nodata),
                 "value": None if self.scene.nodata is None else json_number(self.scene.nodata),
                 "by": self.scene.nodata_by,
             },
@@ -102,15 +101,15 @@ class Job:
             "margin": self.tiles.margin,
             "outputs": [str(output.target.path) for output in self.outputs],
             "layers": [layer.name for layer in self.layers],
-            "fallback": self.fallback,
-            "conserve": self.conserve,
-            "reliability": self.judge.reference.digest() if self.judge else None,
+            "fallback": self.request.fallback,
+            "conserve": self.request.conserve,
+            "reliability": self.reference.digest() if self.reference else None,
             "version": geomoe_version(),
-            # Another build of torch or another processor may round otherwise.
+            # Another build of torch or another processor may round otherwise; what else does, is found out
+            # when the job goes on.
             "torch": torch.__version__,
             "precision": self.runner.precision,
             "device": self.runner.hardware,
-            "arithmetic": self.runner.arithmetic,
         }
 
     @property
@@ -168,15 +167,14 @@ class Job:
             pixels = quantise(blank, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
             maps = [layer.blank(len(self.plan.bands), *any_valid.shape) for layer in self.layers]
         else:
-            drawn, traces, surprise = self._model(tile, data, valid)
-            means = data[core] if self.conserve else None
+            drawn, trace, surprise = self._model(tile, data, valid)
+            means = data[core] if self.request.conserve else None
             pixels = quantise(drawn, upsample_mask(valid_core, scale), meta.dtype, meta.nodata, means)
             done = DoneTile(
                 source=data[core],
                 valid=valid_core,
                 pixels=pixels,
-                traces=traces,
-                name=self.model.name,
+                trace=trace,
                 size=(tile.window.height, tile.window.width),
                 inner=tile.inner,
                 surprise=surprise,
@@ -190,29 +188,36 @@ class Job:
 
     def _model(
         self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], list[RoutingTrace], NDArray[np.float64] | None]:
+    ) -> tuple[NDArray[np.float64], RoutingTrace, NDArray[np.float64] | None]:
         """The core of a tile in source units, ``[C, h * scale, w * scale]``; how it was routed and judged."""
         scale = self.model.contract.scale
         fine = (slice(None), *(slice(s.start * scale, s.stop * scale) for s in tile.inner))
         filled = fill_invalid(self.radiometry.to_model(data), valid)
-        traces: list[RoutingTrace] = []
-        routed = any(layer.routed for layer in self.layers)
-        with self.judge.listen(*filled.shape[1:]) if self.judge else nullcontext() as surprise:
-            result = self.runner(filled, traces if routed else None)
-        if not np.isfinite(result if self.conserve else result[fine]).all():
+        size = filled.shape[1:]
+        first, unusual = RoutingTrace(), None if self.reference is None else np.zeros(size)
+
+        def hear(trace: LastSignals) -> None:
+            nonlocal first
+            if unusual is not None and self.reference is not None:
+                np.maximum(unusual, surprise(trace, self.reference, self.model.name, *size), out=unusual)
+            first = first if len(first) else RoutingTrace(trace)
+
+        wanted = self.reference is not None or any(layer.routed for layer in self.layers)
+        result = self.runner(filled, hear if wanted else None)
+        if not np.isfinite(result if self.request.conserve else result[fine]).all():
             raise GeomoeError(
                 f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
                 f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
                 "check the scene for extreme values there, or use other weights"
             )
-        if self.fallback and surprise is not None and (surprise > 1).any():
+        if self.request.fallback and unusual is not None and (unusual > 1).any():
             bicubic = upsample_bicubic(torch.from_numpy(filled)[None], scale)[0].numpy()
-            result = np.where(upsample_mask(surprise > 1, scale), bicubic, result)
-        if self.conserve:
+            result = np.where(upsample_mask(unusual > 1, scale), bicubic, result)
+        if self.request.conserve:
             drawn = self._conserved(np.where(valid, data, self.radiometry.to_source(filled)), result, fine)
         else:
             drawn = self.radiometry.to_source(result[fine])
-        return drawn, traces, None if surprise is None else surprise[tile.inner]
+        return drawn, first, None if unusual is None else unusual[tile.inner]
 
     def _conserved(
         self, source: NDArray[np.float64], result: NDArray[np.float32], fine: tuple[slice, ...]
@@ -234,46 +239,60 @@ def open_job(request: Request) -> Iterator[Job]:
     Raises:
         GeomoeError: for bad input, or a job that cannot be done.
     """
-    device, layers = pick_device(request.device), request.layers
     watch = Watch(request.src)
-    with open_scene(request.src, request.bands, request.nodata) as scene, ExitStack() as attached:
-        known = known_of(scene)
-        model, why = request.loaded(known)
-        judge = attached.enter_context(Judge(model).attached()) if request.judged else None
-        plan, targets = prepare(scene, request, model, device)
-        scene, radiometry, valid_share, known = _look(scene, plan.bands, known)
+    with prepared(request) as found:
+        model, plan = found.model, found.plan
+        scene, radiometry, valid_share, known = _look(found.scene, plan.bands, found.known)
         digest, sources = contents(scene)
         if changed := watch.changed():  # what was read of it until now may be of another state
             raise ChangedError(changed)
-        runner = Runner(model, device, plan.precision, for_model(known))
+        precision = plan.precision
         if request.precision == "auto":
-            runner = _as_begun(begun_in(targets[0].folder), model, device, for_model(known), digest) or runner
-        said = remarks(known, model, why)
-        notes = (*notes_of(scene, plan.bands, runner.precision, device), *said)
-        plan = replace(plan, notes=notes, precision=runner.precision)
+            precision = _begun(found, digest) or precision
+        said = remarks(known, model, found.why)
+        notes = (*notes_of(scene, plan.bands, precision, found.device), *said)
+        plan = replace(plan, notes=notes, precision=precision)
         tags = _tags(model, plan, radiometry, digest, request, known)
-        metas = output_metadata(scene, plan.bands, model, layers, tags)
-        scales = (model.contract.scale, *(1 for _ in layers))
+        metas = metadata_of(scene, plan.bands, model.contract.scale, found.layers)
+        outputs = _outputs(found.targets, metas, found.layers, tags, model.contract.scale)
         yield Job(
+            request=request,
             scene=scene,
             watch=watch,
             plan=plan,
-            tiles=Tiles(scene.width, scene.height, request.contract(model), request.tile),
-            runner=runner,
+            tiles=Tiles(scene.width, scene.height, found.contract, request.tile),
+            runner=Runner(model, found.device, precision, for_model(known)),
             model=model,
             radiometry=radiometry,
             known=known,
             remarks=said,
-            layers=tuple(layers),
-            outputs=tuple(Output(*each) for each in zip(targets, metas, scales, strict=True)),
-            judge=judge,
-            fallback=request.fallback,
-            conserve=request.conserve,
-            nodata=request.nodata,
+            layers=found.layers,
+            outputs=outputs,
+            reference=found.reference,
             valid_share=valid_share,
             digest=digest,
             sources=sources,
         )
+
+
+def _outputs(
+    targets: Sequence[Target],
+    metas: Sequence[CogMetadata],
+    layers: Sequence[Layer],
+    tags: Mapping[str, str],
+    scale: int,
+) -> tuple[Output, ...]:
+    """The image and the maps, each with its own tags beside those of all."""
+    own = [{"GEOMOE_LAYER": IMAGE}, *({**layer.tags, "GEOMOE_LAYER": layer.name} for layer in layers)]
+    late: list[Callable[[], dict[str, str]]] = [dict, *(partial(_legend, layer) for layer in layers)]
+    return tuple(
+        Output(target, replace(meta, tags={**meta.tags, **tags, **mine}), 1 if number else scale, legend)
+        for number, (target, meta, mine, legend) in enumerate(zip(targets, metas, own, late, strict=True))
+    )
+
+
+def _legend(layer: Layer) -> dict[str, str]:
+    return {"GEOMOE_LEGEND": json.dumps(layer.legend(), sort_keys=True)}
 
 
 def _look(
@@ -285,15 +304,18 @@ def _look(
     return scene, radiometry, sample.valid_share, known.with_noise(sample, radiometry)
 
 
-def _as_begun(
-    key: Mapping[str, Any], model: Upscaler, device: torch.device, known: Known, digest: str
-) -> Runner | None:
-    """In the precision of the job that was begun, by its key, if that has this scene and computes as here."""
-    precision, same = key.get("precision"), (key.get("scene"), key.get("weights")) == (digest, model.hash)
-    if not same or precision not in get_args(Precision):
-        return None
-    runner = Runner(model, device, cast(Precision, precision), known)
-    return runner if runner.arithmetic == key.get("arithmetic") else None
+def _begun(found: Prepared, digest: str) -> Precision | None:
+    """The precision of the job that was begun, by its key, if that has this scene and such a machine."""
+    key = begun_in(found.targets[0].folder)
+    same = {
+        "scene": digest,
+        "weights": found.model.hash,
+        "torch": torch.__version__,
+        "device": hardware(found.device),
+    }
+    precision = key.get("precision")
+    alike = same.items() <= key.items() and precision in get_args(Precision)
+    return cast(Precision, precision) if alike else None
 
 
 def is_made(request: Request) -> bool:
@@ -306,7 +328,7 @@ def is_made(request: Request) -> bool:
         GeomoeError: as `open_job` for a scene or model that cannot be used.
     """
     found = {}
-    for name, path in {IMAGE: request.dst, **{m.name: p for m, p in request.layers.items()}}.items():
+    for name, path in {IMAGE: request.dst, **request.layers}.items():
         real = Path(os.path.realpath(path))  # as `Target` writes through a symbolic link
         if not item_path(real).is_file():
             return False
@@ -317,7 +339,7 @@ def is_made(request: Request) -> bool:
             return False
     with open_scene(request.src, request.bands, request.nodata) as scene:
         known = known_of(scene)
-        model, _ = request.loaded(known)
+        model, _ = model_for(request.model, request.scale, known)
         chosen = select_bands(scene, request.bands, model.contract.bands)
         side = tile_side(model.contract, request.tile)
         wanted = _settings(model, chosen, side, scene.digest(), request, known)
@@ -326,10 +348,9 @@ def is_made(request: Request) -> bool:
         asked = {"float32", "bfloat16"} if is_measured(model) else {"float32"}
     precisions = {tags.get("GEOMOE_PRECISION") for tags in found.values()}
     alike = len(precisions) == 1 and precisions <= asked
+    own = {IMAGE: {}, **{layer.name: layer.tags for layer in make_layers(request, model)}}
     return alike and all(
-        found[layer].get(tag) == value
-        for layer in found
-        for tag, value in {**wanted, **of_layer(layer, model)}.items()
+        {**wanted, **own[name], "GEOMOE_LAYER": name}.items() <= tags.items() for name, tags in found.items()
     )
 
 
@@ -345,7 +366,7 @@ def _settings(
         "GEOMOE_NODATA": json.dumps(_said(request.nodata)),
         "GEOMOE_FALLBACK": json.dumps(request.fallback),
         "GEOMOE_CONSERVE": json.dumps(request.conserve),
-        "GEOMOE_REFERENCE": reference_tag(model) if request.fallback else "null",
+        "GEOMOE_REFERENCE": reference_tag(model.reference) if request.fallback else "null",
         **({"GEOMOE_KNOWN": _known_tag(known)} if model.contract.informed else {}),
     }
 

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Unpack
+from typing import Any
 
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.models import ModelContract
+from geomoe.models import ModelContract, load
 from geomoe.models.precision import Precision, pick_precision, slow_precision
-from geomoe.pipeline.choice import remarks
-from geomoe.pipeline.history import IMAGE, model_item_name
-from geomoe.pipeline.layers.base import Layer, of_layer
-from geomoe.pipeline.layers.reliability import Judge
+from geomoe.models.reference import RoutingReference
+from geomoe.pipeline.choice import fitting, remarks
+from geomoe.pipeline.history import model_item_name
+from geomoe.pipeline.layers import make_layers
+from geomoe.pipeline.layers.base import Layer
+from geomoe.pipeline.layers.reliability import reference_of
 from geomoe.pipeline.memory import fitting_workers
-from geomoe.pipeline.request import Options, Path, Request
-from geomoe.pipeline.runner import Upscaler, band_groups, is_measured, pick_device
+from geomoe.pipeline.request import AUTO, Path, Request
+from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, is_measured, pick_device
 from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.known import known_of
+from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import Target, check_space
 
 __all__ = [
-    "IMAGE",
     "MAX_OUTPUT_BANDS",
+    "Prepared",
     "UpscalePlan",
+    "asked_of",
     "job_needs",
+    "metadata_of",
+    "model_for",
     "notes_of",
-    "output_metadata",
     "plan_upscale",
-    "prepare",
+    "prepared",
 ]
 
 # A COG of GDAL 3.10 keeps the bands of a pixel together: its blocks grow with their number.
@@ -81,64 +86,126 @@ class UpscalePlan:
         return self.tiles * len(self.groups)
 
 
-def plan_upscale(src: Path, dst: Path, **options: Unpack[Options]) -> UpscalePlan:
+@dataclass(frozen=True)
+class Prepared:
+    """What a request comes to by the header of its scene: everything is found that can be refused before.
+
+    Attributes:
+        scene: open.
+        known: of the scene.
+        model: for it; ``why`` it is that one, empty where its user said so.
+        layers: what is made beside the image.
+        reference: what the model's router saw in training, where it is asked how it routes.
+        contract: by which tiles are cut.
+        targets: of the image and of each layer, writable and with room enough.
+        metas: of the same, without tags of geomoe.
+        plan: of the job.
+    """
+
+    scene: Scene
+    known: KnownScene
+    model: Upscaler
+    why: str
+    layers: tuple[Layer, ...]
+    reference: RoutingReference | None
+    device: torch.device
+    contract: ModelContract
+    targets: tuple[Target, ...]
+    metas: tuple[CogMetadata, ...]
+    plan: UpscalePlan
+
+
+def plan_upscale(src: Path, dst: Path, **options: Any) -> UpscalePlan:
     """What `upscale` would do with the same arguments; reads the scene's header only and writes nothing.
 
     Raises:
         GeomoeError: for everything that `upscale` would refuse before it reads pixels.
     """
-    request = Request(src, dst, **options)
-    with open_scene(src, request.bands, request.nodata) as scene:
-        known = known_of(scene)
-        model, why = request.loaded(known)
-        plan = prepare(scene, request, model, pick_device(request.device))[0]
-    return replace(plan, notes=(*plan.notes, *remarks(known, model, why)))
+    with prepared(Request.of(src, dst, **options)) as found:
+        notes = remarks(found.known, found.model, found.why)
+        return replace(found.plan, notes=(*found.plan.notes, *notes))
 
 
-def prepare(
-    scene: Scene, request: Request, model: Upscaler, device: torch.device
-) -> tuple[UpscalePlan, list[Target]]:
-    """The plan of a job on an open scene, and its targets, found writable and large enough.
+@contextmanager
+def prepared(request: Request) -> Iterator[Prepared]:
+    """A request with its scene open.
 
     Raises:
-        GeomoeError: if a target, the bands or the size of the output cannot be had.
+        GeomoeError: if the scene, the model, a layer, a target, the bands or the size of the output cannot be
+            had.
     """
-    places = {"output": request.dst, **{layer.name: path for layer, path in request.layers.items()}}
-    targets = targets_of(places, overwrite=request.overwrite)
-    weights = getattr(model, "path", None)
-    refuse_overlap(targets, scene, request.src, weights=weights, item=model_item_name(model.name, model.hash))
-    if request.judged:
-        Judge(model)
-    chosen = select_bands(scene, request.bands, model.contract.bands)
-    precision = pick_precision(request.precision, device, is_measured(model))
-    contract = request.contract(model)
-    plan = job_needs(
-        scene, chosen, model, request.layers, request.tile, device, precision, request.memory, contract
-    )
-    outputs = output_metadata(scene, chosen, model, request.layers, {})
-    check_space(
-        [(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in zip(targets, outputs, strict=True)]
-    )
-    return plan, targets
+    device = pick_device(request.device)
+    with open_scene(request.src, request.bands, request.nodata) as scene:
+        known = known_of(scene)
+        model, why = model_for(request.model, request.scale, known)
+        targets = targets_of(request.places, overwrite=request.overwrite)
+        item, weights = model_item_name(model.name, model.hash), getattr(model, "path", None)
+        refuse_overlap(targets, scene, request.src, weights=weights, item=item)
+        layers, reference = asked_of(model, request)
+        bands = select_bands(scene, request.bands, model.contract.bands)
+        precision = pick_precision(request.precision, device, is_measured(model))
+        contract = model.contract.conserving() if request.conserve else model.contract
+        metas = metadata_of(scene, bands, contract.scale, layers)
+        plan = job_needs(
+            scene, bands, model, metas, request.tile, device, precision, request.memory, contract
+        )
+        room = zip(targets, metas, strict=True)
+        check_space([(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in room])
+        yield Prepared(
+            scene, known, model, why, layers, reference, device, contract, tuple(targets), tuple(metas), plan
+        )
+
+
+def asked_of(model: Upscaler, request: Request) -> tuple[tuple[Layer, ...], RoutingReference | None]:
+    """The maps that a request wants of a model, and what its routing is compared with, if it is.
+
+    Raises:
+        GeomoeError: where the model has no such map, or its routing cannot be judged.
+    """
+    layers = make_layers(request, model)
+    judged = request.fallback or any(layer.judged for layer in layers)
+    return layers, reference_of(model) if judged else None
+
+
+def model_for(model: str | Upscaler, scale: int, known: KnownScene) -> tuple[Upscaler, str]:
+    """The model for a scene of which this is known, and why it is that one; empty where its user said so.
+
+    Args:
+        model: as of a `Request`, and ``scale``.
+        scale: output pixels along one input pixel.
+        known: of the scene.
+
+    Raises:
+        GeomoeError: where there is none, or one for another scale.
+    """
+    if model == AUTO:
+        return fitting(known, scale)
+    found = load(model, scale) if isinstance(model, str) else model
+    check_scale(found, scale)
+    return found, ""
+
+
+def metadata_of(scene: Scene, bands: Sequence[int], scale: int, layers: Iterable[Layer]) -> list[CogMetadata]:
+    """Metadata of the image and of each layer, without tags of geomoe."""
+    return [carried_over(scene, bands, scale, {}), *(layer.metadata(scene, bands) for layer in layers)]
 
 
 def job_needs(
     scene: Scene,
     bands: tuple[int, ...],
     model: Upscaler,
-    layers: Iterable[Layer],
+    outputs: Sequence[CogMetadata],
     tile: int | None,
     device: torch.device,
     precision: Precision,
     memory: int | None,
-    contract: ModelContract | None = None,
+    contract: ModelContract,
 ) -> UpscalePlan:
-    """The plan of a job on an open scene; tiles are cut by ``contract``, that of the model if ``None``.
+    """The plan of a job on an open scene; tiles are cut by ``contract``.
 
     Raises:
         GeomoeError: if the output would be larger than a GeoTIFF may be, or memory does not suffice.
     """
-    contract = contract or model.contract
     scale = contract.scale
     if len(bands) > MAX_OUTPUT_BANDS:
         raise GeomoeError(
@@ -148,7 +215,6 @@ def job_needs(
     if max(scene.width, scene.height) * scale > _MAX_SIDE:
         size = f"{scene.width} x {scene.height}"
         raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
-    outputs = output_metadata(scene, bands, model, layers, {})
     sizes = [estimated_bytes(meta) for meta in outputs]
     tiles = len(Tiles(scene.width, scene.height, contract, tile))
     idle, each = _memory(scene, model, outputs[0], contract, tile)
@@ -192,21 +258,6 @@ def notes_of(
     if slow := slow_precision(precision, device):
         notes.append(slow)
     return tuple(notes)
-
-
-def output_metadata(
-    scene: Scene,
-    bands: tuple[int, ...],
-    model: Upscaler,
-    layers: Iterable[Layer],
-    tags: Mapping[str, str],
-) -> list[CogMetadata]:
-    """Metadata of the image and of each layer; ``tags``, and one that says which it is, are added."""
-    image = carried_over(scene, bands, model.contract.scale, {**tags, **of_layer(IMAGE, model)})
-    return [
-        image,
-        *(layer.metadata(scene, bands, model, {**tags, **of_layer(layer.name, model)}) for layer in layers),
-    ]
 
 
 def _memory(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rasterio
 import torch
@@ -22,25 +23,42 @@ from geomoe.pipeline.history import (
     model_link,
     output_link,
     scene_link,
-    seal,
     title,
 )
+from geomoe.pipeline.output import Output
 from geomoe.pipeline.runner import Upscaler
-from geomoe.raster.stac import (
-    EXTENSIONS,
-    file_fields,
-    item_bytes,
-    pixel_metres,
-    raster_item,
-    read_item,
-    when,
-)
+from geomoe.raster.footprint import Footprint, footprint
+from geomoe.raster.known import KnownScene
+from geomoe.raster.scene import Scene
+from geomoe.raster.stac import EXTENSIONS, item_bytes, pixel_metres, raster_item, when
 
-if TYPE_CHECKING:
-    from geomoe.pipeline.checkpoint import Output
-    from geomoe.pipeline.job import Job
+__all__ = ["Provenance", "Record", "model_item"]
 
-__all__ = ["Provenance", "model_item"]
+
+@dataclass(frozen=True)
+class Record:
+    """What made the outputs of a job.
+
+    Attributes:
+        key: everything that the pixels depend on, as JSON values.
+        scene: that was read.
+        bands: of it, 1-based, with their ``names``.
+        known: of the scene beside its pixels.
+        remarks: on the weights, sentences.
+        sources: name and SHA-256 of each file of the scene.
+        model: that drew.
+        outputs: the image first.
+    """
+
+    key: Mapping[str, Any]
+    scene: Scene
+    bands: Sequence[int]
+    names: Sequence[str]
+    known: KnownScene
+    remarks: Sequence[str]
+    sources: Sequence[Mapping[str, str]]
+    model: Upscaler
+    outputs: Sequence[Output]
 
 
 class Provenance:
@@ -49,67 +67,49 @@ class Provenance:
     They hold no time of writing and no path of any machine: a job that was interrupted ends with the same
     bytes as one that was not, wherever it is done.
 
+    Attributes:
+        model: name and content of the model's item, which all scenes of a folder share.
+
     Raises:
         GeomoeError: if an item would not be valid; now, as at the end it would cost the work of a night.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        for output in job.outputs:
-            item_bytes(self._item(output, output.meta.nodata), output.target.item.name)
-        self.model  # noqa: B018
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._items: dict[tuple[Path, str], str] = {}
+        self._outlines: dict[tuple[int, int], Footprint | None] = {}
+        name = model_item_name(record.model.name, record.model.hash)
+        self.model = name, item_bytes(model_item(record.model), name)
+        for output in record.outputs:
+            item_bytes(self.item(output, output.meta.nodata), output.target.item.name)
 
-    @cached_property
-    def model(self) -> tuple[str, bytes]:
-        """Name and content of the model's item, which all scenes of a folder share."""
-        name = model_item_name(self._job.model.name, self._job.model.hash)
-        return name, item_bytes(model_item(self._job.model), name)
-
-    def item(self, output: Output, written: Path, nodata: float | None) -> bytes:
-        """The item that goes with an output.
+    def item(self, output: Output, nodata: float | None) -> dict[str, Any]:
+        """The item that goes with an output, all of it but size and checksum of the file.
 
         Args:
             output: of the job.
-            written: where its finished and checked file is.
-            nodata: that was written.
-
-        Raises:
-            OSError: if the file cannot be read.
+            nodata: that is written.
         """
-        item = self._item(output, nodata)
-        item["assets"]["data"] |= file_fields(written)
-        return item_bytes(item, output.target.item.name)
-
-    def seal(self, output: Output, nodata: float | None) -> dict[str, str]:
-        """The tag of an output by which a change of its item is found out."""
-        return {"GEOMOE_ITEM": seal(json.loads(json.dumps(self._item(output, nodata))))}
-
-    def stands(self, output: Output) -> bool:
-        """Whether the finished file of this very job is at its place, with its item."""
-        try:
-            item, now = read_item(output.target.item), file_fields(output.target.path)
-        except (GeomoeError, OSError):
-            return False
-        said, asset = item["properties"], item["assets"].get("data")
-        return (
-            isinstance(asset, dict)
-            and now.items() <= asset.items()
-            and said.get("geomoe:configuration") == json.loads(json.dumps(self._configuration))
-            and said.get("geomoe:sources") == list(self._job.sources)
-        )
-
-    def _item(self, output: Output, nodata: float | None) -> dict[str, Any]:
-        item = raster_item(output.target.path, output.meta, nodata, self._job.scene.acquired)
-        item["properties"] |= self._history(output)
-        item["links"] = self._links(output)
-        return item
+        key = (output.target.path, str(nodata))
+        if key not in self._items:
+            size = (output.meta.width, output.meta.height)
+            if size not in self._outlines:  # maps are on one grid
+                self._outlines[size] = footprint(output.meta)
+            acquired, outline = self._record.scene.acquired, self._outlines[size]
+            item = raster_item(output.target.path, output.meta, nodata, acquired, outline)
+            item["properties"] |= self._history(output)
+            item["links"] = self._links(output)
+            self._items[key] = json.dumps(item)
+        made: dict[str, Any] = json.loads(self._items[key])
+        return made
 
     def _history(self, output: Output) -> dict[str, Any]:
-        job = self._job
+        of, configuration = self._record, self._configuration
+        layer = () if output is of.outputs[0] else output.meta.descriptions
         # Of the sensor, or what is nearest to it here: upscaling makes pixels smaller, not the sensor finer.
-        gsd = pixel_metres(job.scene)
+        gsd = pixel_metres(of.scene)
         return {
-            "title": title(job.scene.path.name, self._configuration, self._layer(output)),
+            "title": title(of.scene.path.name, configuration, layer),
             **({} if gsd is None else {"gsd": gsd}),
             "processing:software": {
                 "geomoe": geomoe_version(),
@@ -117,39 +117,35 @@ class Provenance:
                 "rasterio": rasterio.__version__,
                 "gdal": rasterio.__gdal_version__,
             },
-            "processing:lineage": lineage(job.scene.path.name, self._configuration, self._layer(output)),
-            "geomoe:known": {name: value for name, value in asdict(job.known).items() if value is not None},
-            **({"geomoe:remarks": list(job.remarks)} if job.remarks else {}),
-            "geomoe:configuration": self._configuration,
-            "geomoe:sources": list(job.sources),
+            "processing:lineage": lineage(of.scene.path.name, configuration, layer),
+            "geomoe:known": {name: value for name, value in asdict(of.known).items() if value is not None},
+            **({"geomoe:remarks": list(of.remarks)} if of.remarks else {}),
+            "geomoe:configuration": configuration,
+            "geomoe:sources": list(of.sources),
         }
-
-    def _layer(self, output: Output) -> tuple[str | None, ...]:
-        return () if output is self._job.outputs[0] else output.meta.descriptions
 
     @cached_property
     def _configuration(self) -> dict[str, Any]:
         """What the pixels depend on; of the outputs the names alone."""
-        key, scene = self._job.key, self._job.scene
+        of = self._record
         return {
-            **key,
+            **of.key,
             # By which a product opens with these bands again; of one without a name, how it is called.
             "names": [
-                [name, *scene.aliases[band - 1]]
-                for name, band in zip(self._job.plan.names, self._job.plan.bands, strict=True)
+                [name, *of.scene.aliases[band - 1]] for name, band in zip(of.names, of.bands, strict=True)
             ],
-            "radiometry": json.loads(key["radiometry"]),
-            "outputs": [output.target.path.name for output in self._job.outputs],
+            "radiometry": json.loads(of.key["radiometry"]),
+            "outputs": [output.target.path.name for output in of.outputs],
         }
 
     def _links(self, output: Output) -> list[dict[str, str]]:
         """To files of the same folder alone: a path to another one would be one of this machine."""
-        job, folder = self._job, output.target.path.parent
+        of, folder = self._record, output.target.path.parent
         links = []
-        scene = job.scene.path.resolve()
-        if job.scene.files == (job.scene.path,) and scene.parent == folder:
+        scene = of.scene.path.resolve()
+        if of.scene.files == (of.scene.path,) and scene.parent == folder:
             links.append(scene_link(scene.name))
-        for other in job.outputs:
+        for other in of.outputs:
             if other is not output and other.target.path.parent == folder:
                 links.append(output_link(other.target.item.name))
         return [*links, model_link(self.model[0])]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 from geomoe.pipeline.checkpoint import Work
 from geomoe.pipeline.heap import trim_heap
-from geomoe.pipeline.job import open_job
+from geomoe.pipeline.history import model_item_name
+from geomoe.pipeline.job import Job, open_job
+from geomoe.pipeline.output import Piece
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.progress import Progress, Silent
-from geomoe.pipeline.provenance import Provenance
-from geomoe.pipeline.request import Options, Request
+from geomoe.pipeline.provenance import Provenance, Record
+from geomoe.pipeline.request import Path as Place
+from geomoe.pipeline.request import Request
 
 __all__ = ["UpscaleReport", "carry_out", "upscale"]
 
@@ -55,13 +57,13 @@ class UpscaleReport:
 
 
 def upscale(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
+    src: Place,
+    dst: Place,
     *,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
     told: Callable[[UpscalePlan], None] = lambda plan: None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> UpscaleReport:
     """Super-resolve a scene into a cloud-optimised GeoTIFF.
 
@@ -77,13 +79,13 @@ def upscale(
         progress: hears of every tile.
         order: the order in which the tiles are done, a permutation of their numbers. The bytes are the same.
         told: given the plan, with its notes, before the first tile.
-        options: ``model``, ``scale``, ``experts`` and whatever else a `Request` has.
+        options: ``model``, ``scale`` and whatever else a `Request` has, and maps by their names.
 
     Raises:
         GeomoeError: for bad input or a job that cannot be done; nothing is left at the targets then, and
             files that were to be overwritten are as they were.
     """
-    return carry_out(Request(src, dst, **options), progress, order, told)
+    return carry_out(Request.of(src, dst, **options), progress, order, told)
 
 
 def carry_out(
@@ -93,10 +95,7 @@ def carry_out(
     told: Callable[[UpscalePlan], None] = lambda plan: None,
 ) -> UpscaleReport:
     """As :func:`upscale`, what a request asks for."""
-    with (
-        open_job(request) as job,
-        Work(job.outputs, job.key, job.tiles, provenance := Provenance(job)) as work,
-    ):
+    with open_job(request) as job, _work(job) as work:
         told(job.plan)
         with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
@@ -113,7 +112,7 @@ def carry_out(
             layer.name: made.target.path for layer, made in zip(job.layers, job.outputs[1:], strict=True)
         },
         items=tuple(output.target.item for output in job.outputs),
-        model_item=job.outputs[0].target.path.with_name(provenance.model[0]),
+        model_item=job.outputs[0].target.path.with_name(model_item_name(job.model.name, job.model.hash)),
         model=job.model.name,
         plan=job.plan,
         resumed=work.resumed,
@@ -121,6 +120,29 @@ def carry_out(
         valid_share=job.valid_share,
         radiometry=job.radiometry.rule,
     )
+
+
+def _work(job: Job) -> Work:
+    """The tiles of a job on the disk, and who writes down how they came to be."""
+    key = job.key
+    record = Record(
+        key=key,
+        scene=job.scene,
+        bands=job.plan.bands,
+        names=job.plan.names,
+        known=job.known,
+        remarks=job.remarks,
+        sources=job.sources,
+        model=job.model,
+        outputs=job.outputs,
+    )
+    provenance = Provenance(record)
+
+    def redo(number: int) -> list[Piece]:
+        with closing(job.run_all([number])) as again:
+            return next(again)[1][0]
+
+    return Work(job.outputs, key, job.tiles, provenance.item, provenance.model, redo)
 
 
 @contextmanager

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,13 +19,11 @@ from geomoe.models.contract import ModelContract
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in
 from geomoe.models.reference import RoutingReference
-from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.plan import LastSignals
 
-__all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "is_measured", "pick_device"]
+__all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "hardware", "is_measured", "pick_device"]
 
 _Item = TypeVar("_Item")
-_NOISE = 16
-"""Side in pixels: every layer takes part, and it takes a hundredth of a tile's time."""
 _THREADS = threading.Lock()
 """Of the one who sets how many torch has, which is the process's."""
 
@@ -87,6 +83,13 @@ def band_groups(bands: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:
     return [group + group[-1:] * (size - len(group)) for group in groups]
 
 
+def hardware(device: torch.device) -> str:
+    """What decides how numbers are rounded: the device, and of a processor its instructions."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
 class Runner:
     """Runs a model on arrays of one tile.
 
@@ -114,6 +117,11 @@ class Runner:
         self._device = device
         self._model = upscaler.model.to(device).eval()
 
+    @property
+    def hardware(self) -> str:
+        """As :func:`hardware` calls the device."""
+        return hardware(self._device)
+
     @contextmanager
     def workers(self, count: int) -> Iterator[tuple[Executor, int]]:
         """A pool to call this in, and how many calls it takes at once: ``count``, on a processor.
@@ -134,32 +142,14 @@ class Runner:
         finally:
             torch.set_num_threads(before)
 
-    @property
-    def hardware(self) -> str:
-        """What decides how numbers are rounded: the device, and of a processor its instructions."""
-        if self._device.type == "cuda":
-            return torch.cuda.get_device_name(self._device)
-        return f"{self._device.type} {torch.backends.cpu.get_cpu_capability()}"
-
-    @cached_property
-    def arithmetic(self) -> str:
-        """What the model makes of noise, as a hash: another one where numbers come out otherwise.
-
-        The device does not tell: ONEDNN_MAX_CPU_ISA, MKL_CBWR, MKL_ENABLE_INSTRUCTIONS, ATEN_CPU_CAPABILITY,
-        the libraries that torch was built with and the processor's model all choose how sums are made.
-        """
-        noise = np.random.default_rng(0).random((self._contract.bands, _NOISE, _NOISE), dtype=np.float32)
-        with self.workers(1) as (pool, _):
-            return hashlib.sha256(pool.submit(self, noise).result().tobytes()).hexdigest()[:16]
-
     def __call__(
-        self, data: NDArray[np.float32], traces: list[RoutingTrace] | None = None
+        self, data: NDArray[np.float32], heard: Callable[[LastSignals], None] | None = None
     ) -> NDArray[np.float32]:
         """Upscale one tile.
 
         Args:
             data: ``[C, H, W]`` float32 in the model's range, finite.
-            traces: gets one for the pass of each group.
+            heard: is given the trace of the pass of each group, as it ends; no pass is traced if ``None``.
 
         Returns:
             ``[C, H * scale, W * scale]`` float32; perhaps not finite, which is for the caller to judge.
@@ -171,10 +161,10 @@ class Runner:
         scale = self._contract.scale
         out = np.empty((bands, height * scale, width * scale), dtype=np.float32)
         for group in band_groups(range(bands), self._contract.bands):
-            trace = None if traces is None else RoutingTrace()
+            trace = None if heard is None else LastSignals()
             result = self._pass(data[list(group)], trace)
-            if traces is not None and trace is not None:
-                traces.append(trace)
+            if heard is not None and trace is not None:
+                heard(trace)
             if result.shape[1:] != out.shape[1:]:
                 raise GeomoeError(
                     f"{self._name} made {result.shape[2]} x {result.shape[1]} pixels of {width} x {height}; "
@@ -185,7 +175,7 @@ class Runner:
                 out[band] = result[copies].mean(axis=0)
         return out
 
-    def _pass(self, group: NDArray[np.float32], trace: RoutingTrace | None) -> NDArray[np.float32]:
+    def _pass(self, group: NDArray[np.float32], trace: LastSignals | None) -> NDArray[np.float32]:
         here = computing_in(self.precision, self._device)
         with _out_of_memory(), torch.inference_mode(), _repeatable(self._device), here:
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]

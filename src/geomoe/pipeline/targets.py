@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap
+from geomoe.pipeline.request import Request
 from geomoe.raster.bands import select_bands
 from geomoe.raster.open import open_scene, source_files
 from geomoe.raster.safety import local_file
@@ -74,26 +74,16 @@ def refuse_overlap(
             target.refuse_what_stands()
 
 
-def refuse_early(
-    src: str | os.PathLike[str],
-    places: Mapping[str, str | os.PathLike[str]],
-    *,
-    bands: str | None,
-    nodata: float | Literal["none"] | None,
-    overwrite: bool,
-) -> None:
+def refuse_early(request: Request, *, writes: bool = True) -> None:
     """Raise GeomoeError for a scene or bands that cannot be read, or files that cannot be written.
 
     Args:
-        src: the scene.
-        places: as for `targets_of`; of nothing that is written, none.
-        bands: as for `upscale`.
-        nodata: as for `upscale`.
-        overwrite: whether the files may exist.
+        request: with a model that is not loaded yet.
+        writes: whether anything is to be written.
     """
     scene = None
-    if local_file(src).suffix.lower() != ".zip":  # to open one means to unpack it, which is to be done once
-        with open_scene(src, bands, nodata) as scene:
-            select_bands(scene, bands, 1)
-    if places:
-        refuse_overlap(targets_of(places, overwrite=overwrite), scene, src)
+    if local_file(request.src).suffix.lower() != ".zip":  # to open one is to unpack it, which is done once
+        with open_scene(request.src, request.bands, request.nodata) as scene:
+            select_bands(scene, request.bands, 1)
+    if writes:
+        refuse_overlap(targets_of(request.places, overwrite=request.overwrite), scene, request.src)

@@ -102,12 +102,10 @@ def same_place(
     descriptions: tuple[str, ...],
     scales: tuple[float, ...],
     nodata: float,
-    tags: Mapping[str, str],
     overviews: Literal["average", "mode"] = "mode",
 ) -> CogMetadata:
     """Metadata of a map on the scene's own grid, with bands of its own."""
     count = len(descriptions)
-    place = {k: v for k, v in scene.tags.items() if k == "AREA_OR_POINT"}
     return CogMetadata(
         width=scene.width,
         height=scene.height,
@@ -126,7 +124,7 @@ def same_place(
         scales=scales,
         offsets=(0.0,) * count,
         colorinterp=(ColorInterp.gray, *(ColorInterp.undefined,) * (count - 1)),
-        tags={**place, **tags},
+        tags={k: v for k, v in scene.tags.items() if k == "AREA_OR_POINT"},
         band_tags=({},) * count,
         namespaces={},
         overviews=overviews,

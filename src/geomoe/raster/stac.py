@@ -25,7 +25,7 @@ from geomoe.files import read_small
 from geomoe.printable import printable
 from geomoe.raster.dates import YEARS
 from geomoe.raster.env import gdal_env
-from geomoe.raster.footprint import footprint
+from geomoe.raster.footprint import Footprint, footprint
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.scene import Scene
 from geomoe.raster.text import unquoted
@@ -115,7 +115,13 @@ def when(acquired: str | None) -> dict[str, Any]:
     }
 
 
-def raster_item(path: Path, meta: CogMetadata, nodata: float | None, acquired: str | None) -> dict[str, Any]:
+def raster_item(
+    path: Path,
+    meta: CogMetadata,
+    nodata: float | None,
+    acquired: str | None,
+    outline: Footprint | None = None,
+) -> dict[str, Any]:
     """What a GeoTIFF is and where it lies: an item without links, history, size and checksum.
 
     Args:
@@ -123,8 +129,9 @@ def raster_item(path: Path, meta: CogMetadata, nodata: float | None, acquired: s
         meta: of the file.
         nodata: of the file.
         acquired: as `Scene` has it.
+        outline: of the file, where it is known already.
     """
-    place = footprint(meta)
+    place = outline or footprint(meta)
     return {
         "type": "Feature",
         "stac_version": "1.1.0",

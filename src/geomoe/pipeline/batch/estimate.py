@@ -9,25 +9,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from geomoe.models.device import pick_device
-from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
 from geomoe.pipeline.batch.many import divided
-from geomoe.pipeline.batch.one import failed, is_done, model_of, request_of
+from geomoe.pipeline.batch.one import failed, is_done, ready
+from geomoe.pipeline.batch.report import Outcome
 from geomoe.pipeline.estimate import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
-from geomoe.pipeline.plan import UpscalePlan, output_metadata, prepare
+from geomoe.pipeline.plan import UpscalePlan, prepared
 from geomoe.pipeline.request import Request
-from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.known import known_of
-from geomoe.raster.open import open_scene
 from geomoe.raster.sample import refuse_empty
 
 __all__ = ["ManyForecast", "forecast_many"]
@@ -80,7 +76,6 @@ class _File:
 class _Wanted:
     """A scene that is to be made, by its header."""
 
-    task: SceneTask
     request: Request
     plan: UpscalePlan
     files: tuple[_File, ...]
@@ -91,37 +86,31 @@ class _Wanted:
 
 
 def forecast_many(
-    tasks: Sequence[SceneTask],
-    settings: Settings,
-    *,
-    processes: int | None = None,
-    heard: Callable[[], None] = lambda: None,
+    requests: Sequence[Request], *, processes: int | None = None, heard: Callable[[], None] = lambda: None
 ) -> ManyForecast:
     """What `upscale_many` would take on this machine with the same arguments; writes nothing.
 
     Scenes that were begun are counted whole.
 
     Args:
-        tasks: from :func:`read_manifest`, or made.
-        settings: for all of them.
+        requests: as for `upscale_many`.
         processes: as for `upscale_many`.
         heard: called after each scene whose header was read.
 
     Raises:
         GeomoeError: weights or a device that are not there.
     """
-    each, threads = divided(settings, len(tasks), processes)
-    model = model_of(settings)
+    shares, threads = divided(requests[0], len(requests), processes)
     refused: list[Outcome] = []
     with _threads(threads):
-        wanted, there = _read_headers(tasks, each[0], model, refused, heard)
+        wanted, there = _read_headers([replace(request, **shares[0]) for request in requests], refused, heard)
         tried = _try(wanted, refused)
     # A scene takes some seconds to open, the more for each of its tiles.
     passes = sum(scene.plan.passes for scene, _, _ in tried)
     rate = sum(seconds for _, _, seconds in tried) / passes if passes else 0.0
     raw = sum(scene.raw for scene, _, _ in tried)
     share = sum(forecast.output_bytes for _, forecast, _ in tried) / raw if raw else 0.0
-    count = max(1, min(len(each), len(wanted)))
+    count = max(1, min(len(shares), len(wanted)))
     total = sum(scene.plan.passes for scene in wanted)
     largest = max((scene.plan.passes for scene in wanted), default=0)
     return ManyForecast(
@@ -150,42 +139,33 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _read_headers(
-    tasks: Sequence[SceneTask],
-    settings: Settings,
-    model: str | Upscaler,
-    refused: list[Outcome],
-    heard: Callable[[], None],
+    requests: Sequence[Request], refused: list[Outcome], heard: Callable[[], None]
 ) -> tuple[list[_Wanted], int]:
-    device = pick_device(settings.device)
     wanted, there = [], 0
-    for task in tasks:
-        request = request_of(task, settings, model)
+    for request in map(ready, requests):
         try:
             if is_done(request):
                 there += 1
             else:
-                wanted.append(_read_header(task, request, device))
+                wanted.append(_read_header(request))
         except Exception as error:  # as of the scene that is done
-            refused.append(failed(task, error))
+            refused.append(failed(request, error))
         heard()
     return wanted, there
 
 
-def _read_header(task: SceneTask, request: Request, device: torch.device) -> _Wanted:
-    with open_scene(request.src, request.bands, request.nodata) as scene:
-        model, _ = request.loaded(known_of(scene))
-        plan, targets = prepare(scene, request, model, device)
-        refuse_empty(scene, plan.bands)
-        metas = output_metadata(scene, plan.bands, model, request.layers, {})
+def _read_header(request: Request) -> _Wanted:
+    with prepared(request) as found:
+        refuse_empty(found.scene, found.plan.bands)
     files = [
         _File(
             target.path,
             raw=math.prod((meta.width, meta.height, meta.count)) * np.dtype(meta.dtype).itemsize,
             most=sum(estimated_bytes(meta)),
         )
-        for target, meta in zip(targets, metas, strict=True)
+        for target, meta in zip(found.targets, found.metas, strict=True)
     ]
-    return _Wanted(task, request, plan, tuple(files))
+    return _Wanted(request, found.plan, tuple(files))
 
 
 def _try(wanted: list[_Wanted], refused: list[Outcome]) -> list[tuple[_Wanted, Forecast, float]]:
@@ -200,7 +180,7 @@ def _try(wanted: list[_Wanted], refused: list[Outcome]) -> list[tuple[_Wanted, F
                     forecast = forecast_job(job)
             except Exception as error:
                 wanted.remove(scene)
-                refused.append(failed(scene.task, error))
+                refused.append(failed(scene.request, error))
                 continue
             tried.append((scene, forecast, opened - began + forecast.seconds - START))
     return tried

@@ -1,4 +1,8 @@
-"""A process that does scenes, one after another; started anew when it dies or is ended."""
+"""Processes of this machine that do scenes, one after another; started anew when they die or are ended.
+
+A `ProcessPoolExecutor` would not do: it cannot end a process that hangs, and where one dies it gives up the
+scenes of all.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,25 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline.batch.manifest import Outcome, SceneTask, Settings
+from geomoe.pipeline.batch.crew import Advanced, Begun, Event, Opened
 from geomoe.pipeline.batch.one import do_scene
+from geomoe.pipeline.batch.report import Outcome
+from geomoe.pipeline.request import Request
 
-__all__ = ["Advanced", "Begun", "Opened", "Worker", "temporary", "undisturbed"]
+__all__ = ["Processes", "Worker", "temporary", "undisturbed"]
 
 _GRACE = 5.0
 """Seconds that a process has to tidy up when it is asked to end."""
@@ -31,61 +39,110 @@ _GRACE = 5.0
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-class Begun(NamedTuple):
-    """A process has its imports behind it, and begins a scene."""
+class Processes:
+    """An `Engine` of processes, as a context: when it is left they are ended, and what is begun is kept.
 
+    Args:
+        pins: of the weights of each scene, by `pinned`.
+        shares: of each process, options in place of those of its requests: its device and its memory.
+        threads: of torch in each.
+        folder: for what they unpack.
+    """
 
-class Opened(NamedTuple):
-    """A scene has so many tiles, of which some are done."""
+    starting = 60.0
 
-    total: int
-    done: int
+    def __init__(
+        self, pins: Sequence[str], shares: Sequence[dict[str, Any]], threads: int, folder: Path
+    ) -> None:
+        self._pins = pins
+        self._free = [Worker(share, threads, folder / str(i)) for i, share in enumerate(shares)]
+        self._at: dict[Worker, tuple[int, Request]] = {}
 
+    def __enter__(self) -> Self:
+        return self
 
-class Advanced(NamedTuple):
-    """One more tile is done."""
+    def __exit__(self, *_: object) -> None:
+        with undisturbed():
+            workers = [*self._free, *self._at]
+            for worker in workers:
+                worker.ask_to_end()
+            for worker in workers:
+                worker.stop()
+
+    @property
+    def free(self) -> bool:
+        """Whether one has nothing to do."""
+        return bool(self._free)
+
+    def submit(self, number: int, request: Request) -> None:
+        """Have a scene done by one that has nothing to do."""
+        worker = self._free.pop()
+        self._at[worker] = number, request
+        worker.submit(request, self._pins[number])
+
+    def events(self, seconds: float) -> Iterable[tuple[int, Event]]:
+        """The next message of each that has sent one, or has died."""
+        if not self._at:
+            time.sleep(seconds)
+        ready = wait([worker.pipe for worker in self._at], seconds) if self._at else []
+        for worker in [worker for worker in self._at if worker.pipe in ready]:
+            number, request = self._at[worker]
+            message = worker.hear()
+            if message is None:
+                killed = "its process was killed, perhaps for want of memory"
+                message = Outcome(request, "failed", message=killed)
+            if isinstance(message, Outcome):
+                del self._at[worker]
+                self._free.append(worker)
+            yield number, message
+
+    def stop(self, number: int) -> None:
+        """End the one that is at a scene."""
+        worker = next(worker for worker, (at, _) in self._at.items() if at == number)
+        worker.stop()
+        del self._at[worker]
+        self._free.append(worker)
 
 
 class Worker:
     """A place at which a process does scenes.
 
     Args:
-        settings: of all its scenes.
+        share: options in place of those of its requests.
         threads: of torch.
         folder: for what it unpacks; whatever is in it is removed when the process ends, however it does.
     """
 
-    def __init__(self, settings: Settings, threads: int, folder: Path) -> None:
-        self._settings, self._threads, self._folder = settings, threads, folder
+    def __init__(self, share: dict[str, Any], threads: int, folder: Path) -> None:
+        self._share, self._threads, self._folder = share, threads, folder
         self._process: BaseProcess | None = None
         self.pipe: Connection
 
-    def submit(self, task: SceneTask) -> None:
+    def submit(self, request: Request, pin: str) -> None:
         """Begin a scene, in the process that is there or in a new one."""
+        order = replace(request, **self._share), pin
         if self._process is not None and self._process.is_alive():
             with suppress(OSError):
-                self.pipe.send(task)
+                self.pipe.send(order)
                 return
         self.stop()
         self._start()
         with suppress(OSError):  # what became of it, `hear` tells
-            self.pipe.send(task)
+            self.pipe.send(order)
 
     def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(
-            target=_serve, args=(theirs, self._settings, self._threads, self._folder), daemon=True
-        )
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._threads, self._folder), daemon=True)
         # The keyboard interrupts all processes of a terminal; this one is to be ended by its parent alone.
         with undisturbed():
             self._process.start()
         theirs.close()
 
-    def hear(self) -> Outcome | Begun | Opened | Advanced | None:
+    def hear(self) -> Event | None:
         """The next message; ``None`` if the process has died."""
         try:
-            message: Outcome | Begun | Opened | Advanced = self.pipe.recv()
+            message: Event = self.pipe.recv()
         except (EOFError, OSError):
             self.stop()
             return None
@@ -142,7 +199,7 @@ def _end(*_: object) -> None:
     raise _Ended
 
 
-def _serve(pipe: Connection, settings: Settings, threads: int, folder: Path) -> None:
+def _serve(pipe: Connection, threads: int, folder: Path) -> None:
     """The whole life of a process."""
     with suppress(_Ended, EOFError, OSError):
         signal.signal(signal.SIGTERM, _end)
@@ -153,9 +210,9 @@ def _serve(pipe: Connection, settings: Settings, threads: int, folder: Path) -> 
             warnings.simplefilter("ignore")  # as the command line does; see there
         torch.set_num_threads(threads)
         while True:
-            task: SceneTask = pipe.recv()
+            request, pin = pipe.recv()
             pipe.send(Begun())
-            pipe.send(do_scene(task, settings, _Told(pipe)))
+            pipe.send(do_scene(request, pin, _Told(pipe)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _leave(folder)  # what torch would tidy up at leisure, the system does at once
 

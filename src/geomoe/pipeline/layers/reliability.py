@@ -2,116 +2,124 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Self
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from geomoe.errors import GeomoeError
-from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.router import AnyRouter
-from geomoe.pipeline.layers.experts import on_pixels, unit_of
+from geomoe.models.reference import RoutingReference
+from geomoe.moe.plan import LastSignals
+from geomoe.pipeline.layers.base import DoneTile
+from geomoe.pipeline.layers.routing import on_pixels, routed_layers, unit_of
 from geomoe.pipeline.runner import Upscaler
+from geomoe.raster.metadata import CogMetadata, same_place
+from geomoe.raster.scene import Scene
 
-__all__ = ["Judge", "last_router"]
+if TYPE_CHECKING:
+    from geomoe.pipeline.request import Request
 
-_SIDE = 8
+__all__ = ["Reliability", "layer", "reference_of", "reference_tag", "surprise"]
 
-
-def last_router(upscaler: Upscaler) -> nn.Module | None:
-    """The router that runs last in a pass of the model; ``None`` where none does."""
-    order: list[nn.Module] = []
-    routers = [module for module in upscaler.model.modules() if isinstance(module, AnyRouter)]
-    me = threading.get_ident()  # others may run the model at the same time
-
-    def note(module: nn.Module, *_: object) -> None:
-        if threading.get_ident() == me:
-            order.append(module)
-
-    hooks = [router.register_forward_hook(note) for router in routers]
-    place = next((p.device for p in upscaler.model.parameters()), torch.device("cpu"))
-    try:
-        with torch.inference_mode():
-            upscaler.model.eval()(torch.zeros(1, upscaler.contract.bands, _SIDE, _SIDE, device=place))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return order[-1] if order else None
+_LEAVE_OUT = "leave out --reliability and --fallback"
 
 
-class Judge:
-    """Compares what a model's last router is shown with what it was shown in training.
+class Reliability:
+    """Where routing is like that of training.
 
     Args:
-        upscaler: model and weights.
+        reference: what the router saw in training.
+        fallback: whether the image has bicubic upsampling where it is not, for the legend.
+    """
+
+    name = "reliability"
+    routed, judged = False, True
+
+    def __init__(self, reference: RoutingReference, fallback: bool) -> None:
+        self._reference, self._fallback = reference, fallback
+        self.tags: Mapping[str, str] = {"GEOMOE_REFERENCE": reference_tag(reference)}
+
+    def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
+        return same_place(
+            scene, dtype="uint8", descriptions=("reliable", "surprise"), scales=(1.0, 0.01), nodata=0
+        )
+
+    def blank(self, bands: int, height: int, width: int) -> NDArray[np.uint8]:
+        return np.zeros((2, height, width), dtype=np.uint8)
+
+    def pixels(self, tile: DoneTile) -> NDArray[np.uint8]:
+        assert tile.surprise is not None
+        reliable = np.where(tile.surprise > 1, 2, 1)
+        return np.stack([reliable, np.clip(np.rint(tile.surprise * 100), 1, 255)]).astype(np.uint8)
+
+    def legend(self) -> Mapping[str, Any]:
+        drawn = "drawn by bicubic upsampling" if self._fallback else "to be looked at with care"
+        return {
+            "bands": {
+                "reliable": f"1: routed as in training; 2: not, and {drawn}",
+                "surprise": "100 at the threshold, 1..255; 255 and above alike",
+            },
+            "nodata": 0,
+            "threshold": f"passed by {1 - self._reference.quantile:.2%} of {self._reference.data}",
+        }
+
+
+def layer(request: Request, model: Upscaler) -> Reliability:
+    """The map of a model that routes and whose weights bring a reference."""
+    return Reliability(reference_of(model), request.fallback)
+
+
+def reference_tag(reference: RoutingReference | None) -> str:
+    """The digest of a routing reference, as JSON."""
+    return json.dumps(reference.digest() if reference else None)
+
+
+def reference_of(model: Upscaler) -> RoutingReference:
+    """What the last router of a model saw in training.
 
     Raises:
         GeomoeError: if it routes nothing, or its weights bring no reference.
     """
+    if not routed_layers(model.model):
+        raise _routes_nothing(model.name)
+    if model.reference is None:
+        raise GeomoeError(
+            f"{model.name} brings no routing reference; learn it from its training data with "
+            f"geomoe calibrate, or {_LEAVE_OUT}"
+        )
+    return model.reference
 
-    def __init__(self, upscaler: Upscaler) -> None:
-        self._name = upscaler.name
-        router, reference = last_router(upscaler), upscaler.reference
-        if router is None:
-            raise GeomoeError(
-                f"{upscaler.name} routes nothing that could tell what training did not have; "
-                "leave out --reliability and --fallback"
-            )
-        if reference is None:
-            raise GeomoeError(
-                f"{upscaler.name} brings no routing reference; learn it from its training data with "
-                "geomoe calibrate, or leave out --reliability and --fallback"
-            )
-        self._router, self.reference = router, reference
-        self._here = threading.local()
 
-    @contextmanager
-    def attached(self) -> Iterator[Self]:
-        """While it lasts, the router can be listened to. Once for a job: hooks are shared by threads."""
-        hook = self._router.register_forward_hook(self._hear)
-        try:
-            yield self
-        finally:
-            hook.remove()
+def surprise(
+    trace: LastSignals, reference: RoutingReference, name: str, height: int, width: int
+) -> NDArray[np.float64]:
+    """How unusual each pixel of an image is, ``[height, width]``; above 1: unlike training.
 
-    @contextmanager
-    def listen(self, height: int, width: int) -> Iterator[NDArray[np.float64]]:
-        """How unusual each pixel is of an image that this thread shows the model while it lasts.
+    Args:
+        trace: of a model's pass over the image.
+        reference: of its last router.
+        name: of the model, for messages.
+        height: of the image.
+        width: of the image.
 
-        Args:
-            height: of the image.
-            width: of the image.
+    Raises:
+        GeomoeError: if it routed neither pixels nor whole images, or the reference is of another router.
+    """
+    shown = trace.signals
+    if shown is None:
+        raise _routes_nothing(name)
+    if unit_of(trace[-1], height, width) is None:
+        raise GeomoeError(f"{name} routes neither pixels nor whole images; {_LEAVE_OUT}")
+    if shown.shape[1] != len(reference.mean):
+        raise GeomoeError(
+            f"the routing reference of {name} is for {len(reference.mean)} channels, its router sees "
+            f"{shown.shape[1]}; write it anew with geomoe calibrate"
+        )
+    pixels: NDArray[np.float64] = on_pixels(trace[-1], reference.surprise(shown).numpy(), height, width)
+    return pixels
 
-        Yields:
-            ``[height, width]``, filled as the model runs; of several passes the most unusual counts. Above 1:
-            unlike training.
 
-        Raises:
-            GeomoeError: from the model's pass, if it routes neither pixels nor whole images.
-        """
-        self._here.surprise = surprise = np.zeros((height, width))
-        try:
-            yield surprise
-        finally:
-            self._here.surprise = None
-
-    def _hear(self, _: nn.Module, shown: tuple[Any, ...], plan: RoutingPlan) -> None:
-        surprise: NDArray[np.float64] | None = getattr(self._here, "surprise", None)
-        if surprise is None:  # another job of this process, on the same model
-            return
-        if unit_of(plan, *surprise.shape) is None:
-            raise GeomoeError(
-                f"{self._name} routes neither pixels nor whole images; leave out --reliability and --fallback"
-            )
-        if shown[0].shape[1] != len(self.reference.mean):
-            raise GeomoeError(
-                f"the routing reference of {self._name} is for {len(self.reference.mean)} channels, its "
-                f"router sees {shown[0].shape[1]}; write it anew with geomoe calibrate"
-            )
-        pixels = on_pixels(plan, self.reference.surprise(shown[0]).numpy(), *surprise.shape)
-        np.maximum(surprise, pixels, out=surprise)
+def _routes_nothing(name: str) -> GeomoeError:
+    return GeomoeError(f"{name} routes nothing that could tell what training did not have; {_LEAVE_OUT}")

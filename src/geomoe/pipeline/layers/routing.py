@@ -1,0 +1,74 @@
+"""What a model routes, by its structure and by the plans of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from geomoe.moe.bank import ExpertBank
+from geomoe.moe.plan import RoutingPlan
+from geomoe.moe.router import AnyRouter
+
+__all__ = ["is_gated", "kernel_sizes", "on_pixels", "routed_layers", "unit_of"]
+
+
+def is_gated(model: nn.Module) -> bool:
+    """Whether a model's plan is a gate on the one expert that there is, so that nothing is chosen."""
+    return getattr(getattr(model, "config", None), "head", "routed") == "gated"
+
+
+def routed_layers(model: nn.Module) -> int:
+    """How many layers route, by the modules of a model: its routers, or its banks where it has none."""
+    routers = sum(1 for _ in _outermost(model, AnyRouter))
+    return routers or sum(1 for _ in _outermost(model, ExpertBank))
+
+
+def _outermost(module: nn.Module, kind: type[nn.Module]) -> Iterator[nn.Module]:
+    if isinstance(module, kind):
+        yield module
+        return
+    for child in module.children():
+        yield from _outermost(child, kind)
+
+
+def unit_of(plan: RoutingPlan, height: int, width: int) -> Literal["pixel", "image"] | None:
+    """What one image's plan decides on: every pixel, the image as a whole, or something without a map.
+
+    Args:
+        plan: of a pass over one image. A model that pads may route more pixels, at the bottom and right.
+        height: of the image.
+        width: of the image.
+    """
+    if plan.grid == (1,) and plan.num_rows == 1:
+        return "image"
+    if len(plan.grid) != 3 or plan.grid[0] != 1 or plan.num_rows != plan.grid[1] * plan.grid[2]:
+        return None
+    return "pixel" if plan.grid[1] >= height and plan.grid[2] >= width else None
+
+
+def on_pixels(plan: RoutingPlan, values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Values of a plan's rows, ``[..., N]``, on the pixels of its one image: ``[..., height, width]``.
+
+    A plan for whole images gives every pixel the same value; pixels that a model padded are dropped.
+
+    Raises:
+        ValueError: a plan of which :func:`unit_of` is None.
+    """
+    unit = unit_of(plan, height, width)
+    if unit is None:
+        raise ValueError(
+            f"a plan with grid {plan.grid} is none for the {width} x {height} pixels of one image"
+        )
+    if unit == "image":
+        return np.broadcast_to(values[..., None], (*values.shape[:-1], height, width))
+    return values.reshape(*values.shape[:-1], *plan.grid[1:])[..., :height, :width]
+
+
+def kernel_sizes(model: nn.Module, plan: RoutingPlan) -> tuple[int, ...] | None:
+    """The kernel size of each group of experts, where the model says it."""
+    sizes = getattr(getattr(model, "config", None), "kernel_sizes", None)
+    return tuple(sizes) if sizes is not None and len(sizes) == len(plan.group_sizes) else None
