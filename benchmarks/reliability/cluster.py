@@ -27,7 +27,7 @@ from common import sha, write_scene
 
 from geomoe import create_model
 from geomoe.models.weights import Card, save
-from geomoe.pipeline import Outcome, SceneTask, Settings, upscale, upscale_many
+from geomoe.pipeline import Outcome, Request, upscale, upscale_many
 
 
 def main() -> None:
@@ -53,19 +53,19 @@ def run(folder: Path, scenes: int, size: int) -> dict[str, int]:
     model = create_model("edsr", scale=2, width=4, blocks=1)
     card = Card("edsr", asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "")  # type: ignore[call-overload]
     save(weights, model, replace(card))
-    settings = Settings(str(weights), scale=2, tile=16, device="cpu")
     (folder / "out").mkdir()
     tasks = []
     for number in range(scenes):
         src = write_scene(folder / f"{number}.tif", size, size, seed=number)
-        tasks.append(SceneTask(str(src), str(folder / "out" / f"{number}.tif")))
+        dst = str(folder / "out" / f"{number}.tif")
+        tasks.append(Request(str(src), dst, str(weights), scale=2, tile=16, device="cpu"))
     told: list[Outcome] = []
     ended: list[Outcome] = []
     port = free_port()
     cluster = Cluster(port, folder)
     thread = threading.Thread(
         target=lambda: ended.extend(
-            upscale_many(tasks, settings, scheduler=f"tcp://127.0.0.1:{port}", retries=3, heard=told.append)
+            upscale_many(tasks, scheduler=f"tcp://127.0.0.1:{port}", retries=3, heard=told.append)
         )
     )
     try:

@@ -438,10 +438,16 @@ def test_unknown_attributes_of_the_package_are_errors():
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("4GB", 4 * 10**9), ("512MiB", 2**29), ("1.5g", 1_500_000_000), ("700 kb", 700_000), ("12", 12)],
+    [("4GB", 4 * 10**9), ("512MiB", 2**29), ("1.5g", 1_500_000_000), ("700 kb", 700_000), ("12B", 12)],
 )
 def test_sizes_as_people_write_them(text, count):
     assert Bytes().convert(text, None, None) == count
+
+
+@pytest.mark.parametrize("text", ["4", "1.5", " 800 "])
+def test_a_size_without_a_unit_is_not_taken_for_bytes(text):
+    with pytest.raises(click.BadParameter, match=rf"has no unit, and would be bytes; say {text.strip()}G "):
+        Bytes().convert(text, None, None)
 
 
 @pytest.mark.parametrize("text", ["4XB", "", "GB", "-1GB", "0", "1e9GB"])
@@ -475,8 +481,8 @@ def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more)
 def test_a_night_that_is_cut_off_leaves_its_report(capsys, scene, weights, tmp_path, monkeypatch):
     (tmp_path / "m.csv").write_text(f"src,dst\n{scene},out.tif\n{scene},other.tif\n")
 
-    def cut_off(tasks, settings, heard, **rest):
-        heard(Outcome(tasks[1], "done"))
+    def cut_off(requests, heard, **rest):
+        heard(Outcome(requests[1], "done"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("geomoe.pipeline.upscale_many", cut_off)

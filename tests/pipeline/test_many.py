@@ -31,6 +31,7 @@ from geomoe.pipeline import (
     write_report,
 )
 from geomoe.pipeline.batch import cluster, crew
+from geomoe.pipeline.batch.one import do_scene
 from tests.pipeline.fakes import of, scene_task
 from tests.scenes import left_over, pixels, write_scene
 
@@ -315,3 +316,29 @@ def test_a_scheduler_that_is_not_there_is_named(
     monkeypatch.setattr(cluster, "_CONNECT", 0.2)
     with pytest.raises(GeomoeError, match=r"scheduler tcp://127\.0\.0\.1:1 cannot be reached.*0 of 1 scenes"):
         upscale_many(of([scene_task(tmp_path, "a")], settings), scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_report_says_how_many_tiles_were_gone_on_with(tmp_path: Path, settings: Request) -> None:
+    (tmp_path / "out").mkdir()
+    (request,) = of([scene_task(tmp_path, "a")], settings)
+
+    class Cut:
+        left = 4
+
+        def start(self, total: int, done: int, note: str) -> None:
+            pass
+
+        def advance(self) -> None:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+        def close(self) -> None:
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        do_scene(request, progress=Cut())
+    outcome = do_scene(request)
+    write_report(tmp_path / "r.csv", [outcome])
+    row = next(csv.DictReader((tmp_path / "r.csv").open()))
+    assert (row["status"], row["tiles_resumed"]) == ("done", "4")

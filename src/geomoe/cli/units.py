@@ -29,6 +29,8 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         found = _SIZE.fullmatch(str(value))
         if found is None or found[2].upper() not in _UNITS or float(found[1]) == 0:
             self.fail(f"{value!r} is no size; expected one such as 4GB or 512MB", param, ctx)
+        if not found[2] and "b" not in str(value).lower():
+            self.fail(f"{value!r} has no unit, and would be bytes; say {found[1]}G for gigabytes", param, ctx)
         return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
