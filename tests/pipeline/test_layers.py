@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,8 +20,11 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline import Request, plan_upscale, upscale
+from geomoe.pipeline import Request, plan_upscale, upscale, verify
 from geomoe.pipeline.job import is_made
+from geomoe.pipeline.layers import LAYERS
+from geomoe.pipeline.layers.base import DoneTile
+from geomoe.pipeline.layers.consistency import Consistency
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.scenes import left_over, pixels, write_scene
 
@@ -184,3 +189,30 @@ def test_a_fallback_that_cannot_be_had_is_told_by_the_plan(src: Path, tmp_path: 
     write_scene(src, pixels(3, 20, 20, "uint8"))
     with pytest.raises(GeomoeError, match="routes nothing"):
         plan_upscale(src, tmp_path / "d.tif", model=convolutional(), scale=2, fallback=True)
+
+
+def test_a_map_is_one_module_and_one_line(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a keyword, a column in manifests, tags and an item, and is known again when it is made."""
+
+    class Sum(Consistency):
+        name = "brightness"
+
+        def pixels(self, tile: DoneTile) -> np.ndarray:
+            return tile.source
+
+    module = ModuleType("geomoe.pipeline.layers.brightness")
+    module.layer = lambda request, model: Sum()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(LAYERS, "brightness", "the scene itself")
+    data = pixels(3, 20, 20, "uint8")
+    write_scene(src, data)
+    out, place = tmp_path / "d.tif", tmp_path / "b.tif"
+    report = upscale(src, out, model=nearest(), scale=2, brightness=place)
+    assert report.layers == {"brightness": place}
+    made, tags = read(place)
+    assert np.array_equal(made, data)
+    assert tags["GEOMOE_LAYER"] == "brightness"
+    assert is_made(Request.of(src, out, model=nearest(), scale=2, brightness=place))
+    assert verify(place).faults == ()
+    with pytest.raises(GeomoeError, match="no map 'contrast'; expected one of experts, consistency, rel"):
+        Request(src, out, layers={"contrast": place})
