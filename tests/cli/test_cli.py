@@ -261,8 +261,8 @@ def test_a_scene_is_upscaled_in_the_precision_that_is_asked_for(capsys, scene, w
     status, said, heard = run(capsys, *given, "--precision", "bfloat16")
     assert status == 0, heard
     assert "in bfloat16" in said
-    with rasterio.open(tmp_path / "out.tif") as file:
-        assert file.tags()["GEOMOE_PRECISION"] == "bfloat16"
+    item = json.loads((tmp_path / "out.stac.json").read_text())
+    assert item["properties"]["geomoe:configuration"]["precision"] == "bfloat16"
 
 
 BAD = {

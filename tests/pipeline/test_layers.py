@@ -109,7 +109,6 @@ def test_what_training_did_not_have_is_marked_and_drawn_by_bicubic(src: Path, tm
     assert surprise[data[0] == 250] == pytest.approx(100 * (250 / 255 - 0.5) / 0.3, abs=1)
     assert not surprise[data[0] == 0].any()
     assert "bicubic" in json.loads(tags["GEOMOE_LEGEND"])["bands"]["reliable"]
-    assert tags["GEOMOE_FALLBACK"] == "true"
     marked = (reliable == 2).repeat(2, 0).repeat(2, 1)
     assert np.array_equal(read(safe)[0][:, ~marked], read(plain)[0][:, ~marked])
     # In the middle of an even patch bicubic upsampling gives its value; the model would add its bias.
@@ -192,7 +191,7 @@ def test_a_fallback_that_cannot_be_had_is_told_by_the_plan(src: Path, tmp_path: 
 
 
 def test_a_map_is_one_module_and_one_line(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a keyword, a column in manifests, tags and an item, and is known again when it is made."""
+    """It has a keyword, a column in manifests and an item, and is known again when it is made."""
 
     class Sum(Consistency):
         name = "brightness"

@@ -61,9 +61,9 @@ def read(path: Path) -> Any:
         return file.read().astype(float)
 
 
-def tag(path: Path) -> str:
-    with rasterio.open(path) as file:
-        return str(file.tags()["GEOMOE_PRECISION"])
+def precision_of(path: Path) -> str:
+    item = read_item(path.with_suffix(".stac.json"))
+    return str(item["properties"]["geomoe:configuration"]["precision"])
 
 
 def test_auto_is_bfloat16_where_the_device_has_it_and_the_card_says_what_it_costs(
@@ -75,7 +75,7 @@ def test_auto_is_bfloat16_where_the_device_has_it_and_the_card_says_what_it_cost
             monkeypatch.setattr("geomoe.models.precision.has_bfloat16", lambda _, native=native: native)
             report = run(scene, f"{measured}{native}.tif", model=model)
             wanted = "bfloat16" if measured and native else "float32"
-            assert report.plan.precision == tag(report.output) == wanted
+            assert report.plan.precision == precision_of(report.output) == wanted
             assert plan_upscale(scene, tmp_path / "o.tif", model=model, scale=2).precision == wanted
 
 
@@ -93,11 +93,11 @@ def test_bfloat16_is_near_float32_and_is_not_it(scene: Path, tmp_path: Path) -> 
     assert difference.mean() < 0.01 * results["float32"].std()
 
 
-def test_the_precision_is_in_tags_items_and_what_verify_says(scene: Path) -> None:
+def test_the_precision_is_in_items_and_what_verify_says(scene: Path) -> None:
     for precision in ("float32", "bfloat16"):
         output = run(scene, f"{precision}.tif", precision).output  # type: ignore[arg-type]
         said = read_item(output.with_suffix(".stac.json"))["properties"]
-        assert tag(output) == said["geomoe:configuration"]["precision"] == precision
+        assert said["geomoe:configuration"]["precision"] == precision
         assert ("bfloat16" in said["processing:lineage"]) == (precision == "bfloat16")
         found = verify(output)
         assert found.facts["precision"] == precision
@@ -187,7 +187,7 @@ def test_tiles_of_two_precisions_are_not_mixed(scene: Path, tmp_path: Path) -> N
     report = run(scene, "out.tif", "float32", model=model, progress=heard)
     assert heard.note == "starts over: what was begun here before is another precision"
     assert report.resumed == 0
-    assert tag(report.output) == "float32"
+    assert precision_of(report.output) == "float32"
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -258,9 +258,9 @@ def test_a_file_of_either_precision_will_do_for_auto_alone(scene: Path, tmp_path
 def test_scenes_of_a_manifest_are_computed_in_its_precision(scene: Path, settings: Request) -> None:
     task = replace(settings, src=str(scene), dst=str(scene.with_name("out.tif")))
     assert do_scene(replace(task, precision="bfloat16")).status == "done"
-    assert tag(Path(task.dst)) == "bfloat16"
+    assert precision_of(Path(task.dst)) == "bfloat16"
     key = json.loads(json.dumps(read_item(Path(task.dst).with_suffix(".stac.json"))))["properties"]
     assert key["geomoe:configuration"]["precision"] == "bfloat16"
     assert do_scene(replace(task, precision="bfloat16", overwrite=True)).status == "there"
     assert do_scene(replace(task, precision="float32", overwrite=True)).status == "done"
-    assert tag(Path(task.dst)) == "float32"
+    assert precision_of(Path(task.dst)) == "float32"

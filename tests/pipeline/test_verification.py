@@ -14,7 +14,10 @@ import pytest
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import upscale
+from geomoe.pipeline.job import is_made
+from geomoe.pipeline.request import Request
 from geomoe.pipeline.verification import verify
+from geomoe.raster import open_scene
 from tests.pipeline.fakes import FakeUpscaler, nearest
 from tests.scenes import left_over, pixels, write_scene
 
@@ -143,6 +146,28 @@ def test_what_no_item_can_hold_is_told_before_the_work(tmp_path: Path, what: str
     with pytest.raises(GeomoeError):
         upscale(src, tmp_path / "out" / "o.tif", model=model, scale=2)
     assert left_over(tmp_path / "out") == []
+
+
+def test_what_a_file_says_itself_is_what_it_is_and_the_seal_of_all_else(made: Path) -> None:
+    own = {"GEOMOE_VERSION", "GEOMOE_MODEL", "GEOMOE_WEIGHTS", "GEOMOE_LAYER", "GEOMOE_ITEM"}
+    for name, more in (("out", set()), ("map", {"GEOMOE_LEGEND"})):
+        with open_scene(made / f"{name}.tif") as file:
+            assert {tag for tag in file.tags if tag.startswith("GEOMOE_")} == own | more
+
+
+def test_a_file_with_another_item_was_made_by_nobody(made: Path, tmp_path: Path) -> None:
+    asked = Request.of(made / "src.tif", tmp_path / "out.tif", model=nearest(4), scale=4)
+    item = tmp_path / "out.stac.json"
+    for path in (made / "out.tif", made / "out.stac.json"):
+        shutil.copy(path, tmp_path)
+    assert is_made(asked)
+    for change in ({"tile": 5}, {"torch": "other"}, {"scene": "0" * 64}):
+        said = json.loads((made / "out.stac.json").read_text())
+        said["properties"]["geomoe:configuration"] |= change
+        item.write_text(json.dumps(said))
+        assert not is_made(asked)
+    item.unlink()
+    assert not is_made(asked)
 
 
 def test_the_bytes_of_a_file_do_not_depend_on_its_name(made: Path, tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ from geomoe.models.precision import Precision
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals, RoutingTrace
 from geomoe.pipeline.choice import for_model, remarks
-from geomoe.pipeline.history import IMAGE, geomoe_version
+from geomoe.pipeline.facts import as_object
+from geomoe.pipeline.history import IMAGE, geomoe_version, seal
 from geomoe.pipeline.layers import make_layers
 from geomoe.pipeline.layers.base import DoneTile, Layer
-from geomoe.pipeline.layers.reliability import reference_tag, surprise
+from geomoe.pipeline.layers.reliability import reference_of, surprise
 from geomoe.pipeline.output import Output, Piece, begun_in, window_of
 from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
@@ -40,7 +41,7 @@ from geomoe.raster.open import open_scene
 from geomoe.raster.radiometry import Radiometry, decide_radiometry, limits, quantise
 from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene, open_file
-from geomoe.raster.stac import item_path, json_number
+from geomoe.raster.stac import item_path, json_number, read_item
 from geomoe.raster.target import Target
 from geomoe.raster.validity import fill_invalid, upsample_mask
 from geomoe.raster.watch import ChangedError, Watch, contents
@@ -252,9 +253,8 @@ def open_job(request: Request) -> Iterator[Job]:
         said = remarks(known, model, found.why)
         notes = (*notes_of(scene, plan.bands, precision, found.device), *said)
         plan = replace(plan, notes=notes, precision=precision)
-        tags = _tags(model, plan, radiometry, digest, request, known)
         metas = metadata_of(scene, plan.bands, model.contract.scale, found.layers)
-        outputs = _outputs(found.targets, metas, found.layers, tags, model.contract.scale)
+        outputs = _outputs(found.targets, metas, found.layers, model)
         yield Job(
             request=request,
             scene=scene,
@@ -276,18 +276,15 @@ def open_job(request: Request) -> Iterator[Job]:
 
 
 def _outputs(
-    targets: Sequence[Target],
-    metas: Sequence[CogMetadata],
-    layers: Sequence[Layer],
-    tags: Mapping[str, str],
-    scale: int,
+    targets: Sequence[Target], metas: Sequence[CogMetadata], layers: Sequence[Layer], model: Upscaler
 ) -> tuple[Output, ...]:
-    """The image and the maps, each with its own tags beside those of all."""
-    own = [{"GEOMOE_LAYER": IMAGE}, *({**layer.tags, "GEOMOE_LAYER": layer.name} for layer in layers)]
+    """The image and the maps, each with the tag of what it is beside those of all."""
+    tags, names = _tags(model), (IMAGE, *(layer.name for layer in layers))
+    scales = (model.contract.scale, *(1 for _ in layers))
     late: list[Callable[[], dict[str, str]]] = [dict, *(partial(_legend, layer) for layer in layers)]
     return tuple(
-        Output(target, replace(meta, tags={**meta.tags, **tags, **mine}), 1 if number else scale, legend)
-        for number, (target, meta, mine, legend) in enumerate(zip(targets, metas, own, late, strict=True))
+        Output(target, replace(meta, tags={**meta.tags, **tags, "GEOMOE_LAYER": name}), scale, legend)
+        for target, meta, name, scale, legend in zip(targets, metas, names, scales, late, strict=True)
     )
 
 
@@ -319,7 +316,7 @@ def _begun(found: Prepared, digest: str) -> Precision | None:
 
 
 def is_made(request: Request) -> bool:
-    """Whether all files of a request were made from its scene, as it is, with its settings, by their tags.
+    """Whether all files of a request were made from its scene, as it is, with its settings, by their records.
 
     A file without its item was made by nobody. Where ``auto`` is asked for, either precision that it may mean
     will do: machines of several kinds that share a manifest do not undo each other's work.
@@ -327,74 +324,58 @@ def is_made(request: Request) -> bool:
     Raises:
         GeomoeError: as `open_job` for a scene or model that cannot be used.
     """
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, path in {IMAGE: request.dst, **request.layers}.items():
         real = Path(os.path.realpath(path))  # as `Target` writes through a symbolic link
-        if not item_path(real).is_file():
-            return False
         try:
+            item = read_item(item_path(real))
             with open_file(real) as made:
-                found[name] = made.tags
+                if (made.tags.get("GEOMOE_LAYER"), made.tags.get("GEOMOE_ITEM")) != (name, seal(item)):
+                    return False
         except GeomoeError:
             return False
+        found[name] = _by_request(as_object(item["properties"].get("geomoe:configuration")))
     with open_scene(request.src, request.bands, request.nodata) as scene:
         known = known_of(scene)
         model, _ = model_for(request.model, request.scale, known)
-        chosen = select_bands(scene, request.bands, model.contract.bands)
-        side = tile_side(model.contract, request.tile)
-        wanted = _settings(model, chosen, side, scene.digest(), request, known)
+        wanted = {
+            "scene": scene.digest(),
+            "bands": select_bands(scene, request.bands, model.contract.bands),
+            "nodata": {"said": _said(request.nodata)},
+            "weights": model.hash,
+            "contract": asdict(model.contract),
+            **({"known": asdict(for_model(known))} if model.contract.informed else {}),
+            "tile": tile_side(model.contract, request.tile),
+            "fallback": request.fallback,
+            "conserve": request.conserve,
+            **({"reliability": reference_of(model).digest()} if request.fallback else {}),
+        }
+    wanted = _by_request(json.loads(json.dumps(wanted)))
     asked: set[str | None] = {request.precision}
     if request.precision == "auto":
         asked = {"float32", "bfloat16"} if is_measured(model) else {"float32"}
-    precisions = {tags.get("GEOMOE_PRECISION") for tags in found.values()}
+    precisions = {record.get("precision") for record in found.values()}
     alike = len(precisions) == 1 and precisions <= asked
-    own = {IMAGE: {}, **{layer.name: layer.tags for layer in make_layers(request, model)}}
-    return alike and all(
-        {**wanted, **own[name], "GEOMOE_LAYER": name}.items() <= tags.items() for name, tags in found.items()
-    )
+    own = {IMAGE: {}, **{layer.name: layer.record for layer in make_layers(request, model)}}
+    return alike and all({**wanted, **own[name]}.items() <= record.items() for name, record in found.items())
 
 
-def _settings(
-    model: Upscaler, bands: Sequence[int], tile: int, digest: str, request: Request, known: KnownScene
-) -> dict[str, str]:
-    return {
-        "GEOMOE_SOURCE": digest,
-        "GEOMOE_WEIGHTS": model.hash,
-        "GEOMOE_SCALE": json.dumps(model.contract.scale),
-        "GEOMOE_BANDS": json.dumps(bands),
-        "GEOMOE_TILE": json.dumps(tile),
-        "GEOMOE_NODATA": json.dumps(_said(request.nodata)),
-        "GEOMOE_FALLBACK": json.dumps(request.fallback),
-        "GEOMOE_CONSERVE": json.dumps(request.conserve),
-        "GEOMOE_REFERENCE": reference_tag(model.reference) if request.fallback else "null",
-        **({"GEOMOE_KNOWN": _known_tag(known)} if model.contract.informed else {}),
-    }
-
-
-def _known_tag(known: KnownScene) -> str:
-    """What an informed model is told of a scene beside its pixels, of which the noise is one more fact."""
-    return json.dumps(asdict(for_model(replace(known, noise=None))))
+def _by_request(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what only the pixels of a scene say: the noise, and what became of nodata."""
+    known = {fact: value for fact, value in as_object(record.get("known")).items() if fact != "noise"}
+    return {**record, "known": known, "nodata": as_object(record.get("nodata")).get("said")}
 
 
 def _said(nodata: float | str | None) -> float | str | None:
     return json_number(nodata) if isinstance(nodata, float) else nodata
 
 
-def _tags(
-    model: Upscaler,
-    plan: UpscalePlan,
-    radiometry: Radiometry,
-    digest: str,
-    request: Request,
-    known: KnownScene,
-) -> Mapping[str, str]:
-    # No time and no path of any machine: the same input gives the same bytes.
+def _tags(model: Upscaler) -> Mapping[str, str]:
+    """What a file says without its item. No time and no path: the same input gives the same bytes."""
     version = geomoe_version()
     return {
         "GEOMOE_VERSION": version,
         "GEOMOE_MODEL": model.name,
-        **_settings(model, plan.bands, plan.tile, digest, request, known),
-        "GEOMOE_PRECISION": plan.precision,
-        "GEOMOE_RADIOMETRY": radiometry.describe(),
+        "GEOMOE_WEIGHTS": model.hash,
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
     }

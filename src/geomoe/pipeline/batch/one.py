@@ -16,7 +16,6 @@ from geomoe.models import LoadedModel, load
 from geomoe.pipeline.batch.report import Outcome
 from geomoe.pipeline.choice import digest, offered
 from geomoe.pipeline.job import is_made
-from geomoe.pipeline.layers.reliability import reference_tag
 from geomoe.pipeline.plan import asked_of
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.request import AUTO, Request
@@ -39,7 +38,7 @@ def _pin(request: Request) -> str:
     if not isinstance(request.model, str):
         raise GeomoeError("of many scenes, the model is given by the name of a model or a weights file")
     model = _loaded(request.model, request.scale)
-    return f"{model.hash} {reference_tag(model.reference)}"
+    return f"{model.hash} {model.reference.digest() if model.reference else None}"
 
 
 def pinned(requests: Sequence[Request]) -> list[tuple[Request, str]]:

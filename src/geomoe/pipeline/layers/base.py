@@ -56,8 +56,8 @@ class Layer(Protocol):
         """Whether it wants to know where routing is unlike that of training."""
 
     @property
-    def tags(self) -> Mapping[str, str]:
-        """Of its file alone, by which a file that was made otherwise is told apart."""
+    def record(self) -> Mapping[str, Any]:
+        """Of the job's record, what this map depends on and the image may not."""
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
         """Everything but pixels and tags."""

@@ -24,7 +24,7 @@ class Consistency:
 
     name = "consistency"
     routed = judged = False
-    tags: Mapping[str, str] = {}
+    record: Mapping[str, Any] = {}
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
         return same_place(

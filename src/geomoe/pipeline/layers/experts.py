@@ -27,7 +27,7 @@ class Experts:
 
     name = "experts"
     routed, judged = True, False
-    tags: Mapping[str, str] = {}
+    record: Mapping[str, Any] = {}
 
     def __init__(self, model: Upscaler) -> None:
         self._model = model

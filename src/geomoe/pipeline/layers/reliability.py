@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from geomoe.raster.scene import Scene
 if TYPE_CHECKING:
     from geomoe.pipeline.request import Request
 
-__all__ = ["Reliability", "layer", "reference_of", "reference_tag", "surprise"]
+__all__ = ["Reliability", "layer", "reference_of", "surprise"]
 
 _LEAVE_OUT = "leave out --reliability and --fallback"
 
@@ -39,7 +38,7 @@ class Reliability:
 
     def __init__(self, reference: RoutingReference, fallback: bool) -> None:
         self._reference, self._fallback = reference, fallback
-        self.tags: Mapping[str, str] = {"GEOMOE_REFERENCE": reference_tag(reference)}
+        self.record: Mapping[str, Any] = {"reliability": reference.digest()}
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
         return same_place(
@@ -69,11 +68,6 @@ class Reliability:
 def layer(request: Request, model: Upscaler) -> Reliability:
     """The map of a model that routes and whose weights bring a reference."""
     return Reliability(reference_of(model), request.fallback)
-
-
-def reference_tag(reference: RoutingReference | None) -> str:
-    """The digest of a routing reference, as JSON."""
-    return json.dumps(reference.digest() if reference else None)
 
 
 def reference_of(model: Upscaler) -> RoutingReference:
