@@ -111,7 +111,7 @@ def evaluate_samples(
         base.update(task.baseline(batch), truth)
         if by_class is not None:
             by_class.update(answer, truth)
-            truths.append(truth)
+            truths.append(truth[truth >= 0])  # below 0 is what counts nowhere
         columns = {metric: values.tolist() for metric, values in task.by_item(answer, batch).items()}
         by_item |= {name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(names)}
         if progress:
@@ -143,6 +143,7 @@ def evaluate_samples(
 
 
 def _batches(samples: Sequence[tuple[str, Sample]]) -> Iterator[tuple[list[str], Batch]]:
-    for first in range(0, len(samples), _BATCH):
-        names, some = zip(*samples[first : first + _BATCH], strict=True)
+    size = 1 if samples and "mask" in samples[0][1] else _BATCH  # whole images of any size
+    for first in range(0, len(samples), size):
+        names, some = zip(*samples[first : first + size], strict=True)
         yield list(names), {key: torch.stack([sample[key] for sample in some]) for key in some[0]}

@@ -47,6 +47,8 @@ MEASURES: dict[str, Measure] = {
     "aa": Measure("AA"),
     "f1": Measure("F1"),
     "kappa": Measure("kappa"),
+    "iou": Measure("IoU"),
+    "miou": Measure("mIoU"),
     "ece": Measure("ECE", best="min"),
 }
 """Metrics by the names that scores have them under."""

@@ -41,7 +41,7 @@ _KEY = "geomoe"
 _MAX_HEADER_BYTES = 8 * 2**20
 """Of the file's list of tensors and its card; those of weights that ship have a hundredth of it."""
 _MAX_DEPTH = 32
-RADIOMETRIES = ("unit",)
+RADIOMETRIES = ("unit", "values")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Card:
     Attributes:
         model: name in the registry.
         config: every option of the model, scale and bands included.
-        radiometry: how source values become the model's. ``unit`` is the one there is: uint8 over 255, other
-            types by their 0.1 and 99.9 percentiles, band by band; see :mod:`geomoe.raster.radiometry`.
+        radiometry: how source values become the model's. ``unit``: uint8 over 255, other types by their 0.1
+            and 99.9 percentiles, band by band; see :mod:`geomoe.raster.radiometry`. ``values``: as they are,
+            of a model whose configuration has mean and deviation in their units.
         data: what it was trained on, with source and terms.
         degradation: how the training inputs were made.
         recipe: training settings: steps, batch, learning rate, seed and so on.

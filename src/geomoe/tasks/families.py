@@ -8,6 +8,8 @@ from geomoe.errors import GeomoeError
 from geomoe.tasks.classification import Classification
 from geomoe.tasks.classification_data import ClassificationData
 from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.segmentation import Segmentation
+from geomoe.tasks.segmentation_data import SegmentationData
 from geomoe.tasks.stream import StreamData
 from geomoe.tasks.super_resolution import SuperResolution
 from geomoe.tasks.task import Task
@@ -41,3 +43,4 @@ def family(name: str) -> Family:
 
 register(SuperResolution, SuperResolutionData)
 register(Classification, ClassificationData)
+register(Segmentation, SegmentationData)

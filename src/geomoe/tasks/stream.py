@@ -102,6 +102,11 @@ class StreamData(pl.LightningDataModule):
         return ""
 
     @property
+    def radiometry(self) -> str:
+        """How source values become the model's, as of :class:`geomoe.models.weights.Card`."""
+        return "unit"
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """What a card says of how samples are cut."""
         return {}

@@ -149,7 +149,7 @@ class WeightsWriter(pl.Callback):
             model=task.name,
             task=task.family,
             config=asdict(task.model.config),  # type: ignore[call-overload]
-            radiometry="unit",
+            radiometry=data.radiometry,
             data=data.describe(self.source),
             degradation=data.inputs,
             recipe={

@@ -1,0 +1,268 @@
+"""The data module of segmentation: a hyperspectral cube with labels, or images with masks, held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from geomoe.data.crops import (
+    CropStream,
+    Draw,
+    LabelledImage,
+    WholeImages,
+    band_statistics,
+    class_counts,
+    shown,
+)
+from geomoe.data.cubes import CUBES, find_cube, read_cube
+from geomoe.data.images import MAX_PIXELS, read_picture
+from geomoe.data.layouts import Part
+from geomoe.data.legend import Legend
+from geomoe.data.masks import find_mask_set, masked_files, read_mask
+from geomoe.data.places import (
+    Places,
+    Shares,
+    items_by_folder,
+    random_pixels,
+    spatial_blocks,
+    whole_image,
+)
+from geomoe.data.sample import Batch, Sample
+from geomoe.data.ucmerced import Split
+from geomoe.errors import GeomoeError, expect
+from geomoe.models.weights import LoadedModel
+from geomoe.tasks.stream import Named, StreamData
+
+__all__ = ["SegmentationData"]
+
+_SPLIT = (
+    "split",
+    "block",
+    "buffer",
+    "validation",
+    "test",
+    "left_out",
+    "split_seed",
+    "images",
+    "masks",
+    "ignored",
+)
+"""Options that say what was held out; they go on the card, by which the test part is found again."""
+
+
+class SegmentationData(StreamData):
+    """Images whose pixels have classes; see :mod:`geomoe.data.cubes` and :mod:`geomoe.data.masks`.
+
+    Args:
+        root: file of a cube or its folder, or folder of the images.
+        split: what is held out: ``blocks`` of each image, apart from each other; single ``pixels`` of each
+            class; whole ``images`` of each folder; or the ``folder`` that is ``left_out``. See
+            :mod:`geomoe.data.places`.
+        block: side of a block, pixels.
+        buffer: pixels between blocks of two parts.
+        validation: share that is validated on.
+        test: share that is tested on.
+        left_out: folder to test on.
+        split_seed: of the split alone, so that trainings of other seeds see the same.
+        patch: side of the crops to train on, pixels.
+        draw: what crops are drawn for; see :data:`geomoe.data.crops.Draw`.
+        bands: channels of images; a cube has its own.
+        images: folder of images below ``root``, where masks lie in another one.
+        masks: folder of the masks.
+        names: of the classes, in the order of their values, of a data set that is not known.
+        ignored: value of the pixels whose class is not known; None where every value is a class.
+        max_pixels: that an image may have; it is looked at before any is decoded.
+        stream: see :class:`geomoe.tasks.stream.StreamData`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        split: Literal["blocks", "pixels", "images", "folder"] = "blocks",
+        block: int = 12,
+        buffer: int = 2,
+        validation: float = 0.1,
+        test: float = 0.3,
+        left_out: str | None = None,
+        split_seed: int = 0,
+        patch: int = 32,
+        draw: Draw = "pixels",
+        bands: int = 3,
+        images: str = "images",
+        masks: str = "masks",
+        names: list[str] | None = None,
+        ignored: int | None = 0,
+        max_pixels: int = MAX_PIXELS,
+        **stream: Any,
+    ) -> None:
+        super().__init__(**stream)
+        for name, value in (("patch", patch), ("bands", bands), ("max_pixels", max_pixels)):
+            expect(value >= 1, f"data.{name}", value, "a whole number from 1")
+        expect(split_seed >= 0, "data.split_seed", split_seed, "a whole number from 0")
+        if (split == "folder") != (left_out is not None):
+            raise GeomoeError(
+                f"data.left_out={left_out!r}: expected a folder where data.split is folder, and only there"
+            )
+        self.root, self.split, self.block, self.buffer = Path(root), split, block, buffer
+        self.validation, self.test, self.left_out, self.split_seed = validation, test, left_out, split_seed
+        self.patch, self.draw, self.images, self.masks = patch, draw, images, masks
+        self.names, self.ignored, self.max_pixels = names, ignored, max_pixels
+        self.shared = Shares(validation, test)
+        self.cube = find_cube(self.root)
+        self._bands = bands
+
+    @cached_property
+    def _held(self) -> tuple[list[LabelledImage], Legend, str, str]:
+        """The images, what their classes are, and name and source of the data set."""
+        if self.cube is not None:
+            if self.split not in ("blocks", "pixels"):
+                raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
+            cube = read_cube(self.cube)
+            known = cube.known
+            legend = known.legend if known else self._legend(np.unique(cube.labels))
+            mask = legend.indices(cube.labels, f"{self.cube}")
+            image = LabelledImage(cube.name, torch.from_numpy(cube.data), mask, self._places(mask.numpy()))
+            return [image], legend, cube.name, known.source if known else ""
+        listed = masked_files(self.root, self.images, self.masks)
+        found = [read_mask(one.mask, self.max_pixels) for one in listed]
+        published = find_mask_set(self.root)
+        legend = (
+            published.legend
+            if published
+            else self._legend(np.unique(np.concatenate([np.unique(m) for m in found])))
+        )
+        parts: Sequence[Part | None] = [None] * len(listed)
+        if self.split in ("images", "folder"):
+            parts = items_by_folder(
+                [one.folder for one in listed], self.shared, self.split_seed, self.left_out
+            )
+        held = []
+        for one, values, part in zip(listed, found, parts, strict=True):
+            picture = read_picture(one.image, self._bands, None, self.max_pixels)
+            if picture.data.shape[1:] != values.shape:
+                raise GeomoeError(
+                    f"{one.mask} has {list(values.shape)} pixels, its image {list(picture.data.shape[1:])}"
+                )
+            mask = legend.indices(values, f"{one.mask}")
+            places = (
+                self._places(mask.numpy())
+                if part is None
+                else whole_image((values.shape[0], values.shape[1]), part)
+            )
+            held.append(LabelledImage(one.name, picture.data, mask, places, picture.valid))
+        name = published.name if published else self.root.resolve().name
+        return held, legend, name, published.source if published else ""
+
+    def _legend(self, values: NDArray[np.integer]) -> Legend:
+        return Legend.of_values(values.tolist(), self.ignored, self.names)
+
+    def _places(self, labels: NDArray[np.integer]) -> Places:
+        if self.split == "pixels":
+            return random_pixels(labels, self.shared, self.split_seed)
+        return spatial_blocks(labels, self.shared, self.split_seed, self.block, self.buffer)
+
+    @property
+    def bands(self) -> int:
+        """Channels of the images."""
+        return len(self._held[0][0].image)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        return self._held[1].names
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return self._held[1].colours
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return band_statistics(self._held[0])
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each band over the training part, as models see it."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The same of the standard deviation."""
+        return self._statistics[1]
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        counts = class_counts(self._held[0], "fit", len(self.classes)).sum(0).tolist()
+        return dict(zip(self.classes, counts, strict=True))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Training pixels of each class."""
+        return tuple(map(float, self._counts.values()))
+
+    @property
+    def radiometry(self) -> str:
+        return "unit" if self.cube is None else "values"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"patch": self.patch, "draw": self.draw, **{name: getattr(self, name) for name in _SPLIT}}
+
+    def describe(self, source: str = "") -> dict[str, Any]:
+        held, _, name, known = self._held
+        number = {
+            part: int(class_counts(held, part, len(self.classes)).sum()) for part in ("fit", "validation")
+        }
+        return {
+            "layout": name,
+            "source": known or source,
+            "split": f"{self.split}; fit: {number['fit']} pixels with a class, validated on "
+            f"{number['validation']}",
+            "classes": self._counts,
+        }
+
+    def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
+        return CropStream(
+            self._held[0], self.mean, self.patch, self.draw, self.seed, start, length, rank, world
+        )
+
+    def held_out(self, rank: int, world: int) -> Dataset[Batch]:
+        return WholeImages(self._held[0], "validation", self.mean, rank, world)
+
+    @classmethod
+    def named(
+        cls,
+        root: Path,
+        part: Split,
+        weights: LoadedModel,
+        *,
+        skip_corrupt: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Named:
+        recipe, classes = weights.card.recipe, weights.outputs["classes"].classes
+        if missing := [name for name in _SPLIT if name not in recipe]:
+            raise GeomoeError(
+                f"the card of {weights.name} does not say its {missing[0]}, by which data are split"
+            )
+        if part == "train":
+            raise GeomoeError("weights of segmentation are scored on the split fit, validation or test")
+        options = {name: recipe[name] for name in _SPLIT}
+        bands = weights.inputs["image"].bands
+        data = cls(str(root), bands=bands, names=list(classes), **options)
+        if (data.bands, data.classes) != (bands, classes):
+            raise GeomoeError(
+                f"{root} has {data.bands} bands and the classes {', '.join(data.classes)}; {weights.name} "
+                f"knows {bands} and {', '.join(classes)}"
+            )
+        config = weights.model.config
+        held = WholeImages(data._held[0], part, config.mean)  # type: ignore[arg-type]
+        samples = [(one.name, shown(one, part, held.fill)) for one in held.images]
+        known = data.cube is not None and CUBES.get(data._held[2])
+        return Named(data._held[2], samples, gsd=known.gsd if known else None)
