@@ -62,7 +62,8 @@ def _print(found: SampleEvaluation) -> None:
     rows = {found.base: Scores(found.overall.items, found.overall.baseline, {}, {}), "weights": found.overall}
     say_table(score_table(title, rows, names, items="samples", bold="weights"))
     low, high = (measure(found.ranks).text(end) for end in (found.interval.low, found.interval.high))
-    say(f"{measure(found.ranks).title} over other samples of the kind: {low} to {high} at 95 %")
+    if len(found.by_item) > 1:  # of one sample nothing is known of others
+        say(f"{measure(found.ranks).title} over other samples of the kind: {low} to {high} at 95 %")
     if found.by_class:
         names = list(next(iter(found.by_class.values())).values)
         say_table(score_table("", found.by_class, names, items="samples"))
