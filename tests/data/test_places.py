@@ -115,6 +115,17 @@ def test_shares_leave_something_to_each_part(shares):
         Shares(*shares)
 
 
+@pytest.mark.parametrize("shares", [(0.1, 0.5), (0.2, 0.6), (0.4, 0.5), (0.01, 0.01), (0.05, 0.9)])
+def test_three_things_are_enough_for_all_parts(shares):
+    for number in range(1, 8):
+        labels = np.zeros((1, number), np.int64)
+        places = random_pixels(labels, Shares(*shares), seed=0)
+        counts = [int(places.of(part).sum()) for part in PARTS]
+        assert sum(counts) == number
+        assert counts[0] >= 1
+        assert min(counts) >= (number >= 3)
+
+
 def test_a_folder_is_left_out_whole():
     folders = ["a"] * 10 + ["b"] * 4 + ["c"] * 20
     parts = items_by_folder(folders, Shares(0.2, 0.5), 0, left_out="b")

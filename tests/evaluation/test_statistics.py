@@ -101,3 +101,11 @@ def test_the_bootstrap_covers_other_images_and_is_always_the_same():
     assert np.isnan(bootstrap_interval(np.array([3.0])).low)
     with pytest.raises(GeomoeError):
         bootstrap_interval(np.array([]))
+
+
+def test_a_large_image_counts_for_more_where_sizes_are_given():
+    scores, sizes = np.array([1.0, 0.0, 0.0]), np.array([8.0, 1.0, 1.0])
+    found = bootstrap_interval(scores, sizes=sizes)
+    assert found.mean == 0.8
+    assert found.low == 0 < found.high == 1
+    assert bootstrap_interval(scores, sizes=np.ones(3)) == bootstrap_interval(scores)

@@ -203,6 +203,7 @@ def test_bfloat16_follows_float32(name):
         ({"colours": ("#00ff00",)}, "colours=.*one for each of 3"), ({"colours": ("red",) * 3}, "as #rrggbb"),
         ({"mean": (0.1, 0.2)}, "mean=.*bands=3"), ({"std": (0.0,)}, "std=.*more than 0"),
         ({"kernel_sizes": (2,)}, "kernel_sizes=.*odd"), ({"router": "best"}, "router='best': .* one of dual"),
+        ({"router": "expert_choice"}, "router='expert_choice': expected one of"),
         ({"router_options": {"k": 1}}, "noisy_top_k has no 'k'"), ({"experts": 0}, "experts=0"),
         ({"experts_in": "some"}, "experts_in='some'"), ({"depth": 0}, "depth=0"),
         ({"scale": 4}, "no option 'scale'"),

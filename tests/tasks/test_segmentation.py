@@ -187,3 +187,20 @@ def test_pixels_that_are_not_valid_enter_no_metric():
     metrics.update(base, task.truth(batch))
     assert metrics.compute()["oa"] == 0.5
     assert task.by_item(base, batch)["oa"].tolist() == [0.5]
+
+
+def test_items_weigh_as_many_pixels_as_have_a_truth():
+    """So that their mean is the accuracy of all pixels, and what has no truth weighs nothing."""
+    task = Segmentation("unet", bands=2, classes=("a", "b"), shares=(1, 1), options={"width": 4, "depth": 1})
+    batch = {
+        "image": torch.zeros(3, 2, 4, 4),
+        "mask": torch.stack([torch.full((4, 4), IGNORED), torch.zeros(4, 4).long(), torch.ones(4, 4).long()]),
+    }
+    batch["mask"][2, 1:] = IGNORED
+    answer = torch.zeros(3, 2, 4, 4)
+    answer[:, 0] = 1
+    sizes, found = task.sizes(batch), task.by_item(answer, batch)["oa"]
+    assert sizes.tolist() == [0, 16, 4]
+    metrics = task.metrics()
+    metrics.update(answer, batch["mask"])
+    assert float((found * sizes)[1:].sum() / sizes.sum()) == pytest.approx(float(metrics.compute()["oa"]))

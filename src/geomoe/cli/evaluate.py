@@ -55,7 +55,7 @@ FURTHER = ("ergas", "sam", "scc", "consistency")
     type=click.Choice(["train", "fit", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Of UCMerced, AID and --sources; any other folder is scored whole.",
+    help="Of UCMerced, AID, images with labels or masks and --sources; other folders are scored whole.",
 )
 @click.option(
     "--sources",
@@ -138,7 +138,8 @@ def evaluate(
     Of models that make images larger: PSNR, SSIM and further ones, beside bicubic upsampling. Of those that
     label images: accuracies, F1, kappa and calibration, beside the largest class.
 
-    A folder in the layout of UCMerced or AID is scored on its test split, any other one whole. Pairs that two
+    A folder in the layout of UCMerced or AID is scored on its test split, any other one of images whole; of
+    images with labels or masks, what was held out by the recipe on the card. Pairs that two
     sensors measured are scored as they are by --degradation real. With --sources, each source of a mixed
     training set has a row, and an interval of what is gained over bicubic.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from geomoe.cli.progress import told
 from geomoe.cli.say import say, say_table
 from geomoe.cli.score_table import score_table
+from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import Scores
 from geomoe.files import write_text
 from geomoe.metrics.measures import measure
@@ -37,6 +38,8 @@ def print_samples(
     from geomoe.evaluation.measure import measured_samples, write_measured
     from geomoe.evaluation.samples import evaluate_samples
 
+    if card is not None and precision != "float32":
+        raise GeomoeError("a card holds what these weights make in float32; leave out --card or --precision")
     with told("samples") as progress:
         found = evaluate_samples(
             model, root, split=split, device=device, precision=precision, skip_corrupt=skip_corrupt,

@@ -211,8 +211,9 @@ def whole_image(shape: tuple[int, int], part: Part) -> Places:
 
 def _ends(number: int, shares: Shares) -> tuple[int, int]:
     """How many of ``number`` things are trained on, and how many of them are not tested on."""
-    test, validation = (
-        max(round(share * number), int(number >= 3)) for share in (shares.test, shares.validation)
-    )
-    fit = max(number - test - validation, min(number, 1))
-    return fit, max(number - test, fit)
+    if not number:
+        return 0, 0
+    least = int(number >= 3)  # then there is one for each
+    test = min(max(round(shares.test * number), least), number - 1 - least)
+    validation = min(max(round(shares.validation * number), least), number - 1 - test)
+    return number - test - validation, number - test

@@ -12,6 +12,7 @@ import torch
 
 from geomoe.data.sample import Batch, Sample
 from geomoe.data.ucmerced import Split
+from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import ItemScores, Scores
 from geomoe.evaluation.statistics import Interval, bootstrap_interval
 from geomoe.models import LoadedModel
@@ -37,9 +38,11 @@ class SampleEvaluation:
         ranks: the metric by which models are compared.
         base: what the baseline is called.
         overall: over all samples.
-        interval: of ``ranks``, at 95 %: its bootstrap over samples.
+        interval: of ``ranks``, at 95 %: its bootstrap over samples; a large one counts for more where the
+            metric is over pixels.
         by_class: of each class, how many samples and its metrics; empty where there are no classes.
-        by_item: metrics of each sample, those whose mean is that of all.
+        by_item: metrics of each sample, those whose mean, by size, is that of all; without samples that
+            have no truth.
     """
 
     weights: str
@@ -102,7 +105,9 @@ def evaluate_samples(
     task.to(place).eval()
     scores, base, by_class = task.metrics(), task.metrics(), task.metrics_by_class()
     by_item: ItemScores = {}
+    sizes: list[float] = []
     truths = []
+    done = 0
     for names, batch in _batches(named.samples):
         with torch.inference_mode(), computing_in(precision, place):
             prediction = task.predict({key: value.to(place) for key, value in batch.items()})
@@ -113,9 +118,15 @@ def evaluate_samples(
             by_class.update(answer, truth)
             truths.append(truth[truth >= 0])  # below 0 is what counts nowhere
         columns = {metric: values.tolist() for metric, values in task.by_item(answer, batch).items()}
-        by_item |= {name: {m: values[i] for m, values in columns.items()} for i, name in enumerate(names)}
+        for i, (name, size) in enumerate(zip(names, task.sizes(batch).tolist(), strict=True)):
+            if size > 0:
+                by_item[name] = {metric: values[i] for metric, values in columns.items()}
+                sizes.append(size)
+        done += len(names)
         if progress:
-            progress(len(by_item), len(named.samples))
+            progress(done, len(named.samples))
+    if not by_item:
+        raise GeomoeError(f"no sample of {root} has a truth to be scored by")
     found, other = ({n: float(v) for n, v in m.compute().items()} for m in (scores, base))
     classes = [] if by_class is None else [n for o in model.outputs.values() for n in o.classes]
     counts = torch.bincount(torch.cat(truths), minlength=len(classes)).tolist() if classes else []
@@ -132,7 +143,9 @@ def evaluate_samples(
         ranks=task.monitor,
         base=task.base,
         overall=Scores(len(by_item), found, other, {}),
-        interval=bootstrap_interval(np.array([item[task.monitor] for item in by_item.values()])),
+        interval=bootstrap_interval(
+            np.array([item[task.monitor] for item in by_item.values()]), sizes=np.array(sizes)
+        ),
         by_class={
             name: Scores(counts[i], {m: values[i] for m, values in of_class.items()}, {}, {})
             for i, name in enumerate(classes)

@@ -65,7 +65,12 @@ def mean_interval(scores: NDArray[np.float64], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def bootstrap_interval(scores: NDArray[np.float64], level: float = 0.95, draws: int = 4000) -> Interval:
+def bootstrap_interval(
+    scores: NDArray[np.float64],
+    level: float = 0.95,
+    draws: int = 4000,
+    sizes: NDArray[np.float64] | None = None,
+) -> Interval:
     """Mean over images, with the percentile interval of its bootstrap (Efron 1979); always the same draws.
 
     It covers other images of the kind, of one trained model. Of one image nothing is known: the ends are nan.
@@ -74,6 +79,7 @@ def bootstrap_interval(scores: NDArray[np.float64], level: float = 0.95, draws: 
         scores: ``[N]``, one for each image, or differences.
         level: of confidence, between 0 and 1.
         draws: of N images with replacement.
+        sizes: ``[N]``, above 0: how much each image counts in the mean; all alike if not given.
 
     Raises:
         GeomoeError: no scores.
@@ -81,11 +87,12 @@ def bootstrap_interval(scores: NDArray[np.float64], level: float = 0.95, draws: 
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or not scores.size:
         raise GeomoeError(f"scores {list(scores.shape)}: expected one for each of at least one image")
-    mean = float(scores.mean())
+    mean = float(np.average(scores, weights=sizes))
     if len(scores) == 1:
         return Interval(mean, np.nan, np.nan)
     rng = np.random.default_rng(0)
-    means = [scores[rng.integers(len(scores), size=len(scores))].mean() for _ in range(draws)]
+    drawn = (rng.integers(len(scores), size=len(scores)) for _ in range(draws))
+    means = [np.average(scores[i], weights=None if sizes is None else sizes[i]) for i in drawn]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
 

@@ -23,6 +23,8 @@ from geomoe.moe.units import Neighbourhoods, Pixels
 
 __all__ = ["SpatialConfig", "SpatialMoE", "route_pixels"]
 
+_OF_ALL = ("batch_priority", "expert_choice")
+"""What these choose for a pixel depends on all others, so that tiles would not be what the whole scene is."""
 GROUPED: dict[str, Callable[..., Router]] = {"dual": dual_router, "single": single_router}
 """Routers that know the groups of experts."""
 
@@ -35,7 +37,7 @@ class SpatialConfig(ModelConfig):
         kernel_sizes: odd side of the kernels of each group of experts.
         experts: in each group.
         router: ``dual`` (a group, then an expert of it), ``single`` (one gate over all), or one of
-            :data:`geomoe.models.sparse_ffn.ROUTERS`.
+            :data:`geomoe.models.sparse_ffn.ROUTERS` that chooses for each pixel by itself.
         router_options: of that router, beside width and experts, such as ``{top_k: 2}``.
     """
 
@@ -48,7 +50,8 @@ class SpatialConfig(ModelConfig):
         super().__post_init__()
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes={self.kernel_sizes!r}: expected odd numbers")
-        check_router(self.router, self.router_options, {**GROUPED, **ROUTERS})
+        alone = {name: router for name, router in ROUTERS.items() if name not in _OF_ALL}
+        check_router(self.router, self.router_options, {**GROUPED, **alone})
 
     @property
     def spatial_reach(self) -> int:

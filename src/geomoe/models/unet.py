@@ -1,8 +1,9 @@
 """U-Net, which says of every pixel what it shows; with mixtures of convolutions in some of its blocks.
 
-Ronneberger et al., MICCAI 2015. Ours are residual blocks with a norm over the channels of each pixel (as
-ConvNeXt, Liu et al. 2022), so that what is said of a pixel depends on its surroundings alone: a tile is what
-the whole scene is there, and an image does not depend on its batch.
+Ronneberger et al., MICCAI 2015, with other blocks: in place of two plain 3 x 3 convolutions a residual one of
+a 3 x 3 and then a 1 x 1 convolution or a mixture, strided convolutions in place of pooling, padding, and a
+norm over the channels of each pixel (as ConvNeXt, Liu et al. 2022), so that what is said of a pixel depends
+on its surroundings alone: a tile is what the whole scene is there, and an image does not depend on its batch.
 """
 
 from __future__ import annotations

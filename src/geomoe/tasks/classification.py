@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
+from geomoe.metrics.average_accuracy import AverageAccuracy
 from geomoe.models.weights import LoadedModel
 from geomoe.tasks.task import Task
 
@@ -30,8 +31,9 @@ _SMOOTHING = 0.1
 class Classification(Task):
     """Training of a model that labels whole images; by default cross-entropy.
 
-    Metrics are overall and average accuracy (``oa``, ``aa``), the mean F1 score of the classes, Cohen's
-    kappa, and the calibration error of the best class's probability over 15 bins (``ece``, Guo et al. 2017).
+    Metrics are overall and average accuracy (``oa``, ``aa``), the mean F1 score of the classes that there
+    are or that were said to be, Cohen's kappa, and the calibration error of the best class's probability over
+    15 bins (``ece``, Guo et al. 2017).
 
     Args:
         model: name in the registry.
@@ -90,7 +92,7 @@ class Classification(Task):
         return MetricCollection(
             {
                 "oa": MulticlassAccuracy(classes, average="micro"),
-                "aa": MulticlassAccuracy(classes),
+                "aa": AverageAccuracy(classes),
                 "f1": MulticlassF1Score(classes),
                 "kappa": MulticlassCohenKappa(classes),
                 "ece": MulticlassCalibrationError(classes),

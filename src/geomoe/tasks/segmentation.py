@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
+from geomoe.metrics.average_accuracy import AverageAccuracy
 from geomoe.models.weights import LoadedModel
 from geomoe.moe.plan import RoutingTrace
 from geomoe.tasks.task import Task
@@ -56,8 +57,8 @@ class Segmentation(Task):
     """Training of a model that gives the classes of pixels; by default cross-entropy.
 
     Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's kappa,
-    and the mean over classes of intersection over union (``miou``). A class counts in a mean where it is, or
-    where it was said to be.
+    and the mean over classes of intersection over union (``miou``). A class counts in ``aa``
+    where it is, and in ``miou`` also where it was said to be.
 
     Args:
         model: name in the registry.
@@ -115,11 +116,12 @@ class Segmentation(Task):
         return prediction.float().softmax(1)
 
     def metrics(self) -> MetricCollection:
-        known: dict[str, Any] = {"num_classes": len(self.classes), "ignore_index": IGNORED}
+        classes = len(self.classes)
+        known: dict[str, Any] = {"num_classes": classes, "ignore_index": IGNORED}
         return MetricCollection(
             {
                 "oa": MulticlassAccuracy(average="micro", **known),
-                "aa": MulticlassAccuracy(average="macro", **known),
+                "aa": AverageAccuracy(classes, ignore_index=IGNORED),
                 "kappa": MulticlassCohenKappa(**known),
                 "miou": MulticlassJaccardIndex(average="macro", **known),
             }
@@ -138,7 +140,10 @@ class Segmentation(Task):
     def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
         truth = self.truth(batch)
         right = (answer.argmax(1) == truth).sum((1, 2))
-        return {"oa": right / (truth != IGNORED).sum((1, 2)).clamp_min(1)}
+        return {"oa": right / (truth != IGNORED).sum((1, 2))}
+
+    def sizes(self, batch: Batch) -> Tensor:
+        return (self.truth(batch) != IGNORED).sum((1, 2))
 
     def baseline(self, batch: Batch) -> Tensor:
         image = batch["image"]

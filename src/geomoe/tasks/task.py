@@ -185,13 +185,20 @@ class Task(pl.LightningModule):
         return None
 
     def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Metrics of each sample of a batch, ``[B]``, whose mean over samples is that of :meth:`metrics`."""
+        """Metrics of each sample of a batch, ``[B]``, ``monitor`` among them.
+
+        Their mean over samples, weighted by :meth:`sizes`, is what :meth:`metrics` gives of all.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define by_item")
+
+    def sizes(self, batch: Batch) -> Tensor:
+        """How much each sample of a batch counts in metrics, ``[B]``: one, or its pixels with a truth."""
+        return torch.ones(len(batch["image"]))
 
     @classmethod
     def of(cls, weights: LoadedModel) -> Self:
         """The task of trained weights, to evaluate them by; of their training it knows nothing."""
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # what is made here is drawn for nobody
             task = cls(weights.card.model, options=dict(weights.card.config))  # type: ignore[call-arg]
         task.model = weights.model
         return task
