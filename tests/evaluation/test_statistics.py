@@ -99,6 +99,7 @@ def test_the_bootstrap_covers_other_images_and_is_always_the_same():
     assert found.half == pytest.approx(1.96 * 2 / 20, rel=0.15)
     assert bootstrap_interval(np.array([3.0, 3.0])) == Interval(3, 3, 3)
     assert np.isnan(bootstrap_interval(np.array([3.0])).low)
+    assert bootstrap_interval(np.array([3.0])).ends is None
     with pytest.raises(GeomoeError):
         bootstrap_interval(np.array([]))
 

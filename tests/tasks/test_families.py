@@ -115,7 +115,8 @@ def test_a_task_of_ones_own_goes_through_fit_and_evaluate(tmp_path, capsys):
     main(["evaluate", "--model", str(weights), "--data", str(tmp_path), "--json", "-"])
     found = json.loads(capsys.readouterr().out)
     assert found["overall"]["items"] == 40
-    assert found["interval"]["low"] < found["overall"]["scores"]["mae"] < found["interval"]["high"]
+    low, high = found["interval_95"]
+    assert low < found["overall"]["scores"]["mae"] < high
     assert found["overall"]["gain"] > 0.1
     assert found["by_class"] == {}
 

@@ -110,7 +110,7 @@ class SourceScores:
             "sensor": self.sensor,
             "degradation": self.degradation,
             **self.overall.as_dict(self.ranks),
-            "gain_95": [gain.low, gain.high],
+            "gain_95": gain.ends,
             "by_item": self.scores,
             "baseline_by_item": self.baseline,
         }

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from geomoe.data.images import to_unit
 from geomoe.data.sample import Batch, Sample
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
@@ -63,8 +65,9 @@ class SampleEvaluation:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if name != "interval"},
             "overall": self.overall.as_dict(self.ranks),
+            "interval_95": self.interval.ends,
             "by_class": {
                 name: {"items": of.items, "scores": of.values} for name, of in self.by_class.items()
             },
@@ -159,4 +162,9 @@ def _batches(samples: Sequence[tuple[str, Sample]]) -> Iterator[tuple[list[str],
     size = 1 if samples and "mask" in samples[0][1] else _BATCH  # whole images of any size
     for first in range(0, len(samples), size):
         names, some = zip(*samples[first : first + size], strict=True)
-        yield list(names), {key: torch.stack([sample[key] for sample in some]) for key in some[0]}
+        yield list(names), {key: torch.stack([_number(sample[key]) for sample in some]) for key in some[0]}
+
+
+def _number(value: Tensor) -> Tensor:
+    """Images of 8 bits, of which a whole data set may be held, in 0..1; all else as it is."""
+    return to_unit(value) if value.dtype == torch.uint8 else value

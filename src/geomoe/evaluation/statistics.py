@@ -33,6 +33,11 @@ class Interval:
         """Half the width, for the form ``mean ± half``."""
         return (self.high - self.low) / 2
 
+    @property
+    def ends(self) -> list[float] | None:
+        """For JSON, which knows no nan: low and high, or ``None`` where nothing is known of them."""
+        return None if np.isnan(self.low) else [self.low, self.high]
+
 
 def mean_interval(scores: NDArray[np.float64], level: float = 0.95) -> Interval:
     """Mean over seeds and images, with an interval that covers other seeds and other images.

@@ -87,9 +87,10 @@ class ClassificationData(StreamData):
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        pixels = to_unit(self._fit[0])
-        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(10**-_DIGITS)
-        return tuple(round(m, _DIGITS) for m in mean.tolist()), tuple(round(s, _DIGITS) for s in std.tolist())
+        bands = [to_unit(band) for band in self._fit[0].unbind(1)]
+        mean, std = ([float(of(band)) for band in bands] for of in (torch.mean, torch.std))
+        least = 10**-_DIGITS
+        return tuple(round(m, _DIGITS) for m in mean), tuple(max(round(s, _DIGITS), least) for s in std)
 
     @cached_property
     def _counts(self) -> dict[str, int]:
@@ -143,7 +144,7 @@ class ClassificationData(StreamData):
         label_at = dict(zip((one.path for one in listed), labels, strict=True))
         found = sift(listed, lambda one: _image(one.path, bands, size), skip_corrupt, say)
         known = find_class_folders(root)
-        samples = [(one.name, {"image": to_unit(image), "label": label_at[one.path]}) for one, image in found]
+        samples = [(one.name, {"image": image, "label": label_at[one.path]}) for one, image in found]
         name = known.name if known.source else root.resolve().name
         return Named(name, samples, known.sensor, known.gsd)
 
