@@ -25,7 +25,7 @@ TINY = {
 TINY["vmoe"] = TINY["vit"]
 # Of 1000 classes: of ViT as Beyer et al. count it without a class token, of ConvNeXt as published; with
 # experts seven more of each feed-forward layer that has any, and their router.
-PARAMETERS = {"vit_s": 21_974_632, "vit_ti": 5_679_400, "convnext_t": 28_589_128, "vmoe_s": 71_637_352}
+PARAMETERS = {"vit_s": 21_974_632, "vit_ti": 5_679_400, "convnext_t": 28_589_128, "vmoe_s": 71_618_920}
 
 
 def tiny(name, **options):
@@ -151,13 +151,25 @@ def test_every_router_of_its_kind_routes_tokens(router):
     assert (plan.grid, plan.num_experts) == ((2, 2, 3), 4)
 
 
+def test_vmoe_routes_as_its_paper_does():
+    """Gates are the two largest probabilities; noise and places are of training alone."""
+    model, x = tiny("vmoe_ti", experts=4), torch.rand(2, 3, 16, 16)
+    for training in (True, False):
+        model.train(training)(x, trace=(trace := RoutingTrace()))
+        (plan,) = trace
+        torch.testing.assert_close(plan.weights, plan.logits.softmax(1).topk(2).values)
+        assert (plan.noise is not None) == training
+        assert plan.kept is None or training
+    assert tiny("vit_ti", sparse="every_2").config.router == "noisy_top_k"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"classes": ("one",)}, "classes=.*two names or more"), ({"classes": ("a", "a")}, "each once"),
         ({"mean": (0.1, 0.2)}, "mean=.*bands=3"), ({"std": (0.0,)}, "std=.*more than 0"),
         ({"router": "best"}, "router='best': expected one of"), ({"experts": 0}, "experts=0"),
-        ({"router_options": {"k": 1}}, "noisy_top_k has no 'k'"), ({"drop_path": 1.0}, "drop_path=1.0"),
+        ({"router_options": {"k": 1}}, "has no 'k'"), ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"scale": 4}, "no option 'scale'"), ({"sparse": "some"}, "sparse='some'"),
     ],
 )  # fmt: skip

@@ -44,6 +44,7 @@ ROUTERS = {
     "switch": Case(moe.switch_router),
     "gshard": Case(moe.gshard_router),
     "batch_priority": Case(moe.batch_priority_router, alone=False),
+    "vmoe": Case(moe.vmoe_router),
     "expert_choice": Case(moe.expert_choice_router, alone=False),
     "top_p": Case(lambda c, e: moe.top_p_router(c, e, 0.7)),
     "hash": Case(lambda c, e: moe.hash_router(e), learns=False, ids=True),
@@ -87,7 +88,7 @@ ROUTERS = {
 }
 
 
-HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "gshard", "dselect", "deepseek"}
+HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "gshard", "vmoe", "dselect", "deepseek"}
 """Two choices, or a code of bits: they begin with two experts."""
 
 

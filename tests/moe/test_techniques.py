@@ -71,6 +71,40 @@ def test_noisy_top_k_has_k_gates_that_sum_to_one_and_noise_only_in_training():
     assert torch.equal(quiet.logits, router(x).logits)
 
 
+def test_vmoe_takes_the_largest_of_the_softmax_as_they_are_and_noise_only_in_training():
+    router, x = moe.vmoe_router(C, E), rows()
+    quiet = router.eval()(x)
+    p = (x @ router.score.gate.weight.T).softmax(1)
+    gates, experts = p.topk(2)
+    assert torch.equal(quiet.experts, experts)
+    torch.testing.assert_close(quiet.weights, gates)
+    assert (quiet.weights.sum(1) < 0.99).any()  # not made to sum to 1
+    assert (quiet.noise, quiet.kept) == (None, None)
+    plan = router.train()(x)
+    assert (plan.noise.std == 1 / E).all()
+    torch.testing.assert_close(plan.weights, plan.noise.noisy.softmax(1).gather(1, plan.experts))
+    many = router(x.repeat(100, 1)).noise
+    assert float((many.noisy - many.clean).detach().std()) == pytest.approx(1 / E, rel=0.02)
+    assert float(moe.load_loss(plan).detach()) > 0
+    with pytest.raises(ValueError, match="std=0: expected above 0"):
+        moe.FixedNoise(E, 0)
+
+
+def test_vmoe_drops_what_is_beyond_an_even_load_and_a_twentieth():
+    """Two experts are asked for by all 100 rows; each has places for 1.05 * 2 * 100 / E of them."""
+    router, x = moe.vmoe_router(C, E), torch.ones(100, C)
+    with torch.no_grad():
+        router.score.gate.weight.copy_(torch.tensor([60.0, 30.0] + [0.0] * (E - 2))[:, None].expand(E, C) / C)
+    plan = router(x)
+    places = math.ceil(1.05 * 2 * 100 / E)
+    assert moe.routing_health(plan).rows == (places, places, *[0] * (E - 2))
+    assert moe.routing_health(plan).dropped == pytest.approx(1 - places / 100)
+    assert torch.equal(plan.dropped, (torch.arange(100) >= places)[:, None].expand(100, 2))
+    out = moe.dispatch(moe.FeedForwardExperts(C, 8, E), x, plan)
+    assert not out[places:].any()  # nothing is added to what the block carries on
+    assert router.eval()(x).kept is None
+
+
 def test_switch_weighs_by_the_probability():
     plan = moe.switch_router(C, E)(rows())
     assert torch.equal(plan.weights, plan.probabilities.amax(1, keepdim=True))

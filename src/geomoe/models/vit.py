@@ -1,7 +1,8 @@
 """ViT, the vision transformer, and V-MoE, the same with mixtures of experts in every second block.
 
 ViT: Dosovitskiy et al., ICLR 2021; plain, as Beyer et al. 2022 have it: positions by sines and cosines, the
-mean of all tokens in the place of a class token. V-MoE: Riquelme et al., NeurIPS 2021.
+mean of all tokens in the place of a class token. V-MoE: Riquelme et al., NeurIPS 2021, with the router of
+that paper (:func:`geomoe.moe.vmoe_router`, which says where it differs).
 """
 
 from __future__ import annotations
@@ -138,4 +139,6 @@ class Vit(nn.Module):
 _SIZES = {"ti": {"embed_dim": 192, "heads": 3}, "s": {}}
 for _size, _options in _SIZES.items():
     register(f"vit_{_size}", Vit, VitConfig, _options, gives="label")
-    register(f"vmoe_{_size}", Vit, VitConfig, {**_options, "sparse": "every_2"}, gives="label")
+    register(
+        f"vmoe_{_size}", Vit, VitConfig, {**_options, "sparse": "every_2", "router": "vmoe"}, gives="label"
+    )

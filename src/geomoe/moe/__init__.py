@@ -14,6 +14,7 @@ from geomoe.moe.adjust import (
     BestGroup,
     DualAscent,
     ExpertDropout,
+    FixedNoise,
     GroupLimit,
     LossFreeBias,
     Noise,
@@ -85,6 +86,7 @@ from geomoe.moe.published import (
     stochastic_router,
     switch_router,
     top_p_router,
+    vmoe_router,
 )
 from geomoe.moe.router import AnyRouter, Router
 from geomoe.moe.scan import Direction, InDirection, in_order, scan_order
@@ -135,6 +137,7 @@ __all__ = [
     "ExpertDropout",
     "Fallback",
     "FeedForwardExperts",
+    "FixedNoise",
     "FrozenScore",
     "Gate",
     "GatedShared",
@@ -240,6 +243,7 @@ __all__ = [
     "switch_loss",
     "switch_router",
     "top_p_router",
+    "vmoe_router",
     "weight_diversity_loss",
     "with_presence",
     "z_loss",

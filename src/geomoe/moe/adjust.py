@@ -7,6 +7,7 @@ to one group.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "BestGroup",
     "DualAscent",
     "ExpertDropout",
+    "FixedNoise",
     "GroupLimit",
     "LossFreeBias",
     "Noise",
@@ -49,6 +51,28 @@ class Noise(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Standard deviation ``[N, E]`` of the noise."""
         return F.softplus(score(rows, self.width.weight))
+
+
+class FixedNoise(nn.Module):
+    """Gaussian noise on the logits while training, of one width for all (V-MoE, Riquelme et al. 2021).
+
+    Args:
+        num_experts: E.
+        std: standard deviation; ``1 / E`` in V-MoE.
+    """
+
+    def __init__(self, num_experts: int, std: float) -> None:
+        super().__init__()
+        if not 0 < std < math.inf:
+            raise ValueError(f"std={std}: expected above 0")
+        self.num_experts, self.std = num_experts, std
+
+    def extra_repr(self) -> str:
+        return f"std={self.std:g}"
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Standard deviation ``[N, E]`` of the noise."""
+        return rows.new_full((rows.shape[0], self.num_experts), self.std)
 
 
 class Temperature(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geomoe.moe.adjust import BestGroup, GroupLimit, LossFreeBias, Noise
+from geomoe.moe.adjust import BestGroup, FixedNoise, GroupLimit, LossFreeBias, Noise
 from geomoe.moe.capacity import Capacity
 from geomoe.moe.choice import (
     AllExperts,
@@ -42,6 +42,7 @@ __all__ = [
     "stochastic_router",
     "switch_router",
     "top_p_router",
+    "vmoe_router",
 ]
 
 
@@ -131,9 +132,24 @@ def gshard_router(channels: int, num_experts: int, capacity_factor: float = 2.0)
 def batch_priority_router(
     channels: int, num_experts: int, top_k: int = 1, capacity_factor: float = 1.0
 ) -> Router:
-    """Places go to the rows with the largest gate, in evaluation too (V-MoE, Riquelme et al. 2021)."""
+    """Places go to the rows with the largest gate, in evaluation too (Riquelme et al. 2021, section 4)."""
     capacity = Capacity(capacity_factor, "gate", capacity_factor)
     return Router(LinearScore(channels, num_experts), TopK(top_k), capacity=capacity)
+
+
+def vmoe_router(channels: int, num_experts: int, top_k: int = 2, capacity_factor: float = 1.05) -> Router:
+    """``TOP_k(softmax(W x + eps))``, eps of ``N(0, 1 / E²)`` while training (V-MoE, Riquelme et al. 2021).
+
+    The gates are the softmax's own: they are not made to sum to 1 over the k. While training, choices for
+    which an expert has no place among the rows of the call are dropped, all first choices being served
+    before any second one. Unlike the paper's, places have no limit in evaluation, so that a row does not
+    depend on the others, and are rounded up. The paper's balance is the mean of two terms:
+    :func:`geomoe.moe.importance_loss`, which is of the gates that were carried out where the paper's is of
+    the whole softmax without noise, and :func:`geomoe.moe.load_loss`, which is that of Shazeer et al. 2017.
+    """
+    noise = FixedNoise(num_experts, 1 / num_experts)
+    capacity = Capacity(capacity_factor)
+    return Router(LinearScore(channels, num_experts), TopK(top_k), noise=noise, capacity=capacity)
 
 
 def expert_choice_router(channels: int, num_experts: int, experts_per_row: float = 2.0) -> Router:

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.adjust import Noise, Preference
+from geomoe.moe.adjust import FixedNoise, Noise, Preference
 from geomoe.moe.capacity import Capacity
 from geomoe.moe.choice import Choice, TopK
 from geomoe.moe.plan import NoisyLogits, RoutingPlan
@@ -90,7 +90,7 @@ class Router(AnyRouter):
         score: Score,
         choice: Choice | None = None,
         *,
-        noise: Noise | None = None,
+        noise: Noise | FixedNoise | None = None,
         adjust: Sequence[nn.Module] = (),
         prefer: Sequence[Preference] = (),
         capacity: Capacity | None = None,
