@@ -9,7 +9,7 @@ from geomoe import GeomoeError, list_models
 from geomoe.models import load
 from geomoe.moe.bank import ExpertBank
 from geomoe.moe.router import AnyRouter
-from geomoe.tasks import super_resolution
+from geomoe.tasks import task
 from geomoe.tasks.compiled import compile_blocks
 from tests.models.sizes import tiny
 
@@ -65,7 +65,7 @@ def test_training_compiled_gives_the_same_weights_and_either_resumes_the_other(
     def compile_and_count(model, device):
         seen.append(len(EAGER(model, device)))
 
-    monkeypatch.setattr(super_resolution, "compile_blocks", compile_and_count)
+    monkeypatch.setattr(task, "compile_blocks", compile_and_count)
     shape = ("--ema.decay=0.5", "--model.balance=bias")
     train(folder, tmp_path / "eager", *shape)
     assert not seen
