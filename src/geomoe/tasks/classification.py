@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -18,17 +17,15 @@ from torchmetrics.classification import (
 )
 
 from geomoe.data.sample import Batch
-from geomoe.errors import GeomoeError
 from geomoe.metrics.average_accuracy import AverageAccuracy
-from geomoe.models.weights import LoadedModel
-from geomoe.tasks.task import Task
+from geomoe.tasks.class_task import ClassTask
 
 __all__ = ["Classification"]
 
 _SMOOTHING = 0.1
 
 
-class Classification(Task):
+class Classification(ClassTask):
     """Training of a model that labels whole images; by default cross-entropy.
 
     Metrics are overall and average accuracy (``oa``, ``aa``), the mean F1 score of the classes that there
@@ -52,7 +49,6 @@ class Classification(Task):
         "smoothed": partial(F.cross_entropy, label_smoothing=_SMOOTHING),
     }
     monitor = "oa"
-    base = "the largest class"
     from_data = ("bands", "classes", "mean", "std", "shares")
 
     def __init__(
@@ -70,22 +66,8 @@ class Classification(Task):
         super().__init__(model, facts, **recipe)
         self.classes, self.shares = names, tuple(shares)
 
-    @classmethod
-    def of(cls, weights: LoadedModel) -> Classification:
-        task = super().of(weights)
-        assert isinstance(task, Classification)
-        task.classes = weights.outputs["label"].classes
-        shares = weights.card.data.get("classes")
-        if not isinstance(shares, dict) or tuple(shares) != task.classes:
-            raise GeomoeError(f"the card of {weights.name} does not say how its classes were shared out")
-        task.shares = tuple(shares.values())
-        return task
-
     def truth(self, batch: Batch) -> Tensor:
         return batch["label"]
-
-    def answer(self, prediction: Tensor) -> Tensor:
-        return prediction.float().softmax(1)
 
     def metrics(self) -> MetricCollection:
         classes = len(self.classes)
@@ -113,5 +95,4 @@ class Classification(Task):
         return {"oa": right}
 
     def baseline(self, batch: Batch) -> Tensor:
-        prior = torch.tensor(self.shares, device=batch["image"].device)
-        return (prior / prior.sum()).expand(len(batch["image"]), -1)
+        return self.prior(batch["image"].device).expand(len(batch["image"]), -1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -18,11 +17,9 @@ from torchmetrics.classification import (
 
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
-from geomoe.errors import GeomoeError
 from geomoe.metrics.average_accuracy import AverageAccuracy
-from geomoe.models.weights import LoadedModel
 from geomoe.moe.plan import RoutingTrace
-from geomoe.tasks.task import Task
+from geomoe.tasks.class_task import ClassTask
 
 __all__ = ["Segmentation", "cross_entropy", "dice"]
 
@@ -53,7 +50,7 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
     return (missed.sum(1) / there.sum(1).clamp_min(1)).mean()
 
 
-class Segmentation(Task):
+class Segmentation(ClassTask):
     """Training of a model that gives the classes of pixels; by default cross-entropy.
 
     Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's kappa,
@@ -74,7 +71,6 @@ class Segmentation(Task):
     family = "segmentation"
     LOSSES = {"cross_entropy": cross_entropy, "dice": dice}  # noqa: RUF012
     monitor = "oa"
-    base = "the largest class"
     from_data = ("bands", "classes", "colours", "mean", "std", "shares")
 
     def __init__(
@@ -93,17 +89,6 @@ class Segmentation(Task):
         super().__init__(model, {**facts, "std": tuple(std)}, **recipe)
         self.classes, self.shares = names, tuple(shares)
 
-    @classmethod
-    def of(cls, weights: LoadedModel) -> Segmentation:
-        task = super().of(weights)
-        assert isinstance(task, Segmentation)
-        task.classes = weights.outputs["classes"].classes
-        shares = weights.card.data.get("classes")
-        if not isinstance(shares, dict) or tuple(shares) != task.classes:
-            raise GeomoeError(f"the card of {weights.name} does not say how its classes were shared out")
-        task.shares = tuple(shares.values())
-        return task
-
     def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
         prediction: Tensor = self.model(batch["image"], trace=trace, valid=batch.get("valid"))
         return prediction
@@ -111,9 +96,6 @@ class Segmentation(Task):
     def truth(self, batch: Batch) -> Tensor:
         mask = batch["mask"]
         return mask.masked_fill(~batch["valid"], IGNORED) if "valid" in batch else mask
-
-    def answer(self, prediction: Tensor) -> Tensor:
-        return prediction.float().softmax(1)
 
     def metrics(self) -> MetricCollection:
         classes = len(self.classes)
@@ -147,5 +129,4 @@ class Segmentation(Task):
 
     def baseline(self, batch: Batch) -> Tensor:
         image = batch["image"]
-        prior = torch.tensor(self.shares, device=image.device)
-        return (prior / prior.sum()).view(1, -1, 1, 1).expand(len(image), -1, *image.shape[2:])
+        return self.prior(image.device).view(1, -1, 1, 1).expand(len(image), -1, *image.shape[2:])
