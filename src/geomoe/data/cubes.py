@@ -5,8 +5,6 @@ A cube is a file ``.npz`` that holds ``cube`` ``[H, W, bands]`` and ``labels`` `
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +13,9 @@ from numpy.typing import NDArray
 
 from geomoe.data.legend import Legend
 from geomoe.errors import GeomoeError
+from geomoe.raster.cube import read_arrays
 
 __all__ = ["CUBES", "Cube", "CubeSet", "find_cube", "read_cube", "register_cube"]
-
-MAX_BYTES = 2**32
-"""That a cube may have once it is unpacked; a small file may claim to hold many more."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +94,7 @@ def find_cube(root: Path) -> Path | None:
 
 def read_cube(path: Path) -> Cube:
     """A cube with its labels; raises GeomoeError for anything else, or one that is too large."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise GeomoeError(
-                f"{path} holds {size:,} bytes, more than the {MAX_BYTES:,} that are held in memory"
-            )
-        with np.load(path, allow_pickle=False) as held:
-            cube, labels = (_array(path, held.files, name, held) for name in ("cube", "labels"))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise GeomoeError(f"{path} is no cube that can be read: {error}") from error
+    cube, labels = read_arrays(path, "cube", "labels")
     if cube.ndim != 3 or labels.shape != cube.shape[:2] or not cube.size:
         raise GeomoeError(
             f"{path} holds a cube {list(cube.shape)} and labels {list(labels.shape)}; expected [H, W, bands] "
@@ -120,10 +106,3 @@ def read_cube(path: Path) -> Cube:
         )
     data = np.ascontiguousarray(cube.transpose(2, 0, 1), np.float32)
     return Cube(path.stem, data, labels, CUBES.get(path.stem))
-
-
-def _array(path: Path, names: Sequence[str], name: str, held: np.lib.npyio.NpzFile) -> NDArray[np.integer]:
-    if name not in names:
-        raise GeomoeError(f"{path} holds no {name!r}, but {', '.join(names) or 'nothing'}")
-    found: NDArray[np.integer] = held[name]
-    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rasterio.enums import ColorInterp
+
 from geomoe.errors import GeomoeError
 from geomoe.raster.names import RGB, WAVELENGTHS
 from geomoe.raster.product import listed, matching
@@ -79,8 +81,14 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
         model_bands: bands that the model takes at once, for the message when there are none.
 
     Raises:
-        GeomoeError: for a band that does not exist, stands twice or is a mask, or if none is left.
+        GeomoeError: for a band that does not exist, stands twice or is a mask, if none is left, and for a
+            scene of colours by their numbers.
     """
+    if ColorInterp.palette in scene.colorinterp:
+        raise GeomoeError(
+            f"{scene.path.name} is paletted: its values are numbers of colours or classes, not measurements; "
+            "if it is an image, expand it with gdal_translate -expand rgb"
+        )
     if spec is None:
         if not scene.data_bands:
             if not scene.class_bands:
@@ -117,7 +125,7 @@ def learning_bands(
     Raises:
         GeomoeError: as `select_bands`, or if there are not ``count`` of them.
     """
-    if spec is not None:
+    if spec is not None or not scene.data_bands:
         chosen = select_bands(scene, spec, count)
         if len(chosen) != count:
             raise GeomoeError(f"{len(chosen)} bands of {scene.path} were named, the model takes {count}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["categories", "few_values", "names_classes"]
+__all__ = ["ClassValue", "categories", "few_values", "names_classes"]
 
 _NAMES = re.compile(
     r"(^|_)(scl|bqa|qa|qa60|c?fmask|classification|class(es)?|labels?|land_?cover|lulc|(cloud)?mask|flags?)(_|$)"
@@ -19,6 +20,27 @@ _FILES = re.compile(r"(^|_)(scl|bqa|qa|qa60|c?fmask)(_|$)")
 _LONGEST = 100
 _FEW, _ENOUGH = 16, 4096
 _AUX_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class ClassValue:
+    """What a value of a band of classes stands for.
+
+    Attributes:
+        value: 1 to 255; 0 is no class.
+        name: of the class.
+        colour: in which it is drawn, as ``#rrggbb``.
+    """
+
+    value: int
+    name: str
+    colour: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Its colour, 0 to 255."""
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
 
 
 def names_classes(name: str, *, file: bool = False) -> bool:

@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
+from geomoe.raster.classes import ClassValue
 from geomoe.raster.grid import upscaled, upscaled_gcps, upscaled_rpcs
 from geomoe.raster.scene import Scene
 
@@ -32,6 +33,7 @@ class CogMetadata:
         mask: whether validity is written as an internal mask.
         nan_nodata: declare NaN as nodata if any NaN is written (a float scene that declared nothing).
         overviews: how overviews are resampled.
+        classes: what the values of the one band stand for, which has their colours then.
     """
 
     width: int
@@ -55,6 +57,7 @@ class CogMetadata:
     band_tags: tuple[Mapping[str, str], ...]
     namespaces: Mapping[str, Mapping[str, str]]
     overviews: Literal["average", "mode", "nearest"] = "average"
+    classes: tuple[ClassValue, ...] = ()
 
     @property
     def own_domains(self) -> bool:
@@ -103,9 +106,11 @@ def same_place(
     scales: tuple[float, ...],
     nodata: float,
     overviews: Literal["average", "mode"] = "mode",
+    classes: tuple[ClassValue, ...] = (),
 ) -> CogMetadata:
-    """Metadata of a map on the scene's own grid, with bands of its own."""
+    """Metadata of a map on the scene's own grid, with bands of its own; ``classes`` of one of uint8 alone."""
     count = len(descriptions)
+    first = ColorInterp.palette if classes else ColorInterp.gray
     return CogMetadata(
         width=scene.width,
         height=scene.height,
@@ -123,11 +128,12 @@ def same_place(
         units=(None,) * count,
         scales=scales,
         offsets=(0.0,) * count,
-        colorinterp=(ColorInterp.gray, *(ColorInterp.undefined,) * (count - 1)),
+        colorinterp=(first, *(ColorInterp.undefined,) * (count - 1)),
         tags={k: v for k, v in scene.tags.items() if k == "AREA_OR_POINT"},
         band_tags=({},) * count,
         namespaces={},
         overviews=overviews,
+        classes=classes,
     )
 
 

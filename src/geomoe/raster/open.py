@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.cube import open_cube
 from geomoe.raster.safe import METADATA, open_safe, product_around
 from geomoe.raster.safety import local_file
 from geomoe.raster.scene import Scene, open_file
@@ -27,8 +28,8 @@ def open_scene(
     """Open a local scene for reading, by what its name says it is.
 
     Args:
-        path: a GeoTIFF or JPEG 2000; the folder (``.SAFE``), metadata file or zip of a Sentinel-2 product; or
-            a STAC item (``.json``) whose assets are local files.
+        path: a GeoTIFF or JPEG 2000; the folder (``.SAFE``), metadata file or zip of a Sentinel-2 product; a
+            STAC item (``.json``) whose assets are local files; or a file ``.npz`` with a ``cube``.
         bands: what will be selected of it. A product of several grids is opened on the one that these names
             share; without names, on its finest. See :func:`geomoe.raster.product.choose_bands`.
         nodata: of pixels without data, in place of what the scene declares; ``none``: there is no such value.
@@ -42,6 +43,8 @@ def open_scene(
         opened = open_safe(local.parent if local.name in METADATA else local, bands)
     elif local.suffix.lower() in (".json", ".geojson"):
         opened = open_item(local, bands)
+    elif local.suffix.lower() == ".npz":
+        opened = open_cube(local)
     else:
         opened = open_file(Path(path))
         product = product_around(local)

@@ -155,10 +155,11 @@ class Scene:
 
     @cached_property
     def class_bands(self) -> tuple[int, ...]:
-        """Bands that hold classes or flags, by what is said of their values, or by their names."""
+        """Bands of classes or flags, by their palette, what is said of their values, or their names."""
         if not np.issubdtype(self.dtype, np.integer):
             return ()
         named = {band for band, name in enumerate(self.descriptions, 1) if name and names_classes(name)}
+        named |= {band for band, kind in enumerate(self.colorinterp, 1) if kind is ColorInterp.palette}
         if self.count == 1 and not self.descriptions[0] and names_classes(self.path.stem, file=True):
             named.add(1)
         return tuple(band for band in range(1, self.count + 1) if band in named.union(self.categories))
@@ -249,8 +250,7 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[Scene]:
     A file named ``.tif`` may be a VRT that names any other file or address; forcing the driver refuses it.
 
     Raises:
-        GeomoeError: if it is missing, neither of them, truncated, paletted, or of a type that is not
-            supported.
+        GeomoeError: if it is missing, neither of them, truncated, or of a type that is not supported.
     """
     local, driver = local_raster(path)
     kind = "GeoTIFF" if driver == "GTiff" else "JPEG 2000"
@@ -343,11 +343,6 @@ def _check_kind(path: Path, source: DatasetReader) -> None:
         raise GeomoeError(
             f"{name} has {bits} bit{'' if bits == '1' else 's'} a pixel: a mask or classes, not "
             "measurements; expected 8 or more"
-        )
-    if ColorInterp.palette in source.colorinterp:
-        raise GeomoeError(
-            f"{name} is paletted: its values are numbers of colours or classes, not measurements; if it is "
-            "an image, expand it with gdal_translate -expand rgb"
         )
     if dtype not in DTYPES:
         remedy = _REASONS.get(dtype, "convert it with gdal_translate -ot Float32")

@@ -265,6 +265,8 @@ def describe(file: DatasetWriter, meta: CogMetadata) -> None:
     if meta.rpcs is not None:
         file.rpcs = meta.rpcs
     file.colorinterp = meta.colorinterp
+    if meta.classes:
+        file.write_colormap(1, {0: (0, 0, 0, 0), **{each.value: each.rgb for each in meta.classes}})
     file.scales, file.offsets = meta.scales, meta.offsets
     for band in range(1, meta.count + 1):
         if meta.descriptions[band - 1]:

@@ -55,6 +55,7 @@ EXTENSIONS = {
     "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
     "processing": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
     "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "classification": "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
     "mlm": "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
 }
 """Of each extension that is written here, the address by which an item names it."""
@@ -132,10 +133,11 @@ def raster_item(
         outline: of the file, where it is known already.
     """
     place = outline or footprint(meta)
+    named = ("projection", "raster", "processing", "file", *(("classification",) if meta.classes else ()))
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [EXTENSIONS[name] for name in ("projection", "raster", "processing", "file")],
+        "stac_extensions": [EXTENSIONS[name] for name in named],
         "id": path.stem,
         "geometry": None if place is None else place.geometry,
         **({} if place is None else {"bbox": place.bbox}),
@@ -206,9 +208,24 @@ def _bands(meta: CogMetadata, nodata: float | None) -> list[dict[str, Any]]:
                 if math.isfinite(value)
             },
             **({} if side is None else {"raster:spatial_resolution": side}),
+            **({"classification:classes": _classes(meta)} if meta.classes else {}),
         }
         for i, name in enumerate(names)
     ]
+
+
+def _classes(meta: CogMetadata) -> list[dict[str, Any]]:
+    """Classes as the extension has them: a name that programs can use, and as title their own."""
+    named = [
+        {
+            "value": each.value,
+            "name": re.sub("[^0-9A-Za-z]+", "-", each.name).strip("-").lower() or f"class-{each.value}",
+            "title": each.name,
+            "color_hint": each.colour[1:].upper(),
+        }
+        for each in meta.classes
+    ]
+    return [*named, {"value": 0, "name": "no-data", "title": "no data", "nodata": True}]
 
 
 def json_number(value: float) -> float | int | str:
