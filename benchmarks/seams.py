@@ -67,7 +67,7 @@ def main() -> None:
         "model": model.name,
         "precision": args.precision,
         "tile": args.tile,
-        "margin": model.contract.margin,
+        "margin": model.contract.tiling.margin,
         "gradient_ratio": round(tiled[0] / tiled[1] / (whole[0] / whole[1]), 5),
         "step_at_lines": round((between[0] - between[1]) / whole[1], 5),
         "equal_pixels": round(float((difference == 0).mean()), 5),

@@ -17,7 +17,7 @@ from affine import Affine
 from torch import nn
 
 from geomoe import create_model
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 
 TINY = {"embed_dim": 8, "depths": [1, 1], "heads": 2, "window": 4, "squeeze": 4, "width": 4,
         "expert_width": 4, "router_width": 4, "experts_per_group": 2}  # fmt: skip
@@ -37,7 +37,7 @@ def tiny(scale: int = 2, tile: int = 16) -> Tiny:
     """MFG-HMoE with eight channels, always the same."""
     torch.manual_seed(0)
     model = create_model("mfg_hmoe_light", scale=scale, **TINY)
-    return Tiny(model, ModelContract(scale, 3, 4, tile, 4))
+    return Tiny(model, ModelContract.of_images(scale, 3, Tiling(4, tile, 4)))
 
 
 def write_scene(

@@ -61,7 +61,7 @@ def run(folder: Path, number: int, kills: int, size: int, rng: np.random.Generat
     src = write_scene(folder / "src.tif", size, size - 7, dtype=DTYPES[number % 4], seed=number,
                       **({"nodata": 0} if number % 3 == 0 else {}))  # fmt: skip
     tile = (16, 20, 32)[number % 3]
-    tiles = len(Tiles(size, size - 7, tiny().contract, tile))
+    tiles = len(Tiles(size, size - 7, tiny().contract.tiling, tile))
     whole, cut = folder / "whole", folder / "cut"
     whole.mkdir()
     cut.mkdir()

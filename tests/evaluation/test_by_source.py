@@ -19,7 +19,7 @@ from geomoe.evaluation.by_source import TILE, read_sources_part, score_sources, 
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.layers.known import Known
 from geomoe.models import read_card
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.weights import save
 from geomoe.noise import image_noise
 from tests.cli.test_cli import run
@@ -40,7 +40,7 @@ class Bicubic(nn.Module):
 
 
 class Fake:
-    name, hash, contract = "bicubic", "0", ModelContract(2, 3, 1, 64, 0, informed=True)
+    name, hash, contract = "bicubic", "0", ModelContract.of_images(2, 3, Tiling(1, 64, 0), informed=True)
 
     def __init__(self):
         self.model = Bicubic()
@@ -129,7 +129,7 @@ def test_made_sources_are_left_out_and_said(root):
 
 def test_models_of_two_scales_are_refused(root):
     class Other(Fake):
-        contract = ModelContract(4, 3, 1, 64, 0)
+        contract = ModelContract.of_images(4, 3, Tiling(1, 64, 0))
 
     with pytest.raises(GeomoeError, match=r"scales \[2, 4\]; score those of one scale"):
         score_sources([Fake(), Other()], read(root, PHOTOS), ["bilinear"])

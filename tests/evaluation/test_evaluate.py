@@ -14,7 +14,7 @@ from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
 from geomoe.evaluation.precision import Loss
 from geomoe.models import read_card
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.weights import load, save
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
@@ -26,7 +26,7 @@ class Bicubic(nn.Module):
 
 
 class Fake:
-    name, hash, model, contract = "bicubic", "0", Bicubic(), ModelContract(2, 3, 1, 64, 0)
+    name, hash, model, contract = "bicubic", "0", Bicubic(), ModelContract.of_images(2, 3, Tiling(1, 64, 0))
 
 
 @pytest.fixture

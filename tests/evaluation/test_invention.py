@@ -20,7 +20,7 @@ from geomoe.evaluation.invention import (
 from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.layers.known import Known
 from geomoe.models import available_weights
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from tests.pipeline.fakes import FakeUpscaler
 from tests.scenes import pixels, write_scene
 
@@ -41,7 +41,7 @@ class Bicubic(nn.Module):
 
 
 def upscaler(scale, stripes=0.0):
-    return FakeUpscaler(Bicubic(scale, stripes), ModelContract(scale, 3, 4, 16, 4))
+    return FakeUpscaler(Bicubic(scale, stripes), ModelContract.of_images(scale, 3, Tiling(4, 16, 4)))
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -143,7 +143,7 @@ def test_a_model_that_asks_is_told_the_noise_of_an_image():
             told.append(known)
             return super().forward(x)
 
-    contract = ModelContract(2, 3, 4, 16, 4, informed=True)
+    contract = ModelContract.of_images(2, 3, Tiling(4, 16, 4), informed=True)
     low = flat_noise(127, 5, 1, 16)
     by_model(FakeUpscaler(Asking(2), contract), "cpu")(low.numpy())
     assert torch.allclose(told[0], Known.batch([Known(noise=5 / LEVELS)]), atol=0.1)

@@ -16,7 +16,7 @@ from geomoe.evaluation.compare import compare
 from geomoe.evaluation.crops import most_different
 from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.picture import FRAMES, check_target, draw, figure_of
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.pictures import expert_colours
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline.tiles import Box
@@ -29,7 +29,7 @@ PLAIN = replace(convolutional(), name="plain")
 
 
 def tiny_loaded(name):
-    return FakeUpscaler(tiny(name).eval(), ModelContract(2, 3, 4, 16, 4), name)
+    return FakeUpscaler(tiny(name).eval(), ModelContract.of_images(2, 3, Tiling(4, 16, 4)), name)
 
 
 @pytest.fixture
@@ -90,7 +90,9 @@ def test_a_model_without_a_map_says_why(image):
 
 
 def test_a_gate_on_one_expert_is_no_choice_among_experts(image):
-    gated = FakeUpscaler(tiny("mfg_hmoe", head="gated").eval(), ModelContract(2, 3, 4, 16, 4), "gated")
+    gated = FakeUpscaler(
+        tiny("mfg_hmoe", head="gated").eval(), ModelContract.of_images(2, 3, Tiling(4, 16, 4)), "gated"
+    )
     panel = find(image, [gated]).panels[1]
     assert (panel.experts, panel.no_experts) == (None, "has a gate and one expert")
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import geomoe
 from geomoe.layers.conserve import CONSERVE_REACH, conserve
+from geomoe.models.contract import Tiling
 from tests.models.sizes import tiny
 
 SCALES = (2, 3, 4, 8)
@@ -122,5 +123,5 @@ def test_every_model_can_be_trained_through_it(name: str) -> None:
 def test_margins_grow_where_tiles_would_no_longer_be_the_whole(
     margin: int, reach: int | None, wanted: tuple[int, int | None]
 ) -> None:
-    contract = geomoe.models.ModelContract(2, 3, 4, 16, margin, reach).conserving()
-    assert (contract.margin, contract.reach) == wanted
+    tiling = Tiling(4, 16, margin, reach).conserving()
+    assert (tiling.margin, tiling.reach) == wanted

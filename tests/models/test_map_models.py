@@ -161,7 +161,7 @@ def test_save_and_load_give_the_same_result(name, tmp_path):
     card = Card(name, dataclasses.asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "")
     save(tmp_path / "w.safetensors", model, dataclasses.replace(card, task="segmentation"))
     loaded = load(str(tmp_path / "w.safetensors"))
-    assert loaded.outputs["classes"].colours == COLOURS
+    assert loaded.contract.outputs["classes"].colours == COLOURS
     with torch.inference_mode():
         assert torch.equal(model(x), loaded.model(x))
 

@@ -103,8 +103,8 @@ def test_with_window_pooling_a_distant_change_is_not_seen():
 @pytest.mark.parametrize("trunk", ["convolution", "residual"])
 def test_a_trunk_of_convolutions_needs_no_windows_and_sees_no_further_than_it_says(trunk, draws, head):
     model = tiny("mfg_hmoe_light", trunk=trunk, draws=draws, head=head, kernel_sizes=(5,)).eval()
-    assert model.contract.multiple == 1
-    reach = model.contract.reach
+    assert model.contract.tiling.multiple == 1
+    reach = model.contract.tiling.reach
     x = torch.rand(1, 3, 9, 40)
     y = x.clone()
     y[..., 30:] = torch.rand(1, 3, 9, 10)

@@ -208,20 +208,21 @@ def test_the_contract_states_the_model(name):
     model = tiny(name, scale=3, bands=5)
     contract = model.contract
     assert (contract.scale, contract.bands) == (3, 5)
-    assert contract.tile % contract.multiple == contract.margin % contract.multiple == 0
+    tiling = contract.tiling
+    assert tiling.tile % tiling.multiple == tiling.margin % tiling.multiple == 0
 
 
 def test_what_lies_beyond_the_reach_is_not_seen(name):
     """The promise that tiles rest on: a change further away than ``reach`` changes nothing."""
     model = tiny(name).eval()
-    contract = model.contract
-    if contract.reach is None:
+    tiling = model.contract.tiling
+    if tiling.reach is None:
         pytest.skip("looks at the whole image")
-    side = contract.multiple * (-(-contract.reach // contract.multiple) + 2)
+    side = tiling.multiple * (-(-tiling.reach // tiling.multiple) + 2)
     x = torch.rand(1, 3, 8, side + 8)
     y = x.clone()
     y[..., side:] = torch.rand(1, 3, 8, 8)
-    kept = contract.scale * (side - contract.reach)
+    kept = model.contract.scale * (side - tiling.reach)
     with torch.inference_mode():
         before, after = model(x), model(y)
     torch.testing.assert_close(before[..., :kept], after[..., :kept], atol=1e-6, rtol=1e-6)
@@ -234,8 +235,8 @@ def test_a_tile_is_what_the_whole_image_gives_there(name):
     """
     torch.manual_seed(0)
     model = tiny(name).eval()
-    contract = model.contract
-    grid, margin, s = contract.multiple, contract.margin, contract.scale
+    tiling = model.contract.tiling
+    grid, margin, s = tiling.multiple, tiling.margin, model.contract.scale
     core = max(16, grid)
     start = -(-(margin + 24) // grid) * grid
     side = -(-(start + core + margin + 24) // grid) * grid
@@ -245,7 +246,7 @@ def test_a_tile_is_what_the_whole_image_gives_there(name):
         whole, part = model(x), model(x[..., tile, tile])
     inside, there = slice(s * margin, s * (margin + core)), slice(s * start, s * (start + core))
     apart = (part[..., inside, inside] - whole[..., there, there]).abs().max()
-    covered = contract.reach is not None and contract.reach <= margin
+    covered = tiling.reach is not None and tiling.reach <= margin
     assert apart < (1e-6 if covered else 0.1 * whole.std())
 
 

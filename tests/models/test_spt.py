@@ -111,8 +111,8 @@ def test_what_does_not_agree_with_the_input_goes_back_in(scale):
 
 
 def test_the_contract_follows_the_pools():
-    contract = tiny("spt", pools=(3, 4)).contract
-    assert (contract.multiple, contract.reach) == (12, None)
+    tiling = tiny("spt", pools=(3, 4)).contract.tiling
+    assert (tiling.multiple, tiling.reach) == (12, None)
     assert tiny("spt", pools=(3, 4))(torch.rand(1, 3, 5, 13)).shape == (1, 3, 10, 26)
 
 

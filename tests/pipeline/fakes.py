@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.router import AnyRouter
@@ -77,11 +77,13 @@ class Convolutional(nn.Module):
 def nearest(
     scale: int = 2, bands: int = 3, *, multiple: int = 4, tile: int = 16, margin: int = 4
 ) -> FakeUpscaler:
-    return FakeUpscaler(Nearest(scale), ModelContract(scale, bands, multiple, tile, margin))
+    return FakeUpscaler(Nearest(scale), ModelContract.of_images(scale, bands, Tiling(multiple, tile, margin)))
 
 
 def convolutional(scale: int = 2, bands: int = 3, *, tile: int = 16) -> FakeUpscaler:
-    return FakeUpscaler(Convolutional(scale, bands), ModelContract(scale, bands, 4, tile, 4))
+    return FakeUpscaler(
+        Convolutional(scale, bands), ModelContract.of_images(scale, bands, Tiling(4, tile, 4))
+    )
 
 
 def scene_task(folder: Path, name: str, side: int = 40) -> Request:

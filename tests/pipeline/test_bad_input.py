@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import upscale
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
@@ -125,7 +125,7 @@ def _raises(error: BaseException) -> Any:
 
 
 def _failing(then: Any) -> FakeUpscaler:
-    return FakeUpscaler(_Failing(then), ModelContract(2, 3, 4, 16, 4))
+    return FakeUpscaler(_Failing(then), ModelContract.of_images(2, 3, Tiling(4, 16, 4)))
 
 
 @pytest.fixture

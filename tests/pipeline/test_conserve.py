@@ -13,7 +13,7 @@ import rasterio
 import torch
 from torch import Tensor, nn
 
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, forecast_upscale, plan_upscale, read_manifest, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
@@ -42,7 +42,7 @@ class Wild(nn.Module):
 
 
 def wild(scale: int = 2, tile: int = 16) -> FakeUpscaler:
-    return FakeUpscaler(Wild(scale), ModelContract(scale, 3, 4, tile, 4, reach=1))
+    return FakeUpscaler(Wild(scale), ModelContract.of_images(scale, 3, Tiling(4, tile, 4, reach=1)))
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +210,7 @@ def test_it_is_part_of_what_a_file_is_and_said(src: Path, dst: Path) -> None:
 
 def test_the_margin_that_it_needs_is_planned_foretold_and_said(src: Path, dst: Path) -> None:
     write_scene(src, pixels(3, 100, 100, "uint8"))
-    model = replace(convolutional(), contract=ModelContract(2, 3, 4, 32, 4, reach=3))
+    model = replace(convolutional(), contract=ModelContract.of_images(2, 3, Tiling(4, 32, 4, reach=3)))
     plain, kept = (plan_upscale(src, dst, model=model, scale=2, conserve=on) for on in (False, True))
     assert kept.memory_bytes > plain.memory_bytes
     assert forecast_upscale(src, dst, model=model, scale=2, conserve=True).plan == kept

@@ -9,7 +9,7 @@ import rasterio
 import torch
 
 from geomoe import GeomoeError
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingPlan
 from geomoe.pipeline import plan_upscale, upscale
 from geomoe.pipeline.layers.routing import on_pixels, routed_layers, unit_of
@@ -20,7 +20,7 @@ from tests.scenes import pixels, write_scene
 
 def loaded(name):
     model = tiny(name)
-    return FakeUpscaler(model.eval(), ModelContract(2, 3, 4, 16, 4), name)
+    return FakeUpscaler(model.eval(), ModelContract.of_images(2, 3, Tiling(4, 16, 4)), name)
 
 
 def legend_of(path):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from geomoe import moe
 from geomoe.errors import GeomoeError
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, plan_upscale, upscale, verify
@@ -53,7 +53,7 @@ def routed(bands: int = 3, bias: float = 0.0, limit: float = 0.3) -> FakeUpscale
         0.99,
         "made up",
     )
-    contract = ModelContract(2, bands, 4, 16, 4)
+    contract = ModelContract.of_images(2, bands, Tiling(4, 16, 4))
     return FakeUpscaler(Brightness(bands, bias), contract, reference=reference)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomoe.errors import GeomoeError
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import Tiling
 from geomoe.pipeline.tiles import Tiles, tile_side
 
 SIDES = st.integers(1, 70)
@@ -21,9 +21,9 @@ SIDES = st.integers(1, 70)
 def test_every_pixel_belongs_to_one_core(
     width: int, height: int, multiple: int, tile: int, margin: int
 ) -> None:
-    contract = ModelContract(2, 3, multiple, multiple, margin)
+    tiling = Tiling(multiple, multiple, margin)
     seen = np.zeros((height, width), dtype=int)
-    for t in Tiles(width, height, contract, tile):
+    for t in Tiles(width, height, tiling, tile):
         core, window = t.core, t.window
         seen[core.y : core.y + core.height, core.x : core.x + core.width] += 1
         assert window.x % multiple == window.y % multiple == 0
@@ -40,7 +40,7 @@ def test_every_pixel_belongs_to_one_core(
 
 
 def test_tile_is_rounded_up_to_the_multiple() -> None:
-    contract = ModelContract(2, 3, 8, 64, 8)
-    assert [tile_side(contract, t) for t in (None, 1, 8, 9, 64)] == [64, 8, 8, 16, 64]
+    tiling = Tiling(8, 64, 8)
+    assert [tile_side(tiling, t) for t in (None, 1, 8, 9, 64)] == [64, 8, 8, 16, 64]
     with pytest.raises(GeomoeError, match="1 or more"):
-        tile_side(contract, 0)
+        tile_side(tiling, 0)

@@ -15,7 +15,7 @@ from geomoe.cli.main import main
 from geomoe.data.labels import LabelBatches, LabelStream
 from geomoe.metrics.measures import MEASURES, Measure
 from geomoe.models import load, registry
-from geomoe.models.contract import Input, Output, SampleContract
+from geomoe.models.contract import Input, ModelContract, Output
 from geomoe.models.options import ModelConfig
 from geomoe.models.registry import register as register_model
 from geomoe.tasks import families
@@ -34,7 +34,7 @@ class Meter(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.Sequential(nn.Linear(3, config.width), nn.GELU(), nn.Linear(config.width, 1))
-        self.contract = SampleContract({"image": Input(3)}, {"values": Output("values", 1)})
+        self.contract = ModelContract({"image": Input(3)}, {"values": Output("values", 1)})
 
     def forward(self, x, trace=None):
         return self.layers(x.mean((2, 3)))[:, 0]

@@ -70,7 +70,7 @@ def evaluate_sources(
     listed = read_sources(given)
     targets = [path for path in (out, markdown) if path is not None and str(path) != "-"]
     _check_targets(targets, models, given, root)
-    loaded = [load(model, scale) for model in models]
+    loaded = [load(model, scale, "image") for model in models]
     names = [model.name for model in loaded]
     if len(set(names)) < len(names):
         raise GeomoeError(f"two models are called {max(names, key=names.count)!r}; rename one of the files")

@@ -187,7 +187,7 @@ def evaluate(
     if out is not None and overlap([out], [Path(model), *data, *([card] if card else [])]):
         raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
     loaded = load(model, scale)
-    if not loaded.tiled:
+    if not loaded.contract.gives("image"):
         from geomoe.cli.samples import print_samples
 
         of_images = {

@@ -61,7 +61,7 @@ def calibrate(
         raise GeomoeError(f"a quantile of {quantile:g} was given; expected one above 0 and below 1")
     if not source.is_file():
         raise GeomoeError(f"{source} does not exist; give a .safetensors file, such as 'geomoe fit' writes")
-    loaded = load(str(source))
+    loaded = load(str(source), gives="image")
     fit, held_out, read, small = _mixed(root, loaded) if _is_mixed(loaded) else _images(root, loaded)
     total, done = len(fit) + len(held_out), 0
 

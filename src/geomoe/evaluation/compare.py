@@ -20,7 +20,7 @@ from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.evaluation.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.pipeline.layers.routing import is_gated, routed_layers
-from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device
+from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device, tiling_of
 from geomoe.pipeline.tiles import Box, Tiles
 
 __all__ = ["Comparison", "Panel", "compare"]
@@ -150,7 +150,7 @@ def compare(
     for crop in crops:
         check_inside(crop, width, height)
 
-    tiles = [Tiles(low.shape[2], low.shape[1], model.contract, tile) for model in models]
+    tiles = [Tiles(low.shape[2], low.shape[1], tiling_of(model), tile) for model in models]
     total, done = sum(map(len, tiles)), 0
 
     def advance() -> None:

@@ -53,7 +53,7 @@ def export(
         loaded.model.load_state_dict(half_state(loaded.model))
         # What was measured of the weights is not true of rounded ones.
         card = replace(card, recipe={**card.recipe, "stored": "float16"}, bfloat16={})
-    scored, one = (_images if loaded.tiled else _samples)(loaded, root, protocol, progress)
+    scored, one = (_images if loaded.contract.gives("image") else _samples)(loaded, root, protocol, progress)
     scores = {
         "scored": scored,
         **one.scores,

@@ -131,7 +131,7 @@ def evaluate_samples(
     if not by_item:
         raise GeomoeError(f"no sample of {root} has a truth to be scored by")
     found, other = ({n: float(v) for n, v in m.compute().items()} for m in (scores, base))
-    classes = [] if by_class is None else [n for o in model.outputs.values() for n in o.classes]
+    classes = [] if by_class is None else [n for o in model.contract.outputs.values() for n in o.classes]
     counts = torch.bincount(torch.cat(truths), minlength=len(classes)).tolist() if classes else []
     of_class = {} if by_class is None else {n: v.tolist() for n, v in by_class.compute().items()}
     return SampleEvaluation(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
 
+from geomoe.errors import GeomoeError
 from geomoe.layers.conserve import CONSERVE_REACH
 
-__all__ = ["Input", "ModelContract", "Output", "SampleContract", "Tiling"]
+__all__ = ["Input", "Kind", "ModelContract", "Output", "Tiling"]
+
+Kind = Literal["image", "classes", "label", "values", "features"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Output:
         colours: of the classes of pixels, as ``#rrggbb``; may be empty.
     """
 
-    kind: Literal["image", "classes", "label", "values", "features"]
+    kind: Kind
     channels: int
     scale: int = 1
     classes: tuple[str, ...] = ()
@@ -54,72 +57,21 @@ class Tiling:
     """How a scene is cut for a model that may see it in tiles, in pixels of the scene.
 
     Attributes:
-        tile: side of a tile's core, a multiple of ``multiple``.
         multiple: tiles that start on a multiple of this see the same grids as the whole scene does.
+        tile: side of a tile's core, a multiple of ``multiple``.
         margin: context around the core, a multiple of ``multiple``.
-        reach: how far a pixel of the result sees at most, if tiles start on multiples; None if no bound is
-            known. Where it is at most the margin, tiles are equal to what the whole scene gives there.
+        reach: how far away a pixel of the result sees at most, if tiles start on multiples; None if it sees
+            the whole scene, or no bound is known. Where it is at most the margin, tiles are equal to what the
+            whole scene gives there.
     """
 
-    tile: int
-    multiple: int
-    margin: int
-    reach: int | None = None
-
-
-@dataclass(frozen=True)
-class SampleContract:
-    """Facts about a model of other things than images of images.
-
-    Attributes:
-        inputs: by name.
-        outputs: by name.
-        tiling: of scenes; None of a model that sees whole samples.
-    """
-
-    inputs: Mapping[str, Input]
-    outputs: Mapping[str, Output]
-    tiling: Tiling | None = None
-
-
-@dataclass(frozen=True)
-class ModelContract:
-    """Facts about a model that gives an image of an image, and what tiling needs to know of it.
-
-    Attributes:
-        scale: side of the output pixel grid over that of the input.
-        bands: channels in and out.
-        multiple: tiles that start on a multiple of this many input pixels see the
-            same window grid as the whole scene does.
-        tile: side of a tile's core in input pixels, a multiple of ``multiple``.
-        margin: input pixels of context around the core, a multiple of ``multiple``.
-        reach: how many input pixels away an output pixel sees at most, if tiles start on multiples; None
-            if it sees the whole image, or no bound is known. Where it is at most the margin, tiles are equal
-            to the untiled image.
-        informed: whether ``model(x, known=...)`` takes what is known of each image; see
-            :class:`geomoe.layers.known.Known`.
-    """
-
-    scale: int
-    bands: int
     multiple: int
     tile: int
     margin: int
     reach: int | None = None
-    informed: bool = False
 
-    @property
-    def inputs(self) -> Mapping[str, Input]:
-        """As of :class:`SampleContract`."""
-        return {"image": Input(self.bands)}
-
-    @property
-    def outputs(self) -> Mapping[str, Output]:
-        """As of :class:`SampleContract`."""
-        return {"image": Output("image", self.bands, self.scale)}
-
-    def conserving(self) -> ModelContract:
-        """The contract of the same model where :func:`geomoe.layers.conserve.conserve` follows it."""
+    def conserving(self) -> Tiling:
+        """Of the same model where :func:`geomoe.layers.conserve.conserve` follows it."""
         equal = self.reach is not None and self.reach <= self.margin
         least = CONSERVE_REACH + (self.reach if self.reach is not None and equal else 0)
         return replace(
@@ -127,3 +79,54 @@ class ModelContract:
             margin=max(self.margin, -(-least // self.multiple) * self.multiple),
             reach=None if self.reach is None else self.reach + CONSERVE_REACH,
         )
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Facts about a model.
+
+    Attributes:
+        inputs: by name.
+        outputs: by name.
+        tiling: of scenes; None of a model that sees whole samples.
+        informed: whether ``model(x, known=...)`` takes what is known of each image; see
+            :class:`geomoe.layers.known.Known`.
+    """
+
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, Output]
+    tiling: Tiling | None = None
+    informed: bool = False
+
+    @classmethod
+    def of_images(cls, scale: int, bands: int, tiling: Tiling, informed: bool = False) -> Self:
+        """Of a model that gives an image, ``scale`` times as high and wide, of an image."""
+        output = Output("image", bands, scale)
+        return cls({"image": Input(bands)}, {"image": output}, tiling, informed)
+
+    @property
+    def bands(self) -> int:
+        """Channels of the one input."""
+        [given] = self.inputs.values()
+        return given.bands
+
+    @property
+    def scale(self) -> int:
+        """Side of the one output's pixel grid over that of the input."""
+        [made] = self.outputs.values()
+        return made.scale
+
+    def gives(self, kind: Kind) -> bool:
+        """Whether an output is of this kind."""
+        return any(output.kind == kind for output in self.outputs.values())
+
+    def expect(self, kind: Kind, name: str) -> None:
+        """Raise GeomoeError, which calls the model ``name``, unless an output is of this kind."""
+        if not self.gives(kind):
+            found = ", ".join(output.describe() for output in self.outputs.values())
+            raise GeomoeError(f"{name} gives a {found}; expected weights of a model that gives an {kind}")
+
+    def record(self) -> dict[str, Any]:
+        """As items and journals say it."""
+        tiling = {} if self.tiling is None else asdict(self.tiling)
+        return {"scale": self.scale, "bands": self.bands, **tiling, "informed": self.informed}

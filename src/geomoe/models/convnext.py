@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.hybrid import DropPath, drop_paths
 from geomoe.layers.windows import pad_to_multiple
-from geomoe.models.contract import SampleContract
+from geomoe.models.contract import ModelContract
 from geomoe.models.label import Head, Normalise, label_contract
 from geomoe.models.registry import register
 from geomoe.models.sparse_ffn import SparseConfig, feed_forward
@@ -108,7 +108,7 @@ class ConvNext(nn.Module):
         self.head = Head(c, c.widths[-1])
 
     @property
-    def contract(self) -> SampleContract:
+    def contract(self) -> ModelContract:
         return label_contract(self.config, self.config.widths[-1])
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:

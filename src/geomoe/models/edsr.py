@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, PixelShuffleUpsampler, ResidualBlock, conv3x3, scale_steps
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import CentredConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -60,7 +60,7 @@ class Edsr(nn.Module):
     def contract(self) -> ModelContract:
         c = self.config
         reach = 2 + 2 * c.blocks + len(scale_steps(c.scale)) + 1
-        return ModelContract(c.scale, c.bands, multiple=1, tile=128, margin=min(reach, 32), reach=reach)
+        return ModelContract.of_images(c.scale, c.bands, Tiling(1, 128, min(reach, 32), reach))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

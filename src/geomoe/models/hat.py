@@ -25,7 +25,7 @@ from geomoe.layers.hybrid import (
     mlp,
 )
 from geomoe.layers.windows import crop_to, pad_to_windows
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -113,7 +113,7 @@ class Hat(nn.Module):
     @property
     def contract(self) -> ModelContract:
         c = self.config
-        return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
+        return ModelContract.of_images(c.scale, c.bands, Tiling(c.window, c.tile, 2 * c.window))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

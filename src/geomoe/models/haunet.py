@@ -24,7 +24,7 @@ from geomoe.layers.convolution import conv3x3
 from geomoe.layers.precision import at_least_single
 from geomoe.layers.transposed import ChannelNorm, ConvolutionalProjection, channel_scores, split_heads
 from geomoe.layers.windows import pad_to_multiple
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import SuperResolutionConfig, check_divides
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -258,9 +258,7 @@ class HauNet(nn.Module):
     @property
     def contract(self) -> ModelContract:
         # Attention takes in the whole image: no margin makes a tile equal to the scene.
-        return ModelContract(
-            self.config.scale, self.config.bands, multiple=_COARSEST, tile=64, margin=16, reach=None
-        )
+        return ModelContract.of_images(self.config.scale, self.config.bands, Tiling(_COARSEST, 64, 16))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

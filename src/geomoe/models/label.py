@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from geomoe.models.contract import Input, Output, SampleContract
+from geomoe.models.contract import Input, ModelContract, Output
 from geomoe.models.options import ClassConfig, LabelConfig
 
 __all__ = ["Head", "Normalise", "label_contract"]
@@ -39,8 +39,8 @@ class Head(nn.Module):
         return out
 
 
-def label_contract(config: LabelConfig, features: int) -> SampleContract:
+def label_contract(config: LabelConfig, features: int) -> ModelContract:
     """One image in, one label out; features where there are no classes."""
     classes = config.classes
     output = Output("label", len(classes), classes=classes) if classes else Output("features", features)
-    return SampleContract({"image": Input(config.bands)}, {output.kind: output})
+    return ModelContract({"image": Input(config.bands)}, {output.kind: output})

@@ -27,7 +27,7 @@ from geomoe.layers.convolution import BandMean, ResidualBlock
 from geomoe.layers.hybrid import Conv3x3
 from geomoe.layers.known import Informed
 from geomoe.layers.windows import crop_to, pad_to_windows
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.hat import HybridOptions, hybrid_trunk
 from geomoe.models.registry import register
 from geomoe.models.spatial_moe import route_pixels
@@ -287,13 +287,15 @@ class MfgHmoe(nn.Module):
     def contract(self) -> ModelContract:
         c = self.config
         if c.trunk == "hybrid":
-            return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window, informed=c.informed)
+            tiling = Tiling(c.window, c.tile, 2 * c.window)
+            return ModelContract.of_images(c.scale, c.bands, tiling, c.informed)
         # The trunk, one convolution before the experts, theirs, and perhaps one after. What routers see comes
         # through two convolutions, as far as through an expert of 3x3.
         blocks = sum(c.depths) * (2 if c.trunk == "residual" else 1)
         kernel = {"routed": max(3, *c.kernel_sizes), "mlp": 1}.get(c.head, 3)
         reach = blocks + 2 + 1 + kernel // 2 + (c.draws == "features")
-        return ModelContract(c.scale, c.bands, 1, c.tile, min(reach, 32), reach, c.informed)
+        tiling = Tiling(1, c.tile, min(reach, 32), reach)
+        return ModelContract.of_images(c.scale, c.bands, tiling, c.informed)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None, known: Tensor | None = None) -> Tensor:
         """Super-resolve (equation 1).

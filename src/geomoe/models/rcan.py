@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ChannelGate, PixelShuffleUpsampler, conv3x3
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import CentredConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -91,9 +91,7 @@ class Rcan(nn.Module):
     @property
     def contract(self) -> ModelContract:
         # Channel attention takes the mean of the whole image: no margin makes a tile equal to the scene.
-        return ModelContract(
-            self.config.scale, self.config.bands, multiple=1, tile=128, margin=32, reach=None
-        )
+        return ModelContract.of_images(self.config.scale, self.config.bands, Tiling(1, 128, 32))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

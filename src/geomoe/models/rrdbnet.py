@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import conv3x3, scale_steps, upsample_nearest
 from geomoe.layers.windows import pad_to_multiple
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import SuperResolutionConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -105,7 +105,7 @@ class RrdbNet(nn.Module):
     def contract(self) -> ModelContract:
         c = self.config
         reach = c.fold * (2 + 15 * c.blocks + len(self.steps) + 2)
-        return ModelContract(c.scale, c.bands, multiple=c.fold, tile=128, margin=min(reach, 32), reach=reach)
+        return ModelContract.of_images(c.scale, c.bands, Tiling(c.fold, 128, min(reach, 32), reach))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import BandMean, ShuffleHead, conv3x3
 from geomoe.layers.hybrid import ChannelAttentionBlock, Conv3x3, mlp
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import CentredConfig, check_divides
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -222,7 +222,7 @@ class Spt(nn.Module):
         c = self.config
         tile = -(-64 // c.multiple) * c.multiple
         margin = -(-16 // c.multiple) * c.multiple
-        return ModelContract(c.scale, c.bands, c.multiple, tile, margin, reach=None)
+        return ModelContract.of_images(c.scale, c.bands, Tiling(c.multiple, tile, margin))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

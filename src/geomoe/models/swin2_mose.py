@@ -23,7 +23,7 @@ from geomoe.layers.attention import CosineWindowAttention
 from geomoe.layers.convolution import BandMean, conv3x3
 from geomoe.layers.hybrid import Conv3x3, DropPath, drop_paths
 from geomoe.layers.windows import crop_to, pad_to_windows
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.choice import TopK
@@ -163,7 +163,7 @@ class Swin2Mose(nn.Module):
     def contract(self) -> ModelContract:
         # The whole image decides: a tile is routed by what it sees.
         c = self.config
-        return ModelContract(c.scale, c.bands, c.window, c.tile, 2 * c.window)
+        return ModelContract.of_images(c.scale, c.bands, Tiling(c.window, c.tile, 2 * c.window))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve.

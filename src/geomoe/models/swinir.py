@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from geomoe.layers.convolution import BandMean, NearestHead, ShuffleHead, bottleneck3x3, conv3x3
 from geomoe.layers.hybrid import HybridConfig, HybridTrunk, mlp
 from geomoe.layers.windows import crop_to, pad_to_windows
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
@@ -75,7 +75,7 @@ class SwinIr(nn.Module):
         closing = 1 if c.closing == "1conv" else 2
         reach = sum(c.depths) * c.window + closing * (len(c.depths) + 1) + 3
         margin = min(-(-reach // c.window), 4) * c.window
-        return ModelContract(c.scale, c.bands, c.window, c.tile, margin, reach)
+        return ModelContract.of_images(c.scale, c.bands, Tiling(c.window, c.tile, margin, reach))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """Super-resolve ``[B, bands, H, W]`` in about [0, 1] to ``[B, bands, s*H, s*W]``; routes nothing."""

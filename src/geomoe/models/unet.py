@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.convolution import conv3x3
 from geomoe.layers.windows import crop_to, pad_to_multiple
-from geomoe.models.contract import Input, Output, SampleContract, Tiling
+from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.label import Normalise
 from geomoe.models.options import MapConfig
 from geomoe.models.registry import register
@@ -145,7 +145,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(c.width, len(c.classes), 1)
 
     @property
-    def contract(self) -> SampleContract:
+    def contract(self) -> ModelContract:
         c = self.config
         cells = 2**c.depth
         tiling = Tiling(
@@ -155,7 +155,7 @@ class UNet(nn.Module):
             reach=c.reach,
         )
         output = Output("classes", len(c.classes), classes=c.classes, colours=c.colours)
-        return SampleContract({"image": Input(c.bands)}, {"classes": output}, tiling)
+        return ModelContract({"image": Input(c.bands)}, {"classes": output}, tiling)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None, valid: Tensor | None = None) -> Tensor:
         """Logits.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomoe.layers.hybrid import DropPath, drop_paths
 from geomoe.layers.windows import pad_to_multiple
-from geomoe.models.contract import SampleContract
+from geomoe.models.contract import ModelContract
 from geomoe.models.label import Head, Normalise, label_contract
 from geomoe.models.options import check_divides
 from geomoe.models.registry import register
@@ -114,7 +114,7 @@ class Vit(nn.Module):
         self.head = Head(c, c.embed_dim)
 
     @property
-    def contract(self) -> SampleContract:
+    def contract(self) -> ModelContract:
         return label_contract(self.config, self.config.embed_dim)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:

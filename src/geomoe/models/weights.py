@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write
 from geomoe.layers.convolution import DIV2K_MEAN
-from geomoe.models.contract import Input, ModelContract, Output
+from geomoe.models.contract import Kind, ModelContract
 from geomoe.models.measured import Measured
 from geomoe.models.reference import RoutingReference
 from geomoe.models.registry import build, config_of, list_models
@@ -112,29 +112,9 @@ class LoadedModel:
 
     @property
     def contract(self) -> ModelContract:
-        """Of a model that gives an image; raises GeomoeError for another one."""
-        contract = self.model.contract
-        if not isinstance(contract, ModelContract):
-            gives = ", ".join(output.describe() for output in self.outputs.values())
-            raise GeomoeError(f"{self.name} gives a {gives}; expected weights of a model that gives an image")
+        """What the model takes and gives."""
+        contract: ModelContract = self.model.contract  # type: ignore[assignment]
         return contract
-
-    @property
-    def tiled(self) -> bool:
-        """Whether the model gives an image of an image, and so takes a scene in tiles."""
-        return isinstance(self.model.contract, ModelContract)
-
-    @property
-    def inputs(self) -> Mapping[str, Input]:
-        """What the model is given, by name."""
-        inputs: Mapping[str, Input] = self.model.contract.inputs  # type: ignore[union-attr, assignment]
-        return inputs
-
-    @property
-    def outputs(self) -> Mapping[str, Output]:
-        """What the model gives, by name."""
-        outputs: Mapping[str, Output] = self.model.contract.outputs  # type: ignore[union-attr, assignment]
-        return outputs
 
     @property
     def hash(self) -> str:
@@ -277,15 +257,16 @@ def _find(name: str, scale: int | None) -> Path:
     raise GeomoeError(f"no weights of {name} for scale {scale}; {known}")
 
 
-def load(name: str, scale: int | None = None) -> LoadedModel:
+def load(name: str, scale: int | None = None, gives: Kind | None = None) -> LoadedModel:
     """A trained model by name (``mfg_hmoe_light``, ``mfg_hmoe_light_x4``) or weights file.
 
     Args:
         name: a model's or weights' name, or a path that ends in ``.safetensors``.
         scale: wanted; picks the weights of a model, and is checked against a file's.
+        gives: kind of output that is wanted; any by default.
 
     Raises:
-        GeomoeError: no such weights, a damaged file, weights of another model, the wrong scale.
+        GeomoeError: no such weights, a damaged file, weights of another model, the wrong scale or output.
     """
     path = _find(name, scale)
     with _opened(path) as (card, file):
@@ -300,7 +281,10 @@ def load(name: str, scale: int | None = None) -> LoadedModel:
         model.load_state_dict(state)
     if _hash(state) != card.hash:
         raise GeomoeError(f"{path} is damaged: its tensors do not match the hash on its card")
-    return LoadedModel(path.stem, model.eval(), card, path)
+    loaded = LoadedModel(path.stem, model.eval(), card, path)
+    if gives is not None:
+        loaded.contract.expect(gives, loaded.name)
+    return loaded
 
 
 def _as_trained(card: Card) -> dict[str, Any]:

@@ -81,14 +81,13 @@ def describe_scene(
             from geomoe.models.precision import pick_precision
             from geomoe.pipeline.choice import remarks
             from geomoe.pipeline.plan import job_needs, metadata_of
-            from geomoe.pipeline.runner import is_measured, pick_device
+            from geomoe.pipeline.runner import is_measured, pick_device, tiling_of
 
             device = pick_device("auto")
             precision = pick_precision("auto", device, is_measured(upscaler))
             metas = metadata_of(scene, chosen, upscaler.contract.scale, ())
-            needs = job_needs(
-                scene, chosen, upscaler, metas, tile, device, precision, None, upscaler.contract
-            )
+            tiling = tiling_of(upscaler)
+            needs = job_needs(scene, chosen, upscaler, metas, tile, device, precision, None, tiling)
             facts["upscale"] = _job(needs, upscaler)
             if said := remarks(known, upscaler, why):
                 facts["remarks"] = "; ".join(said)

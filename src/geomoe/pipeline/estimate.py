@@ -104,12 +104,12 @@ def _trial(job: Job) -> tuple[Tiles, list[int], float]:
     Smaller than the job's where one of these is more than `_PART` of it, which all together are not, but for
     a scene that is hardly larger than the margin of a tile.
     """
-    scene, contract = job.scene, job.tiles.contract
+    scene, tiling = job.scene, job.tiles.tiling
     side, tiles = job.plan.tile, job.tiles
     budget = tiles.shown * _PART
-    while _area(tiles[_middle(tiles)].window) > budget and side > contract.multiple:
-        side = max(contract.multiple, side // 2)
-        tiles = Tiles(scene.width, scene.height, contract, side)
+    while _area(tiles[_middle(tiles)].window) > budget and side > tiling.multiple:
+        side = max(tiling.multiple, side // 2)
+        tiles = Tiles(scene.width, scene.height, tiling, side)
     most = max(_TILES, 3 * job.plan.workers)
     looked = _spread(len(tiles), most)
     alive = [number for number in looked if _is_alive(job, tiles[number])] or [_middle(tiles)]

@@ -32,7 +32,7 @@ from geomoe.pipeline.layers.reliability import reference_of, surprise
 from geomoe.pipeline.output import Output, Piece, begun_in, window_of
 from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
-from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured
+from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured, tiling_of
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.raster.bands import select_bands
 from geomoe.raster.known import KnownScene, known_of
@@ -96,7 +96,7 @@ class Job:
             "model": self.model.name,
             # Of options that no tensor tells, such as how a border is cut, the weights know nothing.
             "options": self.model_options,
-            "contract": asdict(self.model.contract),
+            "contract": self.model.contract.record(),
             **({"known": asdict(for_model(self.known))} if self.model.contract.informed else {}),
             "tile": self.plan.tile,
             "margin": self.tiles.margin,
@@ -260,7 +260,7 @@ def open_job(request: Request) -> Iterator[Job]:
             scene=scene,
             watch=watch,
             plan=plan,
-            tiles=Tiles(scene.width, scene.height, found.contract, request.tile),
+            tiles=Tiles(scene.width, scene.height, found.tiling, request.tile),
             runner=Runner(model, found.device, precision, for_model(known)),
             model=model,
             radiometry=radiometry,
@@ -343,9 +343,9 @@ def is_made(request: Request) -> bool:
             "bands": select_bands(scene, request.bands, model.contract.bands),
             "nodata": {"said": _said(request.nodata)},
             "weights": model.hash,
-            "contract": asdict(model.contract),
+            "contract": model.contract.record(),
             **({"known": asdict(for_model(known))} if model.contract.informed else {}),
-            "tile": tile_side(model.contract, request.tile),
+            "tile": tile_side(tiling_of(model), request.tile),
             "fallback": request.fallback,
             "conserve": request.conserve,
             **({"reliability": reference_of(model).digest()} if request.fallback else {}),

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.models import ModelContract, load
+from geomoe.models import load
+from geomoe.models.contract import Tiling
 from geomoe.models.precision import Precision, pick_precision, slow_precision
 from geomoe.models.reference import RoutingReference
 from geomoe.pipeline.choice import fitting, remarks
@@ -20,7 +21,7 @@ from geomoe.pipeline.layers.base import Layer
 from geomoe.pipeline.layers.reliability import reference_of
 from geomoe.pipeline.memory import fitting_workers
 from geomoe.pipeline.request import AUTO, Path, Request
-from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, is_measured, pick_device
+from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, is_measured, pick_device, tiling_of
 from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
@@ -96,7 +97,7 @@ class Prepared:
         model: for it; ``why`` it is that one, empty where its user said so.
         layers: what is made beside the image.
         reference: what the model's router saw in training, where it is asked how it routes.
-        contract: by which tiles are cut.
+        tiling: by which tiles are cut.
         targets: of the image and of each layer, writable and with room enough.
         metas: of the same, without tags of geomoe.
         plan: of the job.
@@ -109,7 +110,7 @@ class Prepared:
     layers: tuple[Layer, ...]
     reference: RoutingReference | None
     device: torch.device
-    contract: ModelContract
+    tiling: Tiling
     targets: tuple[Target, ...]
     metas: tuple[CogMetadata, ...]
     plan: UpscalePlan
@@ -144,15 +145,13 @@ def prepared(request: Request) -> Iterator[Prepared]:
         layers, reference = asked_of(model, request)
         bands = select_bands(scene, request.bands, model.contract.bands)
         precision = pick_precision(request.precision, device, is_measured(model))
-        contract = model.contract.conserving() if request.conserve else model.contract
-        metas = metadata_of(scene, bands, contract.scale, layers)
-        plan = job_needs(
-            scene, bands, model, metas, request.tile, device, precision, request.memory, contract
-        )
+        tiling = tiling_of(model).conserving() if request.conserve else tiling_of(model)
+        metas = metadata_of(scene, bands, model.contract.scale, layers)
+        plan = job_needs(scene, bands, model, metas, request.tile, device, precision, request.memory, tiling)
         room = zip(targets, metas, strict=True)
         check_space([(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in room])
         yield Prepared(
-            scene, known, model, why, layers, reference, device, contract, tuple(targets), tuple(metas), plan
+            scene, known, model, why, layers, reference, device, tiling, tuple(targets), tuple(metas), plan
         )
 
 
@@ -199,13 +198,14 @@ def job_needs(
     device: torch.device,
     precision: Precision,
     memory: int | None,
-    contract: ModelContract,
+    tiling: Tiling,
 ) -> UpscalePlan:
-    """The plan of a job on an open scene; tiles are cut by ``contract``.
+    """The plan of a job on an open scene; tiles are cut by ``tiling``.
 
     Raises:
         GeomoeError: if the output would be larger than a GeoTIFF may be, or memory does not suffice.
     """
+    contract = model.contract
     scale = contract.scale
     if len(bands) > MAX_OUTPUT_BANDS:
         raise GeomoeError(
@@ -216,8 +216,8 @@ def job_needs(
         size = f"{scene.width} x {scene.height}"
         raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
     sizes = [estimated_bytes(meta) for meta in outputs]
-    tiles = len(Tiles(scene.width, scene.height, contract, tile))
-    idle, each = _memory(scene, model, outputs[0], contract, tile)
+    tiles = len(Tiles(scene.width, scene.height, tiling, tile))
+    idle, each = _memory(scene, model, outputs[0], tiling, tile)
     workers = fitting_workers(idle, each, tiles, device, memory)
     return UpscalePlan(
         size=(scene.width, scene.height),
@@ -228,7 +228,7 @@ def job_needs(
         groups=tuple(band_groups(bands, contract.bands)),
         notes=notes_of(scene, bands, precision, device),
         precision=precision,
-        tile=tile_side(contract, tile),
+        tile=tile_side(tiling, tile),
         tiles=tiles,
         workers=workers,
         scratch_bytes=sum(scratch for scratch, _ in sizes),
@@ -261,10 +261,11 @@ def notes_of(
 
 
 def _memory(
-    scene: Scene, model: Upscaler, output: CogMetadata, contract: ModelContract, tile: int | None
+    scene: Scene, model: Upscaler, output: CogMetadata, tiling: Tiling, tile: int | None
 ) -> tuple[int, int]:
     """Bytes that a job takes without a tile, and that each tile takes while it is done."""
-    side = tile_side(contract, tile) + 2 * contract.margin
+    contract = model.contract
+    side = tile_side(tiling, tile) + 2 * tiling.margin
     pixels = min(side, scene.width) * min(side, scene.height)
     weights = list(model.model.parameters())
     widest = max((w.shape[0] for w in weights if w.ndim >= 2), default=contract.bands)

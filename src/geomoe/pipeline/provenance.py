@@ -26,7 +26,7 @@ from geomoe.pipeline.history import (
     title,
 )
 from geomoe.pipeline.output import Output
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Upscaler, tiling_of
 from geomoe.raster.footprint import Footprint, footprint
 from geomoe.raster.known import KnownScene
 from geomoe.raster.scene import Scene
@@ -158,7 +158,7 @@ def model_item(model: Upscaler) -> dict[str, Any]:
     they have one. It names no place where they are: they are found by their hash.
     """
     card = getattr(model, "card", None)
-    contract = model.contract
+    contract, tiling = model.contract, tiling_of(model)
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -180,8 +180,8 @@ def model_item(model: Upscaler) -> dict[str, Any]:
                     # Any bands will do, in groups of as many as it takes.
                     "bands": [],
                     "input": _array(contract.bands),
-                    "description": f"{_SCALING} Tiles of {contract.tile} pixels and a margin of "
-                    f"{contract.margin}, from multiples of {contract.multiple}.",
+                    "description": f"{_SCALING} Tiles of {tiling.tile} pixels and a margin of "
+                    f"{tiling.margin}, from multiples of {tiling.multiple}.",
                 }
             ],
             "mlm:output": [
@@ -193,7 +193,7 @@ def model_item(model: Upscaler) -> dict[str, Any]:
                 }
             ],
             "geomoe:weights": model.hash,
-            "geomoe:contract": asdict(contract),
+            "geomoe:contract": contract.record(),
             **({} if card is None else _carded(card)),
         },
         "links": [],

@@ -15,13 +15,22 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.layers.known import Known
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals
 
-__all__ = ["Runner", "Upscaler", "band_groups", "check_scale", "hardware", "is_measured", "pick_device"]
+__all__ = [
+    "Runner",
+    "Upscaler",
+    "band_groups",
+    "check_scale",
+    "hardware",
+    "is_measured",
+    "pick_device",
+    "tiling_of",
+]
 
 _Item = TypeVar("_Item")
 _THREADS = threading.Lock()
@@ -41,7 +50,7 @@ class Upscaler(Protocol):
 
     @property
     def contract(self) -> ModelContract:
-        """What tiling needs to know."""
+        """What the model takes and gives."""
 
     @property
     def name(self) -> str:
@@ -57,16 +66,24 @@ class Upscaler(Protocol):
 
 
 def check_scale(model: Upscaler, scale: int) -> None:
-    """Refuse weights that were trained for another scale.
+    """Refuse weights that were trained for another scale, or give no image.
 
     Raises:
-        GeomoeError: with the scale that the weights are for.
+        GeomoeError: with the scale that the weights are for, or with what they give.
     """
+    model.contract.expect("image", model.name)
     if model.contract.scale != scale:
         raise GeomoeError(
             f"{model.name} has weights for scale {model.contract.scale}, scale {scale} was asked for; "
             f"use --scale {model.contract.scale} or other weights"
         )
+
+
+def tiling_of(model: Upscaler) -> Tiling:
+    """How a scene is cut for a model; raises GeomoeError for one that sees whole samples."""
+    if model.contract.tiling is None:
+        raise GeomoeError(f"{model.name} sees whole samples; expected a model that takes a scene in tiles")
+    return model.contract.tiling
 
 
 def is_measured(model: Upscaler) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from geomoe.errors import GeomoeError
-from geomoe.models.contract import ModelContract
+from geomoe.models.contract import Tiling
 
 __all__ = ["Box", "Tile", "Tiles", "tile_side"]
 
@@ -41,41 +41,41 @@ class Tile:
         return slice(top, top + self.core.height), slice(left, left + self.core.width)
 
 
-def tile_side(contract: ModelContract, tile: int | None) -> int:
+def tile_side(tiling: Tiling, tile: int | None) -> int:
     """Side of a core: the model's own, or ``tile`` rounded up to the model's ``multiple``.
 
     Raises:
         GeomoeError: if ``tile`` is not positive.
     """
     if tile is None:
-        tile = contract.tile
+        tile = tiling.tile
     if tile < 1:
         raise GeomoeError(f"a tile of {tile} pixels was asked for; expected 1 or more")
-    return -(-tile // contract.multiple) * contract.multiple
+    return -(-tile // tiling.multiple) * tiling.multiple
 
 
 class Tiles(Sequence[Tile]):
     """Tiles whose cores cover every pixel of a scene once, in row-major order; each is made when asked for.
 
     A tile depends on nothing but its window and nothing is blended, so the order of work never shows in
-    the result. Windows start on multiples of ``contract.multiple``, so that every tile sees the model's
+    the result. Windows start on multiples of ``tiling.multiple``, so that every tile sees the model's
     window grid where the whole scene would have it.
 
     Args:
         width, height: of the scene in input pixels.
-        contract: of the model.
-        tile: side of a core in input pixels, rounded up to a multiple of ``contract.multiple``.
+        tiling: of the model.
+        tile: side of a core in input pixels, rounded up to a multiple of ``tiling.multiple``.
 
     Attributes:
-        contract: as given.
+        tiling: as given.
         columns: tiles in a row.
         margin: input pixels around a core that the model is shown.
     """
 
-    def __init__(self, width: int, height: int, contract: ModelContract, tile: int | None = None) -> None:
-        self._width, self._height, self.contract = width, height, contract
-        self._side = tile_side(contract, tile)
-        self.margin = -(-contract.margin // contract.multiple) * contract.multiple
+    def __init__(self, width: int, height: int, tiling: Tiling, tile: int | None = None) -> None:
+        self._width, self._height, self.tiling = width, height, tiling
+        self._side = tile_side(tiling, tile)
+        self.margin = -(-tiling.margin // tiling.multiple) * tiling.multiple
         self.columns = -(-width // self._side)
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ class ClassTask(Task):
     @classmethod
     def of(cls, weights: LoadedModel) -> Self:
         task = super().of(weights)
-        [output] = weights.outputs.values()
+        [output] = weights.contract.outputs.values()
         task.classes = output.classes
         shares = weights.card.data.get("classes")
         if not isinstance(shares, dict) or tuple(shares) != task.classes:

@@ -133,8 +133,8 @@ class ClassificationData(StreamData):
         skip_corrupt: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> Named:
-        [of] = weights.outputs.values()
-        size, bands = weights.card.recipe.get("size"), weights.inputs["image"].bands
+        [of] = weights.contract.outputs.values()
+        size, bands = weights.card.recipe.get("size"), weights.contract.bands
         if not isinstance(size, int):
             raise GeomoeError(
                 f"the card of {weights.name} does not say what size of images it was trained on"

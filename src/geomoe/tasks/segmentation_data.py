@@ -246,7 +246,7 @@ class SegmentationData(StreamData):
         skip_corrupt: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> Named:
-        recipe, classes = weights.card.recipe, weights.outputs["classes"].classes
+        recipe, classes = weights.card.recipe, weights.contract.outputs["classes"].classes
         if missing := [name for name in _SPLIT if name not in recipe]:
             raise GeomoeError(
                 f"the card of {weights.name} does not say its {missing[0]}, by which data are split"
@@ -254,7 +254,7 @@ class SegmentationData(StreamData):
         if part == "train":
             raise GeomoeError("weights of segmentation are scored on the split fit, validation or test")
         options = {name: recipe[name] for name in _SPLIT}
-        bands = weights.inputs["image"].bands
+        bands = weights.contract.bands
         data = cls(str(root), bands=bands, names=list(classes), **options)
         if (data.bands, data.classes) != (bands, classes):
             raise GeomoeError(

@@ -49,8 +49,7 @@ class SuperResolution(Task):
         self.protocol.check_bands(bands)
 
     def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
-        contract = self.model.contract
-        assert isinstance(contract, ModelContract)
+        contract: ModelContract = self.model.contract  # type: ignore[assignment]
         informed = {"known": batch["known"]} if "known" in batch and contract.informed else {}
         result: Tensor = self.model(batch["image"], trace=trace, **informed)
         return result
