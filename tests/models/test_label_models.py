@@ -176,3 +176,21 @@ def test_vmoe_routes_as_its_paper_does():
 def test_bad_options_are_named(name, options, said):
     with pytest.raises(geomoe.GeomoeError, match=said):
         geomoe.create_model(name, **options)
+
+
+@pytest.mark.parametrize("size", ["vmoe_s", "convnext_moe_t"])
+def test_dense_twins_cost_what_the_mixture_costs(size):
+    options = {"classes": CLASSES, "router_options": {}}
+    with torch.device("meta"):
+        moe, active, whole = (build(size, {**options, "twin": t}) for t in ("none", "active", "parameters"))
+    count = [sum(p.numel() for p in model.parameters()) for model in (moe, active, whole)]
+    assert count[2] == pytest.approx(count[0], rel=1e-3)
+    banks = [m for m in moe.modules() if isinstance(m, ExpertBank)]
+    idle = sum(bank.num_parameters * (1 - 2 / bank.num_experts) for bank in banks)
+    assert count[1] == pytest.approx(count[0] - idle, rel=1e-3)
+    assert not any(isinstance(m, ExpertBank) for m in whole.modules())
+
+
+def test_a_twin_of_equal_cost_wants_a_fixed_number_of_experts():
+    with pytest.raises(geomoe.GeomoeError, match="a fixed number of experts"):
+        tiny("vmoe_ti", twin="active", router="top_p", router_options={})

@@ -224,3 +224,18 @@ def test_parameter_count():
         expected += 0 if level == 3 else 4 * 2 * width * width + width + 2 * width * width + width
     with torch.device("meta"):
         assert sum(p.numel() for p in build("unet", {}).parameters()) == expected
+
+
+def test_dense_twins_cost_what_the_mixture_costs():
+    options = {"classes": CLASSES, "width": 24, "depth": 2, "experts": 2}
+    with torch.device("meta"):
+        moe, active, whole = (
+            build("unet_moe", {**options, "twin": t}) for t in ("none", "active", "parameters")
+        )
+    count = [sum(p.numel() for p in model.parameters()) for model in (moe, active, whole)]
+    assert count[2] == pytest.approx(count[0], rel=0.01)
+    banks = [m for m in moe.modules() if isinstance(m, HeterogeneousBank)]
+    idle = sum(bank.num_parameters * (1 - 2 / bank.num_experts) for bank in banks)
+    assert count[1] == pytest.approx(count[0] - idle, rel=0.01)
+    assert not any(isinstance(m, ExpertBank) for m in whole.modules())
+    assert moe.contract.tiling == active.contract.tiling, "the twin sees as far"

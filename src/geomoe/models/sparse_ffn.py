@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from geomoe.layers.hybrid import mlp
 from geomoe.models.options import LabelConfig
+from geomoe.models.twin import Twin, twin_width
 from geomoe.moe import FeedForwardExperts, MoE, Router, published
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.units import Tokens
@@ -55,12 +56,14 @@ class SparseConfig(LabelConfig):
         experts: in each of these layers, each as large as the layer that it stands for.
         router: one of :data:`ROUTERS`.
         router_options: of that router, beside width and number of experts, such as ``{top_k: 1}``.
+        twin: dense layers in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     sparse: Literal["none", "all", "every_2", "last_2"] = "none"
     experts: int = 8
     router: str = "noisy_top_k"
     router_options: dict[str, Any] = field(default_factory=dict)
+    twin: Twin = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,9 +83,9 @@ class SparseConfig(LabelConfig):
 class DenseFFN(nn.Module):
     """Two linear layers with GELU between, on ``[B, H, W, C]``."""
 
-    def __init__(self, config: SparseConfig, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.layers = mlp(channels, config.mlp_ratio)
+        self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         out: Tensor = self.layers(x)
@@ -106,4 +109,10 @@ class SparseFFN(nn.Module):
 
 def feed_forward(config: SparseConfig, channels: int, block: int, blocks: int) -> DenseFFN | SparseFFN:
     """The feed-forward layer of block number ``block``, from 0, of ``blocks``."""
-    return (SparseFFN if config.is_sparse(block, blocks) else DenseFFN)(config, channels)
+    if not config.is_sparse(block, blocks):
+        return DenseFFN(channels, int(channels * config.mlp_ratio))
+    if config.twin == "none":
+        return SparseFFN(config, channels)
+    with torch.device("meta"):
+        mixture = SparseFFN(config, channels).moe
+    return DenseFFN(channels, twin_width(mixture, config.twin, each=2 * channels + 1))

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from geomoe.models.options import ModelConfig
 from geomoe.models.sparse_ffn import ROUTERS, check_router
+from geomoe.models.twin import Twin, twin_width
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
@@ -21,7 +23,7 @@ from geomoe.moe.published import dual_router, single_router
 from geomoe.moe.router import Router
 from geomoe.moe.units import Neighbourhoods, Pixels
 
-__all__ = ["SpatialConfig", "SpatialMoE", "route_pixels"]
+__all__ = ["SpatialConfig", "SpatialMoE", "SpatialTwin", "route_pixels"]
 
 _OF_ALL = ("batch_priority", "expert_choice")
 """What these choose for a pixel depends on all others, so that tiles would not be what the whole scene is."""
@@ -39,12 +41,14 @@ class SpatialConfig(ModelConfig):
         router: ``dual`` (a group, then an expert of it), ``single`` (one gate over all), or one of
             :data:`geomoe.models.sparse_ffn.ROUTERS` that chooses for each pixel by itself.
         router_options: of that router, beside width and experts, such as ``{top_k: 2}``.
+        twin: dense convolutions in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     kernel_sizes: tuple[int, ...] = (1, 3)
     experts: int = 4
     router: str = "noisy_top_k"
     router_options: dict[str, Any] = field(default_factory=dict)
+    twin: Twin = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +87,27 @@ class SpatialMoE(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None, trace: RoutingTrace | None = None) -> Tensor:
         """``[B, C, H, W]`` to ``[B, outputs, H, W]``; see :func:`route_pixels`."""
         return route_pixels(self.moe, x, valid=valid, trace=trace)
+
+
+class SpatialTwin(nn.Sequential):
+    """A dense layer for a :class:`SpatialMoE`: its largest kernel, GELU, and a 1x1 convolution.
+
+    Two convolutions, for one that is as large as several of the same reach would be no larger.
+
+    Args:
+        config: of the mixture.
+        channels: of the features.
+        outputs: of the result.
+    """
+
+    def __init__(self, config: SpatialConfig, channels: int, outputs: int) -> None:
+        size = max(config.kernel_sizes)
+        with torch.device("meta"):
+            mixture = SpatialMoE(config, channels, outputs).moe
+        hidden = twin_width(mixture, config.twin, each=size**2 * channels + 1 + outputs)
+        super().__init__(
+            nn.Conv2d(channels, hidden, size, padding=size // 2), nn.GELU(), nn.Conv2d(hidden, outputs, 1)
+        )
 
 
 def route_pixels(
