@@ -95,6 +95,15 @@ def test_blocks_share_out_the_classes(blocks, parts):
     assert [places.of(part)[labels == 1].sum() / 100 for part in PARTS] == parts
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_classes_are_shared_out_by_what_keeping_apart_leaves(seed):
+    """A class along the edge of two blocks: were they of two parts, nothing of it would be left to learn."""
+    labels = np.zeros((80, 80), int)
+    labels[:10, 8:12] = 1
+    places = split("blocks", labels, seed, side=10, buffer=3)
+    assert places.of("fit")[labels == 1].sum() > 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

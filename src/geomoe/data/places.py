@@ -24,8 +24,8 @@ PARTS: tuple[Part, ...] = ("fit", "validation", "test")
 NOBODY = -1
 """In a map of parts, a pixel that belongs to none."""
 
-_SWAPS = 4096
-"""Of two blocks, that are tried so that classes are shared out well."""
+_DEALS, _SWAPS = 4, 1024
+"""Deals of blocks, of which the best is taken, and swaps of two blocks that are tried in each."""
 _MISSING = np.array([[3], [1], [2]])
 """How bad it is for each of the parts to have nothing of a class."""
 
@@ -105,8 +105,9 @@ def spatial_blocks(
 ) -> Places:
     """Square blocks that belong to one part each, further than ``buffer`` pixels from those of other parts.
 
-    Blocks are dealt by chance, so that classes are shared out well. Then what is trained on gives up the
-    pixels that are near others', and what is validated on those near the test's; they belong to nobody.
+    Blocks are dealt by chance, so that classes are shared out well by what is left of them: what is trained
+    on gives up the pixels that are near others', and what is validated on those near the test's; they belong
+    to nobody.
 
     Args:
         labels: as of :func:`random_pixels`.
@@ -122,17 +123,13 @@ def spatial_blocks(
     """
     expect(side >= 1, "side", side, "a whole number from 1")
     expect(buffer >= 0, "buffer", buffer, "a whole number from 0")
-    rows, columns = (-(-size // side) for size in labels.shape)
-    block = (np.arange(labels.shape[0]) // side)[:, None] * columns + np.arange(labels.shape[1]) // side
-    known = labels >= 0
-    counts = np.zeros((rows * columns, int(labels.max(initial=0)) + 1), np.int64)  # [blocks, classes]
-    np.add.at(counts, (block[known], labels[known]), 1)
-    holding = np.flatnonzero(counts.sum(1))
-    if len(holding) < len(PARTS):
-        raise GeomoeError(f"{len(holding)} blocks of {side} pixels hold a class; choose a smaller side")
-    dealt = np.zeros(rows * columns, np.int8)  # a block without a class is there to be looked at
-    dealt[holding] = _best_deal(counts[holding], shares, seed)
-    parts = np.where(counts.sum(1) > 0, dealt, NOBODY).astype(np.int8)[block]
+    counts = _counts_by_edge(labels, side, buffer)
+    holding = counts.any((2, 3, 4))  # a block without a class is there to be looked at
+    if holding.sum() < len(PARTS):
+        raise GeomoeError(f"{holding.sum()} blocks of {side} pixels hold a class; choose a smaller side")
+    dealt = _best_deal(counts, holding, shares, seed)
+    rows, columns = (np.arange(size) // side for size in labels.shape)
+    parts, known = dealt[rows[:, None], columns], labels >= 0
     for part in (1, 2):
         near = maximum_filter((parts == part).astype(np.uint8), 2 * buffer + 1, mode="constant") > 0
         parts[near & (parts != NOBODY) & (parts < part)] = NOBODY
@@ -144,26 +141,83 @@ def spatial_blocks(
     return Places(parts, apart=True)
 
 
-def _best_deal(counts: NDArray[np.int64], shares: Shares, seed: int) -> NDArray[np.int8]:
-    """Parts of blocks with ``counts`` ``[blocks, classes]``: dealt by chance, then swapped while it helps."""
+def _counts_by_edge(labels: NDArray[np.integer], side: int, buffer: int) -> NDArray[np.int64]:
+    """Pixels of each class in each block, ``[rows, columns, 4, 4, classes]``.
+
+    By the edges of the block that they are within ``buffer`` of: none, the upper, the lower, both; likewise
+    to the left and to the right.
+    """
+    blocks, near = [], []
+    for size in labels.shape:
+        number, at = np.divmod(np.arange(size), side)
+        blocks.append(number)
+        near.append((at < buffer) + 2 * (at >= side - buffer))
+    shape = (*(int(number.max(initial=0)) + 1 for number in blocks), 4, 4, int(labels.max(initial=0)) + 1)
+    counts = np.zeros(shape, np.int64)
+    y, x = np.nonzero(labels >= 0)
+    np.add.at(counts, (blocks[0][y], blocks[1][x], near[0][y], near[1][x], labels[y, x]), 1)
+    return counts
+
+
+def _left(deal: NDArray[np.int8], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[parts, classes]``, what a deal ``[rows, columns]`` leaves of classes once parts keep apart."""
+    around = np.pad(deal, 1, constant_values=NOBODY)
+    up, here, down = around[:-2], around[1:-1], around[2:]
+    tall = [here, np.maximum(up, here), np.maximum(here, down), np.maximum(np.maximum(up, here), down)]
+    kept = np.empty((*deal.shape, 4, 4), bool)  # a pixel near a block of a later part goes to nobody
+    for v, found in enumerate(tall):
+        left, here, right = found[:, :-2], found[:, 1:-1], found[:, 2:]
+        wide = [here, np.maximum(left, here), np.maximum(here, right)]
+        wide.append(np.maximum(wide[1], right))
+        for h, latest in enumerate(wide):
+            kept[:, :, v, h] = latest == deal
+    mine = np.stack([kept & (deal == part)[:, :, None, None] for part in range(len(PARTS))])
+    of_all: NDArray[np.int64] = np.tensordot(mine.astype(np.float32), counts.astype(np.float32), 4)
+    return of_all
+
+
+def _best_deal(
+    counts: NDArray[np.int64], holding: NDArray[np.bool_], shares: Shares, seed: int
+) -> NDArray[np.int8]:
+    """Parts ``[rows, columns]`` of blocks: dealt by chance, then swapped while it helps.
+
+    Args:
+        counts: as of :func:`_counts_by_edge`.
+        holding: ``[rows, columns]``, blocks that are dealt; the others are nobody's.
+        shares: of the blocks.
+        seed: of the deal.
+    """
     rng = np.random.default_rng(seed)
-    ends = _ends(len(counts), shares)
-    deal = rng.permutation(np.repeat(np.arange(3, dtype=np.int8), np.diff([0, *ends, len(counts)])))
-    of_class = counts / np.maximum(counts.sum(0), 1)
-    wanted, there = np.array(shares.of_parts)[:, None], counts.any(0)
+    number = int(holding.sum())
+    ends = _ends(number, shares)
+    dealt = np.repeat(np.arange(3, dtype=np.int8), np.diff([0, *ends, number]))
+    there = counts.any((0, 1, 2, 3))
+    wanted, counts = np.array(shares.of_parts)[:, None], counts[..., there]
+
+    def placed(deal: NDArray[np.int8]) -> NDArray[np.int8]:
+        parts = np.full(holding.shape, NOBODY, np.int8)
+        parts[holding] = deal
+        return parts
 
     def unevenness(deal: NDArray[np.int8]) -> float:
-        given = np.stack([of_class[deal == part].sum(0) for part in range(3)])[:, there]  # [parts, classes]
+        left = _left(placed(deal), counts)
+        given = left / np.maximum(left.sum(0), 1)  # [parts, classes]
         # A class that a part lacks cannot be learned, or scored, there: worse than any other unevenness.
         return float(np.abs(given - wanted).mean() + (_MISSING * (given == 0)).mean())
 
-    least = unevenness(deal)
-    for one, other in rng.integers(len(counts), size=(_SWAPS, 2)):
-        swapped = deal.copy()
-        swapped[[one, other]] = deal[[other, one]]
-        if (now := unevenness(swapped)) < least:
-            deal, least = swapped, now
-    return deal
+    def swapped() -> tuple[float, NDArray[np.int8]]:
+        deal = rng.permutation(dealt)
+        least = unevenness(deal)
+        for one, other in rng.integers(number, size=(_SWAPS, 2)):
+            if deal[one] == deal[other]:
+                continue
+            changed = deal.copy()
+            changed[[one, other]] = deal[[other, one]]
+            if (now := unevenness(changed)) < least:
+                deal, least = changed, now
+        return least, deal
+
+    return placed(min((swapped() for _ in range(_DEALS)), key=lambda found: found[0])[1])
 
 
 def items_by_folder(

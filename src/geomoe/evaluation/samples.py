@@ -21,8 +21,10 @@ from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.tasks.families import family
+from geomoe.tasks.stream import Named
+from geomoe.tasks.task import Task
 
-__all__ = ["SampleEvaluation", "evaluate_samples"]
+__all__ = ["SampleEvaluation", "SampleScores", "evaluate_samples", "score_samples"]
 
 _BATCH = 64
 
@@ -106,15 +108,76 @@ def evaluate_samples(
     place = pick_device(device)
     pick_precision(precision, place, measured=False)
     task.to(place).eval()
+
+    def answered(batch: Batch) -> Tensor:
+        with torch.inference_mode(), computing_in(precision, place):
+            prediction = task.predict({key: value.to(place) for key, value in batch.items()})
+        return task.answer(prediction).cpu()
+
+    found = score_samples(task, named, answered, progress)
+    classes = [name for output in model.contract.outputs.values() for name in output.classes]
+    return SampleEvaluation(
+        weights=model.name,
+        hash=model.hash,
+        task=model.card.task,
+        data=named.data,
+        sensor=named.sensor,
+        gsd=named.gsd,
+        scored=f"{len(found.by_item)} {split} samples of {named.data}",
+        precision=precision,
+        ranks=task.monitor,
+        base=task.base,
+        overall=found.overall,
+        interval=bootstrap_interval(
+            np.array([item[task.monitor] for item in found.by_item.values()]),
+            sizes=np.array(list(found.sizes.values())),
+        ),
+        by_class={name: found.by_class[i] for i, name in enumerate(classes) if i in found.by_class},
+        by_item=found.by_item,
+    )
+
+
+@dataclass(frozen=True)
+class SampleScores:
+    """What :func:`score_samples` found.
+
+    Attributes:
+        overall: over all samples.
+        by_class: of each class that there is, by its place.
+        by_item: metrics of each sample that has a truth, as of :meth:`geomoe.tasks.task.Task.by_item`.
+        sizes: how much each of them counts.
+    """
+
+    overall: Scores
+    by_class: dict[int, Scores]
+    by_item: ItemScores
+    sizes: dict[str, float]
+
+
+def score_samples(
+    task: Task,
+    named: Named,
+    answered: Callable[[Batch], Tensor],
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleScores:
+    """Compare answers with what samples are, by the metrics of a task, beside its baseline.
+
+    Args:
+        task: what is compared, and how.
+        named: samples.
+        answered: what is said of a batch, as of :meth:`geomoe.tasks.task.Task.answer`.
+        progress: called with samples done and samples in all.
+
+    Raises:
+        GeomoeError: no sample has a truth.
+    """
     scores, base, by_class = task.metrics(), task.metrics(), task.metrics_by_class()
     by_item: ItemScores = {}
-    sizes: list[float] = []
+    sizes: dict[str, float] = {}
     truths = []
     done = 0
     for names, batch in _batches(named.samples):
-        with torch.inference_mode(), computing_in(precision, place):
-            prediction = task.predict({key: value.to(place) for key, value in batch.items()})
-        answer, truth = task.answer(prediction).cpu(), task.truth(batch)
+        answer, truth = answered(batch), task.truth(batch)
         scores.update(answer, truth)
         base.update(task.baseline(batch), truth)
         if by_class is not None:
@@ -124,37 +187,24 @@ def evaluate_samples(
         for i, (name, size) in enumerate(zip(names, task.sizes(batch).tolist(), strict=True)):
             if size > 0:
                 by_item[name] = {metric: values[i] for metric, values in columns.items()}
-                sizes.append(size)
+                sizes[name] = size
         done += len(names)
         if progress:
             progress(done, len(named.samples))
     if not by_item:
-        raise GeomoeError(f"no sample of {root} has a truth to be scored by")
+        raise GeomoeError(f"no sample of {named.data} has a truth to be scored by")
     found, other = ({n: float(v) for n, v in m.compute().items()} for m in (scores, base))
-    classes = [] if by_class is None else [n for o in model.contract.outputs.values() for n in o.classes]
-    counts = torch.bincount(torch.cat(truths), minlength=len(classes)).tolist() if classes else []
+    counts = torch.bincount(torch.cat(truths)).tolist() if truths else []
     of_class = {} if by_class is None else {n: v.tolist() for n, v in by_class.compute().items()}
-    return SampleEvaluation(
-        weights=model.name,
-        hash=model.hash,
-        task=model.card.task,
-        data=named.data,
-        sensor=named.sensor,
-        gsd=named.gsd,
-        scored=f"{len(by_item)} {split} samples of {named.data}",
-        precision=precision,
-        ranks=task.monitor,
-        base=task.base,
-        overall=Scores(len(by_item), found, other, {}),
-        interval=bootstrap_interval(
-            np.array([item[task.monitor] for item in by_item.values()]), sizes=np.array(sizes)
-        ),
-        by_class={
-            name: Scores(counts[i], {m: values[i] for m, values in of_class.items()}, {}, {})
-            for i, name in enumerate(classes)
-            if counts[i]
+    return SampleScores(
+        Scores(len(by_item), found, other, {}),
+        {
+            i: Scores(count, {m: values[i] for m, values in of_class.items()}, {}, {})
+            for i, count in enumerate(counts)
+            if count
         },
-        by_item=by_item,
+        by_item,
+        sizes,
     )
 
 

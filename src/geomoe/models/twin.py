@@ -1,4 +1,4 @@
-"""Dense twins: what stands in the place of a mixture of experts, so that what routing is worth can be seen."""
+"""Dense twins: what stands in the place of a mixture of experts, to see what routing is worth."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from geomoe.moe.router import Router
 __all__ = ["Twin", "twin_width"]
 
 Twin = Literal["none", "active", "parameters"]
-"""What a network has in the place of its mixtures: nothing else, a dense layer with as many parameters as take
-part in the result of one row, router included, or one with as many as the whole mixture has."""
+"""What a network has in the place of its mixtures: nothing else, a dense layer with as many parameters as
+take part in the result of one row, router included, or one with as many as the whole mixture has."""
 
 
 def twin_width(moe: MoE, twin: Twin, each: int) -> int:

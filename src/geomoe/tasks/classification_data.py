@@ -123,6 +123,12 @@ class ClassificationData(StreamData):
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return LabelBatches(*self._validation, self.batch_size, rank, world)
 
+    def samples(self, part: Split) -> Named:
+        return _named(
+            self.root, part, self.classes, self.size, self.bands, self.max_pixels, self.skip_corrupt,
+            warnings.warn,
+        )  # fmt: skip
+
     @classmethod
     def named(
         cls,
@@ -139,14 +145,25 @@ class ClassificationData(StreamData):
             raise GeomoeError(
                 f"the card of {weights.name} does not say what size of images it was trained on"
             )
-        listed = labelled_files(root, part)
-        labels = labels_of(listed, of.classes)
-        label_at = dict(zip((one.path for one in listed), labels, strict=True))
-        found = sift(listed, lambda one: _image(one.path, bands, size), skip_corrupt, say)
-        known = find_class_folders(root)
-        samples = [(one.name, {"image": image, "label": label_at[one.path]}) for one, image in found]
-        name = known.name if known.source else root.resolve().name
-        return Named(name, samples, known.sensor, known.gsd)
+        return _named(root, part, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say)
+
+
+def _named(
+    root: Path,
+    part: Split,
+    classes: Sequence[str],
+    size: int,
+    bands: int,
+    max_pixels: int,
+    skip_corrupt: bool,
+    say: Callable[[str], None],
+) -> Named:
+    listed = labelled_files(root, part)
+    label_at = dict(zip((one.path for one in listed), labels_of(listed, classes), strict=True))
+    found = sift(listed, lambda one: _image(one.path, bands, size, max_pixels), skip_corrupt, say)
+    known = find_class_folders(root)
+    samples = [(one.name, {"image": image, "label": label_at[one.path]}) for one, image in found]
+    return Named(known.name if known.source else root.resolve().name, samples, known.sensor, known.gsd)
 
 
 def _image(path: Path, bands: int, size: int, max_pixels: int = MAX_PIXELS) -> Tensor:

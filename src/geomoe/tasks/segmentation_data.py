@@ -236,6 +236,18 @@ class SegmentationData(StreamData):
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return WholeImages(self._held[0], "validation", self.mean, rank, world)
 
+    def samples(self, part: Split) -> Named:
+        return self._samples(part, self.mean)
+
+    def _samples(self, part: Split, fill: Sequence[float]) -> Named:
+        held, _, name, _ = self._held
+        known = CUBES.get(name) if self.cube is not None else None
+        found = [
+            (one.name, shown(one, part, fill))  # type: ignore[arg-type]
+            for one in WholeImages(held, part, fill).images  # type: ignore[arg-type]
+        ]
+        return Named(name, found, gsd=known.gsd if known else None)
+
     @classmethod
     def named(
         cls,
@@ -261,8 +273,4 @@ class SegmentationData(StreamData):
                 f"{root} has {data.bands} bands and the classes {', '.join(data.classes)}; {weights.name} "
                 f"knows {bands} and {', '.join(classes)}"
             )
-        config = weights.model.config
-        held = WholeImages(data._held[0], part, config.mean)  # type: ignore[arg-type]
-        samples = [(one.name, shown(one, part, held.fill)) for one in held.images]
-        known = data.cube is not None and CUBES.get(data._held[2])
-        return Named(data._held[2], samples, gsd=known.gsd if known else None)
+        return data._samples(part, weights.model.config.mean)

@@ -75,6 +75,14 @@ class StreamData(pl.LightningDataModule):
         """Batches to validate on, every ``world``-th of all; as many in every process, some perhaps empty."""
         raise NotImplementedError(f"{type(self).__name__} must define held_out")
 
+    def samples(self, part: Split) -> Named:
+        """The samples of a part, by name, as :meth:`named` gives them.
+
+        Raises:
+            GeomoeError: samples that cannot be read.
+        """
+        raise GeomoeError(f"{type(self).__name__} has no samples by name")
+
     def describe(self, source: str = "") -> dict[str, Any]:
         """What a card says of the data; ``source`` where the data set does not know it."""
         raise NotImplementedError(f"{type(self).__name__} must define describe")
