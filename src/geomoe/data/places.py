@@ -124,7 +124,8 @@ def spatial_blocks(
     expect(side >= 1, "side", side, "a whole number from 1")
     expect(buffer >= 0, "buffer", buffer, "a whole number from 0")
     counts = _counts_by_edge(labels, side, buffer)
-    holding = counts.any((2, 3, 4))  # a block without a class is there to be looked at
+    # A block without a class is there to be looked at.
+    holding: NDArray[np.bool_] = np.any(counts, (2, 3, 4))
     if holding.sum() < len(PARTS):
         raise GeomoeError(f"{holding.sum()} blocks of {side} pixels hold a class; choose a smaller side")
     dealt = _best_deal(counts, holding, shares, seed)

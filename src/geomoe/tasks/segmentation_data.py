@@ -273,4 +273,4 @@ class SegmentationData(StreamData):
                 f"{root} has {data.bands} bands and the classes {', '.join(data.classes)}; {weights.name} "
                 f"knows {bands} and {', '.join(classes)}"
             )
-        return data._samples(part, weights.model.config.mean)
+        return data._samples(part, weights.model.config.mean)  # type: ignore[arg-type]
