@@ -1,6 +1,7 @@
 """Classification: from folders of classes to weights whose card says what they label."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -264,3 +265,23 @@ def test_a_command_for_images_says_what_the_weights_give(run, folder, tmp_path, 
     (line,) = capsys.readouterr().err.splitlines()
     assert "gives a label of 3 classes; expected weights of a model that gives an image" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_adapters_learn_on_weights_that_stay(run, folder, tmp_path, capsys):
+    """The network before them may have known other classes."""
+    other = classes(tmp_path / "more", count=15)
+    shutil.copytree(other / "town", other / "village")
+    adapted = MODEL.replace("}, drop", "}, adapters: [2, 4], drop")
+    start = run / "last.safetensors"
+    train(other, tmp_path / "run", f"--model.options={adapted}", f"--model.start={start}")
+    before, after = (
+        load(str(path)).model.state_dict() for path in (start, tmp_path / "run/last.safetensors")
+    )
+    kept = [key for key in before if not key.startswith("head.")]
+    assert all(torch.equal(before[key], after[key]) for key in kept)
+    assert all(after[key].any() for key in after if key.endswith(".b"))
+    assert after["head.linear.weight"].shape == (4, 16)
+    main(["evaluate", "--model", str(tmp_path / "run/last.safetensors"), "--data", str(other)])
+    with pytest.raises(GeomoeError, match=r"vit_ti keeps most of the weights .*; give --model.start"):
+        train(other, tmp_path / "none", f"--model.options={adapted}")
+    assert not (tmp_path / "none").exists()

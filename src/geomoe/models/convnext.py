@@ -16,7 +16,8 @@ from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract
 from geomoe.models.label import Head, Normalise, label_contract
 from geomoe.models.registry import register
-from geomoe.models.sparse_ffn import SparseConfig, feed_forward
+from geomoe.models.sample_moe import MIXERS, SAMPLE_ROUTERS, SampleMoE
+from geomoe.models.sparse_ffn import SparseConfig, check_router, feed_forward
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["ConvNext", "ConvNextConfig"]
@@ -35,12 +36,15 @@ class ConvNextConfig(SparseConfig):
         depths: blocks of each stage; between two stages the grid is halved.
         widths: channels of each stage.
         kernel: side of the depthwise convolutions, odd.
+        mixers: experts in the place of each depthwise convolution, between which ``router`` chooses for each
+            image: names of :data:`geomoe.models.sample_moe.MIXERS`. None for the convolution alone.
     """
 
     patch: int = 4
     depths: tuple[int, ...] = (3, 3, 9, 3)
     widths: tuple[int, ...] = (96, 192, 384, 768)
     kernel: int = 7
+    mixers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +52,12 @@ class ConvNextConfig(SparseConfig):
             raise ValueError(f"widths={self.widths!r}: expected as many as depths={self.depths!r}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}: expected an odd number")
+        if any(name not in MIXERS for name in self.mixers):
+            raise ValueError(f"mixers={self.mixers!r}: expected some of {', '.join(MIXERS)}")
+        if self.mixers:
+            check_router(self.router, self.router_options, SAMPLE_ROUTERS)
+        if self.mixers and self.twin != "none":
+            raise ValueError("twin: there is none of mixers; leave one of the two out")
 
 
 class Block(nn.Module):
@@ -55,15 +65,22 @@ class Block(nn.Module):
 
     def __init__(self, c: ConvNextConfig, channels: int, number: int, drop_path: float) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, c.kernel, padding=c.kernel // 2, groups=channels)
+        self.depthwise: nn.Module
+        if c.mixers:
+            router = SAMPLE_ROUTERS[c.router](2 * channels, len(c.mixers), **c.router_options)
+            self.depthwise = SampleMoE(router, [MIXERS[name](channels) for name in c.mixers])
+        else:
+            self.depthwise = nn.Conv2d(channels, channels, c.kernel, padding=c.kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, _EPS)
         self.ffn = feed_forward(c, channels, number, sum(c.depths))
         self.scale = nn.Parameter(torch.full((channels,), _FIRST_SCALE))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
-        y = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x + self.drop_path(self.scale * self.ffn(self.norm(y), trace))  # type: ignore[no-any-return]
+        y = x.permute(0, 3, 1, 2)
+        y = self.depthwise(y, trace) if isinstance(self.depthwise, SampleMoE) else self.depthwise(y)
+        y = self.norm(y.permute(0, 2, 3, 1))
+        return x + self.drop_path(self.scale * self.ffn(y, trace))  # type: ignore[no-any-return]
 
 
 class Stage(nn.Module):
@@ -116,7 +133,8 @@ class ConvNext(nn.Module):
 
         Args:
             x: ``[B, bands, H, W]`` in about [0, 1], of any size; continued to whole patches by mirroring.
-            trace: if given, the plan of every sparse block is appended to it; rows are pixels of its grid.
+            trace: if given, the plan of every mixture is appended to it; rows are pixels of its grid, of
+                mixers and of a committee images.
 
         Returns:
             ``[B, classes]``, or ``[B, widths[-1]]``.
@@ -126,9 +144,16 @@ class ConvNext(nn.Module):
         )
         for stage in self.groups:
             pixels = stage(pixels, trace)
-        out: Tensor = self.head(self.norm(pixels.mean((1, 2))))
+        out: Tensor = self.head(self.norm(pixels.mean((1, 2))), trace)
         return out
 
 
 register("convnext_t", ConvNext, ConvNextConfig, gives="label")
 register("convnext_moe_t", ConvNext, ConvNextConfig, {"sparse": "every_2"}, gives="label")
+register(
+    "convnext_mixers_t",
+    ConvNext,
+    ConvNextConfig,
+    {"mixers": tuple(MIXERS), "router": "softmax"},
+    gives="label",
+)

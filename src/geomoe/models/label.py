@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from geomoe.layers.hybrid import mlp
 from geomoe.models.contract import Input, ModelContract, Output
+from geomoe.models.decision_moe import DecisionMoE
 from geomoe.models.options import ClassConfig, LabelConfig
+from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["Head", "Normalise", "label_contract"]
 
@@ -28,13 +31,27 @@ class Normalise(nn.Module):
 
 
 class Head(nn.Module):
-    """Features ``[B, channels]`` to logits ``[B, classes]``; to themselves where there are no classes."""
+    """Features ``[B, channels]`` to logits ``[B, classes]``, by one layer or by a committee of networks.
+
+    Where there are no classes, to themselves.
+    """
 
     def __init__(self, config: LabelConfig, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, len(config.classes)) if config.classes else nn.Identity()
+        classes = len(config.classes)
+        self.linear: nn.Module = nn.Identity()
+        if classes and config.committee == 1:
+            self.linear = nn.Linear(channels, classes)
+        elif classes:
+            members = [
+                nn.Sequential(mlp(channels, 1), nn.GELU(), nn.Linear(channels, classes))
+                for _ in range(config.committee)
+            ]
+            self.linear = DecisionMoE(members, config.vote, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        if isinstance(self.linear, DecisionMoE):
+            return self.linear(x, trace)  # type: ignore[no-any-return]
         out: Tensor = self.linear(x)
         return out
 

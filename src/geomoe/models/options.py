@@ -113,10 +113,14 @@ class LabelConfig(ClassConfig):
     Attributes:
         mlp_ratio: hidden width of the feed-forward layers over that of the tokens.
         drop_path: stochastic depth of the last block; rises linearly from 0.
+        committee: networks that each decide from the features; 1 for a single layer.
+        vote: how their probabilities are mixed; see :class:`geomoe.models.decision_moe.DecisionMoE`.
     """
 
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
+    committee: int = 1
+    vote: Literal["even", "confidence", "agreement", "learned"] = "even"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,7 +20,7 @@ from geomoe.moe import FeedForwardExperts, MoE, Router, published
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.units import Tokens
 
-__all__ = ["ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "check_router", "feed_forward"]
+__all__ = ["OF_ALL", "ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "check_router", "feed_forward"]
 
 _GIVEN = ("channels", "num_experts")
 
@@ -30,6 +30,10 @@ ROUTERS: dict[str, Callable[..., Router]] = {
     if tuple(inspect.signature(make := getattr(published, name)).parameters)[:2] == _GIVEN
 }
 """Routers of :mod:`geomoe.moe.published` that look at one width of row and know one group of experts."""
+
+
+OF_ALL = ("batch_priority", "expert_choice")
+"""What these choose for a row depends on all the others."""
 
 
 def check_router(router: str, options: object, routers: Mapping[str, Callable[..., Router]]) -> None:

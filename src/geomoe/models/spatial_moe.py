@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.models.options import ModelConfig
-from geomoe.models.sparse_ffn import ROUTERS, check_router
+from geomoe.models.sparse_ffn import OF_ALL, ROUTERS, check_router
 from geomoe.models.twin import Twin, twin_width
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
@@ -25,8 +25,6 @@ from geomoe.moe.units import Neighbourhoods, Pixels
 
 __all__ = ["SpatialConfig", "SpatialMoE", "SpatialTwin", "route_pixels"]
 
-_OF_ALL = ("batch_priority", "expert_choice")
-"""What these choose for a pixel depends on all others, so that tiles would not be what the whole scene is."""
 GROUPED: dict[str, Callable[..., Router]] = {"dual": dual_router, "single": single_router}
 """Routers that know the groups of experts."""
 
@@ -54,7 +52,8 @@ class SpatialConfig(ModelConfig):
         super().__post_init__()
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes={self.kernel_sizes!r}: expected odd numbers")
-        alone = {name: router for name, router in ROUTERS.items() if name not in _OF_ALL}
+        # With those that look at all pixels, tiles would not be what the whole scene is.
+        alone = {name: router for name, router in ROUTERS.items() if name not in OF_ALL}
         check_router(self.router, self.router_options, {**GROUPED, **alone})
 
     @property

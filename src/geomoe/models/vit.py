@@ -8,6 +8,7 @@ that paper (:func:`geomoe.moe.vmoe_router`, which says where it differs).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 
 from geomoe.layers.hybrid import DropPath, drop_paths
 from geomoe.layers.windows import pad_to_multiple
+from geomoe.models.adapter_moe import AdapterMoE, freeze_base
 from geomoe.models.contract import ModelContract
 from geomoe.models.label import Head, Normalise, label_contract
 from geomoe.models.options import check_divides
 from geomoe.models.registry import register
-from geomoe.models.sparse_ffn import SparseConfig, feed_forward
+from geomoe.models.sparse_ffn import ROUTERS, SparseConfig, feed_forward
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["Vit", "VitConfig", "positions"]
@@ -37,18 +39,33 @@ class VitConfig(SparseConfig):
         embed_dim: width of the tokens, a multiple of 4.
         depth: blocks.
         heads: of attention; divides ``embed_dim``.
+        adapters: ranks of the low-rank experts beside the first layer of attention in every block, between
+            which ``router`` chooses for each token; all else but the head keeps the weights that training
+            starts from. None for a network that learns as a whole.
     """
+
+    GROWS: ClassVar = ("adapters",)
 
     patch: int = 16
     embed_dim: int = 384
     depth: int = 12
     heads: int = 6
+    adapters: tuple[int, ...] | None = None
+
+    @property
+    def ADAPTS(self) -> tuple[str, ...]:  # noqa: N802  (beside GROWS)
+        """What may differ from the network that adapters are put into: what the new data are."""
+        return () if self.adapters is None else ("classes", "mean", "std")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_divides("heads", self.heads, "embed_dim", self.embed_dim)
         if self.embed_dim % 4:
             raise ValueError(f"embed_dim={self.embed_dim}: expected a multiple of 4, for the positions")
+        if self.adapters is not None and not (self.adapters and all(rank >= 1 for rank in self.adapters)):
+            raise ValueError(f"adapters={self.adapters!r}: expected ranks from 1, such as [4, 4, 8]")
+        if self.adapters is not None and self.twin != "none":
+            raise ValueError("twin: there is none of adapters; leave one of the two out")
 
 
 def positions(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
@@ -63,14 +80,18 @@ def positions(height: int, width: int, channels: int, device: torch.device | Non
 class Attention(nn.Module):
     """Of every token of an image to all of them."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, c: VitConfig) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, dim = c.heads, c.embed_dim
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        if c.adapters is not None:
+            router = ROUTERS[c.router](dim, len(c.adapters), **c.router_options)
+            self.qkv = AdapterMoE(dim, 3 * dim, c.adapters, router)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
         batch, height, width, dim = x.shape
-        parts = self.qkv(x).view(batch, height * width, 3, self.heads, dim // self.heads)
+        made = self.qkv(x, trace) if isinstance(self.qkv, AdapterMoE) else self.qkv(x)
+        parts = made.view(batch, height * width, 3, self.heads, dim // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4)  # [B, heads, H * W, dim / heads] each
         seen = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj(seen.transpose(1, 2).reshape(x.shape))
@@ -83,12 +104,12 @@ class Block(nn.Module):
     def __init__(self, c: VitConfig, number: int, drop_path: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(c.embed_dim), nn.LayerNorm(c.embed_dim)
-        self.attention = Attention(c.embed_dim, c.heads)
+        self.attention = Attention(c)
         self.ffn = feed_forward(c, c.embed_dim, number, c.depth)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
-        x = x + self.drop_path(self.attention(self.norm1(x)))
+        x = x + self.drop_path(self.attention(self.norm1(x), trace))
         return x + self.drop_path(self.ffn(self.norm2(x), trace))  # type: ignore[no-any-return]
 
 
@@ -112,6 +133,13 @@ class Vit(nn.Module):
         self.blocks = nn.ModuleList(Block(c, i, p) for i, p in enumerate(drops))
         self.norm = nn.LayerNorm(c.embed_dim)
         self.head = Head(c, c.embed_dim)
+        if c.adapters is not None:
+            freeze_base(self, self.head)
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether training keeps most of the weights that it starts from, and so needs some."""
+        return self.config.adapters is not None
 
     @property
     def contract(self) -> ModelContract:
@@ -122,7 +150,8 @@ class Vit(nn.Module):
 
         Args:
             x: ``[B, bands, H, W]`` in about [0, 1], of any size; continued to whole patches by mirroring.
-            trace: if given, the plan of every sparse block is appended to it; rows are tokens.
+            trace: if given, the plan of every mixture is appended to it; rows are tokens, of a committee
+                images.
 
         Returns:
             ``[B, classes]``, or ``[B, embed_dim]``.
@@ -132,7 +161,7 @@ class Vit(nn.Module):
         tokens = tokens + positions(height, width, channels, tokens.device).to(tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, trace)
-        out: Tensor = self.head(self.norm(tokens).mean((1, 2)))
+        out: Tensor = self.head(self.norm(tokens).mean((1, 2)), trace)
         return out
 
 

@@ -327,7 +327,8 @@ def create_model(
 def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     """Weights that must be those of model ``name`` with the configuration that ``options`` give.
 
-    Options that a configuration lists as ``GROWS`` may be given to weights that were trained without.
+    Options that a configuration lists as ``GROWS`` may be given to weights that were trained without; what
+    it lists as ``ADAPTS`` may then differ, and the tensors that are of another shape for it are new.
 
     Args:
         weights: as the name of :func:`load`.
@@ -344,9 +345,12 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     if trained == wanted:
         return loaded
     other = {key: value for key, value in asdict(wanted).items() if getattr(trained, key) != value}
-    if all(key in getattr(wanted, "GROWS", ()) and value for key, value in other.items()):
+    free = getattr(wanted, "ADAPTS", ())
+    if all(key in free or (key in getattr(wanted, "GROWS", ()) and value) for key, value in other.items()):
         grown = build(name, options)
-        grown.load_state_dict(loaded.model.state_dict(), strict=False)
+        shapes = {key: value.shape for key, value in grown.state_dict().items()}
+        fitting = {k: v for k, v in loaded.model.state_dict().items() if shapes[k] == v.shape}
+        grown.load_state_dict(fitting, strict=False)
         return replace(loaded, model=grown.eval())
     given = ", ".join(f"{key}={value!r}" for key, value in other.items())
     raise GeomoeError(f"the weights of {weights} were not trained with {given}; leave that out")

@@ -122,6 +122,10 @@ class _FitCLI(LightningCLI):
             self.config = self.parser.parse_object({"fit": {"model": options}}, self.config)
 
     def before_fit(self) -> None:
+        if self.model.start is None and getattr(self.model.model, "keeps_start", False):
+            raise GeomoeError(
+                f"{self.model.name} keeps most of the weights that it starts from; give --model.start"
+            )
         # Before the logger makes a folder for the run.
         self._writer.refuse_what_would_be_lost(self.trainer, resumes=self.config.fit.ckpt_path is not None)
         if "bf16" in str(self.trainer.precision) and not has_bfloat16(self.trainer.strategy.root_device):
