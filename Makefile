@@ -4,12 +4,14 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test check benchmark clean
+.PHONY: help demo test test-all check benchmark clean
 
 help:
 	@echo "make demo       super-resolve a small real scene, and leave a picture in demo-output/"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests, but for the slow ones, on all cores"
+	@echo "make test-all   run all tests"
 	@echo "make check      lint, types and import contracts"
 	@echo "make benchmark  the figures of the README, printed as JSON"
 	@echo "make clean      remove .venv and what the demo wrote"
@@ -24,7 +26,10 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-all: $(STAMP)
+	$(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

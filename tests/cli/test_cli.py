@@ -313,7 +313,11 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_
 
 @pytest.mark.parametrize(
     ("number", "status", "said"),
-    [("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "terminated"), ("SIGINT", 130, "interrupted")],
+    [
+        pytest.param("SIGTERM", 143, "terminated", marks=pytest.mark.slow),
+        pytest.param("SIGHUP", 129, "terminated", marks=pytest.mark.slow),
+        ("SIGINT", 130, "interrupted"),
+    ],
 )
 def test_a_job_that_is_ended_can_be_gone_on_with(scene, weights, tmp_path, number, status, said):
     code = (
@@ -403,6 +407,7 @@ def test_input_errors_are_told_and_scenes_described_without_torch(scene, tmp_pat
         assert what in line
 
 
+@pytest.mark.slow
 def test_what_libraries_warn_of_is_not_for_users(weights, tmp_path):
     """An alpha band and nodata, of which rasterio says its path and what a programmer might do."""
     data = np.random.default_rng(0).integers(1, 255, (4, 20, 30), dtype=np.uint8)
@@ -461,7 +466,7 @@ def test_times_as_people_read_them(seconds, said):
     assert in_time(seconds) == said
 
 
-@pytest.mark.parametrize("more", [[], ["--scheduler", "local"]])
+@pytest.mark.parametrize("more", [[], pytest.param(["--scheduler", "local"], marks=pytest.mark.slow)])
 def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more):
     (tmp_path / "m.csv").write_text(f"src,dst,experts\n{scene},out.tif,experts.tif\nnone.tif,none_x2.tif,\n")
     args = ["upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights, "--processes", 1]

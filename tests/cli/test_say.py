@@ -185,6 +185,7 @@ def test_a_full_disk_under_standard_output_is_one_line(args: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_job_is_done_where_standard_error_takes_nothing(tmp_path: Path, weights: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", pixels(3, 9, 9, "uint8"))
     for number, place in enumerate(("2>&-", "<&- >&- 2>/dev/full")):

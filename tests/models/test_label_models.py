@@ -98,6 +98,7 @@ def test_save_and_load_give_the_same_result(name, tmp_path):
         assert torch.equal(model(x), load(str(tmp_path / "w.safetensors")).model(x))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_gives_the_same_numbers(name, tmp_path):
     pytest.importorskip("onnxscript")

@@ -166,6 +166,7 @@ def test_save_and_load_give_the_same_result(name, tmp_path):
         assert torch.equal(model(x), loaded.model(x))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", [(8, 12), (7, 9)])
 def test_onnx_gives_the_same_numbers(name, size, tmp_path):

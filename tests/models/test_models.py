@@ -181,6 +181,7 @@ def shallow(name):
     return tiny(name, depths=(2,)) if hasattr(model.config, "depths") else model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_equals_eager(name):
     torch.compiler.reset()
@@ -192,6 +193,7 @@ def test_compiled_equals_eager(name):
             torch.testing.assert_close(compiled(x), model(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_gives_the_same_numbers(name, tmp_path):
     pytest.importorskip("onnxscript")

@@ -63,6 +63,7 @@ def test_an_image_does_not_depend_on_its_batch(user):
         torch.testing.assert_close(model(x)[1:2], model(x[1:2]), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_gives_the_same_numbers(user, tmp_path):
     pytest.importorskip("onnxscript")

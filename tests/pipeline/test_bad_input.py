@@ -197,7 +197,10 @@ except GeomoeError as error:
 """
 
 
-@pytest.mark.parametrize("limit", [10_000, 700_000, 900_000, 2_500_000, 2_800_000])
+@pytest.mark.parametrize(
+    "limit",
+    [900_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (10_000, 700_000, 2_500_000, 2_800_000))],
+)
 def test_disk_that_fills_during_the_work(tmp_path: Path, limit: int) -> None:
     noise = np.random.default_rng(0).integers(0, 65535, (3, 300, 300), dtype=np.uint16)
     write_scene(tmp_path / "src.tif", noise)

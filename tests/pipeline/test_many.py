@@ -68,6 +68,7 @@ def test_what_can_be_done_is_done_and_told(
     assert [outcome.status for outcome in over] == ["done", "there"], "what is right need not be replaced"
 
 
+@pytest.mark.slow
 def test_a_file_that_lost_its_item_is_not_taken_for_made(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     task = scene_task(tmp_path, "a")
@@ -113,6 +114,7 @@ def test_other_settings_are_another_job(tmp_path: Path, settings: Request) -> No
     assert (found.status, "exists already" in found.message) == ("failed", True)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_and_its_scene_gone_on_with(
     tmp_path: Path, settings: Request
 ) -> None:
@@ -297,6 +299,7 @@ def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
         upscale_many([Request("a.tif", "b.tif", model=str(tmp_path / "none.safetensors"), scale=2)])
 
 
+@pytest.mark.slow
 def test_a_cluster_of_this_machine_does_the_same(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     tasks = [

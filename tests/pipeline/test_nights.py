@@ -34,6 +34,7 @@ def _begun(journal: Path) -> Callable[[], bool]:
     return lambda: journal.exists() and journal.stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_a_scene_that_hangs_does_not_stop_the_others(
     tmp_path: Path, settings: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_scene_that_hangs_does_not_stop_the_others(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     hanging, other = scene_task(tmp_path, "a", side=700), scene_task(tmp_path, "b")
@@ -84,6 +86,7 @@ def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, se
     assert (night.scenes_ended, night.tiles_done >= 9) == (2, True)
 
 
+@pytest.mark.slow
 def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(
     tmp_path: Path, settings: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(
     assert left_over(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_one_manifest_twice_at_once_ends_well_twice(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     tasks = [scene_task(tmp_path, name, side=200) for name in "abc"]
@@ -188,6 +192,7 @@ def test_a_night_knows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (night.tiles, night.estimated) == (16, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_night_leaves_nothing_unpacked(tmp_path: Path, settings: Request, number: int) -> None:
     """Whatever its processes are at; work that is begun is kept."""

@@ -60,6 +60,7 @@ def test_small_batches_add_up_to_a_large_one(folder, tmp_path, capsys, gradients
     assert all(step in lines for step in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_accumulating_run_is_resumed_with_the_same_numbers(folder, tmp_path):  # noqa: F811
     train(folder, tmp_path / "whole", *APART)

@@ -132,6 +132,7 @@ def test_a_training_makes_nothing_in_the_folder_for_temporary_files(folder, tmp_
     assert read_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_of_another_model_is_refused(folder, tmp_path):  # noqa: F811
     train(folder, tmp_path, "--trainer.max_steps=3")

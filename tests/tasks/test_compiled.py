@@ -31,6 +31,7 @@ def test_every_model_has_blocks_and_nothing_that_routes_is_compiled(name):
     assert not any(isinstance(inner, AnyRouter | ExpertBank) for inner in inside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"),
     [
@@ -54,6 +55,7 @@ def test_a_compiled_model_computes_the_same(name, backend):
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-6, msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_training_compiled_gives_the_same_weights_and_either_resumes_the_other(
     folder,  # noqa: F811

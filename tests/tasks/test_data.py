@@ -104,6 +104,7 @@ def test_what_learned_from_reflectance_is_scored_on_reflectance(tmp_path):
     assert scores["true"] != pytest.approx(plain)
 
 
+@pytest.mark.slow
 def test_pictures_train_and_are_scored_without_rasterio(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(3):

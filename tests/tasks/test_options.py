@@ -31,7 +31,14 @@ WRONG = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("option", "value"), [(o, v) for o, values in WRONG.items() for v in values])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        pytest.param(option, value, marks=[pytest.mark.slow] if value != values[0] else [])
+        for option, values in WRONG.items()
+        for value in values
+    ],
+)
 def test_a_number_that_cannot_be_is_refused_in_one_line(folder, tmp_path, capsys, option, value):  # noqa: F811
     with pytest.raises((GeomoeError, SystemExit)) as stop:
         train(folder, tmp_path / "run", f"--{option}={value}")
@@ -70,6 +77,7 @@ def test_a_second_training_in_one_folder_is_refused(folder, tmp_path):  # noqa: 
     assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_no_warning_with_a_path_reaches_the_user(folder, tmp_path):  # noqa: F811
     program = (
         "import sys, warnings; from tests.tasks.test_fit import train; from geomoe.tasks.data import *; "

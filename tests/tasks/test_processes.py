@@ -65,6 +65,7 @@ def last(runs, name):
     return load(str(runs / name / "last.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "one"), [("whole", "one"), ("hard", "one_hard")])
 def test_two_processes_end_with_the_weights_of_one(runs, name, one):
@@ -80,6 +81,7 @@ def test_two_processes_end_with_the_weights_of_one(runs, name, one):
     assert expected["upsample.routed.router.prefer.1.bias"].abs().max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_resumed_together(runs):
     assert last(runs, "cut").hash == last(runs, "whole").hash
