@@ -19,6 +19,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "upscale": ("geomoe.cli.scene", "Super-resolve a scene."),
+    "predict": ("geomoe.cli.scene", "Write what a model of any kind makes of a scene."),
     "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
     "verify": ("geomoe.cli.verify", "Check that a file is as it was made, and say of what."),
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),

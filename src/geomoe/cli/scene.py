@@ -1,9 +1,9 @@
-"""``geomoe upscale`` and ``geomoe info``."""
+"""``geomoe upscale``, ``geomoe predict`` and ``geomoe info``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from geomoe.pipeline.layers import LAYERS
 if TYPE_CHECKING:
     from geomoe.pipeline import Forecast, Outcome, Request, Upscaler
 
-__all__ = ["info", "upscale"]
+__all__ = ["info", "predict", "upscale"]
 
 _NODATA = (
     "Value of pixels without data, or none. By default what SRC declares, else one value that all bands have "
@@ -25,84 +25,127 @@ _NODATA = (
 )
 
 
-def _layer_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for the place of each map."""
-    for name, shows in reversed(LAYERS.items()):
-        command = click.option(f"--{name}", metavar="PATH", help=f"Also write {shows}.")(command)
+_MANY_BANDS = 16
+_SCALE, _MODEL = "Output pixels along one input pixel.", "Name of a model, or a weights file"
+
+_OPTIONS = (
+    click.argument("src", required=False),
+    click.argument("dst", required=False),
+    click.option(
+        "--manifest",
+        metavar="PATH",
+        help="Many scenes: a CSV file with columns src,dst and perhaps maps, bands; or a STAC collection.",
+    ),
+    click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time."),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Of a manifest: of a Dask scheduler; local for one made here.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Of a manifest: how often a scene that failed is tried again.",
+    ),
+    click.option(
+        "--scene-timeout",
+        type=Seconds(),
+        help="Of a manifest: how long a scene may take, such as 2h; then the others go on without it.",
+    ),
+    click.option(
+        "--report",
+        metavar="PATH",
+        help="Of a manifest: what became of each scene.  [default: MANIFEST.report.csv]",
+    ),
+    *(
+        click.option(f"--{name}", metavar="PATH", help=f"Also write {shows}.")
+        for name, shows in LAYERS.items()
+    ),
+    click.option(
+        "--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling."
+    ),
+    click.option(
+        "--conserve",
+        is_flag=True,
+        help="Keep SRC: the mean of the output over each of its pixels is that pixel.",
+    ),
+    click.option(
+        "--bands",
+        help="Names or 1-based numbers, such as B04,B03,B02. All by default (of a product: of its finest "
+        "grid).",
+    ),
+    click.option("--nodata", type=Nodata(), help=_NODATA),
+    click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ..."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bfloat16 where the device has it and the weights' card says what they lose in it.",
+    ),
+    click.option(
+        "--memory", type=Bytes(), help="What may be taken, such as 4GB. Half of what is free by default."
+    ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Try a few tiles, say what is needed, and write nothing. Of a manifest: read every header, too.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace DST, maps and their items. Of a manifest: what is right already is left.",
+    ),
+)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """What `upscale` and `predict` have in common."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
     return command
 
 
 @click.command()
-@click.argument("src", required=False)
-@click.argument("dst", required=False)
-@click.option(
-    "--manifest",
-    metavar="PATH",
-    help="Many scenes: a CSV file with columns src,dst and perhaps maps, bands; or a STAC collection.",
-)
-@click.option("--processes", type=click.IntRange(1), help="Of a manifest: scenes done at a time.")
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Of a manifest: of a Dask scheduler; local for one made here.",
-)
-@click.option(
-    "--retries",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="Of a manifest: how often a scene that failed is tried again.",
-)
-@click.option(
-    "--scene-timeout",
-    type=Seconds(),
-    help="Of a manifest: how long a scene may take, such as 2h; then the others go on without it.",
-)
-@click.option(
-    "--report",
-    metavar="PATH",
-    help="Of a manifest: what became of each scene.  [default: MANIFEST.report.csv]",
-)
-@click.option("--scale", type=int, default=4, show_default=True, help="Output pixels along one input pixel.")
+@_options
+@click.option("--scale", type=int, default=4, show_default=True, help=_SCALE)
 @click.option(
     "--model",
     default="auto",
     show_default=True,
-    help="Name of a model, or a weights file; auto: of the weights that ship, those that fit the scene.",
+    help=f"{_MODEL}; auto: of the weights that ship, those that fit the scene.",
 )
-@_layer_options
-@click.option("--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling.")
-@click.option(
-    "--conserve", is_flag=True, help="Keep SRC: the mean of the output over each of its pixels is that pixel."
-)
-@click.option(
-    "--bands",
-    help="Names or 1-based numbers, such as B04,B03,B02. All by default (of a product: of its finest grid).",
-)
-@click.option("--nodata", type=Nodata(), help=_NODATA)
-@click.option("--tile", type=int, help="Side of a tile in input pixels: smaller takes less memory.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bfloat16 where the device has it and the weights' card says what they lose in it.",
-)
-@click.option(
-    "--memory", type=Bytes(), help="What may be taken, such as 4GB. Half of what is free by default."
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Try a few tiles, say what is needed, and write nothing. Of a manifest: read every header, too.",
-)
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace DST, maps and their items. Of a manifest: what is right already is left.",
-)
-def upscale(
+def upscale(**given: Any) -> None:
+    """Super-resolve the scene SRC into the cloud-optimised GeoTIFF DST.
+
+    SRC is a GeoTIFF or JPEG 2000, a Sentinel-2 product (its folder or zip) or a STAC item of local files;
+    of several grids, the finest that has the --bands.
+
+    Grid, data type, range, validity, band names and tags of SRC are kept; the transform is finer by
+    the scale. With --manifest, many scenes; what is done already is left as it is.
+    """
+    _carry_out(**given)
+
+
+@click.command()
+@_options
+@click.option("--scale", type=int, help=f"{_SCALE}  [default: the model's own]")
+@click.option("--model", required=True, help=f"{_MODEL}.")
+def predict(**given: Any) -> None:
+    """Show the scene SRC to a model, and write what it makes of it to DST.
+
+    What that is, the model's weights say. Classes of pixels become a cloud-optimised GeoTIFF of bytes with
+    their names and colours, 0 where SRC has no data; an image, what upscale makes.
+
+    SRC is a scene as for upscale, or a hyperspectral cube (.npz).
+    """
+    _carry_out(**given)
+
+
+def _carry_out(
     src: str | None,
     dst: str | None,
     manifest: str | None,
@@ -114,14 +157,6 @@ def upscale(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Super-resolve the scene SRC into the cloud-optimised GeoTIFF DST.
-
-    SRC is a GeoTIFF or JPEG 2000, a Sentinel-2 product (its folder or zip) or a STAC item of local files;
-    of several grids, the finest that has the --bands.
-
-    Grid, data type, range, validity, band names and tags of SRC are kept; the transform is finer by
-    the scale. With --manifest, many scenes; what is done already is left as it is.
-    """
     from geomoe import pipeline
     from geomoe.pipeline.targets import refuse_early
 
@@ -163,15 +198,20 @@ def upscale(
         for note in plan.notes:
             say(note)
 
-    done = pipeline.upscale(src, dst, progress=terminal_progress("tiles"), told=told, **options)
+    done = pipeline.predict(src, dst, progress=terminal_progress("tiles"), told=told, **options)
     width, height = done.plan.output_size
     say(
-        f"{done.output}: {width} x {height}, bands {', '.join(done.plan.names)}, by {done.model} in "
+        f"{done.output}: {width} x {height}, {done.title}, {_bands(done.plan.names)}, by {done.model} in "
         f"{done.plan.precision}"
     )
     for name, path in done.layers.items():
         say(f"{path}: {LAYERS[name]}")
     say(f"{done.items[0]}: how it was made; geomoe verify checks it")
+
+
+def _bands(names: Sequence[str]) -> str:
+    """Bands by their names, or their number where they are many."""
+    return f"bands {', '.join(names)}" if len(names) <= _MANY_BANDS else f"{len(names)} bands"
 
 
 def _upscale_many(requests: list[Request], manifest: Path, report: str | None, **how: Any) -> None:
@@ -253,8 +293,8 @@ def _forecast_lines(forecast: Forecast) -> list[str]:
     plan = forecast.plan
     return [
         f"input    {plan.size[0]} x {plan.size[1]}, {plan.dtype}",
-        f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.dtype}",
-        f"bands    {', '.join(plan.names)}",
+        f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.output_dtype}",
+        f"bands    {_bands(plan.names).removeprefix('bands ')}",
         *(f"note     {note}" for note in plan.notes),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, "
         f"{plan.passes} runs of the model in {plan.precision}",
@@ -295,7 +335,9 @@ def info(
         refuse_early(Request(scene, "", bands=bands, nodata=nodata), writes=False)
         from geomoe.models import load  # and torch, which takes seconds
 
-        scale, model = scale or 4, model or "auto"
+        model = model or "auto"
+        if scale is None and not model.endswith(".safetensors"):
+            scale = 4
         chosen = model if model == "auto" else load(model, scale)
     facts = describe_scene(scene, model=chosen, scale=scale, bands=bands, nodata=nodata)
     width = max(len(name) for name in facts)

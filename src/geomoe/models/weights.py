@@ -254,6 +254,8 @@ def _find(name: str, scale: int | None) -> Path:
         raise GeomoeError(f"no model or weights file is called {name!r}; 'geomoe models' lists what there is")
     have = [key.rsplit("_x", 1)[1] for key in shipped if key.rsplit("_x", 1)[0] == name]
     known = f"there are weights for scale {', '.join(have)}" if have else "none ship with it, give a file"
+    if scale is None:
+        raise GeomoeError(f"{name} names no weights: {known}")
     raise GeomoeError(f"no weights of {name} for scale {scale}; {known}")
 
 

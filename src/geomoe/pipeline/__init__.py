@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geomoe.pipeline.plan import UpscalePlan, plan_upscale
     from geomoe.pipeline.progress import Night, Progress
     from geomoe.pipeline.request import Request
-    from geomoe.pipeline.run import UpscaleReport, upscale
+    from geomoe.pipeline.run import UpscaleReport, predict, upscale
     from geomoe.pipeline.runner import Upscaler
     from geomoe.pipeline.tiles import Box, Tile, Tiles
     from geomoe.pipeline.verification import Verification, verify
@@ -44,6 +44,7 @@ __all__ = [
     "forecast_many",
     "forecast_upscale",
     "plan_upscale",
+    "predict",
     "read_manifest",
     "upscale",
     "upscale_many",
@@ -71,6 +72,7 @@ _HOMES = {
     "forecast_many": "batch.estimate",
     "forecast_upscale": "estimate",
     "plan_upscale": "plan",
+    "predict": "run",
     "read_manifest": "batch.manifest",
     "upscale": "run",
     "upscale_many": "batch.many",

@@ -19,6 +19,7 @@ from geomoe.raster.target import in_bytes
 if TYPE_CHECKING:
     from geomoe.pipeline.plan import UpscalePlan
     from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.writers.base import Writer
 
 __all__ = ["describe_scene"]
 
@@ -47,8 +48,8 @@ def describe_scene(
     """
     with open_scene(src, bands, nodata) as scene:
         known = known_of(scene)
-        upscaler, why = (None, "") if model is None else _upscaler(model, scale, known)
-        chosen = select_bands(scene, bands, upscaler.contract.bands if upscaler else 1)
+        upscaler, why, writer = (None, "", None) if model is None else _upscaler(model, scale, known)
+        chosen = writer.bands(scene, bands) if writer else select_bands(scene, bands, 1)
         scene, sample = look(scene, chosen)
         radiometry = decide_radiometry(scene.dtype, sample)
         known = known.with_noise(sample, radiometry)
@@ -77,7 +78,7 @@ def describe_scene(
         facts["known"] = known.describe() or "nothing of its sensor, pixels and noise"
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
-        if upscaler is not None:
+        if upscaler is not None and writer is not None:
             from geomoe.models.precision import pick_precision
             from geomoe.pipeline.choice import remarks
             from geomoe.pipeline.plan import job_needs, metadata_of
@@ -85,22 +86,22 @@ def describe_scene(
 
             device = pick_device("auto")
             precision = pick_precision("auto", device, is_measured(upscaler))
-            metas = metadata_of(scene, chosen, upscaler.contract.scale, ())
+            metas = metadata_of(scene, chosen, writer, ())
             tiling = tiling_of(upscaler)
-            needs = job_needs(scene, chosen, upscaler, metas, tile, device, precision, None, tiling)
-            facts["upscale"] = _job(needs, upscaler)
+            needs = job_needs(scene, chosen, upscaler, writer, metas, tile, device, precision, None, tiling)
+            facts["upscale" if writer.scale > 1 else "predict"] = _job(needs, upscaler, writer)
             if said := remarks(known, upscaler, why):
                 facts["remarks"] = "; ".join(said)
     return facts
 
 
-def _upscaler(model: str | Upscaler, scale: int | None, known: KnownScene) -> tuple[Upscaler, str]:
-    """The model for a scene, and why it is that one."""
+def _upscaler(model: str | Upscaler, scale: int | None, known: KnownScene) -> tuple[Upscaler, str, Writer]:
+    """The model for a scene, why it is that one, and the writer of what it gives."""
     from geomoe.pipeline.plan import model_for  # with torch, which no scene needs
+    from geomoe.pipeline.writers import writer_of
 
-    if scale is None:
-        scale = 4 if isinstance(model, str) else model.contract.scale
-    return model_for(model, scale, known)
+    found, why = model_for(model, scale or (4 if isinstance(model, str) else None), known)
+    return found, why, writer_of(found)
 
 
 def _counted(bands: int) -> str:
@@ -122,10 +123,10 @@ _VALIDITY = {
 }
 
 
-def _job(plan: UpscalePlan, model: Upscaler) -> str:
+def _job(plan: UpscalePlan, model: Upscaler, writer: Writer) -> str:
     width, height = plan.output_size
     return (
-        f"{model.name}, scale {model.contract.scale}: {width} x {height} pixels, "
+        f"{model.name}, {writer.does}: {width} x {height} pixels, "
         f"{plan.tiles} tiles of {plan.tile}, {plan.passes} passes in {plan.precision}, "
         f"about {in_bytes(plan.memory_bytes)} of memory, {in_bytes(plan.output_bytes)} written "
         f"and {in_bytes(plan.scratch_bytes)} more while it runs"

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 IMAGE = "image"
-"""What the first output is called, where maps have their names."""
+"""What the first output of a model that gives an image is called, where maps have their names."""
 _MAX_NAME = 200  # bytes; common file systems take 255
 
 
@@ -40,16 +40,33 @@ def geomoe_version() -> str:
         return "unknown"
 
 
-def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
-    """What an output is, by the name of its scene and its configuration; ``layer``: bands of one."""
+def title(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None], first: str) -> str:
+    """What an output is.
+
+    Args:
+        scene: its name.
+        configuration: of the job.
+        layer: names of the bands of a layer; empty of the first output.
+        first: title of that.
+    """
     model = configuration["model"]
     if layer:
         return f"{scene}, {', '.join(name or 'a layer' for name in layer)} of {model}"
-    return f"{scene}, super-resolved {configuration['contract']['scale']} times by {model}"
+    return f"{scene}, {first} by {model}"
 
 
-def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None]) -> str:
-    """How an output came to be, in words; the same arguments as `title`."""
+def lineage(
+    scene: str, configuration: Mapping[str, Any], layer: Sequence[str | None], noun: str, caveat: str
+) -> str:
+    """How an output came to be, in words.
+
+    Args:
+        scene: its name.
+        configuration: of the job.
+        layer: names of the bands of a layer; empty of the first output.
+        noun: what that is.
+        caveat: a sentence on what may be believed of it.
+    """
     contract = configuration["contract"]
     margin = configuration.get("margin", contract["margin"])  # of its own since it may be wider
     how = (
@@ -57,7 +74,7 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
         f"{', '.join(names[0] for names in configuration['names'])} of {scene}, in tiles of "
         f"{configuration['tile']} input pixels with a margin of {margin} and in groups of "
         f"{contract['bands']} bands. Values were brought to the model's range, "
-        f"{configuration['radiometry']['rule']}, and back."
+        f"{configuration['radiometry']['rule']}{', and back' if configuration['kind'] == IMAGE else ''}."
     )
     nodata = configuration["nodata"]
     if nodata["by"] == "area":
@@ -71,8 +88,8 @@ def lineage(scene: str, configuration: Mapping[str, Any], layer: Sequence[str | 
     if configuration.get("conserve"):
         how += " The mean of the image over each pixel of the source is that pixel."
     if layer:
-        return f"{how} This is a layer beside the super-resolved image."
-    return f"{how} What is finer than the source's pixels is the model's estimate, not measured."
+        return f"{how} This is a layer beside the {noun}."
+    return f"{how} {caveat}"
 
 
 def model_item_name(name: str, digest: str) -> str:

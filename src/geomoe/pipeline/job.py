@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -17,9 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomoe.data.degradation import upsample_bicubic
 from geomoe.errors import GeomoeError
-from geomoe.layers.conserve import conserve
 from geomoe.models.precision import Precision
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals, RoutingTrace
@@ -34,12 +32,13 @@ from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, 
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured, tiling_of
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
-from geomoe.raster.bands import select_bands
+from geomoe.pipeline.writers import writer_of
+from geomoe.pipeline.writers.base import RanTile, Writer
 from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import Radiometry, decide_radiometry, limits, quantise
-from geomoe.raster.sample import look
+from geomoe.raster.radiometry import Radiometry, as_they_are, decide_radiometry
+from geomoe.raster.sample import EmptyError, look
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import item_path, json_number, read_item
 from geomoe.raster.target import Target
@@ -56,7 +55,8 @@ class Job:
     Attributes:
         known: of the scene.
         remarks: on the weights; see :func:`geomoe.pipeline.choice.remarks`.
-        layers: what is made beside the image, in the order of ``outputs`` after the first.
+        writer: of the first of ``outputs``.
+        layers: what is made beside it, in the order of the others.
         reference: what the model's router saw in training, where somebody asked how it routes.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
         digest: SHA-256 of the scene's file.
@@ -73,6 +73,7 @@ class Job:
     radiometry: Radiometry
     known: KnownScene
     remarks: tuple[str, ...]
+    writer: Writer
     layers: tuple[Layer, ...]
     outputs: tuple[Output, ...]
     reference: RoutingReference | None
@@ -101,6 +102,7 @@ class Job:
             "tile": self.plan.tile,
             "margin": self.tiles.margin,
             "outputs": [str(output.target.path) for output in self.outputs],
+            "kind": self.writer.name,
             "layers": [layer.name for layer in self.layers],
             "fallback": self.request.fallback,
             "conserve": self.request.conserve,
@@ -159,42 +161,40 @@ class Job:
         self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> tuple[list[Piece], bool]:
         """Do one tile: what goes to each output, and whether the model had to run."""
-        scale, meta = self.model.contract.scale, self.outputs[0].meta
+        writer, meta = self.writer, self.outputs[0].meta
         core = (slice(None), *tile.inner)
         valid_core = valid[core]  # [C, h, w]
-        any_valid: NDArray[np.bool_] = np.any(valid_core, axis=0)  # [h, w], valid to the data set
-        if not any_valid.any():
-            blank = np.zeros((len(self.plan.bands), *(n * scale for n in any_valid.shape)), dtype=np.float64)
-            pixels = quantise(blank, upsample_mask(valid_core, scale), meta.dtype, meta.nodata)
-            maps = [layer.blank(len(self.plan.bands), *any_valid.shape) for layer in self.layers]
+        there = writer.there(valid_core)  # [h, w]
+        blanks = [layer.blank(len(self.plan.bands), *there.shape) for layer in self.layers]
+        if not there.any():
+            pixels, maps = writer.blank(valid_core, meta), blanks
         else:
-            drawn, trace, surprise = self._model(tile, data, valid)
-            means = data[core] if self.request.conserve else None
-            pixels = quantise(drawn, upsample_mask(valid_core, scale), meta.dtype, meta.nodata, means)
+            ran, trace = self._model(tile, data, valid)
+            pixels = writer.pixels(ran, self.radiometry, meta)
             done = DoneTile(
                 source=data[core],
                 valid=valid_core,
                 pixels=pixels,
+                answer=ran.result[ran.fine(writer.scale)],
                 trace=trace,
                 size=(tile.window.height, tile.window.width),
                 inner=tile.inner,
-                surprise=surprise,
+                surprise=None if ran.surprise is None else ran.surprise[tile.inner],
             )
             maps = [
-                np.where(any_valid, layer.pixels(done), layer.blank(len(self.plan.bands), *any_valid.shape))
-                for layer in self.layers
+                np.where(there, layer.pixels(done), blank)
+                for layer, blank in zip(self.layers, blanks, strict=True)
             ]
-        pieces: list[Piece] = [(pixels, upsample_mask(any_valid, scale))]
-        return pieces + [(values, any_valid) for values in maps], bool(any_valid.any())
+        pieces: list[Piece] = [(pixels, upsample_mask(there, writer.scale))]
+        return pieces + [(values, there) for values in maps], bool(there.any())
 
     def _model(
         self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], RoutingTrace, NDArray[np.float64] | None]:
-        """The core of a tile in source units, ``[C, h * scale, w * scale]``; how it was routed and judged."""
-        scale = self.model.contract.scale
-        fine = (slice(None), *(slice(s.start * scale, s.stop * scale) for s in tile.inner))
-        filled = fill_invalid(self.radiometry.to_model(data), valid)
-        size = filled.shape[1:]
+    ) -> tuple[RanTile, RoutingTrace]:
+        """A tile with what the model gave and how unusual it is; how it was routed, in the first pass."""
+        writer = self.writer
+        shown = fill_invalid(self.radiometry.to_model(data), valid)
+        size = shown.shape[1:]
         first, unusual = RoutingTrace(), None if self.reference is None else np.zeros(size)
 
         def hear(trace: LastSignals) -> None:
@@ -204,33 +204,16 @@ class Job:
             first = first if len(first) else RoutingTrace(trace)
 
         wanted = self.reference is not None or any(layer.routed for layer in self.layers)
-        result = self.runner(filled, hear if wanted else None)
-        if not np.isfinite(result if self.request.conserve else result[fine]).all():
+        told = writer.there(valid) if writer.masked else None
+        result = writer.join(self.runner.passes(shown, told, hear if wanted else None), len(data))
+        ran = RanTile(data, shown, valid, tile.inner, result, unusual)
+        if not np.isfinite(result if self.request.conserve else result[ran.fine(writer.scale)]).all():
             raise GeomoeError(
                 f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
                 f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
                 "check the scene for extreme values there, or use other weights"
             )
-        if self.request.fallback and unusual is not None and (unusual > 1).any():
-            bicubic = upsample_bicubic(torch.from_numpy(filled)[None], scale)[0].numpy()
-            result = np.where(upsample_mask(unusual > 1, scale), bicubic, result)
-        if self.request.conserve:
-            drawn = self._conserved(np.where(valid, data, self.radiometry.to_source(filled)), result, fine)
-        else:
-            drawn = self.radiometry.to_source(result[fine])
-        return drawn, first, None if unusual is None else unusual[tile.inner]
-
-    def _conserved(
-        self, source: NDArray[np.float64], result: NDArray[np.float32], fine: tuple[slice, ...]
-    ) -> NDArray[np.float64]:
-        """``fine`` of a result in source units, with the means of ``source``; within what the type holds."""
-        meta = self.outputs[0].meta
-        drawn = self.radiometry.to_source(result)  # [C, H * scale, W * scale]
-        for low, high in zip(source, drawn, strict=True):  # band by band, as memory is promised
-            whole, parts = (torch.from_numpy(band)[None, None] for band in (low, high))
-            scale, bounds = self.model.contract.scale, limits(meta.dtype, meta.nodata)
-            high[:] = conserve(whole, parts, scale, bounds)[0, 0].numpy()
-        return drawn[fine]
+        return ran, first
 
 
 @contextmanager
@@ -243,7 +226,7 @@ def open_job(request: Request) -> Iterator[Job]:
     watch = Watch(request.src)
     with prepared(request) as found:
         model, plan = found.model, found.plan
-        scene, radiometry, valid_share, known = _look(found.scene, plan.bands, found.known)
+        scene, radiometry, valid_share, known = _look(found)
         digest, sources = contents(scene)
         if changed := watch.changed():  # what was read of it until now may be of another state
             raise ChangedError(changed)
@@ -251,10 +234,10 @@ def open_job(request: Request) -> Iterator[Job]:
         if request.precision == "auto":
             precision = _begun(found, digest) or precision
         said = remarks(known, model, found.why)
-        notes = (*notes_of(scene, plan.bands, precision, found.device), *said)
+        notes = (*notes_of(scene, plan.bands, found.writer, precision, found.device), *said)
         plan = replace(plan, notes=notes, precision=precision)
-        metas = metadata_of(scene, plan.bands, model.contract.scale, found.layers)
-        outputs = _outputs(found.targets, metas, found.layers, model)
+        metas = metadata_of(scene, plan.bands, found.writer, found.layers)
+        outputs = _outputs(found.targets, metas, found.writer, found.layers, model)
         yield Job(
             request=request,
             scene=scene,
@@ -266,6 +249,7 @@ def open_job(request: Request) -> Iterator[Job]:
             radiometry=radiometry,
             known=known,
             remarks=said,
+            writer=found.writer,
             layers=found.layers,
             outputs=outputs,
             reference=found.reference,
@@ -276,29 +260,42 @@ def open_job(request: Request) -> Iterator[Job]:
 
 
 def _outputs(
-    targets: Sequence[Target], metas: Sequence[CogMetadata], layers: Sequence[Layer], model: Upscaler
+    targets: Sequence[Target],
+    metas: Sequence[CogMetadata],
+    writer: Writer,
+    layers: Sequence[Layer],
+    model: Upscaler,
 ) -> tuple[Output, ...]:
-    """The image and the maps, each with the tag of what it is beside those of all."""
-    tags, names = _tags(model), (IMAGE, *(layer.name for layer in layers))
-    scales = (model.contract.scale, *(1 for _ in layers))
-    late: list[Callable[[], dict[str, str]]] = [dict, *(partial(_legend, layer) for layer in layers)]
+    """The first file and the maps, each with the tag of what it is beside those of all."""
+    tags, scales = _tags(model), (writer.scale, *(1 for _ in layers))
+    makers: tuple[Writer | Layer, ...] = (writer, *layers)
     return tuple(
-        Output(target, replace(meta, tags={**meta.tags, **tags, "GEOMOE_LAYER": name}), scale, legend)
-        for target, meta, name, scale, legend in zip(targets, metas, names, scales, late, strict=True)
+        Output(
+            target,
+            replace(meta, tags={**meta.tags, **tags, "GEOMOE_LAYER": of.name}),
+            scale,
+            partial(_legend, of),
+        )
+        for target, meta, of, scale in zip(targets, metas, makers, scales, strict=True)
     )
 
 
-def _legend(layer: Layer) -> dict[str, str]:
-    return {"GEOMOE_LEGEND": json.dumps(layer.legend(), sort_keys=True)}
+def _legend(of: Writer | Layer) -> dict[str, str]:
+    legend = of.legend()
+    return {"GEOMOE_LEGEND": json.dumps(legend, sort_keys=True)} if legend else {}
 
 
-def _look(
-    scene: Scene, bands: tuple[int, ...], known: KnownScene
-) -> tuple[Scene, Radiometry, float, KnownScene]:
+def _look(found: Prepared) -> tuple[Scene, Radiometry, float, KnownScene]:
     """The scene with its fill, radiometry, share of valid pixels and noise; the sample ends with the call."""
-    scene, sample = look(scene, bands)
+    bands = found.plan.bands
+    scene, sample = look(found.scene, bands)
+    if found.writer.masked and not all(values.size for values in sample.values):
+        raise EmptyError(f"{scene.path.name} has a band without a valid pixel, and the model needs them all")
+    own = getattr(getattr(found.model, "card", None), "radiometry", "unit") == "values"
+    if own:  # there is no range by which noise could be told
+        return scene, as_they_are(len(bands)), sample.valid_share, found.known
     radiometry = decide_radiometry(scene.dtype, sample)
-    return scene, radiometry, sample.valid_share, known.with_noise(sample, radiometry)
+    return scene, radiometry, sample.valid_share, found.known.with_noise(sample, radiometry)
 
 
 def _begun(found: Prepared, digest: str) -> Precision | None:
@@ -325,22 +322,24 @@ def is_made(request: Request) -> bool:
         GeomoeError: as `open_job` for a scene or model that cannot be used.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, path in {IMAGE: request.dst, **request.layers}.items():
+    for name, path in {"": request.dst, **request.layers}.items():
         real = Path(os.path.realpath(path))  # as `Target` writes through a symbolic link
         try:
             item = read_item(item_path(real))
+            record = as_object(item["properties"].get("geomoe:configuration"))
+            tags = {"GEOMOE_LAYER": name or record.get("kind", IMAGE), "GEOMOE_ITEM": seal(item)}
             with open_file(real) as made:
-                if (made.tags.get("GEOMOE_LAYER"), made.tags.get("GEOMOE_ITEM")) != (name, seal(item)):
+                if not tags.items() <= made.tags.items():
                     return False
         except GeomoeError:
             return False
-        found[name] = _by_request(as_object(item["properties"].get("geomoe:configuration")))
+        found[name] = _by_request(record)
     with open_scene(request.src, request.bands, request.nodata) as scene:
         known = known_of(scene)
         model, _ = model_for(request.model, request.scale, known)
         wanted = {
             "scene": scene.digest(),
-            "bands": select_bands(scene, request.bands, model.contract.bands),
+            "bands": writer_of(model).bands(scene, request.bands),
             "nodata": {"said": _said(request.nodata)},
             "weights": model.hash,
             "contract": model.contract.record(),
@@ -356,7 +355,7 @@ def is_made(request: Request) -> bool:
         asked = {"float32", "bfloat16"} if is_measured(model) else {"float32"}
     precisions = {record.get("precision") for record in found.values()}
     alike = len(precisions) == 1 and precisions <= asked
-    own = {IMAGE: {}, **{layer.name: layer.record for layer in make_layers(request, model)}}
+    own = {"": {}, **{layer.name: layer.record for layer in make_layers(request, model)}}
     return alike and all({**wanted, **own[name]}.items() <= record.items() for name, record in found.items())
 
 

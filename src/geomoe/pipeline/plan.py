@@ -24,10 +24,12 @@ from geomoe.pipeline.request import AUTO, Path, Request
 from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, is_measured, pick_device, tiling_of
 from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
-from geomoe.raster.bands import band_names, band_order, left_out, select_bands
+from geomoe.pipeline.writers import writer_of
+from geomoe.pipeline.writers.base import Writer
+from geomoe.raster.bands import band_names, left_out
 from geomoe.raster.cog import estimated_bytes
 from geomoe.raster.known import KnownScene, known_of
-from geomoe.raster.metadata import CogMetadata, carried_over
+from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.open import open_scene
 from geomoe.raster.scene import Scene
 from geomoe.raster.target import Target, check_space
@@ -56,6 +58,7 @@ class UpscalePlan:
 
     Attributes:
         size, output_size: width and height in pixels.
+        dtype, output_dtype: of the scene and of the first file.
         bands: 1-based, with their names in ``names``.
         groups: bands (1-based) of each pass of the model over a tile.
         notes: what its user should know of how the scene was understood and of the weights, a sentence each.
@@ -69,6 +72,7 @@ class UpscalePlan:
     size: tuple[int, int]
     output_size: tuple[int, int]
     dtype: str
+    output_dtype: str
     bands: tuple[int, ...]
     names: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
@@ -95,10 +99,11 @@ class Prepared:
         scene: open.
         known: of the scene.
         model: for it; ``why`` it is that one, empty where its user said so.
-        layers: what is made beside the image.
+        writer: of what the model gives.
+        layers: what is made beside it.
         reference: what the model's router saw in training, where it is asked how it routes.
         tiling: by which tiles are cut.
-        targets: of the image and of each layer, writable and with room enough.
+        targets: of the first file and of each layer, writable and with room enough.
         metas: of the same, without tags of geomoe.
         plan: of the job.
     """
@@ -107,6 +112,7 @@ class Prepared:
     known: KnownScene
     model: Upscaler
     why: str
+    writer: Writer
     layers: tuple[Layer, ...]
     reference: RoutingReference | None
     device: torch.device
@@ -142,57 +148,64 @@ def prepared(request: Request) -> Iterator[Prepared]:
         targets = targets_of(request.places, overwrite=request.overwrite)
         item, weights = model_item_name(model.name, model.hash), getattr(model, "path", None)
         refuse_overlap(targets, scene, request.src, weights=weights, item=item)
-        layers, reference = asked_of(model, request)
-        bands = select_bands(scene, request.bands, model.contract.bands)
+        writer, layers, reference = asked_of(model, request)
+        bands = writer.bands(scene, request.bands)
         precision = pick_precision(request.precision, device, is_measured(model))
         tiling = tiling_of(model).conserving() if request.conserve else tiling_of(model)
-        metas = metadata_of(scene, bands, model.contract.scale, layers)
-        plan = job_needs(scene, bands, model, metas, request.tile, device, precision, request.memory, tiling)
+        metas = metadata_of(scene, bands, writer, layers)
+        plan = job_needs(
+            scene, bands, model, writer, metas, request.tile, device, precision, request.memory, tiling
+        )
         room = zip(targets, metas, strict=True)
         check_space([(t.path, sum(estimated_bytes(m)) - t.work_bytes()) for t, m in room])
         yield Prepared(
-            scene, known, model, why, layers, reference, device, tiling, tuple(targets), tuple(metas), plan
-        )
+            scene, known, model, why, writer, layers, reference, device, tiling, tuple(targets),
+            tuple(metas), plan,
+        )  # fmt: skip
 
 
-def asked_of(model: Upscaler, request: Request) -> tuple[tuple[Layer, ...], RoutingReference | None]:
-    """The maps that a request wants of a model, and what its routing is compared with, if it is.
+def asked_of(model: Upscaler, request: Request) -> tuple[Writer, tuple[Layer, ...], RoutingReference | None]:
+    """The writer and the maps that a request wants of a model; what its routing is compared with, if it is.
 
     Raises:
-        GeomoeError: where the model has no such map, or its routing cannot be judged.
+        GeomoeError: where the model has no such output or map, or its routing cannot be judged.
     """
+    writer = writer_of(model, fallback=request.fallback, conserve=request.conserve)
     layers = make_layers(request, model)
     judged = request.fallback or any(layer.judged for layer in layers)
-    return layers, reference_of(model) if judged else None
+    return writer, layers, reference_of(model) if judged else None
 
 
-def model_for(model: str | Upscaler, scale: int, known: KnownScene) -> tuple[Upscaler, str]:
+def model_for(model: str | Upscaler, scale: int | None, known: KnownScene) -> tuple[Upscaler, str]:
     """The model for a scene of which this is known, and why it is that one; empty where its user said so.
 
     Args:
         model: as of a `Request`, and ``scale``.
-        scale: output pixels along one input pixel.
+        scale: output pixels along one input pixel; None for the model's own.
         known: of the scene.
 
     Raises:
         GeomoeError: where there is none, or one for another scale.
     """
-    if model == AUTO:
+    if model == AUTO and scale is not None:
         return fitting(known, scale)
     found = load(model, scale) if isinstance(model, str) else model
     check_scale(found, scale)
     return found, ""
 
 
-def metadata_of(scene: Scene, bands: Sequence[int], scale: int, layers: Iterable[Layer]) -> list[CogMetadata]:
-    """Metadata of the image and of each layer, without tags of geomoe."""
-    return [carried_over(scene, bands, scale, {}), *(layer.metadata(scene, bands) for layer in layers)]
+def metadata_of(
+    scene: Scene, bands: Sequence[int], writer: Writer, layers: Iterable[Layer]
+) -> list[CogMetadata]:
+    """Metadata of the first file and of each layer, without tags of geomoe."""
+    return [writer.metadata(scene, bands), *(layer.metadata(scene, bands) for layer in layers)]
 
 
 def job_needs(
     scene: Scene,
     bands: tuple[int, ...],
     model: Upscaler,
+    writer: Writer,
     outputs: Sequence[CogMetadata],
     tile: int | None,
     device: torch.device,
@@ -205,11 +218,10 @@ def job_needs(
     Raises:
         GeomoeError: if the output would be larger than a GeoTIFF may be, or memory does not suffice.
     """
-    contract = model.contract
-    scale = contract.scale
-    if len(bands) > MAX_OUTPUT_BANDS:
+    scale = writer.scale
+    if outputs[0].count > MAX_OUTPUT_BANDS:
         raise GeomoeError(
-            f"{len(bands)} bands are too many for one COG, which holds {MAX_OUTPUT_BANDS}; "
+            f"{outputs[0].count} bands are too many for one COG, which holds {MAX_OUTPUT_BANDS}; "
             "choose some with --bands"
         )
     if max(scene.width, scene.height) * scale > _MAX_SIDE:
@@ -217,16 +229,17 @@ def job_needs(
         raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
     sizes = [estimated_bytes(meta) for meta in outputs]
     tiles = len(Tiles(scene.width, scene.height, tiling, tile))
-    idle, each = _memory(scene, model, outputs[0], tiling, tile)
+    idle, each = _memory(scene, model, writer, len(bands), tiling, tile)
     workers = fitting_workers(idle, each, tiles, device, memory)
     return UpscalePlan(
         size=(scene.width, scene.height),
         output_size=(scene.width * scale, scene.height * scale),
         dtype=scene.dtype,
+        output_dtype=outputs[0].dtype,
         bands=bands,
         names=band_names(scene, bands),
-        groups=tuple(band_groups(bands, contract.bands)),
-        notes=notes_of(scene, bands, precision, device),
+        groups=tuple(band_groups(bands, model.contract.bands)),
+        notes=notes_of(scene, bands, writer, precision, device),
         precision=precision,
         tile=tile_side(tiling, tile),
         tiles=tiles,
@@ -238,10 +251,10 @@ def job_needs(
 
 
 def notes_of(
-    scene: Scene, bands: tuple[int, ...], precision: Precision, device: torch.device
+    scene: Scene, bands: tuple[int, ...], writer: Writer, precision: Precision, device: torch.device
 ) -> tuple[str, ...]:
     """What the user should know of how a scene is understood and computed, a sentence each."""
-    order = band_order(scene, bands)
+    order = writer.note(scene, bands)
     notes = [*scene.notes, *([order] if order else [])]
     # Of other bands it was the user who left them out.
     if set(bands) == {*scene.data_bands} and (classes := left_out(scene, bands)):
@@ -261,18 +274,17 @@ def notes_of(
 
 
 def _memory(
-    scene: Scene, model: Upscaler, output: CogMetadata, tiling: Tiling, tile: int | None
+    scene: Scene, model: Upscaler, writer: Writer, bands: int, tiling: Tiling, tile: int | None
 ) -> tuple[int, int]:
     """Bytes that a job takes without a tile, and that each tile takes while it is done."""
-    contract = model.contract
     side = tile_side(tiling, tile) + 2 * tiling.margin
     pixels = min(side, scene.width) * min(side, scene.height)
     weights = list(model.model.parameters())
-    widest = max((w.shape[0] for w in weights if w.ndim >= 2), default=contract.bands)
+    widest = max((w.shape[0] for w in weights if w.ndim >= 2), default=bands)
     # Measured on mfg_hmoe and mfg_hmoe_light at scales 2, 4 and 8: about three and a half maps of the widest
     # layer live at once; at large scales the upsampled image and its features come to matter.
-    activations = pixels * 4 * (4 * widest + 24 * contract.scale**2)
-    arrays = pixels * output.count * (16 + contract.scale**2 * 24)
+    activations = pixels * 4 * (4 * widest + 24 * writer.scale**2)
+    arrays = pixels * (16 * bands + writer.channels(bands) * writer.scale**2 * 24)
     sample = 16_000_000 * 4
     parameters = sum(w.numel() * 4 for w in weights)
     return int(scene.cache_bytes + _LIBRARIES + parameters + sample), int(activations + arrays)

@@ -27,6 +27,8 @@ from geomoe.pipeline.history import (
 )
 from geomoe.pipeline.output import Output
 from geomoe.pipeline.runner import Upscaler, tiling_of
+from geomoe.pipeline.writers import writer_of
+from geomoe.pipeline.writers.base import Writer
 from geomoe.raster.footprint import Footprint, footprint
 from geomoe.raster.known import KnownScene
 from geomoe.raster.scene import Scene
@@ -47,7 +49,8 @@ class Record:
         remarks: on the weights, sentences.
         sources: name and SHA-256 of each file of the scene.
         model: that drew.
-        outputs: the image first.
+        writer: of the first output.
+        outputs: of the job.
     """
 
     key: Mapping[str, Any]
@@ -58,6 +61,7 @@ class Record:
     remarks: Sequence[str]
     sources: Sequence[Mapping[str, str]]
     model: Upscaler
+    writer: Writer
     outputs: Sequence[Output]
 
 
@@ -108,8 +112,9 @@ class Provenance:
         layer = () if output is of.outputs[0] else output.meta.descriptions
         # Of the sensor, or what is nearest to it here: upscaling makes pixels smaller, not the sensor finer.
         gsd = pixel_metres(of.scene)
+        scene, writer = of.scene.path.name, of.writer
         return {
-            "title": title(of.scene.path.name, configuration, layer),
+            "title": title(scene, configuration, layer, writer.title),
             **({} if gsd is None else {"gsd": gsd}),
             "processing:software": {
                 "geomoe": geomoe_version(),
@@ -117,7 +122,7 @@ class Provenance:
                 "rasterio": rasterio.__version__,
                 "gdal": rasterio.__gdal_version__,
             },
-            "processing:lineage": lineage(of.scene.path.name, configuration, layer),
+            "processing:lineage": lineage(scene, configuration, layer, writer.noun, writer.caveat),
             "geomoe:known": {name: value for name, value in asdict(of.known).items() if value is not None},
             **({"geomoe:remarks": list(of.remarks)} if of.remarks else {}),
             "geomoe:configuration": configuration,
@@ -158,7 +163,7 @@ def model_item(model: Upscaler) -> dict[str, Any]:
     they have one. It names no place where they are: they are found by their hash.
     """
     card = getattr(model, "card", None)
-    contract, tiling = model.contract, tiling_of(model)
+    contract, tiling, writer = model.contract, tiling_of(model), writer_of(model)
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -167,10 +172,10 @@ def model_item(model: Upscaler) -> dict[str, Any]:
         "geometry": None,
         "properties": {
             **_written(card),
-            "title": f"{model.name}, super-resolution {contract.scale} times",
+            "title": f"{model.name}, {writer.does}",
             "mlm:name": _mlm_name(model.name),
             "mlm:architecture": type(model.model).__name__,
-            "mlm:tasks": ["super-resolution"],
+            "mlm:tasks": [writer.mlm_task],
             "mlm:framework": "PyTorch",
             **({"mlm:framework_version": torch.__version__} if _SEMVER.match(torch.__version__) else {}),
             "mlm:total_parameters": sum(weight.numel() for weight in model.model.parameters()),
@@ -180,16 +185,16 @@ def model_item(model: Upscaler) -> dict[str, Any]:
                     # Any bands will do, in groups of as many as it takes.
                     "bands": [],
                     "input": _array(contract.bands),
-                    "description": f"{_SCALING} Tiles of {tiling.tile} pixels and a margin of "
+                    "description": f"{_scaling(card)} Tiles of {tiling.tile} pixels and a margin of "
                     f"{tiling.margin}, from multiples of {tiling.multiple}.",
                 }
             ],
             "mlm:output": [
                 {
-                    "name": "super-resolved image",
-                    "tasks": ["super-resolution"],
-                    "result": _array(contract.bands),
-                    "description": f"{contract.scale} times as high and as wide as the input, in its range.",
+                    "name": writer.noun,
+                    "tasks": [writer.mlm_task],
+                    "result": _array(writer.channels(contract.bands)),
+                    "description": writer.gives,
                 }
             ],
             "geomoe:weights": model.hash,
@@ -210,14 +215,19 @@ def model_item(model: Upscaler) -> dict[str, Any]:
     }
 
 
-_SCALING = (
-    "0 to 1 for nearly all pixels, in float32: uint8 divided by 255, other types from their 0.1 to their "
-    "99.9 percentile, band by band."
-)
+_SCALING = {
+    "unit": "0 to 1 for nearly all pixels, in float32: uint8 divided by 255, other types from their 0.1 to "
+    "their 99.9 percentile, band by band.",
+    "values": "As they are, in float32; the model knows mean and deviation of its bands.",
+}
 # As the extension asks: a name that others can write.
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]")
 _SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$")
 _SPDX = re.compile(r"[\w.+-]+")
+
+
+def _scaling(card: Card | None) -> str:
+    return _SCALING["unit" if card is None else card.radiometry]
 
 
 def _mlm_name(name: str) -> str:

@@ -18,12 +18,12 @@ __all__ = ["AUTO", "Path", "Request"]
 
 Path = str | os.PathLike[str]
 AUTO = "auto"
-"""In place of a model's name: the weights that fit the scene."""
+"""In place of a model's name: the weights that ship and fit the scene."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A scene to be super-resolved.
+    """A scene to be shown to a model.
 
     Attributes:
         src: a local scene of integers up to 32 bits, float32 or float64: GeoTIFF, JPEG 2000, Sentinel-2
@@ -31,7 +31,8 @@ class Request:
         dst: the output, ``.tif``.
         model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded; ``auto``:
             of the weights that ship, those that fit the scene, by :func:`geomoe.pipeline.choice.choose`.
-        scale: output pixels along one input pixel.
+        scale: output pixels along one input pixel, of a model that makes images larger; the model's own if
+            ``None``.
         fallback: draw what the reliability map marks by bicubic upsampling, which invents nothing.
         conserve: keep the scene: the mean of the output over each of its pixels is that pixel; see
             :func:`geomoe.layers.conserve.conserve`.
@@ -50,13 +51,13 @@ class Request:
         layers: where each map goes that is made beside the output, by its name in `LAYERS`.
 
     Raises:
-        GeomoeError: a map that there is not.
+        GeomoeError: a map that there is not, or no scale by which weights could be chosen.
     """
 
     src: Path
     dst: Path
     model: str | Upscaler = AUTO
-    scale: int = 4
+    scale: int | None = 4
     fallback: bool = False
     conserve: bool = False
     bands: str | Sequence[str | int] | None = None
@@ -71,6 +72,8 @@ class Request:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.layers) - set(LAYERS)):
             raise GeomoeError(f"there is no map {unknown[0]!r}; expected one of {', '.join(LAYERS)}")
+        if self.model == AUTO and self.scale is None:
+            raise GeomoeError("which weights fit a scene depends on the scale; give one, or a model")
         # In one order, however they were asked for: it is that of the outputs.
         object.__setattr__(self, "layers", {n: self.layers[n] for n in LAYERS if n in self.layers})
 

@@ -1,4 +1,4 @@
-"""The main job: a georeferenced scene in, a super-resolved scene out."""
+"""The main job: a georeferenced scene in, what a model makes of it out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geomoe.pipeline.provenance import Provenance, Record
 from geomoe.pipeline.request import Path as Place
 from geomoe.pipeline.request import Request
 
-__all__ = ["UpscaleReport", "carry_out", "upscale"]
+__all__ = ["UpscaleReport", "carry_out", "predict", "upscale"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class UpscaleReport:
 
     Attributes:
         output: the file written.
+        title: what it is, such as ``classes of pixels``.
         layers: the maps written, by their names.
         items: the STAC item beside each file written, in the order of the files.
         model_item: the one of the model, in the folder of the output.
@@ -40,6 +41,7 @@ class UpscaleReport:
     """
 
     output: Path
+    title: str
     layers: dict[str, Path]
     items: tuple[Path, ...]
     model_item: Path
@@ -88,6 +90,34 @@ def upscale(
     return carry_out(Request.of(src, dst, **options), progress, order, told)
 
 
+def predict(
+    src: Place,
+    dst: Place,
+    *,
+    progress: Progress | None = None,
+    order: Sequence[int] | None = None,
+    told: Callable[[UpscalePlan], None] = lambda plan: None,
+    **options: Any,
+) -> UpscaleReport:
+    """Write what a model makes of a scene, under all that :func:`upscale` promises.
+
+    Of a model that gives the classes of pixels that is one band of bytes: classes from 1 in the order of the
+    model, with their colours and names, 0 where a band of the scene is not valid.
+
+    Args:
+        src: as of `upscale`, as ``dst``, ``progress``, ``order`` and ``told`` are.
+        dst: see there.
+        progress: see there.
+        order: see there.
+        told: see there.
+        options: ``model`` and whatever else a `Request` has; without ``scale``, the model's own.
+
+    Raises:
+        GeomoeError: as `upscale`, or where the scene has not the bands of the model.
+    """
+    return carry_out(Request.of(src, dst, **{"scale": None, **options}), progress, order, told)
+
+
 def carry_out(
     request: Request,
     progress: Progress | None = None,
@@ -108,6 +138,7 @@ def carry_out(
         work.finish()
     return UpscaleReport(
         output=job.outputs[0].target.path,
+        title=job.writer.title,
         layers={
             layer.name: made.target.path for layer, made in zip(job.layers, job.outputs[1:], strict=True)
         },
@@ -134,6 +165,7 @@ def _work(job: Job) -> Work:
         remarks=job.remarks,
         sources=job.sources,
         model=job.model,
+        writer=job.writer,
         outputs=job.outputs,
     )
     provenance = Provenance(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
@@ -28,6 +28,7 @@ __all__ = [
     "check_scale",
     "hardware",
     "is_measured",
+    "join_bands",
     "pick_device",
     "tiling_of",
 ]
@@ -42,10 +43,10 @@ class Upscaler(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """``model(x, trace=None)``: ``[B, C, H, W]`` float32 in, ``[B, C, H * scale, W * scale]`` out.
+        """``model(x, trace=None)``: ``[B, C, H, W]`` float32 in, ``[B, D, H * scale, W * scale]`` out.
 
-        Values are 0 to 1 for nearly all pixels. A `RoutingTrace` gets the routing plans. One whose contract
-        is ``informed`` takes ``known``, too.
+        Values of images are 0 to 1 for nearly all pixels. A `RoutingTrace` gets the routing plans. One whose
+        contract is ``informed`` takes ``known``, too; one that gives the classes of pixels takes ``valid``.
         """
 
     @property
@@ -65,12 +66,14 @@ class Upscaler(Protocol):
         """What the last router saw in training, if that is known."""
 
 
-def check_scale(model: Upscaler, scale: int) -> None:
-    """Refuse weights that were trained for another scale, or give no image.
+def check_scale(model: Upscaler, scale: int | None) -> None:
+    """Refuse weights that were trained for another scale than one that is asked for, or give no image then.
 
     Raises:
         GeomoeError: with the scale that the weights are for, or with what they give.
     """
+    if scale is None:
+        return
     model.contract.expect("image", model.name)
     if model.contract.scale != scale:
         raise GeomoeError(
@@ -100,6 +103,21 @@ def band_groups(bands: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:
     return [group + group[-1:] * (size - len(group)) for group in groups]
 
 
+def join_bands(
+    passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int
+) -> NDArray[np.float32]:
+    """An image ``[bands, H, W]`` of passes over `band_groups` of its bands, from 0; copies are averaged."""
+    out: NDArray[np.float32] | None = None
+    for group, result in passes:
+        if out is None:
+            out = np.empty((bands, *result.shape[1:]), dtype=np.float32)
+        for band in dict.fromkeys(group):
+            copies = [i for i, member in enumerate(group) if member == band]
+            out[band] = result[copies].mean(axis=0)
+    assert out is not None
+    return out
+
+
 def hardware(device: torch.device) -> str:
     """What decides how numbers are rounded: the device, and of a processor its instructions."""
     if device.type == "cuda":
@@ -110,8 +128,7 @@ def hardware(device: torch.device) -> str:
 class Runner:
     """Runs a model on arrays of one tile.
 
-    Bands are taken in groups of ``contract.bands``, each group in a pass of its own; a band that fills up a
-    group has several copies in the output, which are averaged.
+    Bands are taken in groups of ``contract.bands``, each group in a pass of its own.
 
     Args:
         upscaler: model and weights.
@@ -162,42 +179,52 @@ class Runner:
     def __call__(
         self, data: NDArray[np.float32], heard: Callable[[LastSignals], None] | None = None
     ) -> NDArray[np.float32]:
-        """Upscale one tile.
+        """Upscale one tile, ``[C, H, W]``, by a model that gives an image; as `passes` and `join_bands`."""
+        return join_bands(self.passes(data, None, heard), len(data))
+
+    def passes(
+        self,
+        data: NDArray[np.float32],
+        valid: NDArray[np.bool_] | None,
+        heard: Callable[[LastSignals], None] | None = None,
+    ) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
+        """Run the model on the groups of bands of one tile.
 
         Args:
             data: ``[C, H, W]`` float32 in the model's range, finite.
-            heard: is given the trace of the pass of each group, as it ends; no pass is traced if ``None``.
+            valid: ``[H, W]``, told to the model; None for one that does not take it.
+            heard: is given the trace of each pass, as it ends; no pass is traced if ``None``.
 
-        Returns:
-            ``[C, H * scale, W * scale]`` float32; perhaps not finite, which is for the caller to judge.
+        Yields:
+            Bands of a group, from 0, and ``[D, H * scale, W * scale]`` float32; perhaps not finite, which is
+            for the caller to judge.
 
         Raises:
-            GeomoeError: if memory does not suffice, or the result is not of the size promised.
+            GeomoeError: if memory does not suffice, or a result is not of the size promised.
         """
         bands, height, width = data.shape
         scale = self._contract.scale
-        out = np.empty((bands, height * scale, width * scale), dtype=np.float32)
         for group in band_groups(range(bands), self._contract.bands):
             trace = None if heard is None else LastSignals()
-            result = self._pass(data[list(group)], trace)
+            result = self._pass(data[list(group)], valid, trace)
             if heard is not None and trace is not None:
                 heard(trace)
-            if result.shape[1:] != out.shape[1:]:
+            if result.shape[1:] != (height * scale, width * scale):
                 raise GeomoeError(
                     f"{self._name} made {result.shape[2]} x {result.shape[1]} pixels of {width} x {height}; "
                     f"expected {scale} times as many each way, so these weights cannot be used"
                 )
-            for band in dict.fromkeys(group):
-                copies = [i for i, member in enumerate(group) if member == band]
-                out[band] = result[copies].mean(axis=0)
-        return out
+            yield group, result
 
-    def _pass(self, group: NDArray[np.float32], trace: LastSignals | None) -> NDArray[np.float32]:
+    def _pass(
+        self, group: NDArray[np.float32], valid: NDArray[np.bool_] | None, trace: LastSignals | None
+    ) -> NDArray[np.float32]:
         here = computing_in(self.precision, self._device)
         with _out_of_memory(), torch.inference_mode(), _repeatable(self._device), here:
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
             told: dict[str, Any] = {"known": self._known} if self._contract.informed else {}
             told |= {} if trace is None else {"trace": trace}
+            told |= {} if valid is None else {"valid": torch.from_numpy(valid).to(self._device)[None]}
             result: Tensor = self._model(batch, **told)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()
         return array

@@ -126,7 +126,11 @@ def _of_seal(scene: Scene, item: Mapping[str, Any]) -> list[str]:
 def _of_names(scene: Scene, item: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """The names of outputs, on which neither the file's bytes nor the seal may depend."""
     name = _written_as(item) or ""
-    layers = zip(as_list(record.get("outputs")), (IMAGE, *as_list(record.get("layers"))), strict=False)
+    layers = zip(
+        as_list(record.get("outputs")),
+        (record.get("kind", IMAGE), *as_list(record.get("layers"))),
+        strict=False,
+    )
     if item["id"] != Path(name).stem or (name, scene.tags.get("GEOMOE_LAYER")) not in layers:
         return ["it is none of the outputs of its item"]
     return []

@@ -11,7 +11,7 @@ from geomoe.raster.names import RGB, WAVELENGTHS
 from geomoe.raster.product import listed, matching
 from geomoe.raster.scene import Scene
 
-__all__ = ["band_names", "band_order", "learning_bands", "left_out", "select_bands"]
+__all__ = ["band_names", "band_order", "exact_bands", "learning_bands", "left_out", "select_bands"]
 
 _USUAL_ORDER = (*RGB, "nir")
 _REPEAT = "classes are made finer by gdal_translate -r nearest -outsize 400% 400%"
@@ -138,6 +138,22 @@ def learning_bands(
     if len(wanted) == count >= 3 and all(colours.count(colour) == 1 for colour in wanted):
         return tuple(bands[colours.index(colour)] for colour in wanted)
     return bands[:count]
+
+
+def exact_bands(scene: Scene, count: int, spec: str | Sequence[str | int] | None = None) -> tuple[int, ...]:
+    """The bands for a model that takes them all at once: as `learning_bands`, but none is left out unsaid.
+
+    Raises:
+        GeomoeError: as `learning_bands`, or where there are more and nothing says which are meant.
+    """
+    chosen = learning_bands(scene, count, spec)
+    colours = tuple(_colour(_called(scene, band)) for band in chosen)
+    if spec is None and len(scene.data_bands) > count and colours != _USUAL_ORDER[:count]:
+        raise GeomoeError(
+            f"{scene.path.name} has {len(scene.data_bands)} bands of data, the model takes {count}; say "
+            "which by --bands"
+        )
+    return chosen
 
 
 def _find(scene: Scene, item: str | int) -> int:

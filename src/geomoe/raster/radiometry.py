@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geomoe.raster.rounding import round_keeping_means
 from geomoe.raster.sample import SceneSample
 
-__all__ = ["Radiometry", "decide_radiometry", "limits", "quantise"]
+__all__ = ["Radiometry", "as_they_are", "decide_radiometry", "limits", "quantise"]
 
 _LOW, _HIGH = 0.1, 99.9  # percent
 _LARGEST = float(np.finfo(np.float32).max)
@@ -72,6 +72,11 @@ def decide_radiometry(dtype: str, sample: SceneSample) -> Radiometry:
     spans = [_span(values if values.size else filled, dtype) for values in sample.values]
     rule = f"{dtype}: each band from its {_LOW} to its {_HIGH} percentile of sampled valid pixels"
     return Radiometry(tuple(low for low, _ in spans), tuple(high for _, high in spans), rule)
+
+
+def as_they_are(bands: int) -> Radiometry:
+    """For models that have mean and deviation of their bands in the units of the source."""
+    return Radiometry((0.0,) * bands, (1.0,) * bands, "values as they are")
 
 
 def _span(values: NDArray[np.float32], dtype: str) -> tuple[float, float]:

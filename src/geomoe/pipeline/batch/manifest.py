@@ -29,7 +29,7 @@ def read_manifest(path: str | os.PathLike[str], **options: Any) -> list[Request]
 
     A CSV file has a header: ``src,dst`` and, where wanted, maps and ``bands``. Relative paths are
     relative to the folder of the file. The output of an item goes there too, named by its id:
-    ``<id>_x<scale>.tif``.
+    ``<id>_x<scale>.tif``, or ``<id>_predicted.tif`` where no scale was asked for.
 
     Args:
         path: of the file.
@@ -71,8 +71,9 @@ def written(request: Request) -> list[Path]:
 
 def _from_collection(path: Path, options: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
     scale = options.get("scale", Request.scale)
+    ending = "predicted" if scale is None else f"x{scale}"
     return [
-        (f"item {i}", {"src": str(item), "dst": str(path.parent / f"{name}_x{scale}.tif")})
+        (f"item {i}", {"src": str(item), "dst": str(path.parent / f"{name}_{ending}.tif")})
         for i, (name, item) in enumerate(read_collection(path), 1)
     ]
 

@@ -27,13 +27,13 @@ __all__ = ["do_scene", "failed", "is_done", "pinned", "ready", "tidy"]
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, scale: int) -> LoadedModel:
+def _loaded(name: str, scale: int | None) -> LoadedModel:
     return load(name, scale)
 
 
 def _pin(request: Request) -> str:
     """What weights of the same name must have in common wherever a scene is done."""
-    if request.model == AUTO:
+    if request.model == AUTO and request.scale is not None:
         return digest(request.scale)
     if not isinstance(request.model, str):
         raise GeomoeError("of many scenes, the model is given by the name of a model or a weights file")
@@ -64,7 +64,7 @@ def pinned(requests: Sequence[Request]) -> list[tuple[Request, str]]:
 
 def _models(request: Request) -> Iterator[LoadedModel]:
     """Those that a scene may get."""
-    if request.model == AUTO:
+    if request.model == AUTO and request.scale is not None:
         yield from (load(str(path)) for path, _ in offered(request.scale).values())
     else:
         yield _loaded(str(request.model), request.scale)

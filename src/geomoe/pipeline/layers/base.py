@@ -23,7 +23,8 @@ class DoneTile:
     Attributes:
         source: ``[C, h, w]`` float32, the core in source units; anything where not valid.
         valid: ``[C, h, w]`` bool.
-        pixels: ``[C, h * scale, w * scale]``, what goes to the image.
+        pixels: ``[B, h * scale, w * scale]``, what goes to the first file.
+        answer: ``[D, h * scale, w * scale]`` float32, what the model gave.
         trace: of the model's pass over the first group of bands of the tile with its margin.
         size: height and width of the tile with its margin.
         inner: rows and columns of the core in it.
@@ -34,6 +35,7 @@ class DoneTile:
     source: NDArray[np.float32]
     valid: NDArray[np.bool_]
     pixels: NDArray[np.generic]
+    answer: NDArray[np.float32]
     trace: RoutingTrace
     size: tuple[int, int]
     inner: tuple[slice, slice]

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers.base import DoneTile
+from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.metadata import CogMetadata, same_place
 from geomoe.raster.scene import Scene
 
@@ -55,6 +57,8 @@ class Consistency:
         }
 
 
-def layer(request: object, model: object) -> Consistency:
-    """Any model has this map."""
+def layer(request: object, model: Upscaler) -> Consistency:
+    """The map of a model that gives an image."""
+    if not model.contract.gives("image"):
+        raise GeomoeError(f"{model.name} gives no image to be compared with SRC; leave out --consistency")
     return Consistency()

@@ -1,0 +1,97 @@
+"""What a writer is, and what it is given of a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomoe.raster.metadata import CogMetadata
+from geomoe.raster.radiometry import Radiometry
+from geomoe.raster.scene import Scene
+
+__all__ = ["RanTile", "Writer"]
+
+
+@dataclass(frozen=True)
+class RanTile:
+    """A tile with its margin, when the model has run on it.
+
+    Attributes:
+        data: ``[C, H, W]`` float32 in source units; anything where not valid.
+        shown: ``[C, H, W]`` float32, what the model was shown.
+        valid: ``[C, H, W]`` bool.
+        inner: rows and columns of the core.
+        result: ``[D, H * scale, W * scale]`` float32, what the model gave; finite.
+        surprise: ``[H, W]`` float64, see :func:`geomoe.pipeline.layers.reliability.surprise`; None where
+            nobody asked.
+    """
+
+    data: NDArray[np.float32]
+    shown: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    inner: tuple[slice, slice]
+    result: NDArray[np.float32]
+    surprise: NDArray[np.float64] | None
+
+    def fine(self, scale: int) -> tuple[slice, ...]:
+        """The core in ``result``."""
+        return (slice(None), *(slice(s.start * scale, s.stop * scale) for s in self.inner))
+
+
+class Writer(Protocol):
+    """Makes the first file of a job of what a model gives.
+
+    Attributes:
+        name: of the kind of output, in the file's tags.
+        scale: its pixels along one of the scene.
+        masked: whether the model is told which pixels are valid.
+        title: what the file is, to follow on the name of the scene.
+        does: what the model does, to follow on its name.
+        noun: the same, in two or three words.
+        caveat: a sentence on what may be believed of it.
+        gives: what the model gives, a sentence.
+        mlm_task: of the STAC extension for models.
+    """
+
+    name: str
+    scale: int
+    masked: bool
+    title: str
+    does: str
+    noun: str
+    caveat: str
+    gives: str
+    mlm_task: str
+
+    def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
+        """The bands to work on, 1-based, as `select_bands`; raises GeomoeError for those that do not do."""
+
+    def note(self, scene: Scene, bands: Sequence[int]) -> str | None:
+        """What is taken for granted about these bands, in words."""
+
+    def channels(self, bands: int) -> int:
+        """Of what the model gives for so many bands, D."""
+
+    def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which pixels get a result, ``[h, w]``, by the validity ``[C, h, w]`` of their bands."""
+
+    def join(
+        self, passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int
+    ) -> NDArray[np.float32]:
+        """``[D, H, W]``, of passes over groups of bands: which these are, from 0, and what each gave."""
+
+    def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
+        """Everything but pixels and tags."""
+
+    def blank(self, valid: NDArray[np.bool_], meta: CogMetadata) -> NDArray[np.generic]:
+        """The pixels of a tile in which nothing is `there`."""
+
+    def pixels(self, tile: RanTile, radiometry: Radiometry, meta: CogMetadata) -> NDArray[np.generic]:
+        """The pixels of a tile's core, ``[B, h * scale, w * scale]``."""
+
+    def legend(self) -> Mapping[str, Any]:
+        """What its values say, as JSON values; empty where they are the scene's."""

@@ -1,0 +1,97 @@
+"""A map of what each pixel of the scene shows: the number of its class, with names and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomoe.data.legend import colours_for
+from geomoe.errors import GeomoeError
+from geomoe.models.contract import Output
+from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.writers.base import RanTile
+from geomoe.raster.bands import exact_bands
+from geomoe.raster.classes import ClassValue
+from geomoe.raster.metadata import CogMetadata, same_place
+from geomoe.raster.radiometry import Radiometry
+from geomoe.raster.scene import Scene
+
+__all__ = ["ClassWriter", "writer"]
+
+_MOST = 255
+
+
+class ClassWriter:
+    """The most probable class of each pixel, from 1 in uint8; 0 where a band of the scene is not valid.
+
+    Args:
+        output: of the model.
+        bands: that it takes.
+    """
+
+    name = "classes"
+    scale = 1
+    masked = True
+    title = "classes of pixels"
+    does = "classes of pixels"
+    noun = "class map"
+    caveat = "The class of a pixel is the one that the model takes for the most probable."
+    gives = "Logits of the classes of each pixel."
+    mlm_task = "semantic-segmentation"
+
+    def __init__(self, output: Output, bands: int) -> None:
+        self._bands = bands
+        colours = output.colours or colours_for(len(output.classes))
+        named = zip(output.classes, colours, strict=True)
+        self.classes = tuple(ClassValue(i, name, colour) for i, (name, colour) in enumerate(named, 1))
+
+    def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
+        return exact_bands(scene, self._bands, spec)
+
+    def note(self, scene: Scene, bands: Sequence[int]) -> str | None:
+        if any(scene.descriptions[band - 1] or scene.aliases[band - 1] for band in bands):
+            return None
+        return "bands have no names; taken to be those that the model learned from, in the same order"
+
+    def channels(self, bands: int) -> int:
+        return len(self.classes)
+
+    def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = np.all(valid, axis=0)
+        return found
+
+    def join(
+        self, passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int
+    ) -> NDArray[np.float32]:
+        [(_, logits)] = passes
+        return logits
+
+    def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
+        return same_place(
+            scene, dtype="uint8", descriptions=("class",), scales=(1.0,), nodata=0, classes=self.classes
+        )
+
+    def blank(self, valid: NDArray[np.bool_], meta: CogMetadata) -> NDArray[np.uint8]:
+        return np.zeros((1, *valid.shape[1:]), np.uint8)
+
+    def pixels(self, tile: RanTile, radiometry: Radiometry, meta: CogMetadata) -> NDArray[np.uint8]:
+        best = tile.result[tile.fine(1)].argmax(0)  # [h, w]; of equal ones the first
+        there = self.there(tile.valid[(slice(None), *tile.inner)])
+        return np.where(there, best + 1, 0).astype(np.uint8)[None]
+
+    def legend(self) -> Mapping[str, Any]:
+        return {"classes": {str(each.value): each.name for each in self.classes}, "nodata": 0}
+
+
+def writer(model: Upscaler, fallback: bool, conserve: bool) -> ClassWriter:
+    """Of a model that gives the classes of pixels; raises GeomoeError for options that it has not."""
+    [output] = model.contract.outputs.values()
+    for option, asked in (("--fallback", fallback), ("--conserve", conserve)):
+        if asked:
+            raise GeomoeError(f"{model.name} gives a {output.describe()}, no image; leave out {option}")
+    if output.channels > _MOST:
+        raise GeomoeError(f"{model.name} gives a {output.describe()}; a map in bytes holds {_MOST} of them")
+    return ClassWriter(output, model.contract.bands)

@@ -1,0 +1,100 @@
+"""An image of the scene, in its type and units, on a finer grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geomoe.data.degradation import upsample_bicubic
+from geomoe.layers.conserve import conserve
+from geomoe.pipeline.runner import Upscaler, join_bands
+from geomoe.pipeline.writers.base import RanTile
+from geomoe.raster.bands import band_order, select_bands
+from geomoe.raster.metadata import CogMetadata, carried_over
+from geomoe.raster.radiometry import Radiometry, limits, quantise
+from geomoe.raster.scene import Scene
+from geomoe.raster.validity import upsample_mask
+
+__all__ = ["ImageWriter", "writer"]
+
+
+class ImageWriter:
+    """Any number of bands, in groups of as many as the model takes.
+
+    Args:
+        scale: pixels along one of the scene.
+        bands: that the model takes at once.
+        fallback: bicubic upsampling where routing is unlike that of training.
+        conserve: keep the mean over each pixel of the scene.
+    """
+
+    name = "image"
+    masked = False
+    noun = "super-resolved image"
+    caveat = "What is finer than the source's pixels is the model's estimate, not measured."
+    mlm_task = "super-resolution"
+
+    def __init__(self, scale: int, bands: int, fallback: bool, conserve: bool) -> None:
+        self.scale, self._bands, self._fallback, self._conserve = scale, bands, fallback, conserve
+        self.title, self.does = f"super-resolved {scale} times", f"super-resolution {scale} times"
+        self.gives = f"{scale} times as high and as wide as the input, in its range."
+
+    def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
+        return select_bands(scene, spec, self._bands)
+
+    def note(self, scene: Scene, bands: Sequence[int]) -> str | None:
+        return band_order(scene, bands)
+
+    def channels(self, bands: int) -> int:
+        return bands
+
+    def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = np.any(valid, axis=0)
+        return found
+
+    def join(
+        self, passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int
+    ) -> NDArray[np.float32]:
+        return join_bands(passes, bands)
+
+    def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
+        return carried_over(scene, bands, self.scale, {})
+
+    def blank(self, valid: NDArray[np.bool_], meta: CogMetadata) -> NDArray[np.generic]:
+        fine = upsample_mask(valid, self.scale)
+        return quantise(np.zeros(fine.shape, np.float64), fine, meta.dtype, meta.nodata)
+
+    def pixels(self, tile: RanTile, radiometry: Radiometry, meta: CogMetadata) -> NDArray[np.generic]:
+        core, fine, result = (slice(None), *tile.inner), tile.fine(self.scale), tile.result
+        if self._fallback and tile.surprise is not None and (tile.surprise > 1).any():
+            bicubic = upsample_bicubic(torch.from_numpy(tile.shown)[None], self.scale)[0].numpy()
+            result = np.where(upsample_mask(tile.surprise > 1, self.scale), bicubic, result)
+        if self._conserve:
+            source = np.where(tile.valid, tile.data, radiometry.to_source(tile.shown))
+            drawn = self._conserved(source, radiometry.to_source(result), meta)[fine]
+        else:
+            drawn = radiometry.to_source(result[fine])
+        means = tile.data[core] if self._conserve else None
+        return quantise(drawn, upsample_mask(tile.valid[core], self.scale), meta.dtype, meta.nodata, means)
+
+    def _conserved(
+        self, source: NDArray[np.float64], drawn: NDArray[np.float64], meta: CogMetadata
+    ) -> NDArray[np.float64]:
+        """``drawn`` ``[C, H * scale, W * scale]`` with the means of ``source``, within what its type has."""
+        for low, high in zip(source, drawn, strict=True):  # band by band in place, as memory is promised
+            whole, parts = (torch.from_numpy(band)[None, None] for band in (low, high))
+            bounds = limits(meta.dtype, meta.nodata)
+            high[:] = conserve(whole, parts, self.scale, bounds)[0, 0].numpy()
+        return drawn
+
+    def legend(self) -> Mapping[str, Any]:
+        return {}
+
+
+def writer(model: Upscaler, fallback: bool, conserve: bool) -> ImageWriter:
+    """Of a model that gives an image."""
+    return ImageWriter(model.contract.scale, model.contract.bands, fallback, conserve)

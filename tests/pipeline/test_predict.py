@@ -1,0 +1,261 @@
+"""What a model that gives the classes of pixels makes of a scene."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.enums import ColorInterp
+
+from geomoe.errors import GeomoeError
+from geomoe.models.weights import LoadedModel, load, save
+from geomoe.pipeline import Request, describe_scene, predict, upscale, verify
+from geomoe.pipeline.job import is_made
+from geomoe.raster.stac import read_item
+from tests.models.test_map_models import CLASSES, COLOURS, tiny
+from tests.models.test_weights import card_of
+from tests.scenes import left_over, pixels, write_scene
+
+BANDS = 5
+NAMES = [f"b{i}" for i in range(BANDS)]
+
+
+def weights(path: Path, radiometry: str = "values", **options: object) -> LoadedModel:
+    model = tiny("unet_moe", bands=BANDS, mean=(30000.0,), std=(9000.0,), **options)
+    card = replace(card_of(model), model="unet_moe", task="segmentation", radiometry=radiometry)
+    save(path, model, card)
+    return load(str(path))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LoadedModel:
+    return weights(tmp_path / "land.safetensors")
+
+
+def whole(model: LoadedModel, data: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Logits of the model for all of a scene at once, ``[classes, H, W]``."""
+    told = None if valid is None else torch.from_numpy(valid)[None]
+    with torch.inference_mode():
+        logits: np.ndarray = model.model(torch.from_numpy(data.astype(np.float32))[None], valid=told)[
+            0
+        ].numpy()
+    return logits
+
+
+def test_a_class_map_lies_on_the_grid_of_the_scene_with_names_and_colours(
+    src: Path, dst: Path, model: LoadedModel
+) -> None:
+    data = pixels(BANDS, 37, 45, "uint16")
+    write_scene(src, data, names=NAMES)
+    done = predict(src, dst, model=model, device="cpu")
+    with rasterio.open(src) as scene, rasterio.open(dst) as out:
+        assert (out.transform, out.crs, out.shape) == (scene.transform, scene.crs, scene.shape)
+        assert (out.dtypes, out.nodata, out.colorinterp) == (("uint8",), 0, (ColorInterp.palette,))
+        assert [out.colormap(1)[i][:3] for i in (1, 2, 3)] == [(0, 255, 0), (0, 0, 255), (128, 128, 128)]
+        assert np.array_equal(out.read(1), whole(model, data).argmax(0) + 1)
+        assert json.loads(out.tags()["GEOMOE_LEGEND"])["classes"] == dict(zip("123", CLASSES, strict=True))
+        assert out.tags()["GEOMOE_WEIGHTS"] == model.hash
+    assert done.title == "classes of pixels"
+    [band] = read_item(done.items[0])["assets"]["data"]["bands"]
+    assert [each["title"] for each in band["classification:classes"]] == [*CLASSES, "no data"]
+    assert [each.get("color_hint") for each in band["classification:classes"]][:3] == [
+        colour[1:].upper() for colour in COLOURS
+    ]
+
+
+def test_tiles_are_what_the_whole_scene_is(src: Path, tmp_path: Path, model: LoadedModel) -> None:
+    tiling = model.contract.tiling
+    assert tiling is not None
+    assert tiling.reach is not None
+    assert tiling.reach <= tiling.margin
+    write_scene(src, pixels(BANDS, 90, 101, "uint16"), names=NAMES)
+    made = []
+    for tile in (256, 20):
+        maps = {name: tmp_path / f"{name}_{tile}.tif" for name in ("out", "experts", "confidence")}
+        report = predict(src, maps.pop("out"), model=model, tile=tile, device="cpu", **maps)
+        made.append([rasterio.open(path).read() for path in (report.output, *report.layers.values())])
+    assert report.plan.tiles == 30
+    for one, other in zip(*made, strict=True):
+        assert np.array_equal(one, other)
+    assert len(np.unique(made[0][0])) > 1
+    assert len(np.unique(made[0][1][1])) > 1  # of the experts
+
+
+def test_what_is_not_valid_has_no_class_and_does_not_count(
+    src: Path, tmp_path: Path, model: LoadedModel
+) -> None:
+    data = pixels(BANDS, 40, 40, "uint16")
+    data[data == 0] = 1
+    data[:, 5:9, 3:20] = 0
+    data[2, 20, 20] = 0  # one band alone
+    write_scene(src, data, names=NAMES, nodata=0)
+    maps = {"experts": tmp_path / "e.tif", "confidence": tmp_path / "c.tif"}
+    predict(src, tmp_path / "o.tif", model=model, device="cpu", **maps)
+    there = (data > 0).all(0)
+    with rasterio.open(tmp_path / "o.tif") as out:
+        assert np.array_equal(out.read(1) > 0, there)
+        assert np.array_equal(out.dataset_mask() > 0, there)
+        assert np.array_equal(out.read(1)[there], (whole(model, data, there).argmax(0) + 1)[there])
+    for path in maps.values():
+        with rasterio.open(path) as out:
+            assert np.array_equal(out.read() > 0, np.broadcast_to(there, (out.count, 40, 40)))
+
+
+def test_confidence_is_the_probability_of_the_class_on_the_map(
+    src: Path, tmp_path: Path, model: LoadedModel
+) -> None:
+    data = pixels(BANDS, 16, 20, "uint16")
+    write_scene(src, data, names=NAMES)
+    predict(src, tmp_path / "o.tif", model=model, device="cpu", confidence=tmp_path / "c.tif")
+    shares = torch.from_numpy(whole(model, data)).softmax(0)
+    entropy = -(shares * shares.log()).sum(0) / np.log(len(CLASSES))
+    with rasterio.open(tmp_path / "c.tif") as out:
+        assert out.descriptions == ("confidence", "entropy")
+        confident, uncertain = out.read() * np.array(out.scales)[:, None, None]
+    assert confident == pytest.approx(shares.amax(0).numpy(), abs=0.5 / 255 + 1e-6)
+    assert uncertain == pytest.approx(entropy.numpy(), abs=0.5 / 255 + 1e-6)
+
+
+def test_a_scene_of_bytes_is_shown_in_0_to_1_where_the_card_says_so(
+    src: Path, dst: Path, tmp_path: Path
+) -> None:
+    of_units = weights(tmp_path / "unit.safetensors", "unit")
+    data = pixels(BANDS, 16, 20, "uint8")
+    predict(write_scene(src, data, names=NAMES), dst, model=of_units, device="cpu")
+    with rasterio.open(dst) as out:
+        assert np.array_equal(out.read(1), whole(of_units, data / np.float32(255)).argmax(0) + 1)
+
+
+def test_a_class_map_goes_on_where_it_was_with_the_same_bytes(
+    src: Path, dst: Path, model: LoadedModel
+) -> None:
+    class Cut:
+        def __init__(self) -> None:
+            self.left = 4
+
+        def start(self, *_: object) -> None: ...
+
+        def close(self) -> None: ...
+
+        def advance(self) -> None:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    write_scene(src, pixels(BANDS, 60, 60, "uint16"), names=NAMES)
+    finished = predict(src, dst.with_name("at_once.tif"), model=model, tile=20, device="cpu").output
+    with pytest.raises(KeyboardInterrupt):
+        predict(src, dst, model=model, tile=20, device="cpu", progress=Cut())
+    assert predict(src, dst, model=model, tile=20, device="cpu").resumed == 4
+    assert dst.read_bytes() == finished.read_bytes()
+
+
+def test_a_class_map_is_verified_and_known_as_made(src: Path, dst: Path, model: LoadedModel) -> None:
+    write_scene(src, pixels(BANDS, 30, 30, "uint16"), names=NAMES)
+    asked = Request.of(src, dst, model=model, scale=None, device="cpu", confidence=dst.with_name("c.tif"))
+    assert not is_made(asked)
+    predict(src, dst, model=model, device="cpu", confidence=dst.with_name("c.tif"))
+    assert is_made(asked)
+    assert not is_made(replace(asked, nodata=7.0))
+    for path in (dst, dst.with_name("c.tif")):
+        assert verify(path, source=src, weights=str(model.path)).faults == ()
+    said = read_item(dst.with_name("dst.stac.json"))["properties"]
+    assert said["title"] == "src.tif, classes of pixels by land"
+    assert "super-resol" not in json.dumps(said)
+    of_model = read_item(next(dst.parent.glob("land.*.stac.json")))["properties"]
+    assert of_model["mlm:tasks"] == ["semantic-segmentation"]
+    assert of_model["mlm:output"][0]["result"]["shape"] == [-1, 3, -1, -1]
+    dst.write_bytes(dst.read_bytes()[:-1] + b"\0")
+    assert verify(dst).faults
+
+
+def test_a_cube_is_made_into_a_map(tmp_path: Path, model: LoadedModel) -> None:
+    data = pixels(BANDS, 21, 18, "uint16")
+    np.savez(tmp_path / "a.npz", cube=np.moveaxis(data, 0, 2), labels=np.zeros((21, 18), int))
+    done = predict(tmp_path / "a.npz", tmp_path / "a.tif", model=model, device="cpu")
+    with rasterio.open(done.output) as out:
+        assert np.array_equal(out.read(1), whole(model, data).argmax(0) + 1)
+    assert "the scene has no georeference, and neither will the output" in done.plan.notes
+    assert verify(done.output, source=tmp_path / "a.npz").faults == ()
+
+
+def _fewer(src: Path, dst: Path, model: LoadedModel) -> None:
+    predict(write_scene(src, pixels(4, 8, 8, "uint16")), dst, model=model)
+
+
+def _more(src: Path, dst: Path, model: LoadedModel) -> None:
+    predict(write_scene(src, pixels(6, 8, 8, "uint16")), dst, model=model)
+
+
+def _some(src: Path, dst: Path, model: LoadedModel) -> None:
+    predict(write_scene(src, pixels(6, 8, 8, "uint16")), dst, model=model, bands="1,2")
+
+
+def _empty_band(src: Path, dst: Path, model: LoadedModel) -> None:
+    data = pixels(BANDS, 8, 8, "uint16")
+    data[3] = 0
+    predict(write_scene(src, data, nodata=0, names=NAMES), dst, model=model)
+
+
+def _asks(**options: object) -> Callable[[Path, Path, LoadedModel], None]:
+    def ask(src: Path, dst: Path, model: LoadedModel) -> None:
+        places = {name: dst.with_name("m.tif") for name in options if name in ("consistency", "reliability")}
+        predict(write_scene(src, pixels(BANDS, 8, 8, "uint16")), dst, model=model, **{**options, **places})
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (_fewer, "has 4 bands of data, 5 are wanted"),
+        (_more, "has 6 bands of data, the model takes 5; say which by --bands"),
+        (_some, "2 bands of .* were named, the model takes 5"),
+        (_empty_band, "has a band without a valid pixel, and the model needs them all"),
+        (_asks(fallback=True), "gives a map of 3 classes, no image; leave out --fallback"),
+        (_asks(conserve=True), "gives a map of 3 classes, no image; leave out --conserve"),
+        (_asks(consistency=True), "gives no image .* leave out --consistency"),
+        (_asks(reliability=True), "brings no routing reference"),
+        (_asks(scale=2), "gives a map of 3 classes; expected weights of a model that gives an image"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_anything_is_written(
+    src: Path, dst: Path, model: LoadedModel, ask: Callable[..., None], says: str
+) -> None:
+    before = {*left_over(dst.parent)}
+    with pytest.raises(GeomoeError, match=says) as caught:
+        ask(src, dst, model)
+    assert "\n" not in str(caught.value)
+    assert {*left_over(dst.parent)} - before == {"src.tif"}
+
+
+def test_more_bands_will_do_where_their_names_say_which_are_meant(
+    src: Path, dst: Path, tmp_path: Path
+) -> None:
+    model = tiny("unet", bands=3)
+    card = replace(card_of(model), model="unet", task="segmentation")
+    save(tmp_path / "rgb.safetensors", model, card)
+    data = pixels(4, 12, 12, "uint8")
+    write_scene(src, data, names=["nir", "blue", "green", "red"])
+    loaded = load(str(tmp_path / "rgb.safetensors"))
+    assert predict(src, dst, model=loaded, device="cpu").plan.bands == (4, 3, 2)
+    assert "upscale" not in (facts := describe_scene(src, model=loaded))
+    assert facts["predict"].startswith("rgb, classes of pixels: 12 x 12 pixels, 1 tiles")
+
+
+def test_an_image_has_no_confidence_and_predict_is_upscale_by_another_name(
+    src: Path, dst: Path, settings: Request
+) -> None:
+    write_scene(src, pixels(3, 20, 24, "uint16"))
+    loaded = load(str(settings.model))
+    with pytest.raises(GeomoeError, match="leave out --confidence"):
+        predict(src, dst, model=loaded, confidence=dst.with_name("c.tif"))
+    predict(src, dst, model=loaded, tile=16, device="cpu")
+    upscale(src, dst.with_name("u.tif"), model=loaded, scale=2, tile=16, device="cpu")
+    assert rasterio.open(dst).read().tobytes() == rasterio.open(dst.with_name("u.tif")).read().tobytes()
