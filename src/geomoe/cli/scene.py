@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from geomoe.cli.progress import night_progress, terminal_progress
+from geomoe.cli.progress import night_progress, terminal_progress, told
 from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
 from geomoe.pipeline.layers import LAYERS
@@ -138,11 +138,36 @@ def predict(**given: Any) -> None:
     """Show the scene SRC to a model, and write what it makes of it to DST.
 
     What that is, the model's weights say. Classes of pixels become a cloud-optimised GeoTIFF of bytes with
-    their names and colours, 0 where SRC has no data; an image, what upscale makes.
+    their names and colours, 0 where SRC has no data; an image, what upscale makes. Labels, values and
+    features of whole images become a table: of the windows of a scene (.csv, .geojson), or of a folder of
+    images (.csv).
 
-    SRC is a scene as for upscale, or a hyperspectral cube (.npz).
+    SRC is a scene as for upscale, a hyperspectral cube (.npz), or a folder of images.
     """
-    _carry_out(**given)
+    if Path(given["dst"] or "").suffix.lower() in (".csv", ".geojson"):
+        _table(**given)
+    else:
+        _carry_out(**given)
+
+
+_OF_TABLES = ("bands", "nodata", "tile", "device", "precision", "overwrite")
+
+
+def _table(src: str, dst: str, model: str, **given: Any) -> None:
+    from geomoe import pipeline
+    from geomoe.models import load
+
+    usual = {"retries": 1}
+    others = [name for name, value in given.items() if value not in (None, False) and name not in _OF_TABLES]
+    if others := [name for name in others if given[name] != usual.get(name)]:
+        raise click.UsageError(f"--{others[0].replace('_', '-')} is of maps; leave it out for a table")
+    options = {name: given[name] for name in _OF_TABLES}
+    pipeline.check_table(src, dst, overwrite=options["overwrite"])
+    with told("samples") as progress:
+        done = pipeline.predict_table(src, dst, model=load(model), progress=progress, **options)
+    cut = "" if done.window is None else f" of {done.window} pixels"
+    empty = f"; {done.empty} without a valid pixel are left out" if done.empty else ""
+    say(f"{done.output}: {done.rows} {done.of}{cut}, by {model}{empty}")
 
 
 def _carry_out(
@@ -193,12 +218,12 @@ def _carry_out(
         say(*_forecast_lines(pipeline.forecast_upscale(src, dst, **options)))
         return
 
-    def told(plan: pipeline.UpscalePlan) -> None:
+    def heard(plan: pipeline.UpscalePlan) -> None:
         """What was decided of the scene, before the first tile and not after hours of them."""
         for note in plan.notes:
             say(note)
 
-    done = pipeline.predict(src, dst, progress=terminal_progress("tiles"), told=told, **options)
+    done = pipeline.predict(src, dst, progress=terminal_progress("tiles"), told=heard, **options)
     width, height = done.plan.output_size
     say(
         f"{done.output}: {width} x {height}, {done.title}, {_bands(done.plan.names)}, by {done.model} in "
@@ -258,31 +283,31 @@ def _forecast_many(requests: list[Request], processes: int | None) -> None:
 
     bar.start(len(requests))
     try:
-        told = pipeline.forecast_many(requests, processes=processes, heard=heard)
+        found = pipeline.forecast_many(requests, processes=processes, heard=heard)
     finally:
         bar.close()
-    for outcome in (*told.refused, *told.empty):
+    for outcome in (*found.refused, *found.empty):
         say(f"{outcome.request.src}: {outcome.message}", err=True)
     lines = [
-        f"scenes   {told.scenes} to be made, {told.there} made already, {len(told.empty)} empty, "
-        f"{len(told.refused)} refused"
+        f"scenes   {found.scenes} to be made, {found.there} made already, {len(found.empty)} empty, "
+        f"{len(found.refused)} refused"
     ]
-    if told.scenes:
-        each = f" for each of {told.processes} processes" if told.processes > 1 else ""
+    if found.scenes:
+        each = f" for each of {found.processes} processes" if found.processes > 1 else ""
         lines += [
-            f"tiles    {told.passes} runs of the model at most",
-            f"time     about {in_time(told.seconds)} on this machine",
-            f"memory   about {in_bytes(told.memory_bytes)}{each}",
-            f"disk     about {in_bytes(told.output_bytes)} when done",
-            f"learned  from tiles of {told.tried} of the scenes",
+            f"tiles    {found.passes} runs of the model at most",
+            f"time     about {in_time(found.seconds)} on this machine",
+            f"memory   about {in_bytes(found.memory_bytes)}{each}",
+            f"disk     about {in_bytes(found.output_bytes)} when done",
+            f"learned  from tiles of {found.tried} of the scenes",
         ]
     say(*lines, "nothing was written (--dry-run)")
     short = [
         f"the disk of {folder} has {in_bytes(free)} free, and {in_bytes(wanted)} are wanted there"
-        for folder, wanted, free in told.short
+        for folder, wanted, free in found.short
     ]
-    if told.refused:
-        short.insert(0, f"{len(told.refused)} of {len(requests)} scenes would not be made")
+    if found.refused:
+        short.insert(0, f"{len(found.refused)} of {len(requests)} scenes would not be made")
     if short:
         raise GeomoeError("; ".join(short))
 

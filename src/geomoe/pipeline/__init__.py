@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geomoe.pipeline.request import Request
     from geomoe.pipeline.run import UpscaleReport, predict, upscale
     from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.table import TableReport, check_table, predict_table
     from geomoe.pipeline.tiles import Box, Tile, Tiles
     from geomoe.pipeline.verification import Verification, verify
 
@@ -32,6 +33,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Request",
+    "TableReport",
     "Tile",
     "Tiles",
     "UnfinishedReport",
@@ -40,11 +42,13 @@ __all__ = [
     "Upscaler",
     "Verification",
     "check_report",
+    "check_table",
     "describe_scene",
     "forecast_many",
     "forecast_upscale",
     "plan_upscale",
     "predict",
+    "predict_table",
     "read_manifest",
     "upscale",
     "upscale_many",
@@ -60,6 +64,7 @@ _HOMES = {
     "Outcome": "batch.report",
     "Progress": "progress",
     "Request": "request",
+    "TableReport": "table",
     "Tile": "tiles",
     "Tiles": "tiles",
     "UnfinishedReport": "batch.report",
@@ -68,11 +73,13 @@ _HOMES = {
     "Upscaler": "runner",
     "Verification": "verification",
     "check_report": "batch.report",
+    "check_table": "table",
     "describe_scene": "describe",
     "forecast_many": "batch.estimate",
     "forecast_upscale": "estimate",
     "plan_upscale": "plan",
     "predict": "run",
+    "predict_table": "table",
     "read_manifest": "batch.manifest",
     "upscale": "run",
     "upscale_many": "batch.many",

@@ -30,14 +30,14 @@ from geomoe.pipeline.layers.reliability import reference_of, surprise
 from geomoe.pipeline.output import Output, Piece, begun_in, window_of
 from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
-from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured, tiling_of
+from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured, radiometry_of, tiling_of
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import RanTile, Writer
 from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import Radiometry, as_they_are, decide_radiometry
+from geomoe.raster.radiometry import Radiometry
 from geomoe.raster.sample import EmptyError, look
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import item_path, json_number, read_item
@@ -291,10 +291,7 @@ def _look(found: Prepared) -> tuple[Scene, Radiometry, float, KnownScene]:
     scene, sample = look(found.scene, bands)
     if found.writer.masked and not all(values.size for values in sample.values):
         raise EmptyError(f"{scene.path.name} has a band without a valid pixel, and the model needs them all")
-    own = getattr(getattr(found.model, "card", None), "radiometry", "unit") == "values"
-    if own:  # there is no range by which noise could be told
-        return scene, as_they_are(len(bands)), sample.valid_share, found.known
-    radiometry = decide_radiometry(scene.dtype, sample)
+    radiometry = radiometry_of(found.model, scene, sample)
     return scene, radiometry, sample.valid_share, found.known.with_noise(sample, radiometry)
 
 

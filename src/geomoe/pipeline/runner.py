@@ -20,6 +20,9 @@ from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals
+from geomoe.raster.radiometry import Radiometry, as_they_are, decide_radiometry
+from geomoe.raster.sample import SceneSample
+from geomoe.raster.scene import Scene
 
 __all__ = [
     "Runner",
@@ -30,6 +33,7 @@ __all__ = [
     "is_measured",
     "join_bands",
     "pick_device",
+    "radiometry_of",
     "tiling_of",
 ]
 
@@ -92,6 +96,13 @@ def tiling_of(model: Upscaler) -> Tiling:
 def is_measured(model: Upscaler) -> bool:
     """Whether the weights have a card that says what computing in bfloat16 costs."""
     return bool(getattr(getattr(model, "card", None), "bfloat16", None))
+
+
+def radiometry_of(model: Upscaler, scene: Scene, sample: SceneSample) -> Radiometry:
+    """How values of a scene are brought to a model's range, by the card of its weights."""
+    if getattr(getattr(model, "card", None), "radiometry", "unit") == "values":
+        return as_they_are(len(sample.values))
+    return decide_radiometry(scene.dtype, sample)
 
 
 def band_groups(bands: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:

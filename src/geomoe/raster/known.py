@@ -46,7 +46,9 @@ class KnownScene:
         return ", ".join(filter(None, told))
 
     def with_noise(self, sample: SceneSample, radiometry: Radiometry) -> KnownScene:
-        """The same with the noise of a sample, in the range that a radiometry makes of its values."""
+        """The same with the noise of a sample, in the range that a radiometry makes of its values, if any."""
+        if radiometry.plain:
+            return self
         spans = (high - low for low, high in zip(radiometry.low, radiometry.high, strict=True))
         found = [noise / span for noise, span in zip(sample.noise, spans, strict=True) if noise is not None]
         # Few digits: what stands in an item must not depend on how a machine rounds.

@@ -1,0 +1,256 @@
+"""What a model that sees whole samples says: a row for each image of a folder, or window of a scene."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geomoe.data.images import find_images, read_picture, to_unit
+from geomoe.data.labels import resized
+from geomoe.errors import GeomoeError, expect
+from geomoe.files import overlap, write_csv, write_text
+from geomoe.models import LoadedModel
+from geomoe.models.contract import Output
+from geomoe.models.device import pick_device
+from geomoe.models.precision import AskedPrecision, computing_in, pick_precision
+from geomoe.pipeline.history import geomoe_version
+from geomoe.pipeline.output import window_of
+from geomoe.pipeline.runner import is_measured, radiometry_of
+from geomoe.pipeline.tiles import Box
+from geomoe.raster.bands import exact_bands
+from geomoe.raster.footprint import footprint
+from geomoe.raster.metadata import same_place
+from geomoe.raster.open import open_scene, source_files
+from geomoe.raster.sample import look
+from geomoe.raster.scene import Scene
+from geomoe.raster.validity import fill_invalid
+
+__all__ = ["ENDINGS", "TableReport", "check_table", "predict_table"]
+
+ENDINGS = (".csv", ".geojson")
+_BATCH = 32
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What was done.
+
+    Attributes:
+        output: the file written.
+        rows: images or windows in it.
+        of: which of the two.
+        empty: windows without a valid pixel, of which there is no row.
+        window: side of a window in pixels of the scene; None of images.
+    """
+
+    output: Path
+    rows: int
+    of: str
+    empty: int = 0
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One image, as the model is shown it, and what stands before the answer in its row."""
+
+    row: Row
+    image: Tensor
+    place: Mapping[str, Any] | None = None
+
+
+def _of_label(output: Output, answer: Tensor) -> Row:
+    shares = answer.softmax(0)
+    best = int(shares.argmax())
+    return {"class": best + 1, "name": output.classes[best], "confidence": round(float(shares[best]), 4)}
+
+
+def _of_numbers(output: Output, answer: Tensor) -> Row:
+    kind = output.kind.removesuffix("s")
+    return {f"{kind}_{i}": float(f"{value:.6g}") for i, value in enumerate(answer.tolist(), 1)}
+
+
+_COLUMNS: dict[str, Callable[[Output, Tensor], Row]] = {
+    "label": _of_label, "values": _of_numbers, "features": _of_numbers
+}  # fmt: skip
+"""Of each kind of output of a whole sample, what a row says of the answer ``[channels]``, by column."""
+
+
+def check_table(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise GeomoeError where no table of a scene or folder can be written to ``dst``."""
+    path = Path(dst)
+    if path.suffix.lower() not in ENDINGS:
+        raise GeomoeError(f"{path.name!r}: a table ends in {' or '.join(ENDINGS)}, a map in .tif")
+    if not path.parent.is_dir():
+        raise GeomoeError(f"folder {path.parent} does not exist; create it first")
+    if path.exists() and not overwrite:
+        raise GeomoeError(f"{path} exists already; choose another output or allow it with --overwrite")
+    if not Path(src).exists():
+        raise GeomoeError(f"{src} does not exist; give a folder of images, or a scene")
+    if not _is_folder(src) and overlap([path], source_files(src)):
+        raise GeomoeError(f"{path} is the input itself, or holds it; write to another file")
+
+
+def predict_table(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    model: LoadedModel,
+    tile: int | None = None,
+    bands: str | Sequence[str | int] | None = None,
+    nodata: float | str | None = None,
+    device: str = "auto",
+    precision: AskedPrecision = "auto",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TableReport:
+    """Write what a model says of whole samples: label with its probability, values or features.
+
+    Images are brought to the size that the weights were trained on, as in training. A scene is cut into
+    windows, which lie side by side; those at its right and lower border are moved inwards so that they are
+    whole. A window without a valid pixel has no row; of others ``valid`` says which share of the pixels is.
+
+    Args:
+        src: a folder of images, or a scene as for `upscale`.
+        dst: ``.csv``; of a scene also ``.geojson``, windows as polygons on WGS 84.
+        model: whose output is a label, values or features.
+        tile: side of a window in pixels of the scene; that of the training images if ``None``.
+        bands: of a scene, as of a `Request`.
+        nodata: of a scene, as of a `Request`.
+        device: as of a `Request`.
+        precision: as of a `Request`.
+        overwrite: whether ``dst`` may exist.
+        progress: called with samples done and samples in all.
+
+    Raises:
+        GeomoeError: another kind of output, images that cannot be read, or a scene without the model's bands
+            or, for ``.geojson``, without a place.
+    """
+    check_table(src, dst, overwrite=overwrite)
+    outputs = list(model.contract.outputs.values())
+    if len(outputs) != 1 or outputs[0].kind not in _COLUMNS:
+        gives = ", ".join(output.describe() for output in outputs)
+        raise GeomoeError(f"{model.name} gives a {gives}, which is no row of a table; write a map, .tif")
+    size = model.card.recipe.get("size", tile)
+    if not isinstance(size, int):
+        raise GeomoeError(f"the card of {model.name} does not say what size of images it knows; give --tile")
+    expect(tile is None or tile > 0, "tile", tile, "a whole number from 1")
+    path, placed = Path(dst), Path(dst).suffix.lower() == ".geojson"
+    if _is_folder(src):
+        if placed:
+            raise GeomoeError(f"images of a folder have no place on the ground; write {path.stem}.csv")
+        files = find_images(Path(src))
+        images = _images(Path(src), files, model.contract.bands, size)
+        found = list(_answers(model, outputs[0], images, len(files), device, precision, progress))
+        report, source = TableReport(path, len(found), "images"), {"folder": Path(src).name}
+    else:
+        side = tile or size
+        with open_scene(src, bands, nodata) as scene:  # type: ignore[arg-type]
+            boxes = _boxes(scene.width, scene.height, side)
+            windows = _windows(scene, boxes, model, bands, size, placed)
+            found = list(_answers(model, outputs[0], windows, len(boxes), device, precision, progress))
+            source = {"scene": scene.path.name, "sha256": scene.digest()}
+        report = TableReport(path, len(found), "windows", len(boxes) - len(found), side)
+    if not found:
+        raise GeomoeError(f"{src} has no window with a valid pixel; check its nodata value and mask")
+    if placed:
+        made = {"version": geomoe_version(), "model": model.name, "weights": model.hash, **source}
+        features = [{"type": "Feature", "geometry": place, "properties": row} for row, place in found]
+        write_text(path, json.dumps({"type": "FeatureCollection", "geomoe": made, "features": features}))
+    else:
+        write_csv(path, [list(found[0][0]), *(list(row.values()) for row, _ in found)])
+    return report
+
+
+def _is_folder(src: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder of images, and not of a product."""
+    return Path(src).is_dir() and not Path(src).name.upper().endswith(".SAFE")
+
+
+def _answers(
+    model: LoadedModel,
+    output: Output,
+    samples: Iterator[_Sample | None],
+    total: int,
+    device: str,
+    precision: AskedPrecision,
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[Row, Mapping[str, Any] | None]]:
+    place = pick_device(device)
+    computed = pick_precision(precision, place, is_measured(model))
+    model.model.to(place).eval()
+    done = 0
+    while some := list(islice(samples, _BATCH)):
+        shown = [sample for sample in some if sample is not None]
+        if shown:
+            images = torch.stack([sample.image for sample in shown]).to(place)
+            with torch.inference_mode(), computing_in(computed, place):
+                answers = model.model(images).float().cpu()
+            if not answers.isfinite().all():
+                raise GeomoeError(f"{model.name} gave NaN or infinity; check the images for extreme values")
+            for sample, answer in zip(shown, answers, strict=True):
+                yield {**sample.row, **_COLUMNS[output.kind](output, answer)}, sample.place
+        for _ in some:
+            done += 1
+            progress(done, total)
+
+
+def _images(root: Path, files: Sequence[Path], bands: int, size: int) -> Iterator[_Sample]:
+    for file in files:
+        image = to_unit(resized(read_picture(file, bands).data, size))
+        yield _Sample({"image": file.relative_to(root).as_posix()}, image)
+
+
+def _boxes(width: int, height: int, side: int) -> list[Box]:
+    """Windows that cover a scene, row by row."""
+    wide, high = min(side, width), min(side, height)
+    lefts, tops = (
+        [*range(0, whole - part, part), whole - part] for whole, part in ((width, wide), (height, high))
+    )
+    return [Box(x, y, wide, high) for y, x in product(tops, lefts)]
+
+
+def _windows(
+    scene: Scene,
+    boxes: Sequence[Box],
+    model: LoadedModel,
+    bands: str | Sequence[str | int] | None,
+    size: int,
+    placed: bool,
+) -> Iterator[_Sample | None]:
+    """The windows of a scene; None for one without a valid pixel."""
+    chosen = exact_bands(scene, model.contract.bands, bands)
+    scene, sample = look(scene, chosen)
+    radiometry = radiometry_of(model, scene, sample)
+    for box in boxes:
+        data, valid = scene.read(window_of(box, 1), chosen)
+        share = float(valid.all(0).mean())
+        if not share:
+            yield None
+            continue
+        shown: NDArray[np.float32] = fill_invalid(radiometry.to_model(data), valid)
+        row = {"x": box.x, "y": box.y, "width": box.width, "height": box.height, "valid": round(share, 4)}
+        outline = _outline(scene, box) if placed else None
+        yield _Sample(row, resized(torch.from_numpy(shown), size), outline)
+
+
+def _outline(scene: Scene, box: Box) -> Mapping[str, Any]:
+    """A window on WGS 84."""
+    whole = same_place(scene, dtype="uint8", descriptions=("",), scales=(1.0,), nodata=0)
+    moved = None if scene.transform is None else scene.transform * Affine.translation(box.x, box.y)
+    found = footprint(replace(whole, width=box.width, height=box.height, transform=moved, gcps=(), rpcs=None))
+    if found is None:
+        raise GeomoeError(f"{scene.path.name} has no transform and CRS that place it; write a table, .csv")
+    return found.geometry

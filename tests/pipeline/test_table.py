@@ -1,0 +1,132 @@
+"""What a model that sees whole samples says of images and scenes, as a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from PIL import Image
+
+from geomoe.errors import GeomoeError
+from geomoe.models.weights import LoadedModel, load, save
+from geomoe.pipeline import predict, predict_table
+from tests.models.test_label_models import CLASSES, tiny
+from tests.models.test_weights import card_of
+from tests.scenes import UTM, pixels, write_scene
+
+SIDE = 16
+
+
+def weights(folder: Path, **options: Any) -> LoadedModel:
+    model = tiny("convnext_t", **options)
+    card = replace(card_of(model), model="convnext_t", task="classification", recipe={"size": SIDE})
+    save(folder / "scenes.safetensors", model, card)
+    return load(str(folder / "scenes.safetensors"))
+
+
+def answers(model: LoadedModel, images: np.ndarray) -> torch.Tensor:
+    with torch.inference_mode():
+        made: torch.Tensor = model.model(torch.from_numpy(images.astype(np.float32)))
+    return made
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_images_of_a_folder_have_a_row_each_with_label_and_probability(tmp_path: Path) -> None:
+    model, data = weights(tmp_path), pixels(3, SIDE, 2 * SIDE, "uint8")
+    parts = [data[:, :, :SIDE], data[:, :, SIDE:]]
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name, part in zip(("a.png", "deep/b.png"), parts, strict=True):
+        Image.fromarray(np.moveaxis(part, 0, 2)).save(tmp_path / "in" / name)
+    done = predict_table(tmp_path / "in", tmp_path / "t.csv", model=model, device="cpu")
+    assert (done.rows, done.of) == (2, "images")
+    rows = rows_of(tmp_path / "t.csv")
+    assert [row["image"] for row in rows] == ["a.png", "deep/b.png"]
+    shares = answers(model, np.stack(parts) / np.float32(255)).softmax(1)
+    for row, share in zip(rows, shares, strict=True):
+        assert row["name"] == CLASSES[int(share.argmax())] == CLASSES[int(row["class"]) - 1]
+        assert float(row["confidence"]) == pytest.approx(float(share.max()), abs=1e-4)
+
+
+def test_windows_of_a_scene_have_a_place_and_those_without_data_no_row(src: Path, tmp_path: Path) -> None:
+    model, data = weights(tmp_path), pixels(3, 20, 50, "uint8")
+    data[data == 0] = 1
+    data[:, :, 16:32] = 0
+    data[:, :4, :2] = 0
+    write_scene(src, data, nodata=0)
+    done = predict_table(src, tmp_path / "t.geojson", model=model, device="cpu")
+    assert (done.rows, done.of, done.empty, done.window) == (6, "windows", 2, SIDE)
+    found = json.loads((tmp_path / "t.geojson").read_text())
+    assert found["geomoe"]["weights"] == model.hash
+    rows = [feature["properties"] for feature in found["features"]]
+    assert [(row["x"], row["y"]) for row in rows] == [(x, y) for y in (0, 4) for x in (0, 32, 34)]
+    assert [row["valid"] for row in rows[:2]] == [round(1 - 8 / 256, 4), 1]
+    shares = answers(model, data[None, :, :16, 32:48] / np.float32(255)).softmax(1)[0]
+    assert rows[1]["name"] == CLASSES[int(shares.argmax())]
+    assert rows[1]["confidence"] == pytest.approx(float(shares.max()), abs=1e-4)
+    corner = np.array(found["features"][1]["geometry"]["coordinates"][0])
+    from rasterio.warp import transform
+
+    west, north = UTM * (32, 0)
+    [lon], [lat] = transform("EPSG:32618", "EPSG:4326", [west], [north])
+    assert np.abs(corner - [lon, lat]).sum(1).min() < 1e-6
+
+
+def test_features_are_columns_of_numbers(src: Path, tmp_path: Path) -> None:
+    model, data = weights(tmp_path, classes=()), pixels(3, SIDE, SIDE, "uint8")
+    predict_table(write_scene(src, data), tmp_path / "t.csv", model=model, device="cpu")
+    [row] = rows_of(tmp_path / "t.csv")
+    wanted = answers(model, data[None] / np.float32(255))[0].numpy()
+    assert [float(row[f"feature_{i}"]) for i in range(1, len(wanted) + 1)] == pytest.approx(
+        wanted, rel=1e-4, abs=1e-5
+    )
+
+
+def test_what_cannot_be_a_table_is_refused_in_one_line(src: Path, tmp_path: Path, settings: Any) -> None:
+    model = weights(tmp_path)
+    write_scene(src, pixels(3, 20, 20, "uint8"), transform=None, crs=None)
+    (tmp_path / "there.csv").touch()
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "a.png")
+    for given, out, of, says in (
+        (src, "t.geojson", model, "no transform and CRS"),
+        (src, "there.csv", model, "exists already"),
+        (src, "t.txt", model, "a table ends in .csv or .geojson"),
+        (src, "none/t.csv", model, "does not exist; create it first"),
+        (tmp_path / "nothing", "t.csv", model, "does not exist; give a folder of images, or a scene"),
+        (tmp_path / "in", "t.geojson", model, "have no place on the ground; write t.csv"),
+        (src, "t.csv", load(str(settings.model)), "gives a image of 3 bands, which is no row of a table"),
+    ):
+        with pytest.raises(GeomoeError, match=says) as caught:
+            predict_table(given, tmp_path / out, model=of, device="cpu")
+        assert "\n" not in str(caught.value)
+    write_scene(src, pixels(4, 20, 20, "uint8"))
+    with pytest.raises(GeomoeError, match="has 4 bands of data, the model takes 3"):
+        predict_table(src, tmp_path / "t.csv", model=model, device="cpu")
+    with pytest.raises(
+        GeomoeError, match=f"gives a label of {len(CLASSES)} classes, which is no map of a scene"
+    ):
+        predict(src, tmp_path / "t.tif", model=model, device="cpu")
+    assert not [*tmp_path.glob("t.*")]
+
+
+def test_windows_lie_on_a_turned_grid(src: Path, tmp_path: Path) -> None:
+    model, turned = (
+        weights(tmp_path),
+        Affine.translation(4e5, 5e6) * Affine.rotation(30) * Affine.scale(10, -10),
+    )
+    write_scene(src, pixels(3, SIDE, 2 * SIDE, "uint8"), transform=turned)
+    predict_table(src, tmp_path / "t.geojson", model=model, device="cpu")
+    one, other = json.loads((tmp_path / "t.geojson").read_text())["features"]
+    rings = [np.array(each["geometry"]["coordinates"][0]) for each in (one, other)]
+    assert len({*map(tuple, rings[0].round(7))} & {*map(tuple, rings[1].round(7))}) == 2  # a side in common
