@@ -134,7 +134,12 @@ def upscale(**given: Any) -> None:
 @_options
 @click.option("--scale", type=int, help=f"{_SCALE}  [default: the model's own]")
 @click.option("--model", required=True, help=f"{_MODEL}.")
-def predict(**given: Any) -> None:
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="Also draw a map of classes, with its legend: .png, .pdf.",
+)
+def predict(picture: Path | None, **given: Any) -> None:
     """Show the scene SRC to a model, and write what it makes of it to DST.
 
     What that is, the model's weights say. Classes of pixels become a cloud-optimised GeoTIFF of bytes with
@@ -144,10 +149,19 @@ def predict(**given: Any) -> None:
 
     SRC is a scene as for upscale, a hyperspectral cube (.npz), or a folder of images.
     """
-    if Path(given["dst"] or "").suffix.lower() in (".csv", ".geojson"):
-        _table(**given)
-    else:
-        _carry_out(**given)
+    table = Path(given["dst"] or "").suffix.lower() in (".csv", ".geojson")
+    if picture is None:
+        (_table if table else _carry_out)(**given)
+        return
+    if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
+        raise click.UsageError("a --picture is drawn of one map of classes")
+    from geomoe.evaluation.map_picture import draw_map
+    from geomoe.evaluation.picture import check_target
+
+    check_target(picture, Path(given["src"]), (given["model"], given["dst"]), overwrite=given["overwrite"])
+    _carry_out(**given)
+    draw_map(Path(given["dst"]), picture)
+    say(f"{picture}: the map with its legend")
 
 
 _OF_TABLES = ("bands", "nodata", "tile", "device", "precision", "overwrite")

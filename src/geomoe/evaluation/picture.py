@@ -34,7 +34,7 @@ from geomoe.files import atomic_write, overlap
 from geomoe.moe.pictures import expert_colours
 from geomoe.pipeline.tiles import Box
 
-__all__ = ["FRAMES", "check_target", "draw", "figure_of"]
+__all__ = ["FRAMES", "check_target", "draw", "figure_of", "save_figure"]
 
 FRAMES = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
 """Colours of the frames of crops: Okabe and Ito's, told apart with any common colour deficiency."""
@@ -78,11 +78,16 @@ def draw(comparison: Comparison, target: str | Path) -> None:
     Raises:
         GeomoeError: if it cannot be written; nothing is left there then.
     """
-    target = Path(target)
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        save_figure(figure_of(comparison), Path(target))
+
+
+def save_figure(figure: Figure, target: Path) -> None:
+    """Write a figure in one step, without the time and what wrote it; raises as :func:`draw`."""
     kind = target.suffix.lower().removeprefix(".")
     unsaid = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
-    with atomic_write(target) as file, matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure_of(comparison).savefig(file, format=kind, dpi=_DPI, metadata=unsaid)
+    with atomic_write(target) as file:
+        figure.savefig(file, format=kind, dpi=_DPI, metadata=unsaid)
 
 
 def figure_of(comparison: Comparison) -> Figure:
