@@ -1,0 +1,68 @@
+"""docs/architecture.md tells of the house that there is."""
+
+import re
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+LINKS = sorted({link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link})
+NAMES = sorted(set(re.findall(r"`(geomoe(?:\.\w+)+)`", PAGE)))
+
+
+def reached(room, arrows):
+    """Rooms that may be imported from ``room``, along any number of arrows."""
+    found, ahead = set(), [room]
+    while ahead:
+        new = [target for source, target in arrows if source == ahead[0] and target not in found]
+        found.update(new)
+        ahead = ahead[1:] + new
+    return found
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_files_that_it_names_are_there(link):
+    assert (ROOT / "docs" / link).resolve().exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_names_that_it_names_are_there(name):
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[i:]:
+            found = getattr(found, part)
+        return
+    pytest.fail(f"there is no {name}")
+
+
+def test_every_way_to_add_something_names_a_file_and_a_registration():
+    table = PAGE.partition("## Where do I add")[2].partition("Networks share")[0]
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
+    kinds = [row[0].strip() for row in rows]
+    assert {"router", "expert bank", "task", "metric", "layer of maps"} <= set(kinds)
+    for row in rows:
+        assert len(row) == 4
+        assert "`" in row[2] or "](" in row[2], row[0]
+
+
+def test_the_figure_has_the_rooms_and_contracts_that_there_are():
+    figure = re.search(r"```mermaid\n(.*?)```", PAGE, re.DOTALL)[1]
+    rooms = {path.parent.name for path in (ROOT / "src" / "geomoe").glob("*/__init__.py")} - {"configs"}
+    assert set(re.findall(r"<b>(\w+)</b>", figure)) == rooms
+    arrows = set()
+    for source, target in re.findall(r"^ *([\w &]+) --> ([\w &]+)$", figure, re.MULTILINE):
+        arrows |= {(a.strip(), b.strip()) for a in source.split("&") for b in target.split("&")}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (floors,) = (c["layers"] for c in contracts if c["name"] == "Rooms import from the rooms below them")
+    floors = [{room.strip().removeprefix("geomoe.") for room in floor.split("|")} & rooms for floor in floors]
+    for number, floor in enumerate(floors):
+        below = set().union(*floors[number + 1 :])
+        for room in floor:
+            assert reached(room, arrows) & rooms == below, room
