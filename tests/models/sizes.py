@@ -4,11 +4,13 @@ import torch
 
 import geomoe
 
+CLASSES = ("forest", "river", "town")
 _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze": 4, "compress": 2,
            "width": 6}  # fmt: skip
 
 # Small enough to run, large enough that every expert of a random router is used.
 TINY = {
+    "convnext": {"depths": (1, 1), "widths": (8, 12), "kernel": 3, "patch": 2, "experts": 3},
     "edsr": {"width": 8, "blocks": 2},
     "hat": _HYBRID,
     "haunet": {"width": 8, "encoder": (1, 1, 1), "decoder": (1, 1, 1)},
@@ -27,6 +29,9 @@ TINY = {
     "swin2_mose": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "num_experts": 2},
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "ttst": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
+    "unet": {"width": 4, "depth": 2, "experts": 2},
+    "vit": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
+    "vmoe": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
 }
 
 
@@ -36,10 +41,11 @@ def tiny(name, **options):
     Gates and factors that start at 0 are random too, as they are once a model has learned for a step.
     """
     torch.manual_seed(0)
-    model = geomoe.create_model(name, **{"scale": 2, **TINY[family(name)], **options})
+    usual = {"scale": 2} if name in geomoe.list_models("image") else {"classes": CLASSES}
+    model = geomoe.create_model(name, **{**usual, **TINY[family(name)], **options})
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1 and not parameter.any():
+        for key, parameter in model.named_parameters():
+            if (parameter.dim() > 1 and not parameter.any()) or key.endswith(".scale"):
                 parameter.normal_(std=0.3)
     return model
 

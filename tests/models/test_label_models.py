@@ -1,7 +1,5 @@
 """What every registered model that labels whole images must do, whatever it is."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -10,32 +8,12 @@ from geomoe.models.contract import Input, Output
 from geomoe.models.registry import build
 from geomoe.models.sparse_ffn import ROUTERS, SparseConfig
 from geomoe.models.vit import positions
-from geomoe.models.weights import Card, load, save
-from geomoe.moe import ExpertBank
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.router import AnyRouter
-from geomoe.tasks.compiled import compile_blocks
-from geomoe.tasks.muon import matrices
+from tests.models.sizes import CLASSES, tiny
 
-CLASSES = ("forest", "river", "town")
-TINY = {
-    "convnext": {"depths": (1, 1), "widths": (8, 12), "kernel": 3, "patch": 2, "experts": 3},
-    "vit": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
-}
-TINY["vmoe"] = TINY["vit"]
 # Of 1000 classes: of ViT as Beyer et al. count it without a class token, of ConvNeXt as published; with
 # experts seven more of each feed-forward layer that has any, and their router.
 PARAMETERS = {"vit_s": 21_974_632, "vit_ti": 5_679_400, "convnext_t": 28_589_128, "vmoe_s": 71_618_920}
-
-
-def tiny(name, **options):
-    torch.manual_seed(0)
-    model = geomoe.create_model(name, **{"classes": CLASSES, **TINY[name.split("_")[0]], **options})
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if (parameter.dim() > 1 and not parameter.any()) or key.endswith(".scale"):
-                parameter.normal_(std=0.3)  # gates and branches that start at nothing
-    return model
 
 
 @pytest.fixture(params=geomoe.list_models("label"))
@@ -67,56 +45,6 @@ def test_the_contract_names_what_comes_out(name):
     (features,) = model.contract.outputs.values()
     assert features.kind == "features"
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, features.channels)
-
-
-def test_every_parameter_receives_a_gradient(name):
-    model = tiny(name)
-    model(torch.rand(4, 3, 16, 16)).square().sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_an_image_does_not_depend_on_its_batch(name):
-    model, x = tiny(name).eval(), torch.rand(3, 3, 9, 9)
-    with torch.inference_mode():
-        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), atol=1e-5, rtol=1e-5)
-
-
-def test_bands_are_normalised_by_the_configuration(name):
-    x = torch.rand(1, 3, 8, 8)
-    plain = tiny(name, mean=(0.0,), std=(1.0,)).eval()
-    told = tiny(name, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0)).eval()
-    by_hand = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 1, 2]).view(3, 1, 1)
-    with torch.inference_mode():
-        torch.testing.assert_close(told(x), plain(by_hand))
-
-
-def test_save_and_load_give_the_same_result(name, tmp_path):
-    model, x = tiny(name, sparse="every_2").eval(), torch.rand(1, 3, 6, 6)
-    card = Card(name, dataclasses.asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "")
-    save(tmp_path / "w.safetensors", model, dataclasses.replace(card, task="classification"))
-    with torch.inference_mode():
-        assert torch.equal(model(x), load(str(tmp_path / "w.safetensors")).model(x))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_gives_the_same_numbers(name, tmp_path):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model, x = tiny(name).eval(), torch.rand(1, 3, 8, 12)
-    torch.onnx.export(model, (x,), dynamo=True, verbose=False).save(tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx")
-    (done,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(done), model(x), atol=1e-4, rtol=1e-4)
-
-
-def test_blocks_can_be_compiled_and_stepped_by_muon(name):
-    model = tiny(name)
-    parts = [model.get_submodule(part) for part in compile_blocks(model, backend="eager")]
-    assert parts
-    assert not any(isinstance(m, AnyRouter | ExpertBank) for part in parts for m in part.modules())
-    assert matrices(model)
 
 
 def test_positions_tell_tokens_apart_and_are_as_published():

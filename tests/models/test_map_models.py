@@ -1,7 +1,5 @@
 """What every registered model that gives the classes of pixels must do, whatever it is."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -9,29 +7,13 @@ import geomoe
 from geomoe.models.contract import Input, Output
 from geomoe.models.registry import build
 from geomoe.models.spatial_moe import route_pixels
-from geomoe.models.weights import Card, load, save
-from geomoe.moe import ExpertBank
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.published import single_router
-from geomoe.moe.router import AnyRouter
-from geomoe.tasks.compiled import compile_blocks
-from geomoe.tasks.muon import matrices
+from tests.models.sizes import CLASSES, tiny
 
-CLASSES, COLOURS = ("field", "river", "town"), ("#00ff00", "#0000ff", "#808080")
-TINY = {"unet": {"width": 4, "depth": 2, "experts": 2}}
-
-
-def tiny(name, **options):
-    torch.manual_seed(0)
-    given = {"classes": CLASSES, "colours": COLOURS, **TINY[name.split("_")[0]], **options}
-    model = geomoe.create_model(name, **given)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1 and not parameter.any():
-                parameter.normal_(std=0.3)  # gates that start at nothing
-    return model
+COLOURS = ("#00ff00", "#0000ff", "#808080")
 
 
 @pytest.fixture(params=geomoe.list_models("classes"))
@@ -56,27 +38,6 @@ def test_the_contract_names_what_comes_out(name):
     tiling = contract.tiling
     assert tiling.tile % tiling.multiple == tiling.margin % tiling.multiple == 0
     assert tiling.reach <= tiling.margin
-
-
-def test_every_parameter_receives_a_gradient(name):
-    model = tiny(name)
-    model(torch.rand(2, 3, 24, 24)).square().sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_an_image_does_not_depend_on_its_batch(name):
-    model, x = tiny(name).eval(), torch.rand(3, 3, 9, 9)
-    with torch.inference_mode():
-        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), atol=1e-5, rtol=1e-5)
-
-
-def test_bands_are_normalised_by_the_configuration(name):
-    x = torch.rand(1, 3, 8, 8)
-    plain = tiny(name, mean=(0.0,), std=(1.0,)).eval()
-    told = tiny(name, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0)).eval()
-    by_hand = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 1, 2]).view(3, 1, 1)
-    with torch.inference_mode():
-        torch.testing.assert_close(told(x), plain(by_hand))
 
 
 def test_what_lies_beyond_the_reach_is_not_seen(name):
@@ -154,38 +115,6 @@ def test_pixels_are_routed_by_signals_of_their_own():
             zip(moe.bank.groups[0].kernels(), moe.bank.groups[0].bias, strict=True)]  # fmt: skip
     by_hand = torch.stack(each)[chosen, :, torch.arange(6)[:, None], torch.arange(7)] * weights[..., None]
     torch.testing.assert_close(out[0], by_hand.permute(2, 0, 1), atol=1e-5, rtol=1e-5)
-
-
-def test_save_and_load_give_the_same_result(name, tmp_path):
-    model, x = tiny(name, router="switch").eval(), torch.rand(1, 3, 6, 6)
-    card = Card(name, dataclasses.asdict(model.config), "unit", {}, "", {}, "", {}, "", "", "")
-    save(tmp_path / "w.safetensors", model, dataclasses.replace(card, task="segmentation"))
-    loaded = load(str(tmp_path / "w.safetensors"))
-    assert loaded.contract.outputs["classes"].colours == COLOURS
-    with torch.inference_mode():
-        assert torch.equal(model(x), loaded.model(x))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("size", [(8, 12), (7, 9)])
-def test_onnx_gives_the_same_numbers(name, size, tmp_path):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model, x = tiny(name).eval(), torch.rand(1, 3, *size)
-    torch.onnx.export(model, (x,), dynamo=True, verbose=False).save(tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx")
-    (done,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(done), model(x), atol=1e-4, rtol=1e-4)
-
-
-def test_blocks_can_be_compiled_and_stepped_by_muon(name):
-    model = tiny(name)
-    parts = [model.get_submodule(part) for part in compile_blocks(model, backend="eager")]
-    assert parts
-    assert not any(isinstance(m, AnyRouter | ExpertBank) for part in parts for m in part.modules())
-    assert matrices(model)
 
 
 def test_bfloat16_follows_float32(name):

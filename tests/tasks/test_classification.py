@@ -78,6 +78,18 @@ def test_weights_know_their_classes_and_beat_the_largest(run):
         load(str(run / "best.safetensors"), gives="image")
 
 
+def test_the_balance_of_vmoe_is_about_noise(folder, tmp_path):
+    train(folder, tmp_path / "noise", "--model.balance=vmoe", steps=1)
+    plain = MODEL.replace("drop_path", "router: switch, drop_path").replace("{top_k: 2}", "{}")
+    with pytest.raises(GeomoeError, match="model.balance='load': .* without noise"):
+        train(folder, tmp_path / "none", "--model.balance=load", f"--model.options={plain}", steps=1)
+
+
+def test_labels_have_no_scale(run):
+    with pytest.raises(GeomoeError, match="gives a label of 3 classes; .* as scale 4 was asked for"):
+        load(str(run / "best.safetensors"), 4)
+
+
 def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path):
     """With stochastic depth and a noisy router."""
     stop = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/oa",

@@ -34,7 +34,7 @@ FURTHER = ("ergas", "sam", "scc", "consistency")
     show_default=True,
     help="Name of a model, or a weights file; several with --sources.",
 )
-@click.option("--scale", type=int, default=4, show_default=True)
+@click.option("--scale", type=int, help="Of a model by name, 4 by default; weights have their own.")
 @click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
 @click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
 @click.option(
@@ -112,7 +112,7 @@ FURTHER = ("ergas", "sam", "scc", "consistency")
 )
 def evaluate(
     models: tuple[str, ...],
-    scale: int,
+    scale: int | None,
     root: Path,
     protocol: str,
     degradation: str | None,
@@ -152,7 +152,7 @@ def evaluate(
                 "--metrics, --conserve, --name, --sensor and --gsd"
             )
         evaluate_sources(
-            models, scale, root, sources, part=split,  # type: ignore[arg-type]
+            models, scale or 4, root, sources, part=split,  # type: ignore[arg-type]
             degradations=_names(degradation or "bilinear,mtf"),
             protocol=protocol, told_models=told_models, precision=precision, limit=limit,
             skip_corrupt=skip_corrupt, device=device, out=out, markdown=markdown, card=card,
@@ -166,7 +166,7 @@ def evaluate(
     from geomoe.evaluation.hardware import hardware
     from geomoe.evaluation.measure import measured, write_measured
     from geomoe.evaluation.precision import write_loss
-    from geomoe.models import load
+    from geomoe.models import list_models, load
     from geomoe.models.device import pick_device
     from geomoe.models.weights import check_target
 
@@ -186,7 +186,7 @@ def evaluate(
     data = [] if out is None or out.suffix.lower() == ".json" else [root]
     if out is not None and overlap([out], [Path(model), *data, *([card] if card else [])]):
         raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
-    loaded = load(model, scale)
+    loaded = load(model, 4 if scale is None and model in list_models() else scale)
     if not loaded.contract.gives("image"):
         from geomoe.cli.samples import print_samples
 

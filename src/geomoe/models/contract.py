@@ -120,11 +120,13 @@ class ModelContract:
         """Whether an output is of this kind."""
         return any(output.kind == kind for output in self.outputs.values())
 
-    def expect(self, kind: Kind, name: str) -> None:
-        """Raise GeomoeError, which calls the model ``name``, unless an output is of this kind."""
+    def expect(self, kind: Kind, name: str, why: str = "") -> None:
+        """Raise GeomoeError, with the model's ``name`` and ``why``, unless an output is of this kind."""
         if not self.gives(kind):
             found = ", ".join(output.describe() for output in self.outputs.values())
-            raise GeomoeError(f"{name} gives a {found}; expected weights of a model that gives an {kind}")
+            raise GeomoeError(
+                f"{name} gives a {found}; expected weights of a model that gives an {kind}{why}"
+            )
 
     def record(self) -> dict[str, Any]:
         """As items and journals say it."""

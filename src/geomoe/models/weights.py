@@ -272,8 +272,9 @@ def load(name: str, scale: int | None = None, gives: Kind | None = None) -> Load
     """
     path = _find(name, scale)
     with _opened(path) as (card, file):
-        if scale is not None and card.config.get("scale", scale) != scale:
-            raise GeomoeError(f"{path.name} is for scale {card.config.get('scale')!r}, not {scale}")
+        made_for = card.config.get("scale")
+        if None not in (scale, made_for) and made_for != scale:
+            raise GeomoeError(f"{path.name} is for scale {made_for!r}, not {scale}")
         names = file.keys()
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
         config = _as_trained(card)
@@ -286,6 +287,8 @@ def load(name: str, scale: int | None = None, gives: Kind | None = None) -> Load
     loaded = LoadedModel(path.stem, model.eval(), card, path)
     if gives is not None:
         loaded.contract.expect(gives, loaded.name)
+    if scale is not None and made_for is None:
+        loaded.contract.expect("image", loaded.name, f", as scale {scale} was asked for")
     return loaded
 
 

@@ -20,14 +20,15 @@ from geomoe.data.sample import Batch, Sample
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
-from geomoe.tasks.stream import Named, StreamData
+from geomoe.tasks.class_data import ClassData
+from geomoe.tasks.stream import Named
 
 __all__ = ["ClassificationData"]
 
 _DIGITS = 4
 
 
-class ClassificationData(StreamData):
+class ClassificationData(ClassData):
     """Images of a data set that has a folder for each class; see :mod:`geomoe.data.class_folders`.
 
     Args:
@@ -75,32 +76,17 @@ class ClassificationData(StreamData):
         self._left_out += len(listed) - len(found)
         return _stacked([image for _, image in found]), labels_of([one for one, _ in found], self.classes)
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each band over the training images, in about 0..1."""
-        return self._statistics[0]
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """The same of the standard deviation."""
-        return self._statistics[1]
-
     @cached_property
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         bands = [to_unit(band) for band in self._fit[0].unbind(1)]
         mean, std = ([float(of(band)) for band in bands] for of in (torch.mean, torch.std))
         least = 10**-_DIGITS
         return tuple(round(m, _DIGITS) for m in mean), tuple(max(round(s, _DIGITS), least) for s in std)
 
     @cached_property
-    def _counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         found = Counter(self._fit[1].tolist())
         return {name: found[index] for index, name in enumerate(self.classes)}
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Training images of each class."""
-        return tuple(map(float, self._counts.values()))
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -112,7 +98,7 @@ class ClassificationData(StreamData):
             "layout": known.name,
             "source": known.source or source,
             "split": f"fit: {len(self._fit[0])} images, validated on {len(self._validation[0])}",
-            "classes": self._counts,
+            "classes": self.counts,
         }
         left = f"{self._left_out} images that could not be read"
         return {**said, "left_out": left} if self._left_out else said

@@ -38,7 +38,8 @@ from geomoe.data.sample import Batch, Sample
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
-from geomoe.tasks.stream import Named, StreamData
+from geomoe.tasks.class_data import ClassData
+from geomoe.tasks.stream import Named
 
 __all__ = ["SegmentationData"]
 
@@ -57,7 +58,7 @@ _SPLIT = (
 """Options that say what was held out; they go on the card, by which the test part is found again."""
 
 
-class SegmentationData(StreamData):
+class SegmentationData(ClassData):
     """Images whose pixels have classes; see :mod:`geomoe.data.cubes` and :mod:`geomoe.data.masks`.
 
     Args:
@@ -184,28 +185,13 @@ class SegmentationData(StreamData):
         return self._held[1].colours
 
     @cached_property
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return band_statistics(self._held[0])
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each band over the training part, as models see it."""
-        return self._statistics[0]
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """The same of the standard deviation."""
-        return self._statistics[1]
-
     @cached_property
-    def _counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         counts = class_counts(self._held[0], "fit", len(self.classes)).sum(0).tolist()
         return dict(zip(self.classes, counts, strict=True))
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Training pixels of each class."""
-        return tuple(map(float, self._counts.values()))
 
     @property
     def radiometry(self) -> str:
@@ -225,7 +211,7 @@ class SegmentationData(StreamData):
             "source": known or source,
             "split": f"{self.split}; fit: {number['fit']} pixels with a class, validated on "
             f"{number['validation']}",
-            "classes": self._counts,
+            "classes": self.counts,
         }
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:

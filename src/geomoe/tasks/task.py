@@ -18,15 +18,28 @@ from geomoe.errors import GeomoeError, expect
 from geomoe.metrics.measures import measure, show
 from geomoe.models.registry import build
 from geomoe.models.weights import Card, LoadedModel, load_as
-from geomoe.moe.balance import importance_loss, switch_loss
-from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.balance import importance_loss, load_loss, switch_loss, z_loss
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.router import AnyRouter
 from geomoe.moe.step import balance_loss, rebalance
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.muon import Muon, matrices
 
 __all__ = ["Task", "check_losses", "learning_rate_factor"]
 
-BALANCE = {"importance": importance_loss, "switch": switch_loss}
+
+def _vmoe_loss(plan: RoutingPlan) -> Tensor:
+    return 0.5 * (importance_loss(plan) + load_loss(plan))
+
+
+BALANCE: dict[str, Callable[[RoutingPlan], Tensor]] = {
+    "importance": importance_loss,
+    "load": load_loss,
+    "vmoe": _vmoe_loss,
+    "switch": switch_loss,
+    "z": z_loss,
+}
+"""Terms of the loss that keep experts in use, by name."""
 
 
 def learning_rate_factor(
@@ -84,8 +97,8 @@ class Task(pl.LightningModule):
         schedule: ``step`` or ``cosine``.
         milestones: shares of the run at which ``step`` halves the learning rate.
         warmup: share of the run over which the learning rate rises from 0.
-        balance: what keeps experts in use: a term of the loss (``importance``, ``switch``), or a bias on the
-            choice alone (``bias``, loss-free).
+        balance: what keeps experts in use: a term of the loss, one of :data:`BALANCE` (``vmoe``, the mean of
+            ``importance`` and ``load``, as in V-MoE), or a bias on the choice alone (``bias``, loss-free).
         balance_weight: weight of the term, or rate of the bias.
         balance_until: share of the run after which balance rests, so that experts can settle.
         seed: of the initial weights and of stochastic depth.
@@ -117,7 +130,7 @@ class Task(pl.LightningModule):
         schedule: Literal["step", "cosine"] = "step",
         milestones: tuple[float, ...] = (0.3, 0.5, 0.65, 0.7, 0.75),
         warmup: float = 0.0,
-        balance: Literal["none", "importance", "switch", "bias"] = "none",
+        balance: Literal["none", "importance", "load", "vmoe", "switch", "z", "bias"] = "none",
         balance_weight: float = 0.01,
         balance_until: float = 1.0,
         seed: int = 0,
@@ -239,9 +252,15 @@ class Task(pl.LightningModule):
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, prog_bar=True)
         loss = torch.stack([weight * terms[name] for name, weight in self.loss_weights.items()]).sum()
         if self.balance in BALANCE and self._balances():
-            loss = loss + balance_loss(trace, {BALANCE[self.balance]: self.balance_weight})
+            loss = loss + self._balance_term(trace)
         self.trace = trace
         return loss
+
+    def _balance_term(self, trace: RoutingTrace) -> Tensor:
+        try:
+            return balance_loss(trace, {BALANCE[self.balance]: self.balance_weight})
+        except ValueError as error:
+            raise GeomoeError(f"model.balance={self.balance!r}: {error}") from error
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.balance != "bias":
@@ -263,11 +282,9 @@ class Task(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self._logs_now():
-            grads = [
-                p.grad.norm()
-                for n, p in self.model.named_parameters()
-                if "router" in n and p.grad is not None
-            ]
+            routers = [module for module in self.model.modules() if isinstance(module, AnyRouter)]
+            theirs = dict.fromkeys(p for router in routers for p in router.parameters())
+            grads = [p.grad.norm() for p in theirs if p.grad is not None]
             norm = torch.stack(grads).norm() if grads else torch.zeros(())
             self.log("routing/router_gradient_norm", norm)
 
