@@ -24,7 +24,7 @@ import torch
 import geomoe
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.hardware import hardware
-from geomoe.evaluation.invention import (
+from geomoe.evaluation.super_resolution.invention import (
     MOST_ERROR,
     MOST_NOISE,
     MOST_OVERSHOOT,

@@ -23,8 +23,8 @@ import geomoe
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.evaluation.calibrate import shown_rows
 from geomoe.evaluation.hardware import hardware
-from geomoe.evaluation.invention import MOST_ERROR
-from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
+from geomoe.evaluation.super_resolution.invention import MOST_ERROR
+from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.metrics.invention import noise_gain, overshoot
 from geomoe.models import LoadedModel
 from geomoe.raster.bands import band_names

@@ -21,7 +21,7 @@ import geomoe
 from geomoe.data.degradation import get_degradation
 from geomoe.data.pairs import ImagePairs, PatchStream
 from geomoe.tasks.compiled import compile_blocks
-from geomoe.tasks.losses import l1
+from geomoe.tasks.super_resolution_losses import l1
 from tile import hardware
 
 

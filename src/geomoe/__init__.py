@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.evaluate import evaluate
+    from geomoe.evaluation.super_resolution.evaluate import evaluate
     from geomoe.models import create_model, list_models, load
     from geomoe.pipeline import upscale
 
@@ -25,7 +25,7 @@ __all__ = ["GeomoeError", "__version__", "create_model", "evaluate", "list_model
 
 _HOMES = {
     "create_model": "geomoe.models",
-    "evaluate": "geomoe.evaluation.evaluate",
+    "evaluate": "geomoe.evaluation.super_resolution.evaluate",
     "list_models": "geomoe.models",
     "load": "geomoe.models",
     "upscale": "geomoe.pipeline",

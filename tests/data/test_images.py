@@ -12,10 +12,10 @@ from PIL import Image
 from geomoe import GeomoeError, create_model
 from geomoe.data.images import read_image, read_picture, sift
 from geomoe.evaluation.calibrate import calibrate
-from geomoe.evaluation.evaluate import evaluate
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import LoadedModel
 from geomoe.models.weights import Card, save
-from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 from tests.scenes import pixels, write_scene
 
 

@@ -12,7 +12,7 @@ from geomoe.data.mixed import mixed_pairs, source_pairs
 from geomoe.data.pairs import PatchStream, degrade
 from geomoe.data.sources import Source, read_part, said_of
 from geomoe.layers.known import Known
-from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 from tests.scenes import pixels, write_scene
 
 

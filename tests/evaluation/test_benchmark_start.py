@@ -10,7 +10,7 @@ from geomoe import GeomoeError
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
 from geomoe.evaluation.benchmark.images import locate_images
 from geomoe.evaluation.benchmark.runs import plan_runs
-from geomoe.evaluation.evaluate import evaluate
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import load
 from geomoe.models.published import convert, to_published
 from geomoe.models.published.swinir import SWINIR

@@ -15,8 +15,8 @@ from geomoe.data.degradation import get_degradation, upsample_bicubic
 from geomoe.data.images import to_unit
 from geomoe.data.pairs import degrade
 from geomoe.data.sources import Source
-from geomoe.evaluation.by_source import TILE, read_sources_part, score_sources, tiles_of
-from geomoe.evaluation.evaluate import evaluate
+from geomoe.evaluation.super_resolution.by_source import TILE, read_sources_part, score_sources, tiles_of
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.layers.known import Known
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract, Tiling

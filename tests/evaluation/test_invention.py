@@ -7,7 +7,7 @@ from torch import nn
 
 import geomoe
 from geomoe.data.degradation import upsample_bicubic
-from geomoe.evaluation.invention import (
+from geomoe.evaluation.super_resolution.invention import (
     MOST_ERROR,
     MOST_NOISE,
     MOST_OVERSHOOT,
@@ -17,7 +17,7 @@ from geomoe.evaluation.invention import (
     own_overshoot,
     scene_overshoot,
 )
-from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
+from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.layers.known import Known
 from geomoe.models import available_weights
 from geomoe.models.contract import ModelContract, Tiling

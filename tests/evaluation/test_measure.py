@@ -14,9 +14,9 @@ from PIL import Image
 
 from geomoe.cli.main import main
 from geomoe.data.degradation import get_degradation
-from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
 from geomoe.evaluation.measure import noted
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import load, read_card
 from geomoe.models.measured import Measured
 from geomoe.models.weights import save
@@ -153,7 +153,8 @@ def test_models_says_of_weights_what_they_were_measured_on(
 
 def test_scoring_and_noting_images_want_neither_lightning_nor_torchmetrics() -> None:
     code = (
-        "import sys; from geomoe.evaluation import by_source, evaluate, export, measure; "
+        "import sys; from geomoe.evaluation.super_resolution import by_source, evaluate; "
+        "from geomoe.evaluation import export, measure; "
         "print({'lightning', 'torchmetrics', 'jsonargparse'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.data.degradation import upsample_bicubic
-from geomoe.evaluation.compare import compare
 from geomoe.evaluation.crops import most_different
-from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.picture import FRAMES, check_target, draw, figure_of
+from geomoe.evaluation.super_resolution.compare import compare
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.pictures import expert_colours
 from geomoe.moe.plan import RoutingTrace

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import geomoe
 from geomoe.models import haunet
-from geomoe.models.haunet import attend_channels, attend_pixels
+from geomoe.models.super_resolution.haunet import attend_channels, attend_pixels
 from tests.models.golden import check, golden, image, seen
 from tests.models.sizes import tiny
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import geomoe
-from geomoe.models.spt import Pyramid, PyramidAttention
+from geomoe.models.super_resolution.spt import Pyramid, PyramidAttention
 from tests.models.golden import check, golden, image, seen
 from tests.models.sizes import tiny
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import geomoe
-from geomoe.models.ttst import GlobalContext, MultiscaleFeedForward
+from geomoe.models.super_resolution.ttst import GlobalContext, MultiscaleFeedForward
 from tests.models.golden import check, filled, golden, image, seen, uniform
 from tests.models.sizes import tiny
 

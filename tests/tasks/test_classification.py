@@ -81,12 +81,12 @@ def test_weights_know_their_classes_and_beat_the_largest(run):
 def test_the_balance_of_vmoe_is_about_noise(folder, tmp_path):
     train(folder, tmp_path / "noise", "--model.balance=vmoe", steps=1)
     plain = MODEL.replace("drop_path", "router: switch, drop_path").replace("{top_k: 2}", "{}")
-    with pytest.raises(GeomoeError, match="model.balance='load': .* without noise"):
+    with pytest.raises(GeomoeError, match=r"model.balance='load': .* without noise"):
         train(folder, tmp_path / "none", "--model.balance=load", f"--model.options={plain}", steps=1)
 
 
 def test_labels_have_no_scale(run):
-    with pytest.raises(GeomoeError, match="gives a label of 3 classes; .* as scale 4 was asked for"):
+    with pytest.raises(GeomoeError, match=r"gives a label of 3 classes; .* as scale 4 was asked for"):
         load(str(run / "best.safetensors"), 4)
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.data.degradation import upsample_bicubic
 from geomoe.data.layouts import real_pairs
-from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.export import export
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import load
-from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 from tests.data.test_layouts import oli2msi, sen2venus
 from tests.scenes import UTM, pixels, write_scene
 from tests.tasks.test_fit import train
@@ -114,7 +114,7 @@ import sys
 sys.modules["rasterio"] = sys.modules["affine"] = None
 import geomoe.models, geomoe.data.ucmerced, geomoe.data.aid, geomoe.data.pairs, geomoe.data.layouts
 import geomoe.tasks.fit, geomoe.evaluation.export
-from geomoe.tasks.data import SuperResolutionData
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 data = SuperResolutionData({str(tmp_path)!r}, scale=2, patch_size=8, batch_size=2, steps_per_epoch=1)
 data.setup()
 batch = next(iter(data.train_dataloader()))

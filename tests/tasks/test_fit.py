@@ -12,9 +12,9 @@ from geomoe.cli.main import main
 from geomoe.configs import shipped
 from geomoe.models import load
 from geomoe.models.registry import build
-from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.fit import fit
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 from geomoe.tasks.task import learning_rate_factor
 
 MODEL = (

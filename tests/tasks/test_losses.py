@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from geomoe import GeomoeError
 from geomoe.metrics.image import ssim as ssim_metric
-from geomoe.tasks.losses import LOSSES, charbonnier, edge, frequency, l1, ncc, psnr, ssim
+from geomoe.tasks.super_resolution_losses import LOSSES, charbonnier, edge, frequency, l1, ncc, psnr, ssim
 from geomoe.tasks.task import check_losses
 
 every = pytest.mark.parametrize("name", LOSSES)

@@ -3,9 +3,9 @@
 import pytest
 
 from geomoe.metrics.measures import MEASURES, measure, show
-from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.options import options_of
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 
 
 def test_options_are_those_of_the_family_and_of_the_base():

@@ -16,8 +16,8 @@ from geomoe.files import overlap, write_text
 from geomoe.metrics.measures import measure
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.by_source import Told
-    from geomoe.evaluation.evaluate import Evaluation
+    from geomoe.evaluation.super_resolution.by_source import Told
+    from geomoe.evaluation.super_resolution.evaluate import Evaluation
     from geomoe.models.precision import Precision
 
 __all__ = ["evaluate"]
@@ -144,7 +144,7 @@ def evaluate(
     training set has a row, and an interval of what is gained over bicubic.
     """
     if sources is not None:
-        from geomoe.cli.by_source import evaluate_sources
+        from geomoe.cli.super_resolution_sources import evaluate_sources
 
         if split == "train" or metrics != "psnr,ssim" or conserve or name or sensor or gsd:
             raise GeomoeError(
@@ -162,10 +162,10 @@ def evaluate(
     if len(models) != 1 or told_models != "all" or limit is not None or markdown is not None:
         raise GeomoeError("several --model, --told, --limit and --markdown go with --sources; leave them out")
     [model] = models
-    from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.evaluation.hardware import hardware
     from geomoe.evaluation.measure import measured, write_measured
-    from geomoe.evaluation.precision import write_loss
+    from geomoe.evaluation.super_resolution.evaluate import evaluate as run
+    from geomoe.evaluation.super_resolution.precision import write_loss
     from geomoe.models import list_models, load
     from geomoe.models.device import pick_device
     from geomoe.models.weights import check_target

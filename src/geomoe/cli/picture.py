@@ -14,7 +14,7 @@ from geomoe.cli.progress import told
 from geomoe.cli.say import say, say_table
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.compare import Comparison, Score
+    from geomoe.evaluation.super_resolution.compare import Comparison, Score
     from geomoe.models import LoadedModel
 
 __all__ = ["picture"]
@@ -69,9 +69,9 @@ def picture(
     IMAGE is made small first, so that its own pixels are the truth. Without --crop, the square is taken in
     which truth, bicubic upsampling and the models differ most.
     """
-    from geomoe.evaluation.compare import compare
     from geomoe.evaluation.crops import parse_crop
     from geomoe.evaluation.picture import check_target, draw
+    from geomoe.evaluation.super_resolution.compare import compare
     from geomoe.models import load
 
     if as_input and (degradation or protocol):

@@ -10,12 +10,13 @@ from geomoe.errors import GeomoeError
 __all__ = ["find_config", "shipped"]
 
 _HOME = Path(__file__).parent
-_NAMED = re.compile(r"(configs/)?(benchmarks/)?[\w-]+(\.yaml)?")
+_NAMED = re.compile(r"(configs/)?([a-z]\w*/){0,2}[\w-]+(\.yaml)?")
 
 
 def shipped(kind: str = "") -> dict[str, Path]:
     """Configurations of ``geomoe fit`` by name, or those of a folder, such as ``benchmarks``."""
-    return {path.stem: path for path in sorted((_HOME / kind).glob("*.yaml"))}
+    found = sorted((_HOME / kind).rglob("*.yaml"))
+    return {path.stem: path for path in found if kind or path.relative_to(_HOME).parts[0] != "benchmarks"}
 
 
 def find_config(given: str, kind: str = "") -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from geomoe.data.degradation import MIXED
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.measure import measured, measured_samples, noted
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.files import overlap
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, LoadedModel, check_target, half_state, load, save

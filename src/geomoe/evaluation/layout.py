@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from geomoe.evaluation.compare import Comparison
+from geomoe.evaluation.super_resolution.compare import Comparison
 
 __all__ = ["GAP", "HEAD", "LEGEND", "WIDTH", "Layout", "shape_of"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from geomoe.data.layouts import Layout, find_layout
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.by_source import SourceScores
-from geomoe.evaluation.evaluate import Evaluation, middle
 from geomoe.evaluation.scores import rounded
+from geomoe.evaluation.super_resolution.by_source import SourceScores
+from geomoe.evaluation.super_resolution.evaluate import Evaluation, middle
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, LoadedModel, save
 from geomoe.tasks.commit import commit

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.compare import Comparison, Score
 from geomoe.evaluation.crops import cut
 from geomoe.evaluation.expert_maps import ExpertMap
 from geomoe.evaluation.layout import GAP, HEAD, LEGEND, WIDTH, Layout, shape_of
+from geomoe.evaluation.super_resolution.compare import Comparison, Score
 from geomoe.files import atomic_write, overlap
 from geomoe.moe.pictures import expert_colours
 from geomoe.pipeline.tiles import Box

@@ -17,7 +17,7 @@ __all__ = [
     "LabelConfig",
     "MapConfig",
     "ModelConfig",
-    "SuperResolutionConfig",
+    "ScaleConfig",
     "check_divides",
 ]
 
@@ -35,7 +35,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class SuperResolutionConfig(ModelConfig):
+class ScaleConfig(ModelConfig):
     """Options of a super-resolution model.
 
     Attributes:
@@ -160,7 +160,7 @@ def _all_count(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class CentredConfig(SuperResolutionConfig):
+class CentredConfig(ScaleConfig):
     """Options of a network that subtracts a mean from its input and adds it to its result.
 
     Attributes:

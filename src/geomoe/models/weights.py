@@ -64,8 +64,9 @@ class Card:
         licence: SPDX identifier of the weights.
         hash: SHA-256 of names, shapes and bytes of all tensors.
         reference: what the router saw in training, as :class:`RoutingReference` writes it; may be empty.
-        bfloat16: what computing in bfloat16 costs, as :class:`geomoe.evaluation.evaluate.Loss` gives it, with
-            what it was measured on; empty where nobody has measured it, and ``auto`` is float32 then.
+        bfloat16: what computing in bfloat16 costs, as
+            :class:`geomoe.evaluation.super_resolution.precision.Loss` gives it, with what it was measured on;
+            empty where nobody has measured it, and ``auto`` is float32 then.
         measured: on what else the weights were scored, as :class:`Measured` writes each; see
             :meth:`evaluations`. Older cards have none.
         task: family that the weights were trained for; older cards are of super-resolution.

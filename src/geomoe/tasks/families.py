@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from geomoe.errors import GeomoeError
 from geomoe.tasks.classification import Classification
 from geomoe.tasks.classification_data import ClassificationData
-from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.segmentation import Segmentation
 from geomoe.tasks.segmentation_data import SegmentationData
 from geomoe.tasks.stream import StreamData
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 from geomoe.tasks.task import Task
 
 __all__ = ["FAMILIES", "Family", "family", "register"]

@@ -30,7 +30,6 @@ from geomoe.printable import printable
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
-from geomoe.tasks.data import SuperResolutionData, band_count
 from geomoe.tasks.families import FAMILIES
 from geomoe.tasks.finite import FiniteLoss
 from geomoe.tasks.parser import OneLineParser, limit_configurations
@@ -38,6 +37,7 @@ from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.routing import RoutingMonitor
 from geomoe.tasks.stream import StreamData
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.super_resolution_data import SuperResolutionData, band_count
 from geomoe.tasks.task import Task
 from geomoe.tasks.weights import WeightsWriter
 

@@ -13,7 +13,7 @@ from geomoe.data.sample import Batch
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models.contract import ModelContract
 from geomoe.moe.plan import RoutingTrace
-from geomoe.tasks.losses import LOSSES
+from geomoe.tasks.super_resolution_losses import LOSSES
 from geomoe.tasks.task import Task
 
 __all__ = ["SuperResolution"]
@@ -27,7 +27,8 @@ class SuperResolution(Task):
         scale: 2, 3, 4 or 8.
         bands: channels.
         protocol: of the validation score.
-        recipe: see :class:`geomoe.tasks.task.Task`; losses are those of :data:`geomoe.tasks.losses.LOSSES`.
+        recipe: see :class:`geomoe.tasks.task.Task`; losses are those of
+            :data:`geomoe.tasks.super_resolution_losses.LOSSES`.
     """
 
     family = "super_resolution"

@@ -21,10 +21,10 @@ from geomoe.models.registry import config_of
 from geomoe.models.weights import load
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
-from geomoe.tasks.data import SuperResolutionData
 from geomoe.tasks.options import options_of
 from geomoe.tasks.source_list import SourceList, parse_sources, read_sources
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.super_resolution_data import SuperResolutionData
 from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["Arm", "Benchmark", "Recipe", "read_benchmark"]

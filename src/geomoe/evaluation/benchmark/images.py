@@ -20,9 +20,9 @@ from geomoe.data.sources import Source
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
-from geomoe.evaluation.by_source import LARGE, TILE, read_sources_part, score_sources
-from geomoe.evaluation.evaluate import evaluate
 from geomoe.evaluation.scores import ItemScores
+from geomoe.evaluation.super_resolution.by_source import LARGE, TILE, read_sources_part, score_sources
+from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import LoadedModel
 
 __all__ = ["Images", "Scored", "locate_images"]

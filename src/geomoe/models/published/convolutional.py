@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from geomoe.layers.convolution import DIV2K_MEAN
-from geomoe.models.edsr import EdsrConfig
 from geomoe.models.published.changes import POINTWISE
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import count, expect, product_of_shuffles, shape
-from geomoe.models.rcan import RcanConfig
+from geomoe.models.super_resolution.edsr import EdsrConfig
+from geomoe.models.super_resolution.rcan import RcanConfig
 
 __all__ = ["EDSR", "EDSR_ORIGINAL", "RCAN", "RCAN_ORIGINAL"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from geomoe.models.hat import HatConfig, HybridOptions
 from geomoe.models.published.changes import POINTWISE
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import product_of_shuffles, shape
@@ -15,6 +14,7 @@ from geomoe.models.published.window_trunk import (
     trunk_options,
     trunk_rules,
 )
+from geomoe.models.super_resolution.hat import HatConfig, HybridOptions
 
 __all__ = ["HAT", "hybrid_options", "hybrid_rules"]
 

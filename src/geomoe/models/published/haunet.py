@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from geomoe.models.haunet import HauNetConfig
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import count, expect, root, shape
+from geomoe.models.super_resolution.haunet import HauNetConfig
 
 __all__ = ["HAUNET"]
 

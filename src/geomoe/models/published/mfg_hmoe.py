@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from geomoe.models.mfg_hmoe import MfgHmoeConfig
 from geomoe.models.published.changes import ZEROS, Change, stacked
 from geomoe.models.published.hat import hybrid_options, hybrid_rules
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import count, expect, root, shape
 from geomoe.models.published.window_trunk import OVERLAPPING_BUFFERS
+from geomoe.models.super_resolution.mfg_hmoe import MfgHmoeConfig
 
 __all__ = ["MFG_HMOE"]
 

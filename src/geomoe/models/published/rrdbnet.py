@@ -6,7 +6,7 @@ from typing import Any
 
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import count, expect, numbered, root, shape
-from geomoe.models.rrdbnet import RrdbNetConfig
+from geomoe.models.super_resolution.rrdbnet import RrdbNetConfig
 
 __all__ = ["ESRGAN", "ESRGAN_FIRST", "RRDBNET"]
 

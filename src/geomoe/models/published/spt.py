@@ -8,7 +8,7 @@ from geomoe.models.published.changes import POINTWISE
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import count, product_of_shuffles, shape
 from geomoe.models.published.window_trunk import CLASSICAL_HEAD
-from geomoe.models.spt import SptConfig
+from geomoe.models.super_resolution.spt import SptConfig
 
 __all__ = ["SPT"]
 

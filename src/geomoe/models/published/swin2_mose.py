@@ -7,7 +7,7 @@ from typing import Any
 from geomoe.models.published.changes import FLIPPED, POINTWISE, TRANSPOSED, stacked
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import count, expect, root, shape, window
-from geomoe.models.swin2_mose import Swin2MoseConfig
+from geomoe.models.super_resolution.swin2_mose import Swin2MoseConfig
 
 __all__ = ["SWIN2_MOSE"]
 

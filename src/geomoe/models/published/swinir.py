@@ -7,7 +7,7 @@ from typing import Any
 from geomoe.models.published.layout import Layout, Rule, State
 from geomoe.models.published.shapes import expect, numbered, product_of_shuffles, root, shape
 from geomoe.models.published.window_trunk import CLASSICAL_HEAD, trunk_options, trunk_rules
-from geomoe.models.swinir import SwinIrConfig
+from geomoe.models.super_resolution.swinir import SwinIrConfig
 
 __all__ = ["SWINIR"]
 

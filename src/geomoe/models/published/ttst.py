@@ -14,7 +14,7 @@ from geomoe.models.published.window_trunk import (
     trunk_options,
     trunk_rules,
 )
-from geomoe.models.ttst import TtstConfig
+from geomoe.models.super_resolution.ttst import TtstConfig
 
 __all__ = ["TTST"]
 

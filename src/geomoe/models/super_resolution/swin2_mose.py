@@ -130,7 +130,7 @@ class Swin2Mose(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.swin2_mose import Swin2Mose, Swin2MoseConfig
+        >>> from geomoe.models.super_resolution.swin2_mose import Swin2Mose, Swin2MoseConfig
         >>> model = Swin2Mose(Swin2MoseConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

@@ -46,7 +46,7 @@ class SwinIr(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.swinir import SwinIr, SwinIrConfig
+        >>> from geomoe.models.super_resolution.swinir import SwinIr, SwinIrConfig
         >>> model = SwinIr(SwinIrConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from geomoe.layers.convolution import conv3x3, scale_steps, upsample_nearest
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract, Tiling
-from geomoe.models.options import SuperResolutionConfig
+from geomoe.models.options import ScaleConfig
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -28,7 +28,7 @@ _SLOPE = 0.2
 
 
 @dataclass(frozen=True)
-class RrdbNetConfig(SuperResolutionConfig):
+class RrdbNetConfig(ScaleConfig):
     """Everything that makes an :class:`RrdbNet`. The defaults are the paper's.
 
     Attributes:
@@ -84,7 +84,7 @@ class RrdbNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.rrdbnet import RrdbNet, RrdbNetConfig
+        >>> from geomoe.models.super_resolution.rrdbnet import RrdbNet, RrdbNetConfig
         >>> RrdbNet(RrdbNetConfig(scale=2, width=8, growth=4, blocks=1))(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])
     """

@@ -16,7 +16,7 @@ from geomoe.models import LoadedModel
 from geomoe.models.weights import Card, save
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.evaluate import Evaluation
+    from geomoe.evaluation.super_resolution.evaluate import Evaluation
 
 __all__ = ["Loss", "loss_of", "write_loss"]
 

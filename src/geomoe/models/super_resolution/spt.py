@@ -197,7 +197,7 @@ class Spt(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.spt import Spt, SptConfig
+        >>> from geomoe.models.super_resolution.spt import Spt, SptConfig
         >>> model = Spt(SptConfig(scale=2, embed_dim=12, inner_dim=8, depths=(1,), squeeze=4, width=6))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geomoe.data.degradation import crop_to_multiple, get_degradation, upsample_bicubic
-from geomoe.evaluation.made_scenes import LEVELS, flat_noise, made_scenes, sea
+from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
 from geomoe.metrics.invention import noise_gain, overshoot, worst_error

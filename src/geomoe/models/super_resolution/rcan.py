@@ -73,7 +73,7 @@ class Rcan(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.rcan import Rcan, RcanConfig
+        >>> from geomoe.models.super_resolution.rcan import Rcan, RcanConfig
         >>> model = Rcan(RcanConfig(scale=2, width=8, groups=1, blocks=2, reduction=4))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

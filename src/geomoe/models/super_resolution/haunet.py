@@ -25,7 +25,7 @@ from geomoe.layers.precision import at_least_single
 from geomoe.layers.transposed import ChannelNorm, ConvolutionalProjection, channel_scores, split_heads
 from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.contract import ModelContract, Tiling
-from geomoe.models.options import SuperResolutionConfig, check_divides
+from geomoe.models.options import ScaleConfig, check_divides
 from geomoe.models.registry import register
 from geomoe.moe.plan import RoutingTrace
 
@@ -39,7 +39,7 @@ _SCORES = 2**24
 
 
 @dataclass(frozen=True)
-class HauNetConfig(SuperResolutionConfig):
+class HauNetConfig(ScaleConfig):
     """Everything that makes a :class:`HauNet`. The defaults are the paper's HAUNet.
 
     Attributes:
@@ -232,7 +232,7 @@ class HauNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.haunet import HauNet, HauNetConfig
+        >>> from geomoe.models.super_resolution.haunet import HauNet, HauNetConfig
         >>> config = HauNetConfig(scale=2, width=8, encoder=(1, 1, 1), decoder=(1, 1, 1))
         >>> HauNet(config)(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

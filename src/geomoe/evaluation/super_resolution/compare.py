@@ -17,7 +17,7 @@ from geomoe.data.pairs import degrade
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.expert_maps import ExpertMap
-from geomoe.evaluation.whole import super_resolve
+from geomoe.evaluation.super_resolution.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.pipeline.layers.routing import is_gated, routed_layers
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device, tiling_of

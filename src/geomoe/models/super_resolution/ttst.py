@@ -150,7 +150,7 @@ class Ttst(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.ttst import Ttst, TtstConfig
+        >>> from geomoe.models.super_resolution.ttst import Ttst, TtstConfig
         >>> model = Ttst(TtstConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

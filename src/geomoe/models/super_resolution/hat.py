@@ -90,7 +90,7 @@ class Hat(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.hat import Hat, HatConfig
+        >>> from geomoe.models.super_resolution.hat import Hat, HatConfig
         >>> model = Hat(HatConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4, squeeze=4))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

@@ -28,9 +28,9 @@ from geomoe.layers.hybrid import Conv3x3
 from geomoe.layers.known import Informed
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract, Tiling
-from geomoe.models.hat import HybridOptions, hybrid_trunk
 from geomoe.models.registry import register
 from geomoe.models.spatial_moe import route_pixels
+from geomoe.models.super_resolution.hat import HybridOptions, hybrid_trunk
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
@@ -262,7 +262,7 @@ class MfgHmoe(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.mfg_hmoe import MfgHmoe, MfgHmoeConfig
+        >>> from geomoe.models.super_resolution.mfg_hmoe import MfgHmoe, MfgHmoeConfig
         >>> model = MfgHmoe(MfgHmoeConfig(scale=2, embed_dim=12, depths=(2,), heads=2, window=4, squeeze=4))
         >>> model(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])

@@ -17,9 +17,9 @@ from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES
 from geomoe.data.pairs import degrade
 from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.further import check_metrics, score_further
-from geomoe.evaluation.precision import Loss, loss_of
 from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
+from geomoe.evaluation.super_resolution.further import check_metrics, score_further
+from geomoe.evaluation.super_resolution.precision import Loss, loss_of
 from geomoe.layers.conserve import conserve as conserved
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
@@ -152,7 +152,8 @@ def evaluate(
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
             measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small; their
             values come in the range that the model was trained in.
-        metrics: names of :data:`geomoe.evaluation.further.METRICS`; PSNR and SSIM are always there.
+        metrics: names of :data:`geomoe.evaluation.super_resolution.further.METRICS`; PSNR and SSIM are
+            always there.
         split: of UCMerced and AID.
         device: of the model.
         precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.

@@ -40,7 +40,7 @@ class Edsr(nn.Module):
 
     Example:
         >>> import torch
-        >>> from geomoe.models.edsr import Edsr, EdsrConfig
+        >>> from geomoe.models.super_resolution.edsr import Edsr, EdsrConfig
         >>> Edsr(EdsrConfig(scale=2, width=8, blocks=2))(torch.rand(1, 3, 5, 7)).shape
         torch.Size([1, 3, 10, 14])
     """

@@ -18,7 +18,7 @@ from geomoe.files import overlap, write_text
 
 if TYPE_CHECKING:
     from geomoe.data.layouts import Part
-    from geomoe.evaluation.by_source import SourceScores, Told
+    from geomoe.evaluation.super_resolution.by_source import SourceScores, Told
     from geomoe.models.precision import Precision
 
 __all__ = ["evaluate_sources"]
@@ -50,9 +50,9 @@ def evaluate_sources(
     overwrite: bool,
 ) -> None:
     """Score models on a part of each source of a file; print or write one table, or note it on a card."""
-    from geomoe.evaluation.by_source import LARGE, TILE, read_sources_part, score_sources
     from geomoe.evaluation.hardware import hardware
     from geomoe.evaluation.measure import measured_by_source, write_measured
+    from geomoe.evaluation.super_resolution.by_source import LARGE, TILE, read_sources_part, score_sources
     from geomoe.models import load
     from geomoe.models.device import pick_device
     from geomoe.models.weights import check_target

@@ -1,0 +1,1 @@
+"""Evaluation of models that make images larger: protocols, sources, pictures, invention."""
