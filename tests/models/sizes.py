@@ -4,7 +4,7 @@ import torch
 
 import geomoe
 
-CLASSES = ("forest", "river", "town")
+CLASSES, COLOURS = ("forest", "river", "town"), ("#00ff00", "#0000ff", "#808080")
 _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze": 4, "compress": 2,
            "width": 6}  # fmt: skip
 
@@ -29,7 +29,7 @@ TINY = {
     "swin2_mose": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "num_experts": 2},
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "ttst": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
-    "unet": {"width": 4, "depth": 2, "experts": 2},
+    "unet": {"width": 4, "depth": 2, "experts": 2, "colours": COLOURS},
     "vit": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
     "vmoe": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
 }

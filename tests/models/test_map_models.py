@@ -11,9 +11,7 @@ from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.published import single_router
-from tests.models.sizes import CLASSES, tiny
-
-COLOURS = ("#00ff00", "#0000ff", "#808080")
+from tests.models.sizes import CLASSES, COLOURS, tiny
 
 
 @pytest.fixture(params=geomoe.list_models("classes"))
