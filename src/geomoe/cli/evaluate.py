@@ -44,9 +44,8 @@ FURTHER = ("ergas", "sam", "scc", "consistency")
 )
 @click.option(
     "--metrics",
-    default="psnr,ssim",
-    show_default=True,
-    help="Add any of ergas, sam, scc, consistency; psnr and ssim are always there.",
+    default="",
+    help="Add any of ergas, sam, scc, consistency; those of the protocol are always there.",
 )
 @click.option(
     "--split",
@@ -135,18 +134,18 @@ def evaluate(
 ) -> None:
     """Print the metrics of weights beside a baseline, by class and over all.
 
-    Of models that make images larger: PSNR, SSIM and further ones, beside bicubic upsampling. Of those that
+    Of models that make images larger: PSNR, SSIM and further ones, beside interpolation. Of those that
     label images: accuracies, F1, kappa and calibration, beside the largest class.
 
     A folder in the layout of UCMerced or AID is scored on its test split, any other one of images whole; of
     images with labels or masks, what was held out by the recipe on the card. Pairs that two
     sensors measured are scored as they are by --degradation real. With --sources, each source of a mixed
-    training set has a row, and an interval of what is gained over bicubic.
+    training set has a row, and an interval of what is gained over the baseline.
     """
     if sources is not None:
         from geomoe.cli.super_resolution_sources import evaluate_sources
 
-        if split == "train" or metrics != "psnr,ssim" or conserve or name or sensor or gsd:
+        if split == "train" or metrics or conserve or name or sensor or gsd:
             raise GeomoeError(
                 "sources have parts fit, validation and test, no --metrics, and say what they are; leave out "
                 "--metrics, --conserve, --name, --sensor and --gsd"
@@ -192,7 +191,7 @@ def evaluate(
 
         of_images = {
             "--protocol": protocol != "mfg_hmoe", "--degradation": degradation is not None,
-            "--metrics": metrics != "psnr,ssim", "--conserve": conserve, "--name": name, "--sensor": sensor,
+            "--metrics": bool(metrics), "--conserve": conserve, "--name": name, "--sensor": sensor,
             "--gsd": gsd,
         }  # fmt: skip
         if foreign := [option for option, given in of_images.items() if given]:
@@ -233,7 +232,7 @@ def evaluate(
 
 
 def _names(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",")]
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def _print(result: Evaluation) -> None:
@@ -242,7 +241,7 @@ def _print(result: Evaluation) -> None:
         title += ", means conserved"
     rows = {**result.by_class, "all": result.overall}
     first = [name for name in result.overall.values if name not in FURTHER]
-    say_table(score_table(title, rows, first, "bicubic", result.ranks))
+    say_table(score_table(title, rows, first, result.base, result.ranks))
     if (loss := result.loss) is not None:
         say(
             f"{result.precision} costs {loss.loss:.4f} dB against float32 ({loss.low:.4f} to {loss.high:.4f} "
@@ -250,6 +249,6 @@ def _print(result: Evaluation) -> None:
         )
     if further := [name for name in FURTHER if name in result.overall.values]:
         title = "ERGAS and SAM: 0 is best; consistency in dB"
-        say_table(score_table(title, rows, further, "bicubic"))
+        say_table(score_table(title, rows, further, result.base))
     for name, count in result.overall.defined.items():
         say(f"{measure(name).title} is defined on {count} of {result.overall.items} images")

@@ -58,7 +58,7 @@ def _list() -> None:
     table.add_column("model")
     table.add_column("parameters", justify="right", min_width=13)
     table.add_column("what it is")
-    table.add_column("weights, gain over bicubic", no_wrap=True)
+    table.add_column("weights, gain over the baseline", no_wrap=True)
     shipped = {key: read_card(path) for key, path in available_weights().items()}
     for model in list_models():
         with torch.device("meta"):

@@ -67,7 +67,7 @@ def picture(
     """Draw crops of IMAGE super-resolved by models, beside the truth, and which expert drew each pixel.
 
     IMAGE is made small first, so that its own pixels are the truth. Without --crop, the square is taken in
-    which truth, bicubic upsampling and the models differ most.
+    which truth, baseline and the models differ most.
     """
     from geomoe.evaluation.crops import parse_crop
     from geomoe.evaluation.picture import check_target, draw

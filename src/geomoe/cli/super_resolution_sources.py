@@ -127,7 +127,7 @@ def _check_targets(targets: Sequence[Path], models: Sequence[str], given: str, r
 def _cells(rows: Sequence[SourceScores], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Titles of columns, and a row for each source and degradation, of which every model has two columns."""
     several = len(names) > 1
-    heads = ["source", "sensor", "input", "samples", "bicubic"]
+    heads = ["source", "sensor", "input", "samples", rows[0].base]
     heads += [head for name in names for head in (f"{name} dB" if several else "PSNR dB", "gain [95 %]")]
     cells = []
     for first in range(0, len(rows), len(names)):

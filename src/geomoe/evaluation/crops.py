@@ -49,7 +49,7 @@ def cut(image: Tensor, crop: Box) -> Tensor:
 def most_different(images: Sequence[Tensor]) -> Box:
     """The square in which images differ most: that of the largest mean variance among them.
 
-    No image is favoured: the truth, if there is one, bicubic upsampling and every model count alike. A side
+    No image is favoured: the truth, if there is one, the baseline and every model count alike. A side
     is a quarter of the image's smaller one, at least 32 pixels, at most all of it; of equals the upper left.
 
     Args:

@@ -93,7 +93,7 @@ def save_figure(figure: Figure, target: Path) -> None:
 def figure_of(comparison: Comparison) -> Figure:
     """The picture as a figure of matplotlib.
 
-    Its axes are labelled by what they show: ``whole``, ``crop 1: bicubic``, ``result: NAME``,
+    Its axes are labelled by what they show: ``whole``, ``crop 1: NAME``, ``result: NAME``,
     ``experts: NAME``.
     """
     comparison = _for_display(comparison)

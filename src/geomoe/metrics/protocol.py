@@ -31,6 +31,7 @@ class Protocol:
             make the mean infinite.
         metrics: that :meth:`scores` gives.
         ranks: the one of them by which models are compared.
+        base: what needs no learning, with which they are compared.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Protocol:
     psnr_cap: float = 100.0
     metrics: tuple[str, ...] = ("psnr", "ssim")
     ranks: str = "psnr"
+    base: str = "bicubic"
 
     def check_bands(self, bands: int) -> None:
         """Refuse images of ``bands`` bands if the protocol cannot compare them, with a GeomoeError."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geomoe.metrics.earlier import RANKS, measured_by_name
 from geomoe.metrics.measures import measure
 
 __all__ = ["Measured"]
@@ -30,7 +31,7 @@ class Measured:
         protocol: of the scores.
         images: how many.
         scores: means over them, by the metrics' names.
-        baseline: the same of what needs no learning: bicubic upsampling, the largest class.
+        baseline: the same of what needs no learning, such as the largest class.
         date: ISO date.
         commit: of the repository; empty outside of one.
         ranks: the metric by which weights are compared.
@@ -47,7 +48,7 @@ class Measured:
     baseline: dict[str, float]
     date: str
     commit: str = ""
-    ranks: str = "psnr"
+    ranks: str = RANKS
 
     @property
     def gain(self) -> float:
@@ -56,13 +57,13 @@ class Measured:
 
     @classmethod
     def from_card(cls, held: Mapping[str, Any]) -> Measured:
-        """From JSON values; those of version 0.1 hold the gain in PSNR and bicubic's, and no other metric.
+        """From JSON values, also of version 0.1.
 
         Raises:
             ValueError: values that are missing, of another type or not finite.
         """
         try:
-            held = _by_name(held)
+            held = measured_by_name(held)
             found = cls(**{**held, "noise": held["noise"] and tuple(map(float, held["noise"]))})
             scores = (*found.scores.values(), *found.baseline.values(), found.gain)
             numbers = (*scores, found.gsd or 1.0, *(found.noise or ()))
@@ -95,12 +96,3 @@ class Measured:
         known = ", ".join(filter(None, of))
         made = f", {self.degradation}" if self.degradation else ""
         return f"{self.data}{f' ({known})' if known else ''}{made}"
-
-
-def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
-    """With scores by name, also of a card that had them as ``gain`` and ``bicubic``."""
-    if "gain" not in held:
-        return dict(held)
-    rest = {name: value for name, value in held.items() if name not in ("gain", "bicubic")}
-    psnr = round(held["bicubic"] + held["gain"], _DIGITS)
-    return {**rest, "scores": {"psnr": psnr}, "baseline": {"psnr": held["bicubic"]}}

@@ -58,7 +58,7 @@ class Card:
         degradation: how the training inputs were made.
         recipe: training settings: steps, batch, learning rate, seed and so on.
         protocol: of ``scores``.
-        scores: PSNR and SSIM of the model and of bicubic upsampling, and what was scored.
+        scores: of the model and of the baseline by metric, and what was scored.
         commit: of the repository, when training began.
         date: ISO date on which the weights were written by training.
         licence: SPDX identifier of the weights.

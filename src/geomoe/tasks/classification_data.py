@@ -21,6 +21,8 @@ from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 from geomoe.tasks.class_data import ClassData
+from geomoe.tasks.classification import Classification
+from geomoe.tasks.registry import register
 from geomoe.tasks.stream import Named
 
 __all__ = ["ClassificationData"]
@@ -171,3 +173,6 @@ def labels_of(listed: Sequence[Labelled], classes: Sequence[str]) -> Tensor:
                 f"{one.path} is of a class that is not known, {one.label}; there are: {', '.join(classes)}"
             )
     return torch.tensor([place[one.label] for one in listed])
+
+
+register(Classification, ClassificationData)

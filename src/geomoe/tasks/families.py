@@ -1,46 +1,13 @@
-"""The families of tasks by name: what a card names, and what trains and scores it."""
+"""The tasks that ship; each registers itself beside its data."""
 
-from __future__ import annotations
+from geomoe.tasks import (  # noqa: F401
+    classification_data,
+    segmentation_data,
+    super_resolution_data,
+)
+from geomoe.tasks.registry import FAMILIES, Family, family, register
 
-from dataclasses import dataclass
+__all__ = ["FAMILIES", "USUAL", "Family", "family", "register"]
 
-from geomoe.errors import GeomoeError
-from geomoe.tasks.classification import Classification
-from geomoe.tasks.classification_data import ClassificationData
-from geomoe.tasks.segmentation import Segmentation
-from geomoe.tasks.segmentation_data import SegmentationData
-from geomoe.tasks.stream import StreamData
-from geomoe.tasks.super_resolution import SuperResolution
-from geomoe.tasks.super_resolution_data import SuperResolutionData
-from geomoe.tasks.task import Task
-
-__all__ = ["FAMILIES", "Family", "family", "register"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A task and the data module that goes with it."""
-
-    task: type[Task]
-    data: type[StreamData]
-
-
-FAMILIES: dict[str, Family] = {}
-"""By the name on cards."""
-
-
-def register(task: type[Task], data: type[StreamData]) -> None:
-    """Add a family: ``geomoe fit`` may then name its classes, and ``geomoe evaluate`` score its weights."""
-    FAMILIES[task.family] = Family(task, data)
-
-
-def family(name: str) -> Family:
-    """The family called ``name``; raises GeomoeError for an unknown one."""
-    if name not in FAMILIES:
-        raise GeomoeError(f"no task is called {name!r}; there are: {', '.join(FAMILIES)}")
-    return FAMILIES[name]
-
-
-register(SuperResolution, SuperResolutionData)
-register(Classification, ClassificationData)
-register(Segmentation, SegmentationData)
+USUAL = FAMILIES["super_resolution"]
+"""What a configuration trains that names no classes."""

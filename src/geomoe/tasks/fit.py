@@ -30,14 +30,13 @@ from geomoe.printable import printable
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
 from geomoe.tasks.checkpoint import SafeCheckpoints, read_checkpoint
-from geomoe.tasks.families import FAMILIES
+from geomoe.tasks.families import FAMILIES, USUAL
 from geomoe.tasks.finite import FiniteLoss
 from geomoe.tasks.parser import OneLineParser, limit_configurations
 from geomoe.tasks.progress import ValidationLines
 from geomoe.tasks.routing import RoutingMonitor
 from geomoe.tasks.stream import StreamData
-from geomoe.tasks.super_resolution import SuperResolution
-from geomoe.tasks.super_resolution_data import SuperResolutionData, band_count
+from geomoe.tasks.super_resolution_data import band_count
 from geomoe.tasks.task import Task
 from geomoe.tasks.weights import WeightsWriter
 
@@ -252,8 +251,8 @@ def _run(args: Sequence[str]) -> None:
     terminal = sys.stderr.isatty()
     named = _names_classes(args)
     _FitCLI(
-        Task if named else SuperResolution,
-        StreamData if named else SuperResolutionData,
+        Task if named else USUAL.task,
+        StreamData if named else USUAL.data,
         subclass_mode_model=named,
         subclass_mode_data=named,
         trainer_defaults={

@@ -39,6 +39,8 @@ from geomoe.data.ucmerced import Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 from geomoe.tasks.class_data import ClassData
+from geomoe.tasks.registry import register
+from geomoe.tasks.segmentation import Segmentation
 from geomoe.tasks.stream import Named
 
 __all__ = ["SegmentationData"]
@@ -260,3 +262,6 @@ class SegmentationData(ClassData):
                 f"knows {bands} and {', '.join(classes)}"
             )
         return data._samples(part, weights.model.config.mean)  # type: ignore[arg-type]
+
+
+register(Segmentation, SegmentationData)

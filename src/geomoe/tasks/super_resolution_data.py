@@ -32,7 +32,9 @@ from geomoe.data.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, 
 from geomoe.data.sample import Batch, Sample
 from geomoe.data.sources import Source, said_of
 from geomoe.errors import GeomoeError, expect
+from geomoe.tasks.registry import register
 from geomoe.tasks.stream import StreamData
+from geomoe.tasks.super_resolution import SuperResolution
 
 __all__ = ["SuperResolutionData", "band_count"]
 
@@ -267,3 +269,6 @@ class SuperResolutionData(StreamData):
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         assert self._validation is not None
         return Share(self._validation, rank, world, informed=bool(self.sources))
+
+
+register(SuperResolution, SuperResolutionData)

@@ -21,10 +21,9 @@ from geomoe.models.registry import config_of
 from geomoe.models.weights import load
 from geomoe.tasks.average import MovingAverage
 from geomoe.tasks.bounded_yaml import load_yaml
+from geomoe.tasks.families import USUAL
 from geomoe.tasks.options import options_of
 from geomoe.tasks.source_list import SourceList, parse_sources, read_sources
-from geomoe.tasks.super_resolution import SuperResolution
-from geomoe.tasks.super_resolution_data import SuperResolutionData
 from geomoe.tasks.weights import WeightsWriter
 
 __all__ = ["Arm", "Benchmark", "Recipe", "read_benchmark"]
@@ -34,8 +33,8 @@ Recipe = dict[str, dict[str, Any]]
 
 _SECTIONS: dict[str, type] = {
     "trainer": pl.Trainer,
-    "model": SuperResolution,
-    "data": SuperResolutionData,
+    "model": USUAL.task,
+    "data": USUAL.data,
     "ema": MovingAverage,
     "weights": WeightsWriter,
 }
@@ -168,7 +167,7 @@ class Benchmark:
         return tuple(parts)
 
     def _steps_per_epoch(self, arm: Arm) -> Any:
-        usual = options_of(SuperResolutionData)["steps_per_epoch"].default
+        usual = options_of(USUAL.data)["steps_per_epoch"].default
         return self.recipe_of(arm).get("data", {}).get("steps_per_epoch", usual)
 
     def sources_of(self, arm: Arm) -> tuple[Source, ...]:

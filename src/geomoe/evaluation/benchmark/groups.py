@@ -41,7 +41,7 @@ class Group:
         name: of the sensor or source.
         degradation: of the inputs.
         images: how many, or tiles of large ones.
-        baseline: score of bicubic upsampling.
+        baseline: score of what needs no learning.
         cells: by arm, in the order of the table.
     """
 

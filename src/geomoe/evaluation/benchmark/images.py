@@ -37,9 +37,9 @@ class Scored:
     Attributes:
         scored: what was scored, in words.
         scores: by test image. Where there are several degradations, means over them.
-        baseline: means of bicubic upsampling, by metric.
+        baseline: means of what needs no learning, by metric.
         by_degradation: scores by degradation and image, where there are several sources.
-        baseline_by_degradation: those of bicubic upsampling.
+        baseline_by_degradation: those of the baseline.
     """
 
     scored: str

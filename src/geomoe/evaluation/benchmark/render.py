@@ -82,7 +82,7 @@ def group_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """The same of the table by sensor and source: scores of the flagship, differences to it of the others."""
     rows = [row for row in table.rows if row.arm == table.flagship]
     rows += [row for row in table.rows if row.arm != table.flagship]
-    titles = ["on", "input", "samples", "bicubic", *(row.label for row in rows)]
+    titles = ["on", "input", "samples", "baseline", *(row.label for row in rows)]
     lines, digits = [], measure(table.ranks).digits
     for group in table.groups:
         line = [group.name, group.degradation, str(group.images), f"{group.baseline:.{digits}f}"]

@@ -59,8 +59,8 @@ class Table:
     header: dict[str, str]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    ranks: str
     groups: tuple[Group, ...] = ()
-    ranks: str = "psnr"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -113,7 +113,7 @@ def make_table(
     }
     notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results, ranks)]
     groups = make_groups(benchmark, {row.arm: results[row.arm] for row in rows})
-    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), groups, ranks)
+    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), ranks, groups)
 
 
 def _row(

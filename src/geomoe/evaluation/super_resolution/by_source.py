@@ -75,6 +75,7 @@ class SourceScores:
         noise: of the low-resolution images, by image, in units of [0, 1], as it is estimated of scenes; of
             those that tell it.
         ranks: the metric by which models are compared.
+        base: what the baseline is called.
     """
 
     weights: str
@@ -87,6 +88,7 @@ class SourceScores:
     gsd: float | None = None
     noise: dict[str, float] = field(default_factory=dict)
     ranks: str = "psnr"
+    base: str = "bicubic"
 
     @property
     def overall(self) -> Scores:

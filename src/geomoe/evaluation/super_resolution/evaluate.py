@@ -60,6 +60,11 @@ class Evaluation:
         """The metric by which models are compared."""
         return get_protocol(self.protocol).ranks
 
+    @property
+    def base(self) -> str:
+        """What needs no learning, with which they are compared."""
+        return get_protocol(self.protocol).base
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; gains included."""
         return {
@@ -133,7 +138,7 @@ def evaluate(
     *,
     protocol: str = "mfg_hmoe",
     degradation: str = "bilinear",
-    metrics: Sequence[str] = ("psnr", "ssim"),
+    metrics: Sequence[str] = (),
     split: Split = "test",
     device: str = "auto",
     precision: Precision = "float32",
@@ -152,8 +157,8 @@ def evaluate(
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
             measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small; their
             values come in the range that the model was trained in.
-        metrics: names of :data:`geomoe.evaluation.super_resolution.further.METRICS`; PSNR and SSIM are
-            always there.
+        metrics: names of :data:`geomoe.evaluation.super_resolution.further.METRICS`; those of the
+            protocol are always there.
         split: of UCMerced and AID.
         device: of the model.
         precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.

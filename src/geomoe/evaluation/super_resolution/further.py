@@ -16,8 +16,10 @@ from geomoe.metrics.spectral import ergas, sam
 __all__ = ["METRICS", "check_metrics", "score_further"]
 
 FURTHER = ("ergas", "sam", "scc", "consistency")
-METRICS = ("psnr", "ssim", *FURTHER)
-"""All metrics of an evaluation; the first two are always there."""
+USUAL = ("psnr", "ssim")
+"""Metrics of every protocol."""
+METRICS = (*USUAL, *FURTHER)
+"""All metrics of an evaluation."""
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
