@@ -8,6 +8,7 @@ from geomoe.models.contract import Input, Output
 from geomoe.models.registry import build
 from geomoe.models.sparse_ffn import ROUTERS, SparseConfig
 from geomoe.models.vit import positions
+from geomoe.moe import ExpertBank
 from geomoe.moe.plan import RoutingTrace
 from tests.models.sizes import CLASSES, tiny
 

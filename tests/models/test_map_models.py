@@ -7,6 +7,7 @@ import geomoe
 from geomoe.models.contract import Input, Output
 from geomoe.models.registry import build
 from geomoe.models.spatial_moe import route_pixels
+from geomoe.moe import ExpertBank
 from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layer import MoE
 from geomoe.moe.plan import RoutingTrace
