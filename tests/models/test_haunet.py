@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import geomoe
-from geomoe.models import haunet
+from geomoe.models.super_resolution import haunet
 from geomoe.models.super_resolution.haunet import attend_channels, attend_pixels
 from tests.models.golden import check, golden, image, seen
 from tests.models.sizes import tiny
