@@ -6,6 +6,7 @@ Importing this package is cheap; what is asked for is imported when it is first 
     geomoe.list_models()
     geomoe.load(name_or_path, scale)
     geomoe.upscale(src, dst, scale=4, ...)
+    geomoe.predict(src, dst, model=weights, ...)
     geomoe.evaluate(model, root, ...)
 """
 
@@ -17,17 +18,27 @@ from geomoe.errors import GeomoeError
 if TYPE_CHECKING:
     from geomoe.evaluation.super_resolution.evaluate import evaluate
     from geomoe.models import create_model, list_models, load
-    from geomoe.pipeline import upscale
+    from geomoe.pipeline import predict, upscale
 
 __version__ = "0.1.0"
 
-__all__ = ["GeomoeError", "__version__", "create_model", "evaluate", "list_models", "load", "upscale"]
+__all__ = [
+    "GeomoeError",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "predict",
+    "upscale",
+]
 
 _HOMES = {
     "create_model": "geomoe.models",
     "evaluate": "geomoe.evaluation.super_resolution.evaluate",
     "list_models": "geomoe.models",
     "load": "geomoe.models",
+    "predict": "geomoe.pipeline",
     "upscale": "geomoe.pipeline",
 }
 

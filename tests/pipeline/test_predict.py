@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp
 
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel, load, save
+from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, describe_scene, predict, upscale, verify
 from geomoe.pipeline.job import is_made
 from geomoe.raster.stac import read_item
@@ -105,6 +106,29 @@ def test_what_is_not_valid_has_no_class_and_does_not_count(
     for path in maps.values():
         with rasterio.open(path) as out:
             assert np.array_equal(out.read() > 0, np.broadcast_to(there, (out.count, 40, 40)))
+
+
+def test_experts_of_a_coarser_grid_are_drawn_as_squares(src: Path, tmp_path: Path) -> None:
+    model = weights(tmp_path / "deep.safetensors", experts_in="bottom")
+    data = pixels(BANDS, 45, 38, "uint16")
+    write_scene(src, data, names=NAMES)
+    made = []
+    for tile in (16, 256):
+        place = tmp_path / f"e{tile}.tif"
+        predict(src, tmp_path / f"o{tile}.tif", model=model, tile=tile, device="cpu", experts=place)
+        with rasterio.open(place) as out:
+            made.append(out.read())
+            assert (
+                json.loads(out.tags()["GEOMOE_LEGEND"])["unit"]
+                == "squares of 4 x 4 pixels, one choice for each"
+            )
+    trace = RoutingTrace()
+    with torch.inference_mode():
+        model.model(torch.from_numpy(data.astype(np.float32))[None], trace=trace)
+    chosen = trace[-1].members[:, 0].numpy().reshape(trace[-1].grid[1:]) + 1
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[0][1], chosen.repeat(4, 0).repeat(4, 1)[:45, :38])
+    assert len(np.unique(chosen)) > 1
 
 
 def test_confidence_is_the_probability_of_the_class_on_the_map(

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from geomoe.errors import GeomoeError
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.pipeline.layers.base import DoneTile
-from geomoe.pipeline.layers.routing import is_gated, kernel_sizes, on_pixels, routed_layers, unit_of
+from geomoe.pipeline.layers.routing import (
+    cell_of,
+    is_gated,
+    kernel_sizes,
+    on_pixels,
+    routed_layers,
+    unit_of,
+)
 from geomoe.pipeline.runner import Upscaler
 from geomoe.raster.metadata import CogMetadata, same_place
 from geomoe.raster.scene import Scene
@@ -31,6 +38,7 @@ class Experts:
 
     def __init__(self, model: Upscaler) -> None:
         self._model = model
+        self._multiple = 1 if model.contract.tiling is None else model.contract.tiling.multiple
         self._legend: dict[str, Any] = {}
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
@@ -41,7 +49,7 @@ class Experts:
         return np.zeros((len(BANDS), height, width), dtype=np.uint8)
 
     def pixels(self, tile: DoneTile) -> NDArray[np.uint8]:
-        made = expert_bands(tile.trace, self._model.name, *tile.size)[:, *tile.inner]
+        made = expert_bands(tile.trace, self._model.name, *tile.size, self._multiple)[:, *tile.inner]
         if not self._legend:  # of one tile as of another: what differs is which experts were chosen
             self._legend = self._said(tile.trace, *tile.size)
         return made
@@ -68,10 +76,15 @@ class Experts:
             "nodata": 0,
             "layer": f"the last of {len(trace)} that route, first group of bands",
             "model": self._model.name,
-            "unit": "pixel"
-            if unit_of(plan, height, width) == "pixel"
-            else "tile: one choice for all its pixels, made with the margin around it",
+            "unit": self._unit(plan, height, width),
         }
+
+    def _unit(self, plan: RoutingPlan, height: int, width: int) -> str:
+        unit = unit_of(plan, height, width, self._multiple)
+        if unit == "image":
+            return "tile: one choice for all its pixels, made with the margin around it"
+        side = cell_of(plan, height, width, self._multiple)
+        return "pixel" if unit == "pixel" else f"squares of {side} x {side} pixels, one choice for each"
 
 
 def layer(request: object, model: Upscaler) -> Experts:
@@ -81,7 +94,9 @@ def layer(request: object, model: Upscaler) -> Experts:
     return Experts(model)
 
 
-def expert_bands(trace: RoutingTrace, name: str, height: int, width: int) -> NDArray[np.uint8]:
+def expert_bands(
+    trace: RoutingTrace, name: str, height: int, width: int, multiple: int = 1
+) -> NDArray[np.uint8]:
     """The four bands of the map for one tile, from the last layer that routed.
 
     Args:
@@ -89,18 +104,19 @@ def expert_bands(trace: RoutingTrace, name: str, height: int, width: int) -> NDA
         name: of the model, for messages.
         height: of the image.
         width: of the image.
+        multiple: as of :func:`geomoe.pipeline.layers.routing.unit_of`.
 
     Returns:
         ``[4, height, width]`` uint8: group, expert, confidence, entropy; none of them 0. One choice for the
         whole image is that of all its pixels.
 
     Raises:
-        GeomoeError: if nothing was routed, or neither pixels nor whole images.
+        GeomoeError: if nothing was routed, or neither pixels, squares of them, nor whole images.
     """
     if not len(trace):
         raise _routes_nothing(name)
     plan = trace[-1]
-    if unit_of(plan, height, width) is None:
+    if unit_of(plan, height, width, multiple) is None:
         grid = " x ".join(map(str, plan.grid[:0:-1]))
         raise GeomoeError(
             f"{name} routes a grid of {grid} for {width} x {height} pixels; "
@@ -108,7 +124,7 @@ def expert_bands(trace: RoutingTrace, name: str, height: int, width: int) -> NDA
         )
     if len(plan.group_sizes) > _MOST or max(plan.group_sizes) > _MOST:
         raise GeomoeError(f"{name} has more than {_MOST} groups or experts a group; leave out --experts")
-    return on_pixels(plan, np.stack([_first(plan, band) for band in BANDS]), height, width)
+    return on_pixels(plan, np.stack([_first(plan, band) for band in BANDS]), height, width, multiple)
 
 
 def _routes_nothing(name: str) -> GeomoeError:

@@ -13,7 +13,7 @@ from geomoe.moe.bank import ExpertBank
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.router import AnyRouter
 
-__all__ = ["is_gated", "kernel_sizes", "on_pixels", "routed_layers", "unit_of"]
+__all__ = ["cell_of", "is_gated", "kernel_sizes", "on_pixels", "routed_layers", "unit_of"]
 
 
 def is_gated(model: nn.Module) -> bool:
@@ -35,22 +35,35 @@ def _outermost(module: nn.Module, kind: type[nn.Module]) -> Iterator[nn.Module]:
         yield from _outermost(child, kind)
 
 
-def unit_of(plan: RoutingPlan, height: int, width: int) -> Literal["pixel", "image"] | None:
-    """What one image's plan decides on: every pixel, the image as a whole, or something without a map.
+def unit_of(
+    plan: RoutingPlan, height: int, width: int, multiple: int = 1
+) -> Literal["pixel", "cell", "image"] | None:
+    """What one image's plan decides on: pixels, squares of them, the whole image, or something without a map.
 
     Args:
         plan: of a pass over one image. A model that pads may route more pixels, at the bottom and right.
         height: of the image.
         width: of the image.
+        multiple: as of :class:`geomoe.models.contract.Tiling`; sides of squares divide it.
     """
     if plan.grid == (1,) and plan.num_rows == 1:
         return "image"
+    side = cell_of(plan, height, width, multiple)
+    return None if side is None else "pixel" if side == 1 else "cell"
+
+
+def cell_of(plan: RoutingPlan, height: int, width: int, multiple: int = 1) -> int | None:
+    """Side in pixels of the squares that a plan decides on; None where it has no grid over the image."""
     if len(plan.grid) != 3 or plan.grid[0] != 1 or plan.num_rows != plan.grid[1] * plan.grid[2]:
         return None
-    return "pixel" if plan.grid[1] >= height and plan.grid[2] >= width else None
+    _, rows, columns = plan.grid
+    sides = (side for side in range(1, multiple + 1) if multiple % side == 0)
+    return next((side for side in sides if rows * side >= height and columns * side >= width), None)
 
 
-def on_pixels(plan: RoutingPlan, values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+def on_pixels(
+    plan: RoutingPlan, values: NDArray[Any], height: int, width: int, multiple: int = 1
+) -> NDArray[Any]:
     """Values of a plan's rows, ``[..., N]``, on the pixels of its one image: ``[..., height, width]``.
 
     A plan for whole images gives every pixel the same value; pixels that a model padded are dropped.
@@ -58,14 +71,16 @@ def on_pixels(plan: RoutingPlan, values: NDArray[Any], height: int, width: int) 
     Raises:
         ValueError: a plan of which :func:`unit_of` is None.
     """
-    unit = unit_of(plan, height, width)
+    unit = unit_of(plan, height, width, multiple)
     if unit is None:
         raise ValueError(
             f"a plan with grid {plan.grid} is none for the {width} x {height} pixels of one image"
         )
     if unit == "image":
         return np.broadcast_to(values[..., None], (*values.shape[:-1], height, width))
-    return values.reshape(*values.shape[:-1], *plan.grid[1:])[..., :height, :width]
+    side = cell_of(plan, height, width, multiple) or 1
+    of_cells = values.reshape(*values.shape[:-1], *plan.grid[1:])
+    return of_cells.repeat(side, -1).repeat(side, -2)[..., :height, :width]
 
 
 def kernel_sizes(model: nn.Module, plan: RoutingPlan) -> tuple[int, ...] | None:
