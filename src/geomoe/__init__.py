@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from geomoe.models import create_model, list_models, load
     from geomoe.pipeline import predict, upscale
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GeomoeError",
