@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from rasterio.enums import ColorInterp
 
@@ -195,8 +197,34 @@ def test_a_class_map_is_verified_and_known_as_made(src: Path, dst: Path, model: 
     of_model = read_item(next(dst.parent.glob("land.*.stac.json")))["properties"]
     assert of_model["mlm:tasks"] == ["semantic-segmentation"]
     assert of_model["mlm:output"][0]["result"]["shape"] == [-1, 3, -1, -1]
+    names = dst.with_name("dst.tif.aux.xml")
+    names.write_bytes(names.read_bytes().replace(b"river", b"water"))
+    assert verify(dst).faults == (
+        f"{names.name} stands beside it, which other tools read with it: remove it",
+    )
+    names.unlink()  # it is for other tools alone
+    assert verify(dst).faults == ()
     dst.write_bytes(dst.read_bytes()[:-1] + b"\0")
     assert verify(dst).faults
+
+
+def test_gdal_knows_the_classes_by_name(src: Path, dst: Path, model: LoadedModel) -> None:
+    write_scene(src, pixels(BANDS, 30, 30, "uint16"), names=NAMES)
+    names = dst.with_name("dst.tif.aux.xml")
+    names.write_text("of another file")
+    with pytest.raises(GeomoeError, match=r"dst\.tif\.aux\.xml exists already"):
+        predict(src, dst, model=model, device="cpu")
+    predict(src, dst, model=model, device="cpu", overwrite=True)
+    found = [each.text for each in ElementTree.parse(names).iter("Category")]
+    assert found == ["no data", *CLASSES]
+    with rasterio.open(dst) as out, rasterio.Env():
+        rasterio.shutil.copy(out, dst.with_name("copy.tif"), driver="GTiff")  # GDAL copies what it knows
+    copied = ElementTree.parse(dst.with_name("copy.tif.aux.xml"))
+    assert [each.text for each in copied.iter("Category")] == ["no data", *CLASSES]
+    assert left_over(dst.parent) == sorted(
+        ["copy.tif", "copy.tif.aux.xml", "dst.stac.json", "dst.tif", "dst.tif.aux.xml", "land.safetensors",
+         next(dst.parent.glob("land.*.stac.json")).name, "src.tif"]
+    )  # fmt: skip
 
 
 def test_a_cube_is_made_into_a_map(tmp_path: Path, model: LoadedModel) -> None:

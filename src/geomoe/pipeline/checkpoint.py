@@ -20,6 +20,7 @@ from geomoe.files import NO_LINKS, atomic_write
 from geomoe.pipeline.history import is_model_item, seal
 from geomoe.pipeline.output import Output, Piece, read_json, window_of
 from geomoe.pipeline.tiles import Tiles
+from geomoe.raster.classes import category_names
 from geomoe.raster.cog import REMEDY, write_cog
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
@@ -153,13 +154,16 @@ class Work:
                     write_cog(scratch, image.part, self._pieces(i), nodata, target.path.name, tags)
                     said["assets"]["data"] |= file_fields(image.part)
                     _write_whole(item.part, item_bytes(said, target.item.name))
+                    if meta.classes:
+                        names = category_names({each.value: each.name for each in meta.classes})
+                        _write_whole(target.names.part, names)
             with _writing(self._outputs[0].target.path):
                 _write_whole(self._folder / "commit", b"")
         if not self._made:
             self._place_model()
-            commit([move for o in self._outputs for move in o.target.moves])
+            commit([move for output in self._outputs for move in output.moves])
             for output in self._outputs:
-                output.target.drop_neighbours()
+                output.target.drop_neighbours(named=bool(output.meta.classes))
         self._clean()
 
     def _refuse_model(self) -> None:
@@ -188,7 +192,7 @@ class Work:
         if (
             found[0] == self._key
             and self.placed
-            and all(m.part.exists() or m.path.exists() for o in self._outputs for m in o.target.moves)
+            and all(m.part.exists() or m.path.exists() for o in self._outputs for m in o.moves)
         ):
             self.note = "the files were finished and only had to be put in place"
             return
@@ -225,6 +229,8 @@ class Work:
                 if read_json(target.folder / "job.json") == was:
                     targets.append(target)
         moves = [move for target in targets for move in target.moves]
+        if was.get("kind") == "classes":
+            moves += [target.names for target in targets[:1]]
         waiting = [move for move in moves if move.part.exists()]
         if self.placed and waiting:  # cut off while its files were put in place
             roll_back(moves, [move for move in moves if move not in waiting])

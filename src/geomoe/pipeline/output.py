@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from geomoe.pipeline.tiles import Box
 from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.target import Target
+from geomoe.raster.target import Move, Target
 
 __all__ = ["Output", "Piece", "begun_in", "read_json", "window_of"]
 
@@ -37,6 +37,11 @@ class Output:
     meta: CogMetadata
     scale: int
     late: Callable[[], Mapping[str, str]] = dict
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """Of all its files: the GeoTIFF, its item, and of a map of classes their names."""
+        return (*self.target.moves, *((self.target.names,) if self.meta.classes else ()))
 
 
 def window_of(box: Box, scale: int) -> Window:

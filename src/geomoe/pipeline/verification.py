@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
+from geomoe.files import read_small
 from geomoe.pipeline.facts import as_list, as_object, facts_of, model_item_of
 from geomoe.pipeline.history import IMAGE, model_link, output_link, scene_link, seal
+from geomoe.raster.classes import category_names
 from geomoe.raster.open import open_scene
-from geomoe.raster.safety import beside
+from geomoe.raster.safety import NAMES, beside
 from geomoe.raster.scene import Scene
 from geomoe.raster.stac import file_fields, file_name, href, item_bytes, item_path, read_item
 from geomoe.raster.stack import StackScene
@@ -78,7 +80,7 @@ def verify(
                 *([] if source is None else _of_source(source, record)),
                 *([] if weights is None else _of_weights(item_file, record, weights)),
             ]
-        faults += _of_neighbours(image)
+        faults += _of_neighbours(image, item)
         return Verification(
             image, facts_of(scene, item, record, _written_as(item)), tuple(dict.fromkeys(faults))
         )
@@ -168,10 +170,24 @@ def _of_links(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     return ["its item has a link that is not as it was written" for link in own if link not in written]
 
 
-def _of_neighbours(image: Path) -> list[str]:
+def _of_neighbours(image: Path, item: Mapping[str, Any]) -> list[str]:
+    own = image.with_name(image.name + NAMES)
     return [
-        f"{file.name} stands beside it, which other tools read with it: remove it" for file in beside(image)
+        f"{file.name} stands beside it, which other tools read with it: remove it"
+        for file in beside(image)
+        if not (file == own and _is_of_names(file, item))
     ]
+
+
+def _is_of_names(file: Path, item: Mapping[str, Any]) -> bool:
+    """Whether a file beside a map of classes gives them the names that its item has, and says no more."""
+    bands = as_list(as_object(item["assets"].get("data")).get("bands"))
+    classes = [each for band in bands for each in as_list(band.get("classification:classes"))]
+    names = {each["value"]: str(each.get("title")) for each in classes if each["value"]}
+    try:
+        return bool(names) and read_small(file) == category_names(names)
+    except GeomoeError:
+        return False
 
 
 def _of_source(source: str | os.PathLike[str], record: Mapping[str, Any]) -> list[str]:
@@ -205,7 +221,8 @@ def _of_weights(item_file: Path, record: Mapping[str, Any], weights: str) -> lis
     from geomoe.pipeline.provenance import model_item
 
     scale = as_object(record.get("contract")).get("scale")
-    model = load(weights, scale if isinstance(scale, int) else None)
+    scaled = isinstance(scale, int) and record.get("kind", IMAGE) == IMAGE
+    model = load(weights, scale if scaled else None)
     if model.hash != record.get("weights"):
         return [f"it was made by other weights than {model.name} ({model.hash[:12]})"]
     model = replace(model, name=str(record.get("model")))  # the file may have another name now

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClassValue", "categories", "few_values", "names_classes"]
+from geomoe.printable import printable
+
+__all__ = ["ClassValue", "categories", "category_names", "few_values", "names_classes"]
 
 _NAMES = re.compile(
     r"(^|_)(scl|bqa|qa|qa60|c?fmask|classification|class(es)?|labels?|land_?cover|lulc|(cloud)?mask|flags?)(_|$)"
@@ -41,6 +44,20 @@ class ClassValue:
         """Its colour, 0 to 255."""
         red, green, blue = bytes.fromhex(self.colour[1:])
         return red, green, blue
+
+
+def category_names(names: Mapping[int, str]) -> bytes:
+    """The file ``.aux.xml`` by which GDAL, and what is built on it, knows the classes of a map by name.
+
+    Args:
+        names: of the classes, by their values from 1.
+    """
+    each = (escape(printable(names.get(value, ""))) for value in range(1, max(names) + 1))
+    lines = "\n".join(f"      <Category>{name}</Category>" for name in ("no data", *each))
+    return (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{lines}\n    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    ).encode()
 
 
 def names_classes(name: str, *, file: bool = False) -> bool:

@@ -16,6 +16,7 @@ from geomoe.raster.tiff import MOST_TEXT, directories
 __all__ = [
     "MAX_BANDS",
     "MAX_BLOCK_BYTES",
+    "NAMES",
     "SIDECARS",
     "beside",
     "check_blocks",
@@ -41,7 +42,8 @@ _AUX_ELEMENTS = {
     "ground control points": b"<GCPList",
 }  # fmt: skip
 _WORLD_FILES = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w", ".tab")
-SIDECARS = (".aux.xml", ".msk", ".ovr")
+NAMES = ".aux.xml"
+SIDECARS = (NAMES, ".msk", ".ovr")
 """What other tools name after a file: left from an older one, they would speak for the new one."""
 _RPC_FILES = (".rpb", "_rpc.txt")
 

@@ -17,7 +17,7 @@ from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder
 from geomoe.lock import LOCKS, locked
 from geomoe.printable import printable
-from geomoe.raster.safety import SIDECARS, beside
+from geomoe.raster.safety import NAMES, SIDECARS, beside
 from geomoe.raster.stac import item_path
 
 __all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back", "work_folder"]
@@ -26,7 +26,7 @@ _SUFFIXES = (".tif", ".tiff")
 _ENDINGS = tuple("".join(letters) for s in _SUFFIXES for letters in product(*({c, c.upper()} for c in s)))
 LAST = ("job.json", "commit")
 """Files in the folder of the work by which another process knows what is to be done there."""
-_SECOND_NAMES = (*LOCKS, "backup.tif", "backup.json")
+_SECOND_NAMES = (*LOCKS, "backup.tif", "backup.json", "backup.xml")
 _MAX_NAME = 255  # bytes, of common file systems
 
 
@@ -97,6 +97,12 @@ class Target:
         )
 
     @property
+    def names(self) -> Move:
+        """Of what a map of classes has beside it: their names, for other tools."""
+        place = self.path.with_name(self.path.name + NAMES)
+        return Move(self.folder / "part.xml", place, self.folder / "backup.xml", self.overwrite)
+
+    @property
     def writes(self) -> tuple[Path, ...]:
         """What is written, replaced or removed on the way, the folder of the work with all that is in it."""
         return (self.path, self.item, *self._neighbours(), self.folder)
@@ -160,7 +166,7 @@ class Target:
 
         An old file that `commit` had put aside, and for which nothing came, is put back.
         """
-        for move in self.moves:
+        for move in (*self.moves, self.names):
             with suppress(OSError):
                 if move.backup.exists() and not move.path.exists():
                     os.replace(move.backup, move.path)
@@ -169,10 +175,15 @@ class Target:
                 with suppress(OSError):
                     (self.folder / name).unlink()
 
-    def drop_neighbours(self) -> None:
-        """Remove what other tools kept beside the old file, as it is not true of the new one."""
+    def drop_neighbours(self, *, named: bool = False) -> None:
+        """Remove what other tools kept beside the old file, as it is not true of the new one.
+
+        Args:
+            named: whether `names` are the new one's.
+        """
         for file in self._neighbours():
-            file.unlink(missing_ok=True)
+            if not (named and file == self.names.path):
+                file.unlink(missing_ok=True)
 
     def _neighbours(self) -> tuple[Path, ...]:
         return tuple(self.path.with_name(self.path.name + suffix) for suffix in SIDECARS)
