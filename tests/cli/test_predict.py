@@ -1,0 +1,122 @@
+"""``geomoe predict``, as a user runs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from geomoe.pipeline import Request
+from geomoe.pipeline.batch.one import do_scene, pinned
+from tests.cli.test_cli import run
+from tests.pipeline.test_predict import BANDS, NAMES
+from tests.pipeline.test_predict import weights as land
+from tests.pipeline.test_table import weights as labels
+from tests.scenes import left_over, pixels, write_scene
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = land(tmp_path / "land.safetensors").path
+    assert path is not None
+    return path
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    return write_scene(tmp_path / "s.tif", pixels(BANDS, 24, 30, "uint16"), names=NAMES)
+
+
+def test_a_scene_becomes_a_map_with_a_picture_and_info_says_so_before(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
+) -> None:
+    out, confidence, picture = (tmp_path / name for name in ("o.tif", "c.tif", "p.png"))
+    _, told, _ = run(capsys, "info", src, "--model", model)
+    assert "predict     land, classes of pixels: 30 x 24 pixels, 1 tiles" in told
+    status, told, _ = run(
+        capsys, "predict", src, out, "--model", model, "--confidence", confidence, "--picture", picture
+    )
+    assert status == 0
+    assert told.splitlines() == [
+        f"{out}: 30 x 24, classes of pixels, bands b0, b1, b2, b3, b4, by land in float32",
+        f"{confidence}: how sure the model is of each class",
+        f"{out.with_name('o.stac.json')}: how it was made; geomoe verify checks it",
+        f"{picture}: the map with its legend",
+    ]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    status, told, _ = run(capsys, "verify", out, "--source", src, "--weights", model)
+    assert (status, "class" in told) == (0, True)
+
+
+def test_a_dry_run_says_what_a_map_takes_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
+) -> None:
+    before = left_over(tmp_path)
+    status, told, _ = run(capsys, "predict", src, tmp_path / "o.tif", "--model", model, "--dry-run")
+    assert (status, left_over(tmp_path)) == (0, before)
+    assert "input    30 x 24, uint16\noutput   30 x 24, uint8\n" in told
+
+
+def test_a_folder_of_images_becomes_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels(tmp_path)
+    (tmp_path / "in").mkdir()
+    write_scene(tmp_path / "in" / "a.tif", pixels(3, 16, 16, "uint8"))
+    given = ("predict", tmp_path / "in", tmp_path / "t.csv", "--model", tmp_path / "scenes.safetensors")
+    status, told, _ = run(capsys, *given)
+    assert (status, told) == (0, f"{tmp_path / 't.csv'}: 1 images, by {given[-1]}\n")
+    assert (tmp_path / "t.csv").read_text().startswith("image,class,name,confidence")
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "status"),
+    [
+        (("o.tif",), "Missing option '--model'", 2),
+        (("o.tif", "--model", "land", "--conserve"), "no image; leave out --conserve", 1),
+        (("o.tif", "--model", "land", "--bands", "b0,b1"), "2 bands of .* were named, the model takes 5", 1),
+        (("o.tif", "--model", "land", "--scale", "2"), "gives a map of 3 classes; expected weights", 1),
+        (("o.png", "--model", "land"), "end the output's name in .tif", 1),
+        (("t.csv", "--model", "land"), "gives a map of 3 classes, which is no row of a table", 1),
+        (("t.csv", "--model", "land", "--experts", "e.tif"), "--experts is of maps", 2),
+        (("t.csv", "--model", "land", "--picture", "p.png"), "drawn of one map", 2),
+        (("o.tif", "--model", "land", "--picture", "p.gif"), "must end in .png or .pdf", 1),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line_and_nothing_is_left(
+    capsys: pytest.CaptureFixture[str],
+    src: Path,
+    model: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    says: str,
+    status: int,
+) -> None:
+    before = left_over(tmp_path)
+    places = {
+        "land": model,
+        **{name: tmp_path / name for name in ("o.tif", "o.png", "t.csv", "e.tif", "p.png", "p.gif")},
+    }
+    found, _, err = run(capsys, "predict", src, *(places.get(each, each) for each in options))
+    assert found == status
+    assert re.search(says, err)
+    assert status == 2 or len(err.splitlines()) == 1
+    assert left_over(tmp_path) == before
+
+
+def test_upscale_says_that_classes_are_predicted(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
+) -> None:
+    status, _, err = run(capsys, "upscale", src, tmp_path / "o.tif", "--model", model)
+    assert status == 1
+    assert "land gives a map of 3 classes; expected weights of a model that gives an image" in err
+
+
+def test_one_of_many_scenes_is_mapped_once(src: Path, model: Path, tmp_path: Path) -> None:
+    asked = Request.of(src, tmp_path / "o.tif", model=str(model), scale=None, device="cpu")
+    [(request, pin)] = pinned([asked])
+    first, again = do_scene(request, pin), do_scene(request, pin)
+    assert first.status == "done", first.message
+    assert again.status not in ("done", "failed")
+    with rasterio.open(tmp_path / "o.tif") as out:
+        assert out.dtypes == ("uint8",)
