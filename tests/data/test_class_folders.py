@@ -1,21 +1,18 @@
 """Folders of classes: which data set they are, how they are split, how they are streamed."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.class_folders import (
-    CLASS_FOLDERS,
-    ClassFolders,
-    class_names,
-    find_class_folders,
-    labelled_files,
-    register_class_folders,
-)
+from geomoe.cli.main import main
+from geomoe.data.class_folders import class_names, labelled_files
+from geomoe.data.datasets import DATA_SETS, DataSet, find_data_set, register
 from geomoe.data.labels import LabelBatches, LabelStream, resized
+from geomoe.data.split import Shares, items_by_folder
 
 
 def images(root, **counts):
@@ -43,12 +40,13 @@ def test_each_class_keeps_its_share_in_every_part(tmp_path):
         ("eurosat", "", ("AnnualCrop", "HerbaceousVegetation", "SeaLake")),
         ("eurosat", "EuroSAT_RGB", ("AnnualCrop", "HerbaceousVegetation", "SeaLake")),
         ("resisc45", "NWPU-RESISC45", ("airplane", "roundabout", "thermal_power_station")),
-        ("class_folders", "", ("airplane", "roundabout")),
+        (None, "", ("airplane", "roundabout")),
     ],
 )
 def test_data_sets_are_known_by_their_folders(tmp_path, name, below, names):
     images(tmp_path / below, **dict.fromkeys(names, 2))
-    assert find_class_folders(tmp_path).name == name
+    found = find_data_set(tmp_path)
+    assert (found and found.name) == name
     assert class_names(tmp_path) == names
 
 
@@ -62,12 +60,49 @@ def test_a_data_set_is_added_by_registration_alone(tmp_path):
     def files(root, part):
         return sorted((root / "mine").rglob(f"{number[part]}.png"))
 
-    register_class_folders(ClassFolders("mine", "my own", find, files))
+    register(DataSet("mine", "Mine", "labels", "my own", "CC0", find, files))
     try:
-        assert find_class_folders(tmp_path).source == "my own"
+        assert find_data_set(tmp_path, "labels").said == "my own; CC0"
+        assert find_data_set(tmp_path, "masks") is None
         assert [file.name for file in labelled_files(tmp_path, "test")] == ["x/002.png", "y/002.png"]
     finally:
-        del CLASS_FOLDERS["mine"]
+        del DATA_SETS["mine"]
+
+
+def test_the_command_lists_data_sets_with_kind_source_and_terms(capsys):
+    main(["data"])
+    said = " ".join(capsys.readouterr().out.split())
+    for one in DATA_SETS.values():
+        assert one.name in said
+        assert one.kind in ("labels", "masks", "cube", "pairs")
+        assert one.source
+        assert one.terms.split()[0] in said
+
+
+def test_the_command_says_what_a_folder_holds(tmp_path, capsys):
+    images(tmp_path / "sat", AnnualCrop=1, HerbaceousVegetation=1, SeaLake=1)
+    images(tmp_path / "mine", a=2, b=2)
+    images(tmp_path / "flat", x=3)
+    for folder, words in (("sat", "eurosat"), ("mine", "2 classes"), ("flat", "3 images")):
+        main(["data", str(tmp_path / folder)])
+        assert words in capsys.readouterr().out
+    for wrong, words in (("none", "does not exist"),):
+        with pytest.raises(SystemExit) as stop:
+            main(["data", str(tmp_path / wrong)])
+        assert stop.value.code == 1
+        assert words in capsys.readouterr().err
+
+
+def test_any_split_is_taken_in_place_of_the_usual_one(tmp_path):
+    images(tmp_path, a=20, b=10)
+    parts = {
+        part: labelled_files(tmp_path, part, partial(items_by_folder, shares=Shares(0.1, 0.5), seed=1))
+        for part in ("fit", "validation", "test", "train")
+    }
+    counts = {part: Counter(one.label for one in listed) for part, listed in parts.items()}
+    assert (counts["test"], counts["validation"]) == ({"a": 10, "b": 5}, {"a": 2, "b": 1})
+    assert counts["train"] == counts["fit"] + counts["validation"] == {"a": 10, "b": 5}
+    assert {one.name for one in parts["train"]}.isdisjoint(one.name for one in parts["test"])
 
 
 @pytest.mark.parametrize(

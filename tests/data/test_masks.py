@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.cubes import CUBES, find_cube, read_cube
+from geomoe.data.cubes import find_cube, read_cube
+from geomoe.data.datasets import DATA_SETS, find_data_set
 from geomoe.data.legend import IGNORED, Legend, colours_for
-from geomoe.data.masks import find_mask_set, masked_files, read_mask
+from geomoe.data.masks import masked_files, read_mask
 
 
 def save(path, array, mode=None):
@@ -72,7 +73,7 @@ def cube(path, size=(6, 5, 4), **arrays):
 def test_a_cube_is_read_in_its_own_units(tmp_path):
     path, held = cube(tmp_path / "indian_pines.npz")
     read = read_cube(path)
-    assert read.known is CUBES["indian_pines"]
+    assert read.known is DATA_SETS["indian_pines"]
     assert len(read.known.legend.names) == 16
     assert np.array_equal(read.data, held["cube"].transpose(2, 0, 1).astype(np.float32))
     assert np.array_equal(read.labels, held["labels"])
@@ -164,9 +165,9 @@ def test_an_image_that_is_no_mask_is_refused(tmp_path, name, shape, said):
 
 
 def test_dubai_is_known(tmp_path):
-    assert find_mask_set(tmp_path) is None
+    assert find_data_set(tmp_path, "masks") is None
     for k in range(1, 9):
         save(tmp_path / f"tile{k}" / "001_mask.png", np.zeros((2, 2)))
-    found = find_mask_set(tmp_path)
+    found = find_data_set(tmp_path, "masks")
     assert found.name == "dubai"
     assert found.legend.indices(torch.arange(6).numpy()).tolist() == [IGNORED, 0, 1, 2, 3, 4]

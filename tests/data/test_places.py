@@ -11,13 +11,11 @@ from geomoe.data.crops import CropStream, LabelledImage, WholeImages, band_stati
 from geomoe.data.legend import IGNORED
 from geomoe.data.places import (
     NOBODY,
-    PARTS,
-    Shares,
-    items_by_folder,
     random_pixels,
     spatial_blocks,
     whole_image,
 )
+from geomoe.data.split import PARTS, Shares, items_by_folder
 
 
 def fields(height=60, width=50, classes=4, seed=0):

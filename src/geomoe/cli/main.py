@@ -23,6 +23,7 @@ _COMMANDS = {
     "info": ("geomoe.cli.scene", "Say what is understood of a scene."),
     "verify": ("geomoe.cli.verify", "Check that a file is as it was made, and say of what."),
     "models": ("geomoe.cli.models", "List models and weights, or show a card."),
+    "data": ("geomoe.cli.data", "List data sets, or say what a folder holds."),
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
     "picture": ("geomoe.cli.picture", "Draw results of several models side by side, and expert maps."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),

@@ -15,7 +15,7 @@ from geomoe.files import write_text
 from geomoe.metrics.measures import measure
 
 if TYPE_CHECKING:
-    from geomoe.data.ucmerced import Split
+    from geomoe.data.split import Split
     from geomoe.evaluation.samples import SampleEvaluation
     from geomoe.models import LoadedModel
     from geomoe.models.precision import Precision

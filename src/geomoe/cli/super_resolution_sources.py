@@ -17,7 +17,7 @@ from geomoe.errors import GeomoeError
 from geomoe.files import overlap, write_text
 
 if TYPE_CHECKING:
-    from geomoe.data.layouts import Part
+    from geomoe.data.split import Part
     from geomoe.evaluation.super_resolution.by_source import SourceScores, Told
     from geomoe.models.precision import Precision
 

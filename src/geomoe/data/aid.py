@@ -14,12 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 
-__all__ = ["AID_CLASSES", "SOURCE", "aid_files", "aid_folder"]
-
-SOURCE = "AID (Xia et al. 2017), images of Google Earth; see its publishers' terms"
+__all__ = ["AID_CLASSES", "aid_files", "aid_folder"]
 
 AID_CLASSES = {
     "Airport": 360, "BareLand": 310, "BaseballField": 220, "Beach": 400, "Bridge": 360, "Center": 260,

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from geomoe.data.images import to_unit
-from geomoe.data.layouts import Part
 from geomoe.data.legend import IGNORED
 from geomoe.data.places import Places
 from geomoe.data.sample import Batch, Sample
+from geomoe.data.split import Part
 from geomoe.errors import GeomoeError
 
 __all__ = ["CropStream", "Draw", "LabelledImage", "WholeImages", "band_statistics", "class_counts", "shown"]

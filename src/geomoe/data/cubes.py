@@ -11,54 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geomoe.data.legend import Legend
+from geomoe.data.datasets import DataSet, find_data_set
 from geomoe.errors import GeomoeError
 from geomoe.raster.cube import read_arrays
 
-__all__ = ["CUBES", "Cube", "CubeSet", "find_cube", "read_cube", "register_cube"]
-
-
-@dataclass(frozen=True)
-class CubeSet:
-    """A published cube.
-
-    Attributes:
-        name: of the data set, and of the file but for ``.npz``.
-        source: what it is, with source and terms.
-        legend: of its labels.
-        gsd: ground sampling distance, metres.
-    """
-
-    name: str
-    source: str
-    legend: Legend
-    gsd: float
-
-
-CUBES: dict[str, CubeSet] = {}
-"""All that are known, by name."""
-
-
-def register_cube(found: CubeSet) -> None:
-    """Add a cube: a file of its name is then known, with names of its classes."""
-    CUBES[found.name] = found
-
-
-register_cube(
-    CubeSet(
-        "indian_pines",
-        "Indian Pines, AVIRIS, 12 June 1992 (Baumgardner, Biehl and Landgrebe 2015, Purdue University "
-        "Research Repository), CC BY 3.0; 200 bands without those of water vapour",
-        Legend(
-            (
-                "alfalfa", "corn, no till", "corn, minimum till", "corn", "grass, pasture", "grass, trees",
-                "grass, pasture mowed", "hay, windrowed", "oats", "soybean, no till", "soybean, minimum till",
-                "soybean, clean", "wheat", "woods", "buildings, grass, trees, drives", "stone, steel, towers",
-            )
-        ),
-        gsd=20.0,
-    )
-)  # fmt: skip
+__all__ = ["Cube", "find_cube", "read_cube"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +32,7 @@ class Cube:
     name: str
     data: NDArray[np.float32]
     labels: NDArray[np.integer]
-    known: CubeSet | None
+    known: DataSet | None
 
 
 def find_cube(root: Path) -> Path | None:
@@ -105,4 +62,4 @@ def read_cube(path: Path) -> Cube:
             f"{path} holds {cube.dtype} and labels of {labels.dtype}; expected numbers, and whole ones"
         )
     data = np.ascontiguousarray(cube.transpose(2, 0, 1), np.float32)
-    return Cube(path.stem, data, labels, CUBES.get(path.stem))
+    return Cube(path.stem, data, labels, find_data_set(path, "cube"))

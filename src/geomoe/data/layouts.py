@@ -4,44 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from geomoe.data.aid import aid_files, aid_folder
+from geomoe.data.datasets import DATA_SETS, find_data_set
 from geomoe.data.images import sift
 from geomoe.data.oli2msi import SCALE, oli2msi_files, oli2msi_folder, read_oli2msi
 from geomoe.data.paired import match_scenes, paired_folders, read_paired
 from geomoe.data.pairs import RealPairs
 from geomoe.data.sen2venus import Sen2VenusPairs, sen2venus_acquisitions
-from geomoe.data.ucmerced import Split, ucmerced_files, ucmerced_folder
+from geomoe.data.split import Part, hold_out
 from geomoe.errors import GeomoeError
 
 __all__ = [
+    "LAYOUTS",
     "REAL_LAYOUTS",
     "REFLECTANCE",
     "SPLIT_LAYOUTS",
     "STRETCHED_LAYOUTS",
     "VALUES",
     "Layout",
-    "Part",
     "find_layout",
-    "hold_out",
     "real_pairs",
 ]
 
-Layout = Literal["ucmerced", "aid", "folder", "paired", "sen2venus", "oli2msi"]
-Part = Literal["fit", "validation", "test"]
+Layout = str
+"""The name of a data set, ``folder`` of images, or ``paired`` folders of images that two sensors measured."""
 
-SPLIT_LAYOUTS: dict[Layout, Callable[[Path, Split], list[Path]]] = {
-    "ucmerced": ucmerced_files,
-    "aid": aid_files,
-}
+SPLIT_LAYOUTS = {name: one.files for name, one in DATA_SETS.items() if one.files is not None}
 """Those whose images have splits of their own, and where to ask for the files of one."""
 
-REAL_LAYOUTS: tuple[Layout, ...] = ("paired", "sen2venus", "oli2msi")
+STRETCHED_LAYOUTS = tuple(name for name, one in DATA_SETS.items() if one.kind == "pairs")
+"""Those whose values are stretched, or left as reflectance where that is asked for."""
+
+REAL_LAYOUTS = ("paired", *STRETCHED_LAYOUTS)
 """Those whose low-resolution images were measured: no degradation is applied."""
 
-STRETCHED_LAYOUTS: tuple[Layout, ...] = ("sen2venus", "oli2msi")
-"""Those whose values are stretched, or left as reflectance where that is asked for."""
+LAYOUTS = (*SPLIT_LAYOUTS, "folder", *REAL_LAYOUTS)
+"""All."""
 
 VALUES, REFLECTANCE = "values", "reflectance"
 """What a card's data say of a model that was trained on reflectance, on which it has to be scored too."""
@@ -54,30 +53,11 @@ T = TypeVar("T")
 
 def find_layout(root: Path) -> Layout:
     """What ``root`` looks like; ``folder`` where it is none of the known data sets."""
-    if ucmerced_folder(root) is not None:
-        return "ucmerced"
-    if aid_folder(root) is not None:
-        return "aid"
-    if oli2msi_folder(root) is not None:
-        return "oli2msi"
-    if paired_folders(root) is not None:
+    if (known := find_data_set(root, "labels")) is not None and known.files is not None:
+        return known.name
+    if oli2msi_folder(root) is None and paired_folders(root) is not None:
         return "paired"
-    if root.is_dir() and next(root.rglob("*_05m_b*.pt"), None) is not None:
-        return "sen2venus"
-    return "folder"
-
-
-def hold_out(found: Sequence[T], share: float, what: str) -> tuple[list[T], list[T]]:
-    """What to train on and what to validate on: every k-th, for about ``share`` of all, at least one.
-
-    Raises:
-        GeomoeError: fewer than two.
-    """
-    if len(found) == 1:
-        raise GeomoeError(f"{what}; training wants at least two, one to validate on")
-    every = max(2, round(1 / max(share, 1e-6)))
-    kept = set(range(every - 1, len(found), every)) or {len(found) - 1}
-    return [x for i, x in enumerate(found) if i not in kept], [found[i] for i in sorted(kept)]
+    return "folder" if (known := find_data_set(root, "pairs")) is None else known.name
 
 
 def real_pairs(

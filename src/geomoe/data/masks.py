@@ -6,7 +6,6 @@ Masks lie in a folder of their own, under the names that the images have in thei
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,66 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from geomoe.data.images import IMAGE_SUFFIXES, MAX_PIXELS, find_images
-from geomoe.data.legend import Legend
 from geomoe.errors import GeomoeError
 
-__all__ = [
-    "MASK_SETS",
-    "MaskSet",
-    "Masked",
-    "find_mask_set",
-    "masked_files",
-    "read_mask",
-    "register_mask_set",
-]
+__all__ = ["Masked", "masked_files", "read_mask"]
 
 _MARK = "_mask"
 _WHOLE = ("L", "P", "I;16", "1")
 """Modes of images whose pixels are one whole number each."""
-
-
-@dataclass(frozen=True)
-class MaskSet:
-    """A published data set of images with masks.
-
-    Attributes:
-        name: as cards call it.
-        source: what it is, with source and terms.
-        legend: of its masks.
-        find: whether a folder holds it.
-    """
-
-    name: str
-    source: str
-    legend: Legend
-    find: Callable[[Path], bool]
-
-
-MASK_SETS: dict[str, MaskSet] = {}
-"""All that are known, by name."""
-
-
-def register_mask_set(found: MaskSet) -> None:
-    """Add a data set; a folder is the first one that finds itself in it."""
-    MASK_SETS[found.name] = found
-
-
-register_mask_set(
-    MaskSet(
-        "dubai",
-        "Semantic segmentation of aerial imagery of Dubai (Humans in the Loop), CC0",
-        Legend(
-            ("building", "land", "road", "vegetation", "water"),
-            colours=("#3c1098", "#8429f6", "#6ec1e4", "#fedd3a", "#e2a929"),
-        ),
-        lambda root: all((root / f"tile{k}" / "001_mask.png").is_file() for k in range(1, 9)),
-    )
-)
-
-
-def find_mask_set(root: Path) -> MaskSet | None:
-    """The data set that ``root`` is; None where it is none that is known."""
-    return next((one for one in MASK_SETS.values() if one.find(root)), None)
 
 
 @dataclass(frozen=True)

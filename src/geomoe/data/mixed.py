@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from geomoe.data.degradation import Degrader
 from geomoe.data.images import MAX_PIXELS
-from geomoe.data.layouts import Part
 from geomoe.data.made import SURFACES, made
 from geomoe.data.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
 from geomoe.data.sources import Source, read_part
+from geomoe.data.split import Part
 from geomoe.errors import GeomoeError
 from geomoe.layers.known import Known
 

@@ -17,10 +17,9 @@ from torch import Tensor
 from geomoe.data.stretch import divided, stretched
 from geomoe.errors import GeomoeError
 
-__all__ = ["SCALE", "SOURCE", "oli2msi_files", "oli2msi_folder", "read_oli2msi"]
+__all__ = ["SCALE", "oli2msi_files", "oli2msi_folder", "read_oli2msi"]
 
 SCALE = 3
-SOURCE = "OLI2MSI (Wang et al. 2021), Landsat-8 (USGS) and modified Copernicus Sentinel-2 data"
 
 _REFLECTANCE = 10_000
 _SUFFIXES = (".tif", ".tiff")

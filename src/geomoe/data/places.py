@@ -1,57 +1,28 @@
-"""Splits of images and of their pixels: what is trained on, validated on and tested on.
+"""Splits of images by their pixels: what is trained on, validated on and tested on.
 
 Any data set whose samples are images with masks takes any of them. What is drawn depends on the seed alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from geomoe.data.layouts import Part
+from geomoe.data.split import PARTS, Part, Shares, ends_of
 from geomoe.errors import GeomoeError, expect
 
-__all__ = [
-    "NOBODY", "PARTS", "Places", "Shares",
-    "items_by_folder", "random_pixels", "spatial_blocks", "whole_image",
-]  # fmt: skip
+__all__ = ["NOBODY", "Places", "random_pixels", "spatial_blocks", "whole_image"]
 
-PARTS: tuple[Part, ...] = ("fit", "validation", "test")
 NOBODY = -1
-"""In a map of parts, a pixel that belongs to none."""
+"""In a map of parts, a pixel that belongs to none of :data:`geomoe.data.split.PARTS`."""
 
 _DEALS, _SWAPS = 4, 1024
 """Deals of blocks, of which the best is taken, and swaps of two blocks that are tried in each."""
 _MISSING = np.array([[3], [1], [2]])
 """How bad it is for each of the parts to have nothing of a class."""
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How much is held out, as shares of all, 0 to below 1; the rest is trained on.
-
-    Raises:
-        GeomoeError: shares that are none, or leave nothing to train on.
-    """
-
-    validation: float = 0.1
-    test: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name, value in (("validation", self.validation), ("test", self.test)):
-            expect(0 < value < 1, name, value, "a share between 0 and 1")
-        expect(
-            self.validation + self.test < 1, "validation + test", self.validation + self.test, "less than 1"
-        )
-
-    @property
-    def of_parts(self) -> tuple[float, float, float]:
-        """In the order of :data:`PARTS`."""
-        return 1 - self.validation - self.test, self.validation, self.test
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +65,7 @@ def random_pixels(labels: NDArray[np.integer], shares: Shares, seed: int) -> Pla
     rng = np.random.default_rng(seed)
     for label in np.unique(labels[labels >= 0]):
         places = rng.permutation(np.flatnonzero(labels == label))
-        ends = _ends(len(places), shares)
+        ends = ends_of(len(places), shares)
         for part, (start, end) in enumerate(zip((0, *ends), (*ends, len(places)), strict=True)):
             parts.flat[places[start:end]] = part
     return Places(parts, apart=False)
@@ -190,7 +161,7 @@ def _best_deal(
     """
     rng = np.random.default_rng(seed)
     number = int(holding.sum())
-    ends = _ends(number, shares)
+    ends = ends_of(number, shares)
     dealt = np.repeat(np.arange(3, dtype=np.int8), np.diff([0, *ends, number]))
     there = counts.any((0, 1, 2, 3))
     wanted, counts = np.array(shares.of_parts)[:, None], counts[..., there]
@@ -221,54 +192,6 @@ def _best_deal(
     return placed(min((swapped() for _ in range(_DEALS)), key=lambda found: found[0])[1])
 
 
-def items_by_folder(
-    folders: Sequence[str], shares: Shares, seed: int, left_out: str | None = None
-) -> list[Part]:
-    """The part of each of several items, such as images, as a whole; of each folder by chance.
-
-    Args:
-        folders: in which each item lies.
-        shares: of the items of each folder that are held out.
-        seed: of the draw.
-        left_out: the folder that is tested on, whole, in place of a share of each: what is scored then tells
-            of a place, a season or a sensor that was not seen.
-
-    Raises:
-        GeomoeError: no folder of this name, no other one, or too few items to hold any out.
-    """
-    names = sorted(set(folders))
-    if left_out is not None and (left_out not in names or len(names) < 2):
-        raise GeomoeError(f"no folder {left_out!r} can be left out; there are: {', '.join(names)}")
-    parts: list[Part] = ["test" if folder == left_out else "fit" for folder in folders]
-    rng = np.random.default_rng(seed)
-    for name in names:
-        if name == left_out:
-            continue
-        items = rng.permutation([i for i, folder in enumerate(folders) if folder == name])
-        if left_out is None:
-            fit, rest = _ends(len(items), shares)
-        else:
-            fit, rest = (
-                len(items) - max(round(shares.validation * len(items)), int(len(items) > 1)),
-                len(items),
-            )
-        for place, item in enumerate(items):
-            parts[int(item)] = "fit" if place < fit else "validation" if place < rest else "test"
-    if missing := [part for part in PARTS if part not in parts]:
-        raise GeomoeError(f"{len(folders)} images are too few to hold any out for {missing[0]}")
-    return parts
-
-
 def whole_image(shape: tuple[int, int], part: Part) -> Places:
     """Of an image ``[H, W]`` that belongs to a part as a whole."""
     return Places(np.full(shape, PARTS.index(part), np.int8), apart=True)
-
-
-def _ends(number: int, shares: Shares) -> tuple[int, int]:
-    """How many of ``number`` things are trained on, and how many of them are not tested on."""
-    if not number:
-        return 0, 0
-    least = int(number >= 3)  # then there is one for each
-    test = min(max(round(shares.test * number), least), number - 1 - least)
-    validation = min(max(round(shares.validation * number), least), number - 1 - test)
-    return number - test - validation, number - test

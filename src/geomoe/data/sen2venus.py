@@ -33,9 +33,7 @@ from geomoe.data.pairs import RealPairs
 from geomoe.data.stretch import Stretch, divided, stretched
 from geomoe.errors import GeomoeError
 
-__all__ = ["SOURCE", "Acquisition", "Sen2VenusPairs", "sen2venus_acquisitions"]
-
-SOURCE = "Sen2Venus (Michel et al. 2022), modified Copernicus Sentinel-2 data and Venus data of CNES"
+__all__ = ["Acquisition", "Sen2VenusPairs", "sen2venus_acquisitions"]
 
 _REFLECTANCE = 10_000
 _PRODUCTS = {2: ("10m", ("b2b3b4b8",)), 4: ("20m", ("b5b6b7b8a", "b4b5b6b8a"))}

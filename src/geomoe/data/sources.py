@@ -14,10 +14,10 @@ from torch import Tensor
 from geomoe.data.blind import AnyOf
 from geomoe.data.degradation import Degrader, get_degradation
 from geomoe.data.images import MAX_PIXELS, find_images, notes_on, read_picture, sift
-from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, Part, find_layout
+from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
 from geomoe.data.made import get_surface
 from geomoe.data.paired import valid_tiles
-from geomoe.data.split import every_of_each
+from geomoe.data.split import Part, every_of_each
 from geomoe.data.variants import check_variants
 from geomoe.errors import GeomoeError, expect
 from geomoe.layers.known import SENSORS, Known

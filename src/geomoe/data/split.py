@@ -1,14 +1,68 @@
-"""Splits of files: what is trained on, and what is held out."""
+"""Splits of items, such as files: what is trained on, and what is held out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
-__all__ = ["every", "every_of_each"]
+import numpy as np
+
+from geomoe.errors import GeomoeError, expect
+
+__all__ = [
+    "PARTS",
+    "Part",
+    "Shares",
+    "Split",
+    "ends_of",
+    "every",
+    "every_of_each",
+    "hold_out",
+    "items_by_folder",
+]
+
+Part = Literal["fit", "validation", "test"]
+Split = Literal["train", "validation", "fit", "test"]
+"""A part; ``train`` is ``fit`` and ``validation``."""
+PARTS: tuple[Part, ...] = ("fit", "validation", "test")
+
+T = TypeVar("T")
 
 
-def every(items: Sequence[Path], share: float) -> tuple[list[Path], list[Path]]:
+@dataclass(frozen=True)
+class Shares:
+    """How much is held out, as shares of all, 0 to below 1; the rest is trained on.
+
+    Raises:
+        GeomoeError: shares that are none, or leave nothing to train on.
+    """
+
+    validation: float = 0.1
+    test: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name, value in (("validation", self.validation), ("test", self.test)):
+            expect(0 < value < 1, name, value, "a share between 0 and 1")
+        expect(
+            self.validation + self.test < 1, "validation + test", self.validation + self.test, "less than 1"
+        )
+
+    @property
+    def of_parts(self) -> tuple[float, float, float]:
+        """In the order of :data:`PARTS`."""
+        return 1 - self.validation - self.test, self.validation, self.test
+
+
+def hold_out(found: Sequence[T], share: float, what: str) -> tuple[list[T], list[T]]:
+    """As :func:`every`, at least one; raises GeomoeError, which begins with ``what``, for fewer than two."""
+    if len(found) == 1:
+        raise GeomoeError(f"{what}; training wants at least two, one to validate on")
+    return every(found, max(share, 1e-6))
+
+
+def every(items: Sequence[T], share: float) -> tuple[list[T], list[T]]:
     """The rest, and every k-th, for ``share`` of them; at least one where any is wanted and two are there."""
     if not share or len(items) < 2:
         return list(items), []
@@ -25,3 +79,51 @@ def every_of_each(paths: Sequence[Path], share: float) -> tuple[list[Path], list
         more, held = every([path for path in paths if path.parent == folder], share)
         rest, kept = rest + more, kept + held
     return rest, kept
+
+
+def items_by_folder(
+    folders: Sequence[str], shares: Shares, seed: int, left_out: str | None = None
+) -> list[Part]:
+    """The part of each of several items, such as images, as a whole; of each folder by chance.
+
+    Args:
+        folders: in which each item lies.
+        shares: of the items of each folder that are held out.
+        seed: of the draw.
+        left_out: the folder that is tested on, whole, in place of a share of each: what is scored then tells
+            of a place, a season or a sensor that was not seen.
+
+    Raises:
+        GeomoeError: no folder of this name, no other one, or too few items to hold any out.
+    """
+    names = sorted(set(folders))
+    if left_out is not None and (left_out not in names or len(names) < 2):
+        raise GeomoeError(f"no folder {left_out!r} can be left out; there are: {', '.join(names)}")
+    parts: list[Part] = ["test" if folder == left_out else "fit" for folder in folders]
+    rng = np.random.default_rng(seed)
+    for name in names:
+        if name == left_out:
+            continue
+        items = rng.permutation([i for i, folder in enumerate(folders) if folder == name])
+        if left_out is None:
+            fit, rest = ends_of(len(items), shares)
+        else:
+            fit, rest = (
+                len(items) - max(round(shares.validation * len(items)), int(len(items) > 1)),
+                len(items),
+            )
+        for place, item in enumerate(items):
+            parts[int(item)] = "fit" if place < fit else "validation" if place < rest else "test"
+    if missing := [part for part in PARTS if part not in parts]:
+        raise GeomoeError(f"{len(folders)} images are too few to hold any out for {missing[0]}")
+    return parts
+
+
+def ends_of(number: int, shares: Shares) -> tuple[int, int]:
+    """How many of ``number`` things are trained on, and how many of them are not tested on."""
+    if not number:
+        return 0, 0
+    least = int(number >= 3)  # then there is one for each
+    test = min(max(round(shares.test * number), least), number - 1 - least)
+    validation = min(max(round(shares.validation * number), least), number - 1 - test)
+    return number - test - validation, number - test

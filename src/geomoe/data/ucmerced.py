@@ -11,17 +11,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
+from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 
-__all__ = ["SOURCE", "Split", "ucmerced_files", "ucmerced_folder", "ucmerced_split"]
-
-Split = Literal["train", "validation", "fit", "test"]
-
-SOURCE = (
-    "UC Merced Land Use (Yang and Newsam 2010), from the USGS National Map Urban Area Imagery, public domain"
-)
+__all__ = ["ucmerced_files", "ucmerced_folder", "ucmerced_split"]
 
 _VALIDATION_PER_CLASS = 3
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomoe.data.layouts import Layout, find_layout
+from geomoe.data.datasets import DATA_SETS
+from geomoe.data.layouts import find_layout
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import rounded
 from geomoe.evaluation.super_resolution.by_source import SourceScores
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
     from geomoe.evaluation.samples import SampleEvaluation  # whose tasks want Lightning
 
 __all__ = ["measured", "measured_by_source", "measured_samples", "noted", "write_measured"]
-
-_SETS: dict[Layout, tuple[str, str | None, float | None]] = {
-    "ucmerced": ("UCMerced", "aerial", 0.3),
-    "aid": ("AID", None, None),
-    "oli2msi": ("OLI2MSI", "landsat-8", 10.0),
-    "sen2venus": ("Sen2Venus", "sentinel-2", 5.0),
-}
-"""Of known data sets: name, sensor of the inputs, ground sampling distance of the truth in metres."""
 
 
 def measured(
@@ -48,11 +41,11 @@ def measured(
     """
     if gsd is not None and not 0 < gsd < float("inf"):
         raise GeomoeError(f"a ground sampling distance of {gsd:g} m was given; expected more than 0")
-    known = _SETS.get(find_layout(root), (root.resolve().name, None, None))
+    known = DATA_SETS.get(find_layout(root))
     return Measured(
-        data=name or known[0],
-        sensor=sensor or known[1],
-        gsd=gsd or known[2],
+        data=name or (known.title if known else root.resolve().name),
+        sensor=sensor or (known.sensor if known else None),
+        gsd=gsd or (known.gsd if known else None),
         degradation=found.degradation,
         noise=found.noise,
         protocol=found.protocol,

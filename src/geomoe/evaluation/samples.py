@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geomoe.data.images import to_unit
 from geomoe.data.sample import Batch, Sample
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import ItemScores, Scores
 from geomoe.evaluation.statistics import Interval, bootstrap_interval

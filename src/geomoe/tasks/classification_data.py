@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geomoe.data.class_folders import Labelled, class_names, find_class_folders, labelled_files
+from geomoe.data.class_folders import Labelled, class_names, labelled_files
+from geomoe.data.datasets import find_data_set
 from geomoe.data.images import MAX_PIXELS, read_picture, sift, to_unit
 from geomoe.data.labels import LabelBatches, LabelStream, resized
 from geomoe.data.sample import Batch, Sample
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 from geomoe.tasks.class_data import ClassData
@@ -37,6 +38,11 @@ class ClassificationData(ClassData):
         root: folder of the data set, or of the classes.
         size: side that images are brought to, pixels.
         bands: channels of the images.
+        split: what is held out: what the data set's publishers, or else every k-th image (``usual``); or
+            ``images`` of each class by chance.
+        validation: share of images by chance that is validated on.
+        test: share that is tested on.
+        split_seed: of the split alone.
         skip_corrupt: whether images that cannot be read are left out; also ``--skip-corrupt``.
         max_pixels: that an image may have; it is looked at before any is decoded.
         stream: see :class:`geomoe.tasks.stream.StreamData`.
@@ -47,6 +53,10 @@ class ClassificationData(ClassData):
         root: str,
         size: int = 64,
         bands: int = 3,
+        split: Literal["usual", "images"] = "usual",
+        validation: float = 0.1,
+        test: float = 0.3,
+        split_seed: int = 0,
         skip_corrupt: bool = False,
         max_pixels: int = MAX_PIXELS,
         **stream: Any,
@@ -55,6 +65,8 @@ class ClassificationData(ClassData):
         for name, value in (("size", size), ("bands", bands), ("max_pixels", max_pixels)):
             expect(value >= 1, f"data.{name}", value, "a whole number from 1")
         self.root, self.size, self.bands = Path(root), size, bands
+        self._dealt = {"split": split, "validation": validation, "test": test, "split_seed": split_seed}
+        self._deal = _deal_of(self._dealt)
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
         self.classes = class_names(self.root)
         self._left_out = 0
@@ -69,7 +81,7 @@ class ClassificationData(ClassData):
 
     def _read(self, part: Split) -> tuple[Tensor, Tensor]:
         """Images ``[N, bands, size, size]``, and labels ``[N]``."""
-        listed = labelled_files(self.root, part)
+        listed = labelled_files(self.root, part, self._deal)
 
         def read(one: Labelled) -> Tensor:
             return _image(one.path, self.bands, self.size, self.max_pixels)
@@ -92,13 +104,13 @@ class ClassificationData(ClassData):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"size": self.size}
+        return {"size": self.size, **({} if self._deal is None else self._dealt)}
 
     def describe(self, source: str = "") -> dict[str, Any]:
-        known = find_class_folders(self.root)
+        known = find_data_set(self.root, "labels")
         said = {
-            "layout": known.name,
-            "source": known.source or source,
+            "layout": "class_folders" if known is None else known.name,
+            "source": source if known is None else known.said,
             "split": f"fit: {len(self._fit[0])} images, validated on {len(self._validation[0])}",
             "classes": self.counts,
         }
@@ -113,8 +125,8 @@ class ClassificationData(ClassData):
 
     def samples(self, part: Split) -> Named:
         return _named(
-            self.root, part, self.classes, self.size, self.bands, self.max_pixels, self.skip_corrupt,
-            warnings.warn,
+            labelled_files(self.root, part, self._deal), self.root, self.classes, self.size, self.bands,
+            self.max_pixels, self.skip_corrupt, warnings.warn,
         )  # fmt: skip
 
     @classmethod
@@ -133,12 +145,21 @@ class ClassificationData(ClassData):
             raise GeomoeError(
                 f"the card of {weights.name} does not say what size of images it was trained on"
             )
-        return _named(root, part, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say)
+        listed = labelled_files(root, part, _deal_of(weights.card.recipe))
+        return _named(listed, root, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say)
+
+
+def _deal_of(options: Mapping[str, Any]) -> Callable[[Sequence[str]], list[Part]] | None:
+    """How images are dealt by options, or by a recipe that may lack them; None for the usual split."""
+    if options.get("split", "usual") == "usual":
+        return None
+    shares = Shares(options["validation"], options["test"])
+    return partial(items_by_folder, shares=shares, seed=options["split_seed"])
 
 
 def _named(
+    listed: Sequence[Labelled],
     root: Path,
-    part: Split,
     classes: Sequence[str],
     size: int,
     bands: int,
@@ -146,12 +167,13 @@ def _named(
     skip_corrupt: bool,
     say: Callable[[str], None],
 ) -> Named:
-    listed = labelled_files(root, part)
     label_at = dict(zip((one.path for one in listed), labels_of(listed, classes), strict=True))
     found = sift(listed, lambda one: _image(one.path, bands, size, max_pixels), skip_corrupt, say)
-    known = find_class_folders(root)
+    known = find_data_set(root, "labels")
     samples = [(one.name, {"image": image, "label": label_at[one.path]}) for one, image in found]
-    return Named(known.name if known.source else root.resolve().name, samples, known.sensor, known.gsd)
+    if known is None:
+        return Named(root.resolve().name, samples)
+    return Named(known.name, samples, known.sensor, known.gsd)
 
 
 def _image(path: Path, bands: int, size: int, max_pixels: int = MAX_PIXELS) -> Tensor:

@@ -21,21 +21,19 @@ from geomoe.data.crops import (
     class_counts,
     shown,
 )
-from geomoe.data.cubes import CUBES, find_cube, read_cube
+from geomoe.data.cubes import find_cube, read_cube
+from geomoe.data.datasets import DataSet, find_data_set
 from geomoe.data.images import MAX_PIXELS, read_picture
-from geomoe.data.layouts import Part
 from geomoe.data.legend import Legend
-from geomoe.data.masks import find_mask_set, masked_files, read_mask
+from geomoe.data.masks import masked_files, read_mask
 from geomoe.data.places import (
     Places,
-    Shares,
-    items_by_folder,
     random_pixels,
     spatial_blocks,
     whole_image,
 )
 from geomoe.data.sample import Batch, Sample
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 from geomoe.tasks.class_data import ClassData
@@ -122,25 +120,20 @@ class SegmentationData(ClassData):
         self._bands = bands
 
     @cached_property
-    def _held(self) -> tuple[list[LabelledImage], Legend, str, str]:
-        """The images, what their classes are, and name and source of the data set."""
+    def _held(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
+        """The images, what their classes are, and the data set: its name, and which one it is."""
         if self.cube is not None:
             if self.split not in ("blocks", "pixels"):
                 raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
             cube = read_cube(self.cube)
-            known = cube.known
-            legend = known.legend if known else self._legend(np.unique(cube.labels))
+            legend = self._legend(cube.known, cube.labels)
             mask = legend.indices(cube.labels, f"{self.cube}")
             image = LabelledImage(cube.name, torch.from_numpy(cube.data), mask, self._places(mask.numpy()))
-            return [image], legend, cube.name, known.source if known else ""
+            return [image], legend, cube.name, cube.known
         listed = masked_files(self.root, self.images, self.masks)
         found = [read_mask(one.mask, self.max_pixels) for one in listed]
-        published = find_mask_set(self.root)
-        legend = (
-            published.legend
-            if published
-            else self._legend(np.unique(np.concatenate([np.unique(m) for m in found])))
-        )
+        known = find_data_set(self.root, "masks")
+        legend = self._legend(known, np.concatenate([np.unique(mask) for mask in found]))
         parts: Sequence[Part | None] = [None] * len(listed)
         if self.split in ("images", "folder"):
             parts = items_by_folder(
@@ -160,11 +153,12 @@ class SegmentationData(ClassData):
                 else whole_image((values.shape[0], values.shape[1]), part)
             )
             held.append(LabelledImage(one.name, picture.data, mask, places, picture.valid))
-        name = published.name if published else self.root.resolve().name
-        return held, legend, name, published.source if published else ""
+        return held, legend, known.name if known else self.root.resolve().name, known
 
-    def _legend(self, values: NDArray[np.integer]) -> Legend:
-        return Legend.of_values(values.tolist(), self.ignored, self.names)
+    def _legend(self, known: DataSet | None, values: NDArray[np.integer]) -> Legend:
+        if known is not None and known.legend is not None:
+            return known.legend
+        return Legend.of_values(np.unique(values).tolist(), self.ignored, self.names)
 
     def _places(self, labels: NDArray[np.integer]) -> Places:
         if self.split == "pixels":
@@ -210,7 +204,7 @@ class SegmentationData(ClassData):
         }
         return {
             "layout": name,
-            "source": known or source,
+            "source": source if known is None else known.said,
             "split": f"{self.split}; fit: {number['fit']} pixels with a class, validated on "
             f"{number['validation']}",
             "classes": self.counts,
@@ -228,13 +222,12 @@ class SegmentationData(ClassData):
         return self._samples(part, self.mean)
 
     def _samples(self, part: Split, fill: Sequence[float]) -> Named:
-        held, _, name, _ = self._held
-        known = CUBES.get(name) if self.cube is not None else None
+        held, _, name, known = self._held
         found = [
             (one.name, shown(one, part, fill))  # type: ignore[arg-type]
             for one in WholeImages(held, part, fill).images  # type: ignore[arg-type]
         ]
-        return Named(name, found, gsd=known.gsd if known else None)
+        return Named(name, found, known.sensor, known.gsd) if known else Named(name, found)
 
     @classmethod
     def named(

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from geomoe.data.sample import Batch, Sample
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 

@@ -6,24 +6,23 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geomoe.data import aid, oli2msi, sen2venus, ucmerced
+from geomoe.data.datasets import DATA_SETS
 from geomoe.data.degradation import MIXED, REAL, get_degradation
 from geomoe.data.images import MAX_PIXELS, Picture, find_images, notes_on, read_picture, sift
 from geomoe.data.layouts import (
+    LAYOUTS,
     REAL_LAYOUTS,
     REFLECTANCE,
     SPLIT_LAYOUTS,
     STRETCHED_LAYOUTS,
     VALUES,
     Layout,
-    Part,
     find_layout,
-    hold_out,
     real_pairs,
 )
 from geomoe.data.mixed import MixedPairs, mixed_pairs
@@ -31,25 +30,13 @@ from geomoe.data.paired import valid_tiles
 from geomoe.data.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.data.sample import Batch, Sample
 from geomoe.data.sources import Source, said_of
+from geomoe.data.split import Part, hold_out
 from geomoe.errors import GeomoeError, expect
 from geomoe.tasks.registry import register
 from geomoe.tasks.stream import StreamData
 from geomoe.tasks.super_resolution import SuperResolution
 
 __all__ = ["SuperResolutionData", "band_count"]
-
-
-_SOURCES = {
-    "ucmerced": ucmerced.SOURCE,
-    "aid": aid.SOURCE,
-    "oli2msi": oli2msi.SOURCE,
-    "sen2venus": sen2venus.SOURCE,
-}
-_SPLITS = {
-    "ucmerced": "fit: 1512 of the 1575 training images",
-    "aid": "fit: 7910 of the 8000 training images",
-    "oli2msi": "training pairs, all but validation",
-}
 
 
 def band_count(bands: int | str) -> int:
@@ -88,7 +75,7 @@ class SuperResolutionData(StreamData):
         self,
         root: str,
         sources: list[Source] | None = None,
-        layout: Literal["auto", Layout] = "auto",
+        layout: Layout = "auto",
         scale: int = 4,
         bands: int | str = 3,
         degradation: str = "bilinear",
@@ -119,11 +106,12 @@ class SuperResolutionData(StreamData):
             )
         found = find_layout(self.root)
         self.layout: Layout = found if layout == "auto" else layout
-        if layout == "folder" and found in ("ucmerced", "aid", "oli2msi"):
-            name = {"ucmerced": "UCMerced", "aid": "AID", "oli2msi": "OLI2MSI"}[found]
+        if layout not in (*LAYOUTS, "auto"):
+            raise GeomoeError(f"no layout is called {layout!r}; there are: auto, {', '.join(LAYOUTS)}")
+        if layout == "folder" and found not in ("folder", "paired", "sen2venus"):
             raise GeomoeError(
-                f"{root} is {name}: all its images, with --data.layout folder, include those of its test "
-                "split; leave the layout out, or point --data.root elsewhere"
+                f"{root} is {DATA_SETS[found].title}: all its images, with --data.layout folder, include those "
+                "of its test split; leave the layout out, or point --data.root elsewhere"
             )
         self.scale, self.bands = scale, band_count(bands)
         self.names = bands if isinstance(bands, str) else None
@@ -168,10 +156,11 @@ class SuperResolutionData(StreamData):
         if self.sources:
             said = {"layout": "mixed", "validation": self.validation, "forget": self.forget}
             return {**said, "sources": [said_of(part) for part in self.sources]}
+        known = DATA_SETS.get(self.layout)
         said = {
             "layout": self.layout,
-            "source": _SOURCES.get(self.layout, source),
-            "split": _SPLITS.get(self.layout, "all but validation"),
+            "source": source if known is None else known.said,
+            "split": "all but validation" if known is None else known.split,
         }
         said |= {"left_out": f"{self._left_out} images that could not be read"} if self._left_out else {}
         return {**said, VALUES: REFLECTANCE} if self.reflectance else said

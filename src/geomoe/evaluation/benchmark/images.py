@@ -17,7 +17,7 @@ from geomoe.data.images import find_images, read_image, to_unit
 from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
 from geomoe.data.pairs import degrade, mirror_to
 from geomoe.data.sources import Source
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.scores import ItemScores

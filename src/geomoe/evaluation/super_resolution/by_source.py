@@ -15,9 +15,9 @@ from torch import Tensor
 
 from geomoe.data.degradation import Degrader, get_degradation, upsample_bicubic
 from geomoe.data.images import to_unit
-from geomoe.data.layouts import Part
 from geomoe.data.pairs import degrade
 from geomoe.data.sources import Source, read_part
+from geomoe.data.split import Part
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.crops import score_crop
 from geomoe.evaluation.scores import ItemScores, Scores, mean_scores

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomoe.data.datasets import DATA_SETS
 from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
 from geomoe.data.images import find_images, read_image, sift, to_unit
 from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES, find_layout, real_pairs
 from geomoe.data.pairs import degrade
-from geomoe.data.ucmerced import Split
+from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
 from geomoe.evaluation.super_resolution.further import check_metrics, score_further
@@ -78,9 +79,6 @@ _Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | Non
 """How many there are, what they are; of each its class, name, both images and what made the one small."""
 
 
-_NAMES = {"ucmerced": "UCMerced", "aid": "AID"}
-
-
 def _made(
     root: Path,
     contract: ModelContract,
@@ -95,7 +93,7 @@ def _made(
             f"{root} holds pairs that were measured ({layout}), of which both images, and those to train on, "
             "would be made small; score them with degradation 'real', or give the folder of one resolution"
         )
-    files, of = SPLIT_LAYOUTS.get(layout), _NAMES.get(layout)
+    files = SPLIT_LAYOUTS.get(layout)
     paths = find_images(root) if files is None else files(root, split)
     # All are looked at before the first is scored: an hour may lie between.
     usable = {path for path, _ in sift(paths, lambda path: len(read_image(path, contract.bands)), skip, say)}
@@ -112,7 +110,7 @@ def _made(
             yield path.parent.name, path.relative_to(root).as_posix(), low, high, made
 
     n, left = len(usable), len(paths) - len(usable)
-    what = f"{n} {split} images of {of}" if of else f"all {n} images of a folder"
+    what = f"{n} {split} images of {DATA_SETS[layout].title}" if files else f"all {n} images of a folder"
     return n, f"{what}, without {left} that cannot be read" if left else what, cases()
 
 

@@ -1,0 +1,164 @@
+"""Data sets that are known: what each is, whose, on what terms, and how a folder is seen to hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from geomoe.data.aid import aid_files, aid_folder
+from geomoe.data.legend import Legend
+from geomoe.data.oli2msi import oli2msi_folder
+from geomoe.data.split import Split
+from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
+
+__all__ = ["DATA_SETS", "DataSet", "Kind", "find_data_set", "register"]
+
+Kind = Literal["labels", "masks", "cube", "pairs"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A published data set.
+
+    Attributes:
+        name: on cards and in configurations.
+        title: for people.
+        kind: ``labels``, images in a folder for each class; ``masks``, images with one each; a hyperspectral
+            ``cube`` with labels; ``pairs``, images of one place that two sensors measured.
+        source: what it is, and whose.
+        terms: on which it may be used.
+        find: where it lies, given a user's folder; None where that holds something else.
+        files: images of a part; None where nobody published a split.
+        split: of ``files``, in words.
+        legend: of masks and of a cube's labels.
+        sensor: that took the images; None where it is not one alone, or not known.
+        gsd: ground sampling distance of the finest images, metres; None where it is not one alone.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    source: str
+    terms: str
+    find: Callable[[Path], Path | None]
+    files: Callable[[Path, Split], list[Path]] | None = None
+    split: str = "all but validation"
+    legend: Legend | None = None
+    sensor: str | None = None
+    gsd: float | None = None
+
+    @property
+    def said(self) -> str:
+        """Source and terms, as cards have them."""
+        return f"{self.source}; {self.terms}"
+
+
+DATA_SETS: dict[str, DataSet] = {}
+"""All that are known, by name."""
+
+
+def register(found: DataSet) -> None:
+    """Add a data set; a folder is the first one that finds itself in it."""
+    DATA_SETS[found.name] = found
+
+
+def find_data_set(root: Path, *kinds: Kind) -> DataSet | None:
+    """The data set, of ``kinds`` if any are given, that ``root`` holds; None where none is known."""
+    wanted = (one for one in DATA_SETS.values() if not kinds or one.kind in kinds)
+    return next((one for one in wanted if one.find(root) is not None), None)
+
+
+def _below(names: Sequence[str], held: Sequence[str]) -> Callable[[Path], Path | None]:
+    """Finds the folder that holds all of ``held``: one of ``names`` below the given folder, or itself."""
+
+    def find(root: Path) -> Path | None:
+        folders = (*(root / name for name in names), root)
+        return next((one for one in folders if all((one / name).exists() for name in held)), None)
+
+    return find
+
+
+def _sen2venus(root: Path) -> Path | None:
+    return root if root.is_dir() and next(root.rglob("*_05m_b*.pt"), None) is not None else None
+
+
+def _cube(name: str) -> Callable[[Path], Path | None]:
+    def find(root: Path) -> Path | None:
+        return next((path for path in (root, root / name) if path.name == name and path.is_file()), None)
+
+    return find
+
+
+_ASK = "see its publishers' terms"
+
+register(
+    DataSet(
+        "ucmerced", "UCMerced", "labels",
+        "UC Merced Land Use (Yang and Newsam 2010), from the USGS National Map Urban Area Imagery",
+        "public domain", ucmerced_folder, ucmerced_files, "fit: 1512 of the 1575 training images",
+        sensor="aerial", gsd=0.3,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "aid", "AID", "labels", "AID (Xia et al. 2017), images of Google Earth", _ASK, aid_folder, aid_files,
+        "fit: 7910 of the 8000 training images",
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "eurosat", "EuroSAT", "labels",
+        "EuroSAT (Helber et al. 2019), RGB; contains modified Copernicus Sentinel data", "MIT",
+        _below(("EuroSAT_RGB", "EuroSAT/2750", "2750"), ("AnnualCrop", "HerbaceousVegetation", "SeaLake")),
+        sensor="sentinel-2", gsd=10.0,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "resisc45", "RESISC45", "labels", "NWPU-RESISC45 (Cheng et al. 2017), images of Google Earth", _ASK,
+        _below(("NWPU-RESISC45",), ("airplane", "roundabout", "thermal_power_station")),
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "dubai", "Dubai", "masks",
+        "Semantic segmentation of aerial imagery of Dubai (Humans in the Loop)", "CC0",
+        _below((), [f"tile{k}/001_mask.png" for k in range(1, 9)]),
+        legend=Legend(
+            ("building", "land", "road", "vegetation", "water"),
+            colours=("#3c1098", "#8429f6", "#6ec1e4", "#fedd3a", "#e2a929"),
+        ),
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "indian_pines", "Indian Pines", "cube",
+        "Indian Pines, AVIRIS, 12 June 1992 (Baumgardner, Biehl and Landgrebe 2015, Purdue University "
+        "Research Repository), 200 bands without those of water vapour",
+        "CC BY 3.0", _cube("indian_pines.npz"),
+        legend=Legend(
+            (
+                "alfalfa", "corn, no till", "corn, minimum till", "corn", "grass, pasture", "grass, trees",
+                "grass, pasture mowed", "hay, windrowed", "oats", "soybean, no till", "soybean, minimum till",
+                "soybean, clean", "wheat", "woods", "buildings, grass, trees, drives", "stone, steel, towers",
+            )
+        ),
+        gsd=20.0,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "oli2msi", "OLI2MSI", "pairs",
+        "OLI2MSI (Wang et al. 2021), Landsat-8 (USGS) and modified Copernicus Sentinel-2 data", _ASK,
+        oli2msi_folder, split="training pairs, all but validation", sensor="landsat-8", gsd=10.0,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "sen2venus", "Sen2Venus", "pairs",
+        "Sen2Venus (Michel et al. 2022), modified Copernicus Sentinel-2 data and Venus data of CNES", _ASK,
+        _sen2venus, sensor="sentinel-2", gsd=5.0,
+    )
+)  # fmt: skip
