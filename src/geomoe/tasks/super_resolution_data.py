@@ -110,8 +110,8 @@ class SuperResolutionData(StreamData):
             raise GeomoeError(f"no layout is called {layout!r}; there are: auto, {', '.join(LAYOUTS)}")
         if layout == "folder" and found not in ("folder", "paired", "sen2venus"):
             raise GeomoeError(
-                f"{root} is {DATA_SETS[found].title}: all its images, with --data.layout folder, include those "
-                "of its test split; leave the layout out, or point --data.root elsewhere"
+                f"{root} is {DATA_SETS[found].title}: all its images, with --data.layout folder, include its "
+                "test split; leave the layout out, or point --data.root elsewhere"
             )
         self.scale, self.bands = scale, band_count(bands)
         self.names = bands if isinstance(bands, str) else None
