@@ -1,6 +1,6 @@
 """Surfaces that are known everywhere: what nothing may be invented on.
 
-Ramps, hills, slow waves, flat ground, and surfaces whose spectrum falls as a power of the frequency, of which
+Ramps, hills, slow waves, specks on them, flat ground, and surfaces whose spectrum falls as a power of the frequency, of which
 an elevation model is one. A network that has seen aerial photographs alone draws their texture on all.
 """
 
@@ -82,11 +82,27 @@ def _some_waves(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
     return total
 
 
+def _some_specks(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+    """Whitecaps, boats, bushes: specks of about a pixel, all bright or all dark, on slow waves."""
+    total, sign = 0.3 * _some_waves(rng, side), rng.choice((-1.0, 1.0))
+    width = _log_uniform(rng, 0.8, 5)
+    number = 1 + int(rng.uniform(0.1, 2) * (side / (20 * width)) ** 2)
+    heights = sign * np.exp(rng.uniform(math.log(0.03), math.log(0.3), number))
+    widths, place = width * rng.uniform(0.8, 1.25, number), np.arange(side)
+    # A round Gaussian is the product of one along rows and one along columns.
+    rows, columns = (
+        np.exp(-((place[:, None] - rng.uniform(0, side, number)) ** 2) / (2 * widths**2)) for _ in "yx"
+    )
+    total += (rows * heights) @ columns.T
+    return total
+
+
 SURFACES: dict[str, Surface] = {
     "ramps": lambda rng, side: ramp(side, _log_uniform(rng, 1e-4, 0.03), _angle(rng)),
     "hills": _some_hills,
     "waves": _some_waves,
     "fractals": lambda rng, side: fractal(side, _log_uniform(rng, 0.01, 0.3), rng.uniform(1.2, 2.5), rng),
+    "specks": _some_specks,
     "flat": lambda rng, side: np.zeros((side, side)),
 }
 """What a source of a training set can be made of, by name."""
