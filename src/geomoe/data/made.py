@@ -1,7 +1,8 @@
 """Surfaces that are known everywhere: what nothing may be invented on.
 
-Ramps, hills, slow waves, specks on them, flat ground, and surfaces whose spectrum falls as a power of the frequency, of which
-an elevation model is one. A network that has seen aerial photographs alone draws their texture on all.
+Ramps, hills, slow waves, specks on them, flat ground, and surfaces whose spectrum falls as a power of the
+frequency, of which an elevation model is one. A network that has seen aerial photographs alone draws their
+texture on all.
 """
 
 from __future__ import annotations
@@ -127,4 +128,4 @@ def made(surface: Surface, rng: np.random.Generator, side: int, bands: int) -> T
         gain, offset = rng.uniform(0.3, 1.0, bands), np.clip(offset + rng.normal(0, 0.1, bands), 0.02, 0.98)
     rooms = np.minimum(offset, 1 - offset) / np.maximum(gain * np.abs(drawn).max(), 1e-9)
     planes = offset[:, None, None] + (gain * min(1.0, float(rooms.min())))[:, None, None] * drawn
-    return torch.from_numpy(planes.astype(np.float32))
+    return torch.from_numpy(planes.clip(0, 1).astype(np.float32))  # of rounding, 1e-17
