@@ -389,7 +389,7 @@ def test_the_table_says_what_it_is(table):
                  "-0.350 [", "0.0312", "29.2000", "0.7900", "31.000 ±", "1.5"):  # fmt: skip
         assert said in text, said
     assert "By the paper's PSNR the order is another: dense, routed." in text
-    assert "Bicubic upsampling: PSNR 26.000 dB, SSIM 0.6000." in text
+    assert "Baseline, bicubic: PSNR 26.000 dB, SSIM 0.6000." in text
 
 
 def test_every_format_holds_every_cell(table):

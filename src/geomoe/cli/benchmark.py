@@ -16,7 +16,7 @@ __all__ = ["benchmark"]
 @click.command()
 @click.argument("config", metavar="CONFIG")
 @click.option("--data", "root", type=click.Path(path_type=Path), default="data", show_default=True,
-              help="Folder of the images.")  # fmt: skip
+              help="Folder of the data.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: runs/CONFIG]")
 @click.option("--seeds", help="Such as 0,1,2; instead of those of CONFIG.")
 @click.option("--only", metavar="ARM,...", help="Run these arms alone.")
@@ -48,19 +48,20 @@ def benchmark(
     out = Path("runs") / Path(file).stem if out is None else out
     numbers = None if seeds is None else _numbers(seeds)
     names = None if only is None else [name.strip() for name in only.split(",")]
-    if dry_run:
-        say(*describe_benchmark(read, root, out, seeds=numbers, only=names))
-        return
-    table = run_benchmark(
-        read,
-        root,
-        out,
-        seeds=numbers,
-        only=names,
-        device=device,
-        say=lambda line: say(line, err=True),
-    )
-    say(*markdown(table).split("\n"))
+    for name, one in read.under().items():
+        if dry_run:
+            say(*describe_benchmark(one, root, out / name, seeds=numbers, only=names))
+            continue
+        table = run_benchmark(
+            one,
+            root,
+            out / name,
+            seeds=numbers,
+            only=names,
+            device=device,
+            say=lambda line: say(line, err=True),
+        )
+        say(*markdown(table).split("\n"))
 
 
 def _numbers(seeds: str) -> list[int]:

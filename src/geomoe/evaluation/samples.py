@@ -24,7 +24,7 @@ from geomoe.tasks.families import family
 from geomoe.tasks.stream import Named
 from geomoe.tasks.task import Task
 
-__all__ = ["SampleEvaluation", "SampleScores", "evaluate_samples", "score_samples"]
+__all__ = ["SampleEvaluation", "SampleScores", "batches", "evaluate_samples", "score_samples"]
 
 _BATCH = 64
 
@@ -47,6 +47,7 @@ class SampleEvaluation:
         by_class: of each class, how many samples and its metrics; empty where there are no classes.
         by_item: metrics of each sample, those whose mean, by size, is that of all; without samples that
             have no truth.
+        sizes: how much each of them counts.
     """
 
     weights: str
@@ -63,11 +64,12 @@ class SampleEvaluation:
     interval: Interval
     by_class: dict[str, Scores]
     by_item: ItemScores
+    sizes: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            **{name: value for name, value in asdict(self).items() if name != "interval"},
+            **{name: value for name, value in asdict(self).items() if name not in ("interval", "sizes")},
             "overall": self.overall.as_dict(self.ranks),
             "interval_95": self.interval.ends,
             "by_class": {
@@ -134,6 +136,7 @@ def evaluate_samples(
         ),
         by_class={name: found.by_class[i] for i, name in enumerate(classes) if i in found.by_class},
         by_item=found.by_item,
+        sizes=found.sizes,
     )
 
 
@@ -176,7 +179,7 @@ def score_samples(
     sizes: dict[str, float] = {}
     truths = []
     done = 0
-    for names, batch in _batches(named.samples):
+    for names, batch in batches(named.samples):
         answer, truth = answered(batch), task.truth(batch)
         scores.update(answer, truth)
         base.update(task.baseline(batch), truth)
@@ -208,8 +211,9 @@ def score_samples(
     )
 
 
-def _batches(samples: Sequence[tuple[str, Sample]]) -> Iterator[tuple[list[str], Batch]]:
-    size = 1 if samples and "mask" in samples[0][1] else _BATCH  # whole images of any size
+def batches(samples: Sequence[tuple[str, Sample]]) -> Iterator[tuple[list[str], Batch]]:
+    """Names and values of some samples at a time; one where they are images with masks, of any size."""
+    size = 1 if samples and "mask" in samples[0][1] else _BATCH
     for first in range(0, len(samples), size):
         names, some = zip(*samples[first : first + size], strict=True)
         yield list(names), {key: torch.stack([_number(sample[key]) for sample in some]) for key in some[0]}

@@ -39,7 +39,9 @@ class Interval:
         return None if np.isnan(self.low) else [self.low, self.high]
 
 
-def mean_interval(scores: NDArray[np.float64], level: float = 0.95) -> Interval:
+def mean_interval(
+    scores: NDArray[np.float64], level: float = 0.95, sizes: NDArray[np.float64] | None = None
+) -> Interval:
     """Mean over seeds and images, with an interval that covers other seeds and other images.
 
     Seeds and images are crossed samples: the variance of the mean is that of the seeds' means over S, plus
@@ -51,6 +53,7 @@ def mean_interval(scores: NDArray[np.float64], level: float = 0.95) -> Interval:
     Args:
         scores: ``[S, N]``, a row for each seed, a column for each image, or differences of such.
         level: of confidence, between 0 and 1.
+        sizes: ``[N]``, above 0: how much each image counts in the mean; all alike if not given.
 
     Raises:
         GeomoeError: no scores, or a level outside (0, 1).
@@ -60,9 +63,18 @@ def mean_interval(scores: NDArray[np.float64], level: float = 0.95) -> Interval:
         raise GeomoeError(f"scores {list(scores.shape)}: expected seeds x images, at least one of each")
     if not 0 < level < 1:
         raise GeomoeError(f"level={level}: expected a number between 0 and 1, such as 0.95")
+    seeds, images = scores.shape
+    weights = np.full(images, 1 / images) if sizes is None else sizes / sizes.sum()
+    by_seed, by_image = scores @ weights, scores.mean(0)
+    mean = float(by_seed.mean())
     # Of the means over either: each one's share of the variance, and its degrees of freedom.
-    parts = [(m.var(ddof=1) / len(m), len(m) - 1) for m in (scores.mean(1), scores.mean(0)) if len(m) > 1]
-    mean, variance = float(scores.mean()), sum(part for part, _ in parts)
+    parts = []
+    if seeds > 1:
+        parts.append((float(by_seed.var(ddof=1)) / seeds, seeds - 1))
+    if images > 1:
+        spread = float(((weights * (by_image - mean)) ** 2).sum()) * images / (images - 1)
+        parts.append((spread, images - 1))
+    variance = sum(part for part, _ in parts)
     if not variance:
         return Interval(mean, mean, mean)
     freedom = variance**2 / sum(part**2 / least for part, least in parts)

@@ -14,7 +14,7 @@ from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.scores import ItemScores
 from geomoe.evaluation.statistics import Interval, mean_interval
 
-__all__ = ["Cell", "Group", "Values", "make_groups", "paired", "scores"]
+__all__ = ["Cell", "Group", "Values", "make_groups", "of", "paired", "scores", "sizes"]
 
 Values = Callable[[Result], Mapping[str, float]]
 """What is asked of a result, by image."""
@@ -50,6 +50,18 @@ class Group:
     images: int
     baseline: float
     cells: dict[str, Cell]
+
+
+def sizes(results: Sequence[Result], metric: str) -> NDArray[np.float64] | None:
+    """``[N]``, how much each image counts, in the order of :func:`scores`; None where all count alike."""
+    items, counts = results[0].of(metric), results[0].sizes
+    alike = not counts or set(items) != set(counts) or len(set(counts.values())) == 1
+    return None if alike else np.array([counts[item] for item in sorted(items)])
+
+
+def of(metric: str) -> Values:
+    """One metric, by image."""
+    return lambda result: result.of(metric)
 
 
 def scores(results: Sequence[Result], seeds: Sequence[int], values: Values) -> NDArray[np.float64]:

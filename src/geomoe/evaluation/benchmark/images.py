@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from geomoe.data.degradation import get_degradation
 from geomoe.data.images import find_images, read_image, to_unit
@@ -23,7 +24,8 @@ from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.scores import ItemScores
 from geomoe.evaluation.super_resolution.by_source import LARGE, TILE, read_sources_part, score_sources
 from geomoe.evaluation.super_resolution.evaluate import evaluate
-from geomoe.models import LoadedModel
+from geomoe.models import LoadedModel, load
+from geomoe.models.registry import build
 
 __all__ = ["Images", "Scored", "locate_images"]
 
@@ -37,7 +39,9 @@ class Scored:
     Attributes:
         scored: what was scored, in words.
         scores: by test image. Where there are several degradations, means over them.
-        baseline: means of what needs no learning, by metric.
+        baseline: what needs no learning, over all of them, by metric.
+        overall: metrics over all of them that are no means of theirs.
+        sizes: how much each of them counts; empty where all count alike.
         by_degradation: scores by degradation and image, where there are several sources.
         baseline_by_degradation: those of the baseline.
     """
@@ -45,6 +49,8 @@ class Scored:
     scored: str
     scores: ItemScores
     baseline: dict[str, float]
+    overall: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
     by_degradation: dict[str, ItemScores] = field(default_factory=dict)
     baseline_by_degradation: dict[str, ItemScores] = field(default_factory=dict)
 
@@ -56,11 +62,17 @@ class Images(Protocol):
     def digest(self) -> str:
         """Of names and sizes of all files, so that other images are not taken for the same."""
 
-    def fit_options(self, arm: Arm) -> dict[str, Any]:
+    def fit_options(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Of section ``data`` of ``geomoe fit``."""
+
+    def model(self, arm: Arm) -> nn.Module:
+        """The network of ``arm``, without memory."""
 
     def score(self, model: LoadedModel, arm: Arm, device: str) -> Scored:
         """Scores of a model of ``arm`` on the test images."""
+
+    def fit_and_score(self, arm: Arm, seed: int) -> Scored:
+        """Those of an estimator, which learns first."""
 
     def tile(self) -> Tensor:
         """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if smaller."""
@@ -95,6 +107,22 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
     return _Folders(benchmark, train, test, _digest((train, test)))
 
 
+class _Upscaled:
+    """What images have in common that are made small, wherever they come from."""
+
+    benchmark: Benchmark
+
+    def model(self, arm: Arm) -> nn.Module:
+        b = self.benchmark
+        if arm.weights is not None:
+            return load(arm.weights, b.scale).model
+        with torch.device("meta"):
+            return build(arm.model, b.model_options(arm))
+
+    def fit_and_score(self, arm: Arm, seed: int) -> Scored:
+        raise GeomoeError(f"{arm.model} gives no images")
+
+
 def _digest(folders: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for folder in dict.fromkeys(folders):
@@ -116,6 +144,7 @@ def _of_split(folder: Path, split: Split = "test") -> list[Path]:
 
 
 def _middle(image: Tensor, benchmark: Benchmark, degradation: str) -> Tensor:
+    assert benchmark.scale is not None
     low, _ = degrade(image, benchmark.scale, get_degradation(degradation))
     low = mirror_to(to_unit(low), _TILE)
     y, x = ((size - _TILE) // 2 for size in low.shape[1:])
@@ -127,7 +156,7 @@ def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Folders:
+class _Folders(_Upscaled):
     """A folder that ``geomoe fit`` is given, and one that is scored; one where it has a test split."""
 
     benchmark: Benchmark
@@ -135,7 +164,7 @@ class _Folders:
     test: Path
     digest: str
 
-    def fit_options(self, arm: Arm) -> dict[str, Any]:
+    def fit_options(self, arm: Arm, seed: int) -> dict[str, Any]:
         b = self.benchmark
         return {"root": str(self.train), "scale": b.scale, "degradation": b.degradation}
 
@@ -150,7 +179,7 @@ class _Folders:
 
 
 @dataclass(frozen=True)
-class _Mixed:
+class _Mixed(_Upscaled):
     """Several sources below one folder, of each of which a part is held out."""
 
     benchmark: Benchmark
@@ -165,7 +194,7 @@ class _Mixed:
     def _sources(self, arm: Arm) -> Sequence[Source]:
         return self.benchmark.sources_of(arm)
 
-    def fit_options(self, arm: Arm) -> dict[str, Any]:
+    def fit_options(self, arm: Arm, seed: int) -> dict[str, Any]:
         sources = [asdict(source) for source in self._sources(arm)]
         for source in sources:
             source["made"] = list(source["made"])

@@ -8,6 +8,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
+from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.table import Row, Table
 from geomoe.evaluation.statistics import Interval
 from geomoe.metrics.measures import measure
@@ -35,11 +36,11 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Titles of the columns, and the text of every cell by row."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("arm", lambda r: r.label),
-        ("parameters", lambda r: f"{r.cost.parameters:,}"),
-        ("active per pixel", lambda r: f"{r.cost.active:,}"),
-        ("GMAC", lambda r: f"{r.cost.gmac:.2f}"),
-        ("s/tile", lambda r: f"{r.cost.seconds:.3g}"),
-        ("peak MB", lambda r: f"{r.cost.peak_mb:.0f}"),
+        ("parameters", _cost(lambda c: f"{c.parameters:,}")),
+        ("active per pixel", _cost(lambda c: f"{c.active:,}")),
+        ("GMAC", _cost(lambda c: f"{c.gmac:.2f}" if c.gmac >= 1 else f"{c.gmac:.3g}")),
+        ("s/tile", _cost(lambda c: f"{c.seconds:.3g}")),
+        ("peak MB", _cost(lambda c: f"{c.peak_mb:.0f}")),
         ("training min", lambda r: f"{r.training_seconds / 60:.1f}"),
     ]
     metrics = list(table.rows[0].scores)
@@ -54,6 +55,10 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     printed = [name for name in metrics if any(name in row.paper for row in table.rows)]
     columns += [(f"paper: {measure(name).title}", partial(_paper, name)) for name in printed]
     return [title for title, _ in columns], [[text(row) for _, text in columns] for row in table.rows]
+
+
+def _cost(text: Callable[[Cost], str]) -> Callable[[Row], str]:
+    return lambda row: "" if row.cost is None else text(row.cost)
 
 
 def _title(metric: str) -> str:

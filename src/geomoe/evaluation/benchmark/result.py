@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from geomoe.errors import GeomoeError
@@ -27,7 +28,9 @@ class Result:
         seconds: of training, interruptions left out and what they cost counted.
         scored: what was scored, in words.
         scores: of every test image by its path. Where there are several degradations, means over them.
-        baseline: means of what needs no learning, by metric.
+        baseline: what needs no learning, over all test images, by metric.
+        overall: metrics over all test images that are no means of theirs.
+        sizes: how much each test image counts; empty where all count alike.
         curve: step, and the metric by which models are compared, in validation.
         weights: hash of the weights that were scored.
         commit: of the program that trained them.
@@ -50,12 +53,20 @@ class Result:
     commit: str
     hardware: str
     config: dict[str, Any]
+    overall: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
     by_degradation: dict[str, ItemScores] = field(default_factory=dict)
     baseline_by_degradation: dict[str, ItemScores] = field(default_factory=dict)
 
     def of(self, metric: str) -> dict[str, float]:
-        """One metric, by test image."""
+        """One metric, by test image; of all as one, where it is none of single images."""
+        if not all(metric in scores for scores in self.scores.values()):
+            return {"all": self.overall[metric]}
         return {item: scores[metric] for item, scores in self.scores.items()}
+
+    def mean(self, metric: str) -> float:
+        """One metric over all test images."""
+        return self.overall[metric] if metric in self.overall else fmean(self.of(metric).values())
 
 
 def read_result(path: Path) -> Result | None:
@@ -113,8 +124,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, f"{text}\n")
 
 
-def write_scores(path: Path, results: Iterable[Result]) -> None:
+def write_scores(path: Path, results: Sequence[Result]) -> None:
     """A line for every arm, seed, test image and metric, for tests of other people's making.
+
+    Metrics over all test images that are no means of theirs are those of an item ``all``.
 
     Raises:
         GeomoeError: it cannot be written.
@@ -124,5 +137,10 @@ def write_scores(path: Path, results: Iterable[Result]) -> None:
         for result in results
         for item, scores in result.scores.items()
         for metric, value in rounded(scores).items()
+    ]
+    rows += [
+        [result.arm, result.seed, "all", metric, value]
+        for result in results
+        for metric, value in rounded(result.overall).items()
     ]
     write_csv(path, [["arm", "seed", "item", "metric", "value"], *rows])

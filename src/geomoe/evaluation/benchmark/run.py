@@ -20,18 +20,24 @@ from geomoe.evaluation.benchmark.images import Images, locate_images
 from geomoe.evaluation.benchmark.render import html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, join, write_json, write_scores
 from geomoe.evaluation.benchmark.runs import Run, plan_runs
+from geomoe.evaluation.benchmark.samples import Samples
 from geomoe.evaluation.benchmark.table import Table, make_table
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import overlap, write_text
 from geomoe.lock import BusyError, locked
 from geomoe.metrics.measures import show
-from geomoe.models.registry import build
-from geomoe.models.weights import load
 from geomoe.pipeline.runner import pick_device
 
 __all__ = ["describe_benchmark", "run_benchmark"]
 
 _WRITTEN = ("table.json", "table.md", "table.tex", "table.html", "scores.csv", "curves.png")
+
+
+def locate_data(benchmark: Benchmark, root: Path) -> Images:
+    """What a benchmark is trained and scored on, below ``root``; raises GeomoeError where it is not there."""
+    if benchmark.scale is None:
+        return Samples(benchmark, root / benchmark.train)
+    return locate_images(benchmark, root)
 
 
 def describe_benchmark(
@@ -49,14 +55,14 @@ def describe_benchmark(
     """
     chosen = benchmark.choose(seeds, only)
     lines = []
-    planned = plan_runs(chosen, locate_images(benchmark, root), out)
+    images = locate_data(benchmark, root)
+    planned = plan_runs(chosen, images, out)
     for arm in chosen.arms:
-        if arm.weights is not None:
-            model = load(arm.weights, benchmark.scale).model
-        else:
-            with torch.device("meta"):
-                model = build(arm.model, benchmark.model_options(arm))
-        lines.append(f"{arm.name}: {arm.model}, {sum(p.numel() for p in model.parameters()):,} parameters")
+        if arm.features is not None:
+            lines.append(f"{arm.name}: {arm.model} on {arm.features}")
+            continue
+        count = sum(p.numel() for p in images.model(arm).parameters())
+        lines.append(f"{arm.name}: {arm.model}, {count:,} parameters")
     for i, run in enumerate(planned, 1):
         lines.append(f"run {i} of {len(planned)}: {run.name}, {_stands(run)}")
     return lines
@@ -98,7 +104,7 @@ def run_benchmark(
     """
     whole, chosen = benchmark.choose(seeds, None), benchmark.choose(seeds, only)
     place = pick_device(device)
-    images = locate_images(benchmark, root)
+    images = locate_data(benchmark, root)
     planned = plan_runs(chosen, images, out)
     if found := overlap([out / name for name in _WRITTEN], [root]):
         raise GeomoeError(f"{found[0]} is a file among the images; give another folder by --out")
@@ -124,7 +130,7 @@ def run_benchmark(
         except BusyError:
             say(f"{here}, is left to the process that is at it")
             continue
-        means = {name: fmean(result.of(name).values()) for name in result.baseline}
+        means = {name: result.mean(name) for name in result.baseline}
         say(f"{run.name}: {show(means)} on {result.scored}")
     with _in_turn(out, say):
         finished = _finished(whole, images, out)
@@ -164,6 +170,8 @@ def _stands(run: Run) -> str:
         return f"starts over: its configuration or images changed; what was there is kept beside {run.folder}"
     if run.arm.weights is not None:
         return "is scored as it is"
+    if run.arm.features is not None:
+        return f"{run.arm.model} on {run.arm.features}"
     done = run.trained
     return f"goes on at step {done} of {run.steps}" if done else f"{run.steps} steps"
 
@@ -221,7 +229,8 @@ def _write(
     say: Callable[[str], None],
 ) -> Table:
     results = {name: _results(name, done) for name, done in finished.items()}
-    weights = {name: done[0].folder / "best.safetensors" for name, done in finished.items()}
+    networks = {name: done[0] for name, done in finished.items() if done[0].arm.features is None}
+    weights = {name: run.folder / "best.safetensors" for name, run in networks.items()}
     costs = measure_costs(weights, images.tile(), device)
     table = make_table(benchmark, results, costs, hardware(device))
     curves = out / "curves.png"

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,14 +21,15 @@ import yaml
 
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
-from geomoe.evaluation.benchmark.images import Images
+from geomoe.evaluation.benchmark.images import Images, Scored
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import write_text
 from geomoe.lock import locked
-from geomoe.metrics.protocol import get_protocol
+from geomoe.models.device import pick_device
 from geomoe.models.weights import LoadedModel, load, read_card, save
-from geomoe.pipeline.runner import pick_device
+from geomoe.tasks.commit import commit
+from geomoe.tasks.families import family
 
 __all__ = ["Run", "plan_runs", "train"]
 
@@ -108,9 +109,16 @@ class Run:
             say: given a line when training has ended.
         """
         self._begin()
+        if self.arm.features is not None:
+            began = time.monotonic()
+            found = self.images.fit_and_score(self.arm, self.seed)
+            self._count(began)
+            result = self._result(found, hardware("cpu"))
+            write_json(self.folder / "result.json", result)
+            return result
         if self.arm.weights is not None:
-            found = load(self.arm.weights)
-            save(self.folder / "best.safetensors", found.model, found.card)
+            given = load(self.arm.weights)
+            save(self.folder / "best.safetensors", given.model, given.card)
         elif not self._complete():
             checkpoint = self.folder / "last.ckpt"
             if not checkpoint.exists():  # weights of an epoch that no checkpoint goes with
@@ -162,12 +170,22 @@ class Run:
         return bool(self.config["trainer"].get("accelerator") == "cpu")
 
     def _curve(self, best: LoadedModel) -> list[tuple[int, float]]:
-        ranks = get_protocol(best.card.protocol).ranks
+        ranks = family(best.card.task).task.monitor
         return _curve(self.folder, int(best.card.recipe["steps_per_epoch"]), ranks)
 
     def _score(self, device: str) -> Result:
         best = load(str(self.folder / "best.safetensors"))
         found = self.images.score(best, self.arm, device)
+        made = self._result(found, hardware("cpu" if self._on_cpu else pick_device("auto")))
+        return replace(
+            made,
+            curve=self._curve(best) if self.steps else [],
+            weights=best.hash,
+            commit=best.card.commit,
+            config={**self.config, "model_config": asdict(best.model.config)},  # type: ignore[call-overload]
+        )
+
+    def _result(self, found: Scored, hardware: str) -> Result:
         state = _state(self.folder)
         assert state is not None
         return Result(
@@ -177,11 +195,11 @@ class Run:
             steps=self.steps,
             seconds=round(state["seconds"], 1),
             **vars(found),
-            curve=self._curve(best) if self.steps else [],
-            weights=best.hash,
-            commit=best.card.commit,
-            hardware=hardware("cpu" if self._on_cpu else pick_device("auto")),
-            config={**self.config, "model_config": asdict(best.model.config)},  # type: ignore[call-overload]
+            curve=[],
+            weights="",
+            commit=commit(),
+            hardware=hardware,
+            config=self.config,
         )
 
 
@@ -192,7 +210,7 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
         GeomoeError: a model that is not there, or options that it does not have.
     """
     parts = [part for arm in benchmark.arms for part in benchmark.parts(arm)]
-    models = {arm.name: asdict(benchmark.model_config(arm)) for arm in parts}
+    models = {arm.name: asdict(benchmark.model_config(arm)) for arm in parts if arm.features is None}
     runs = []
     for seed in benchmark.seeds:
         for arm in parts:
@@ -201,8 +219,10 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
             folder = out / arm.name / f"seed{seed}"
             config = _fit_config(benchmark, arm, seed, images, folder)
             decides = {k: v for k, v in config.items() if k not in ("checkpoint", "trainer", "data")}
-            decides |= {"trainer": benchmark.recipe_of(arm)["trainer"], "model_config": models[arm.name]}
-            decides |= {"data": {k: v for k, v in config["data"].items() if k != "root"}}
+            if arm.features is None:
+                decides |= {"trainer": benchmark.recipe_of(arm)["trainer"], "model_config": models[arm.name]}
+            options = config["data"].get("init_args", config["data"])
+            decides |= {"data": {k: v for k, v in options.items() if k != "root"}}
             if arm.weights is not None:
                 decides["weights"] = load(arm.weights).hash
             text = json.dumps([decides, images.digest], sort_keys=True)
@@ -213,19 +233,29 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
 
 def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, images: Images, folder: Path) -> dict[str, Any]:
     recipe = benchmark.recipe_of(arm)
+    data = {**recipe.get("data", {}), **images.fit_options(arm, seed)}
+    model: dict[str, Any] = {"model": arm.model, "options": arm.options}
+    if arm.features is not None:
+        return {"seed": seed, "model": {**model, "features": arm.features}, "data": data}
     log = {"save_dir": str(folder), "name": "log"}
-    fixed: dict[str, dict[str, Any]] = {
-        "trainer": {
-            "default_root_dir": str(folder),
-            "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": log},
-        },
-        "model": {"model": arm.model, "options": arm.options, "protocol": benchmark.protocol},
-        "data": images.fit_options(arm),
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": log}
+    model = {**recipe.get("model", {}), **model}
+    if benchmark.scale is not None:
+        model["protocol"] = benchmark.protocol
+    else:
+        model, data = (
+            {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": options}
+            for kind, options in ((benchmark.of.task, model), (benchmark.of.data, data))
+        )
+    # The seed decides initial weights and the order of patches alike: the same for every arm.
+    return {
+        "seed_everything": seed,
+        **recipe,
+        "trainer": {**recipe.get("trainer", {}), "default_root_dir": str(folder), "logger": logger},
+        "model": model,
+        "data": data,
         "checkpoint": {"dirpath": str(folder)},
     }
-    sections: dict[str, Any] = {s: {**recipe.get(s, {}), **fixed.get(s, {})} for s in (*recipe, *fixed)}
-    # The seed decides initial weights and the order of patches alike: the same for every arm.
-    return {"seed_everything": seed, **sections}
 
 
 def train(config: Path, checkpoint: Path | None) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.cost import Cost
-from geomoe.evaluation.benchmark.groups import Group, Values, make_groups, paired, scores
+from geomoe.evaluation.benchmark.groups import Group, make_groups, of, paired, scores, sizes
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.statistics import Interval, agreement, holm, mean_interval, wilcoxon
 from geomoe.metrics.measures import measure, show
@@ -29,7 +29,7 @@ class Row:
     Attributes:
         arm, label, model: as in :class:`~geomoe.evaluation.benchmark.config.Arm`.
         seeds: that are finished.
-        cost: of a tile.
+        cost: of a tile; None of an arm that is no network.
         training_seconds: mean over seeds.
         scores: means over seeds and images, by metric.
         difference: the score by which arms are compared less that of the flagship, paired by seed and image;
@@ -42,7 +42,7 @@ class Row:
     label: str
     model: str
     seeds: tuple[int, ...]
-    cost: Cost
+    cost: Cost | None
     training_seconds: float
     scores: dict[str, Interval]
     difference: Interval | None
@@ -79,7 +79,7 @@ def make_table(
     Args:
         benchmark: what was compared.
         results: of each arm, one for every finished seed; at least one arm has one.
-        costs: of each arm with a result.
+        costs: of each network with a result.
         hardware: that the costs were measured on.
         date: of the table; today's if not given.
     """
@@ -89,20 +89,19 @@ def make_table(
         arm.name: difference
         for arm in arms
         if arm.name != benchmark.flagship
-        and (difference := paired(results[arm.name], flagship, _of(ranks))) is not None
+        and (difference := paired(results[arm.name], flagship, of(ranks))) is not None
     }
-    raw = {name: wilcoxon(difference.mean(0)) for name, difference in differences.items()}
+    # Of one sample, such as an image whose pixels have classes, no test knows anything.
+    raw = {name: wilcoxon(found.mean(0)) for name, found in differences.items() if found.shape[1] > 1}
     p = dict(zip(raw, holm(list(raw.values())), strict=True))
     rows = [
-        _row(arm, results[arm.name], costs[arm.name], differences.get(arm.name), p.get(arm.name))
+        _row(arm, results[arm.name], costs.get(arm.name), differences.get(arm.name), p.get(arm.name), ranks)
         for arm in arms
     ]
     rows.sort(key=lambda row: _better(ranks, row.scores[ranks].mean))
     every = [result for arm in arms for result in results[arm.name]]
     header = {
-        "protocol": benchmark.protocol,
-        "degradation": benchmark.inputs,
-        "scale": f"x{benchmark.scale}",
+        **benchmark.said,
         "test": _all(result.scored for result in every),
         "seeds": ", ".join(map(str, benchmark.seeds)),
         "steps": _all(str(result.steps) for result in every),
@@ -117,7 +116,12 @@ def make_table(
 
 
 def _row(
-    arm: Arm, results: Sequence[Result], cost: Cost, paired: NDArray[np.float64] | None, p: float | None
+    arm: Arm,
+    results: Sequence[Result],
+    cost: Cost | None,
+    paired: NDArray[np.float64] | None,
+    p: float | None,
+    ranks: str,
 ) -> Row:
     seeds = tuple(sorted(result.seed for result in results))
     return Row(
@@ -127,15 +131,14 @@ def _row(
         seeds=seeds,
         cost=cost,
         training_seconds=fmean(result.seconds for result in results),
-        scores={name: mean_interval(scores(results, seeds, _of(name))) for name in results[0].baseline},
-        difference=None if paired is None else mean_interval(paired),
+        scores={
+            name: mean_interval(scores(results, seeds, of(name)), sizes=sizes(results, name))
+            for name in results[0].baseline
+        },
+        difference=None if paired is None else mean_interval(paired, sizes=sizes(results, ranks)),
         p=p,
         paper=arm.paper,
     )
-
-
-def _of(metric: str) -> Values:
-    return lambda result: result.of(metric)
 
 
 def _better(metric: str, value: float) -> float:
@@ -150,20 +153,34 @@ def _all(values: Any) -> str:
 def _notes(
     benchmark: Benchmark, arms: Sequence[Arm], rows: Sequence[Row], every: Sequence[Result], tests: int
 ) -> list[str]:
+    task, images = benchmark.of.task, benchmark.scale is not None
     several, lone = any(len(row.seeds) > 1 for row in rows), any(len(row.seeds) == 1 for row in rows)
-    over = " and seeds" if several else ""
-    alone = f"{'; of an arm with one seed, over images' if several else ''} alone"
+    one = "images" if images else "samples"
+    if all(len(result.scores) == 1 for result in every):
+        covered = "seeds" if several else "nothing"
+    else:
+        covered = f"{one} and seeds" if several else one
+    alone = f"{f'; of an arm with one seed, over {one}' if several else ''} alone"
+    base = {name: fmean(result.baseline[name] for result in every) for name in every[0].baseline}
     notes = [
-        f"Bicubic upsampling: {show(every[0].baseline)}.",
-        f"Intervals: 95 %, over images{over}{alone if lone else ''}."
+        f"Baseline, {task.base}: {show(base)}.",
+        f"Intervals: 95 %, over {covered}{alone if lone else ''}."
         + (" Of one seed nothing is known about others." if lone else ""),
-        "One tile: 64 x 64 input pixels of the first test image, trained weights, all arms in turns, median.",
+        f"One tile: 64 x 64 input pixels of the first test {one[:-1]}, trained weights, all arms in turns, "
+        "median.",
     ]
+    if benchmark.split_by_seed:
+        notes.append("Each seed splits the data anew; arms of one seed see the same split.")
+    whole = [measure(name).title for name in base if name not in next(iter(every[0].scores.values()))]
+    if whole and covered not in ("seeds", "nothing"):
+        notes.append(f"{', '.join(whole)}: of all samples at once, so that intervals are over seeds alone.")
     if tests:
         notes.append(
-            f"Differences are to {benchmark.flagship}, paired by seed and image; p by Wilcoxon's signed-rank "
-            f"test over images, corrected by Holm for {tests} comparison{'s' * (tests > 1)}."
+            f"Differences are to {benchmark.flagship}, paired by seed and {one[:-1]}; p by Wilcoxon's "
+            f"signed-rank test over {one}, corrected by Holm for {tests} comparison{'s' * (tests > 1)}."
         )
+    elif len(rows) > 1:
+        notes.append(f"Differences are to {benchmark.flagship}, paired by seed.")
     ranks = benchmark.ranks
     ours = [row for row in rows if ranks in row.paper]
     theirs = sorted(ours, key=lambda row: _better(ranks, row.paper[ranks]))
@@ -178,6 +195,8 @@ def _notes(
             notes.append(f"{arm.label} was trained with {', '.join(changed)}.")
     scored = {arm.name for arm in arms if arm.weights is not None}
     for arm in arms:
+        if arm.features is not None:
+            notes.append(f"{arm.label} is scikit-learn's {arm.model}, on {arm.features}.")
         if arm.weights is not None:
             notes.append(f"{arm.label} was not trained here: its weights are scored as they are.")
     for arm in arms:
@@ -206,7 +225,7 @@ def _orders(rows: Sequence[Row], results: Mapping[str, Sequence[Result]], ranks:
         )
     seeds = sorted(set.intersection(*(set(row.seeds) for row in rows))) if rows else []
     if len(rows) >= _FEWEST and len(seeds) > 1:
-        by_seed = [scores(results[row.arm], seeds, _of(ranks)).mean(1) for row in rows]
+        by_seed = [scores(results[row.arm], seeds, of(ranks)).mean(1) for row in rows]
         notes.append(
             f"The order under one seed beside another's, {len(seeds)} seeds: "
             f"Kendall's tau {agreement(np.array(by_seed).T):+.2f}."

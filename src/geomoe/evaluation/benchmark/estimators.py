@@ -1,0 +1,128 @@
+"""Baselines that are no networks: scikit-learn's classifiers, on features of images, pixels or patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geomoe.data.sample import Batch
+from geomoe.errors import GeomoeError
+from geomoe.evaluation.samples import batches
+from geomoe.tasks.class_task import ClassTask
+from geomoe.tasks.stream import Named
+
+__all__ = ["FEATURES", "Fitted", "check_estimator", "fit_estimator"]
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_PATCH = 5
+"""Side of a patch, pixels."""
+
+
+def colours(batch: Batch) -> Tensor:
+    """Mean, deviation and five quantiles of each band of whole images: ``[B, 7 C]``."""
+    values = batch["image"].flatten(2)  # [B, C, N]
+    spread = torch.quantile(values, torch.tensor(_QUANTILES), dim=2)  # [5, B, C]
+    return torch.cat([values.mean(2), values.std(2), *spread], 1)
+
+
+def pixels(batch: Batch) -> Tensor:
+    """The bands of each pixel: ``[B, C, H, W]``."""
+    return batch["image"]
+
+
+def patches(batch: Batch) -> Tensor:
+    """The bands of each pixel, and their mean over the pixels around that there are: ``[B, 2 C, H, W]``."""
+    image = batch["image"]
+    valid = batch.get("valid", torch.ones_like(image[:, 0], dtype=torch.bool))[:, None].to(image.dtype)
+    share, total = (F.avg_pool2d(x, _PATCH, 1, _PATCH // 2) for x in (valid, image * valid))
+    around = total / share.clamp_min(1 / _PATCH**2)
+    return torch.cat([image, around], 1)
+
+
+FEATURES: dict[str, Callable[[Batch], Tensor]] = {"colours": colours, "pixels": pixels, "patches": patches}
+"""What an estimator may be shown, by name; a row for each sample, or for each of its pixels."""
+
+_ESTIMATORS = {
+    "random_forest": "RandomForestClassifier",
+    "gradient_boosting": "HistGradientBoostingClassifier",
+}
+
+
+def _make(name: str, options: Mapping[str, Any]) -> Any:
+    if name not in _ESTIMATORS:
+        raise GeomoeError(f"no estimator is called {name!r}; there are: {', '.join(_ESTIMATORS)}")
+    try:
+        from sklearn import ensemble  # optional
+    except ModuleNotFoundError as error:
+        raise GeomoeError(
+            f"{name} is of scikit-learn, which is not there; install it by: pip install 'geomoe[classical]'"
+        ) from error
+    made = getattr(ensemble, _ESTIMATORS[name])()
+    known = sorted(set(made.get_params()) - {"random_state"})
+    for option in options:
+        if option not in known:
+            raise GeomoeError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
+    return made.set_params(**options)
+
+
+def check_estimator(where: str, name: str, features: str, options: Mapping[str, Any]) -> None:
+    """Refuse, with a GeomoeError, an estimator, features or options that there are not."""
+    if features not in FEATURES:
+        raise GeomoeError(f"{where}.features={features!r}: expected one of {', '.join(FEATURES)}")
+    try:
+        _make(name, options)
+    except GeomoeError as error:
+        raise GeomoeError(f"{where}: {error}") from error
+
+
+class Fitted:
+    """An estimator that has learned, as a task's answers."""
+
+    def __init__(self, estimator: Any, features: str, task: ClassTask) -> None:
+        self.estimator, self.features, self.task = estimator, features, task
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Probabilities ``[B, classes]``, or ``[B, classes, H, W]``; 0 of classes that were not learned."""
+        rows, there, shape = _rows(FEATURES[self.features](batch), self.task.truth(batch))
+        answer = np.zeros((len(there), len(self.task.classes)), np.float32)
+        answer[np.ix_(there, self.estimator.classes_)] = self.estimator.predict_proba(rows[there])
+        return torch.from_numpy(answer).view(*shape, -1).movedim(-1, 1)
+
+
+def fit_estimator(
+    name: str, features: str, options: Mapping[str, Any], seed: int, task: ClassTask, named: Named
+) -> Fitted:
+    """Let an estimator learn from samples.
+
+    Args:
+        name: ``random_forest`` or ``gradient_boosting``.
+        features: one of :data:`FEATURES`.
+        options: of scikit-learn's estimator.
+        seed: of it.
+        task: whose truth is learned.
+        named: what is learned from.
+
+    Raises:
+        GeomoeError: an estimator or options that there are not.
+    """
+    estimator = _make(name, options).set_params(random_state=seed)
+    learned: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+    for _, batch in batches(named.samples):
+        truth = task.truth(batch)
+        rows, there, _ = _rows(FEATURES[features](batch), truth)
+        learned.append((rows[there], truth.reshape(-1).numpy()[there]))
+    rows, truths = (np.concatenate(parts) for parts in zip(*learned, strict=True))
+    return Fitted(estimator.fit(rows, truths), features, task)
+
+
+def _rows(features: Tensor, truth: Tensor) -> tuple[NDArray[np.float32], NDArray[np.bool_], Sequence[int]]:
+    """``[N, F]``, which of them have a truth, and the shape ``[B]`` or ``[B, H, W]`` that they had."""
+    rows = features.movedim(1, -1)
+    there: NDArray[np.bool_] = (truth >= 0).reshape(-1).numpy()
+    return rows.reshape(-1, rows.shape[-1]).float().numpy(), there, rows.shape[:-1]
