@@ -64,8 +64,8 @@ def mean_interval(
     if not 0 < level < 1:
         raise GeomoeError(f"level={level}: expected a number between 0 and 1, such as 0.95")
     seeds, images = scores.shape
-    weights = np.full(images, 1 / images) if sizes is None else sizes / sizes.sum()
-    by_seed, by_image = scores @ weights, scores.mean(0)
+    weights = np.ones(images) / images if sizes is None else sizes / sizes.sum()
+    by_seed, by_image = np.average(scores, 1, sizes), scores.mean(0)
     mean = float(by_seed.mean())
     # Of the means over either: each one's share of the variance, and its degrees of freedom.
     parts = []
