@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.errors import GeomoeError
 from geomoe.layers.conserve import conserve
 from geomoe.pipeline.runner import Upscaler, join_bands
@@ -29,7 +29,7 @@ class ImageWriter:
     Args:
         scale: pixels along one of the scene.
         bands: that the model takes at once.
-        fallback: bicubic upsampling where routing is unlike that of training.
+        fallback: interpolation where routing is unlike that of training.
         conserve: keep the mean over each pixel of the scene.
     """
 
@@ -75,8 +75,8 @@ class ImageWriter:
     def pixels(self, tile: RanTile, radiometry: Radiometry, meta: CogMetadata) -> NDArray[np.generic]:
         core, fine, result = (slice(None), *tile.inner), tile.fine(self.scale), tile.result
         if self._fallback and tile.surprise is not None and (tile.surprise > 1).any():
-            bicubic = upsample_bicubic(torch.from_numpy(tile.shown)[None], self.scale)[0].numpy()
-            result = np.where(upsample_mask(tile.surprise > 1, self.scale), bicubic, result)
+            plain = interpolated(torch.from_numpy(tile.shown)[None], self.scale)[0].numpy()
+            result = np.where(upsample_mask(tile.surprise > 1, self.scale), plain, result)
         if self._conserve:
             source = np.where(tile.valid, tile.data, radiometry.to_source(tile.shown))
             drawn = self._conserved(source, radiometry.to_source(result), meta)[fine]
