@@ -165,6 +165,7 @@ def test_the_overshoot_of_a_scene_is_that_of_the_file_that_is_made_of_it(tmp_pat
     assert striped > base + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(available_weights()))
 @pytest.mark.xfail(
     strict=True,
