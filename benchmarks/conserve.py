@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import geomoe
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import find_images, read_image, to_unit
 from geomoe.data.layouts import SPLIT_LAYOUTS, find_layout
 from geomoe.data.pairs import degrade
@@ -53,7 +53,7 @@ def _squares(low: Tensor, high: Tensor, scale: int) -> Tensor:
 
 def _frequency(part: float) -> Callable[[Tensor, Tensor, int], Tensor]:
     def replaced(low: Tensor, high: Tensor, scale: int) -> Tensor:
-        missing = upsample_bicubic(low, scale) - high
+        missing = interpolated(low, scale) - high
         height, width = missing.shape[-2:]
         mirrored = torch.cat([missing, missing.flip(-1)], -1)
         mirrored = torch.cat([mirrored, mirrored.flip(-2)], -2)
@@ -138,7 +138,7 @@ def of_images(data: Path, images: int, model: str, inputs: Sequence[str]) -> Non
                 with torch.inference_mode():
                     result = loaded.model(low)
                 scores = [rules.score(way(low, result, scale)[0], high, scale)[0] for way in WAYS.values()]
-                found.append([*scores, rules.score(upsample_bicubic(low, scale)[0], high, scale)[0]])
+                found.append([*scores, rules.score(interpolated(low, scale)[0], high, scale)[0]])
                 distance = (F.avg_pool2d(result, scale) - low).abs() * 255
                 apart.append((distance.mean().item(), distance.max().item()))
             plain, *others, bicubic = np.mean(found, axis=0)

@@ -20,7 +20,7 @@ from geomoe.data.degradation import (
     Degrader,
     crop_to_multiple,
     get_degradation,
-    upsample_bicubic,
+    interpolated,
 )
 from geomoe.data.images import read_image, to_unit
 from geomoe.metrics.image import psnr
@@ -50,7 +50,7 @@ def line(degradation: Degrader, high: Tensor, scale: int) -> tuple[float, float]
     rows = []
     for seed in range(DRAWS):
         low = degradation.drawn(seed)(high[None], scale)
-        back = upsample_bicubic(low, scale)[0]
+        back = interpolated(low, scale)[0]
         rows.append((psnr(low[0] * 255, reference * 255), psnr(back.clamp(0, 1) * 255, high * 255)))
     against, brought = (sum(column) / DRAWS for column in zip(*rows, strict=True))
     return against, brought

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image
 from geomoe.data.pairs import ImagePairs, PatchStream, mirror_to
 from geomoe.data.ucmerced import ucmerced_files
@@ -209,7 +209,7 @@ def gains(network: Network, pairs: ImagePairs) -> list[float]:
     with torch.inference_mode():
         for low, high in (pairs[i] for i in range(len(pairs))):
             ours, _ = rules.score(network(low[None])[0], high, SCALE)
-            base, _ = rules.score(upsample_bicubic(low[None], SCALE)[0], high, SCALE)
+            base, _ = rules.score(interpolated(low[None], SCALE)[0], high, SCALE)
             found.append(ours - base)
     return found
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import geomoe
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image, to_unit
 from geomoe.data.pairs import degrade
 from geomoe.data.ucmerced import ucmerced_files
@@ -95,7 +95,7 @@ def main() -> None:
             low, high = spoil(to_unit(low)), to_unit(high)
             with torch.inference_mode():
                 ours = loaded.model(low[None])[0].clamp(0, 1)
-            bicubic = upsample_bicubic(low[None], args.scale)[0].clamp(0, 1)
+            bicubic = interpolated(low[None], args.scale)[0].clamp(0, 1)
             strange = (reference.surprise(shown_rows(loaded, low)) > 1).reshape(low.shape[-2:])
             marked.append(strange.double().mean().item())
             strange = strange.repeat_interleave(args.scale, 0).repeat_interleave(args.scale, 1)

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 import geomoe
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.evaluation.calibrate import shown_rows
 from geomoe.evaluation.hardware import hardware
 from geomoe.evaluation.super_resolution.invention import MOST_ERROR
@@ -45,7 +45,7 @@ def run(model: LoadedModel, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     assert model.reference is not None
     marked = (model.reference.surprise(shown_rows(model, three)) > 1).reshape(low.shape[-2:])
     marked = marked.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-    return result, torch.where(marked, upsample_bicubic(three[None], scale)[0].clamp(0, 1), result), marked
+    return result, torch.where(marked, interpolated(three[None], scale)[0].clamp(0, 1), result), marked
 
 
 def rows(model: LoadedModel, scenes: list[Path]) -> Iterator[tuple[str, float, str, str, str]]:

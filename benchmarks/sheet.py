@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from rasterio.windows import Window
 
 import geomoe
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.data.images import read_image, to_unit
 from geomoe.layers.known import Known
 from geomoe.models import LoadedModel
@@ -58,7 +58,7 @@ def panels(row: dict[str, str], path: Path, models: list[LoadedModel], scale: in
     x, y, side = (int(row[key]) for key in ("x", "y", "side"))
     top, left = max(0, y - _AROUND), max(0, x - _AROUND)
     low = np.ascontiguousarray(image[:, top : y + side + _AROUND, left : x + side + _AROUND])
-    bicubic = upsample_bicubic(torch.from_numpy(low)[None], scale)[0].numpy()
+    bicubic = interpolated(torch.from_numpy(low)[None], scale)[0].numpy()
     nearest = low.repeat(scale, 1).repeat(scale, 2)
     ends = np.percentile(image[:, y : y + side, x : x + side], _STRETCH, axis=(1, 2))[..., None, None]
     inner = [slice((n - start) * scale, (n - start + side) * scale) for n, start in ((y, top), (x, left))]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import geomoe
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image
 from geomoe.data.pairs import ImagePairs, PatchStream
 from geomoe.data.ucmerced import ucmerced_files
@@ -43,7 +43,7 @@ def train(pairs: ImagePairs, steps: int, factor: float) -> list[float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        ratios.append(float(loss.detach() / F.l1_loss(upsample_bicubic(low, SCALE), high)))
+        ratios.append(float(loss.detach() / F.l1_loss(interpolated(low, SCALE), high)))
     return [sum(ratios[i : i + WINDOW]) / WINDOW for i in range(0, steps, WINDOW)]
 
 

@@ -30,8 +30,8 @@ from torch import Tensor
 import geomoe
 from geomoe.evaluation.hardware import hardware
 from geomoe.layers import attention, hybrid
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.experts.convolution import ConvExperts, HeterogeneousBank
 
 MODELS = [
     *("hat", "hat_light", "hat_s", "mfg_hmoe", "mfg_hmoe_light", "spt", "swin2_mose", "swinir"),
@@ -94,7 +94,7 @@ def routed(bank: ExpertBank, rows: object, plan: object) -> str:
 @contextlib.contextmanager
 def straightforward() -> Iterator[None]:
     """Models compute the straightforward way."""
-    dispatch = importlib.import_module("geomoe.moe.dispatch")  # hidden by the function of its name
+    dispatch = importlib.import_module("geomoe.moe.dispatch.run")  # hidden by the function of its name
     swaps: list[tuple[Any, str, Callable[..., object]]] = [
         (attention, "_attend", attend),
         (attention.WindowAttention, "forward", shifted),

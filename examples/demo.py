@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import to_unit
 from geomoe.data.pairs import degrade
 from geomoe.metrics.protocol import get_protocol
@@ -60,7 +60,7 @@ def read(path: Path, bands: int = 3) -> NDArray[np.float32]:
 
 def bicubic(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Upsample by bicubic interpolation."""
-    return upsample_bicubic(torch.from_numpy(array)[None], SCALE)[0].numpy()
+    return interpolated(torch.from_numpy(array)[None], SCALE)[0].numpy()
 
 
 def small_aerial() -> tuple[Path, torch.Tensor]:

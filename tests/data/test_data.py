@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import DEGRADATIONS, crop_to_multiple, get_degradation, upsample_bicubic
+from geomoe.data.degradation import DEGRADATIONS, crop_to_multiple, get_degradation, interpolated
 from geomoe.data.images import find_images, read_image, to_unit
 from geomoe.data.pairs import ImagePairs, PatchStream, Share, degrade, mirror_to
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_split
@@ -90,7 +90,7 @@ def test_odd_images_are_cut_not_stretched():
 
 def test_bicubic_keeps_constants():
     flat = torch.full((1, 2, 5, 6), 0.3)
-    torch.testing.assert_close(upsample_bicubic(flat, 4), torch.full((1, 2, 20, 24), 0.3))
+    torch.testing.assert_close(interpolated(flat, 4), torch.full((1, 2, 20, 24), 0.3))
 
 
 @pytest.fixture

@@ -214,6 +214,7 @@ def test_other_images_are_another_configuration(finished, data, tmp_path):
     assert all("starts over" in line for line in lines[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_interrupted_benchmark_goes_on_where_it_was(data, tmp_path):
     """By Ctrl-C on the command; the result is that of a run that was left alone."""

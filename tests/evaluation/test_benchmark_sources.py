@@ -87,6 +87,7 @@ def finished(data, tmp_path_factory):
     return folder, run_benchmark(benchmark, data, folder / "out", train=here, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_networks_for_each_sensor_are_one_row_beside_the_others(finished):
     folder, table = finished

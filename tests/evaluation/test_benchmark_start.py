@@ -18,6 +18,7 @@ from tests.evaluation.test_benchmark import FILE, data, here, written  # noqa: F
 from tests.models.sizes import tiny
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_arm_starts_from_a_converted_file(data: Path, tmp_path: Path) -> None:  # noqa: F811
     model = tiny("swinir")
@@ -40,6 +41,7 @@ def test_an_arm_starts_from_a_converted_file(data: Path, tmp_path: Path) -> None
     assert json.loads(next((tmp_path / "out").rglob("result.json")).read_text())["scores"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_arm_of_weights_is_scored_as_it_is_beside_one_that_is_trained(
     data: Path,  # noqa: F811

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import to_unit
 from geomoe.data.pairs import degrade
 from geomoe.data.sources import Source
@@ -36,7 +36,7 @@ class Bicubic(nn.Module):
 
     def forward(self, x, trace=None, known=None):
         self.told.append(known)
-        return upsample_bicubic(x, 2)
+        return interpolated(x, 2)
 
 
 class Fake:

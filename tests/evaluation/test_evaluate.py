@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.evaluation.export import export
 from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.evaluation.super_resolution.precision import Loss
@@ -22,7 +22,7 @@ from tests.models.test_weights import card_of
 
 class Bicubic(nn.Module):
     def forward(self, x, trace=None):
-        return upsample_bicubic(x, 2)
+        return interpolated(x, 2)
 
 
 class Fake:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import geomoe
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.evaluation.super_resolution.invention import (
     MOST_ERROR,
     MOST_NOISE,
@@ -35,7 +35,7 @@ class Bicubic(nn.Module):
         self.scale, self.stripes = scale, stripes
 
     def forward(self, x, trace=None):
-        result = upsample_bicubic(x, self.scale)
+        result = interpolated(x, self.scale)
         result[..., ::2] += self.stripes
         return result
 
@@ -165,6 +165,7 @@ def test_the_overshoot_of_a_scene_is_that_of_the_file_that_is_made_of_it(tmp_pat
     assert striped > base + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(available_weights()))
 @pytest.mark.xfail(
     strict=True,

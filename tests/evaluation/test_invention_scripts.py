@@ -36,6 +36,7 @@ def weights(tmp_path):
     return tmp_path / "tiny.safetensors"
 
 
+@pytest.mark.slow
 def test_the_table_has_a_column_for_weights_and_one_for_bicubic(tmp_path, weights):
     scenes = tmp_path / "scenes"
     scenes.mkdir()
@@ -53,6 +54,7 @@ def test_the_table_has_a_column_for_weights_and_one_for_bicubic(tmp_path, weight
     assert f"| hills: worst error, levels | 1.5 | {row} |" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_a_crop_by_input_bicubic_and_weights(tmp_path, weights):
     (tmp_path / "scenes").mkdir()
     write_scene(tmp_path / "scenes" / "naip_rgbn_5m.tif", pixels(4, 500, 520, "uint8"))

@@ -151,6 +151,7 @@ def test_models_says_of_weights_what_they_were_measured_on(
     assert "its card does not say" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_scoring_and_noting_images_want_neither_lightning_nor_torchmetrics() -> None:
     code = (
         "import sys; from geomoe.evaluation.super_resolution import by_source, evaluate; "

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.evaluation.crops import most_different
 from geomoe.evaluation.picture import FRAMES, check_target, draw, figure_of
 from geomoe.evaluation.super_resolution.compare import compare
@@ -113,7 +113,7 @@ def test_an_image_as_input_has_no_truth(image):
     found = find(image, degradation=None)
     assert found.truth is found.protocol is found.degradation is None
     assert found.low.shape == (3, 43, 61)
-    assert torch.equal(found.panels[0].image, upsample_bicubic(found.low[None], 2)[0])
+    assert torch.equal(found.panels[0].image, interpolated(found.low[None], 2)[0])
     assert all(panel.whole is None and panel.crops == (None,) for panel in found.panels)
 
 

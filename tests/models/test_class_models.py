@@ -8,7 +8,7 @@ import torch
 import geomoe
 from geomoe.models.weights import Card, load, save
 from geomoe.moe import ExpertBank
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.muon import matrices
 from tests.models.sizes import tiny

@@ -8,10 +8,10 @@ from geomoe.models.contract import Input, Output
 from geomoe.models.registry import build
 from geomoe.models.spatial_moe import route_pixels
 from geomoe.moe import ExpertBank
-from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
-from geomoe.moe.layer import MoE
+from geomoe.moe.experts.convolution import ConvExperts, HeterogeneousBank
+from geomoe.moe.layers.layer import MoE
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.published import single_router
+from geomoe.moe.routing.published import single_router
 from tests.models.sizes import CLASSES, COLOURS, tiny
 
 

@@ -16,6 +16,7 @@ from geomoe.models.published.spt import SPT
 from geomoe.models.published.swin2_mose import SWIN2_MOSE
 from geomoe.models.published.swinir import SWINIR
 from geomoe.models.published.ttst import TTST
+from geomoe.models.registry import config_of
 from geomoe.moe import RoutingTrace
 from geomoe.moe.units import Neighbourhoods, Pixels
 from tests.models.golden import check, filled, golden, image, layout_of, seen, uniform
@@ -252,6 +253,19 @@ def test_a_size_is_known_by_its_shapes(name):
         again, _ = to_ours(layout, to_published(layout, model))
     assert best_name(layout.model, again.config) == name
     assert again.config == model.config, "what is converted may be trained on under its name"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "name"),
+    [
+        ("edsr_l", {"width": 32, "blocks": 8}, "edsr"), ("edsr_l", {"width": 200, "blocks": 30}, "edsr_l"),
+        ("swinir", {"embed_dim": 48, "depths": (6, 6), "head": "direct"}, "swinir_light"),
+        ("swinir", {"embed_dim": 120}, "swinir"),
+        ("swinir", {"depths": (6, 6), "head": "nearest"}, "swinir_real"),
+    ],
+)  # fmt: skip
+def test_another_size_goes_by_the_name_that_is_nearest(model, options, name):
+    assert best_name(model, config_of(model, {"scale": 2, **options})) == name
 
 
 @pytest.mark.parametrize(

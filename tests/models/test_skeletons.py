@@ -10,7 +10,7 @@ from geomoe.models.adapter_moe import AdapterMoE, freeze_base
 from geomoe.models.decision_moe import DecisionMoE
 from geomoe.models.sample_moe import MIXERS, SampleMoE
 from geomoe.moe import Router, RoutingTrace, TopK, noisy_top_k_router, softmax_router
-from geomoe.moe.score import LinearScore
+from geomoe.moe.routing.score import LinearScore
 
 CLASSES = ("forest", "river", "town")
 VIT = {"classes": CLASSES, "embed_dim": 12, "depth": 2, "heads": 2, "patch": 4}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from geomoe.moe import batches as room
-from geomoe.moe.batches import StackGradient, batches, bias_gradient
+from geomoe.moe.kernels import batches as room
+from geomoe.moe.kernels.batches import StackGradient, batches, bias_gradient
 
 COUNTS = {
     "even": (30, 30, 30, 30),

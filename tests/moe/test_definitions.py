@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geomoe import moe
-from geomoe.moe.score import smooth_step
+from geomoe.moe.routing.score import smooth_step
 
 C, E = 8, 4
 

@@ -355,7 +355,7 @@ def test_frozen_modules_pass_gradients_and_take_none():
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("window", [2, 4, 8])
 def test_whole_windows_give_the_same_numbers(name, top_k, window, monkeypatch):
-    monkeypatch.setattr("geomoe.moe.convolution._WINDOW", window)
+    monkeypatch.setattr("geomoe.moe.experts.convolution._WINDOW", window)
     results = []
     for backend in ("dense", "window"):
         bank, x, plan = setup(name, top_k)
@@ -372,7 +372,7 @@ def test_convolutions_are_run_densely_where_every_pixel_of_a_large_image_wants_e
         return moe.choose_backend(bank, rows_of(bank, x), replace(plan, kept=kept))
 
     assert chosen("convolutions", E) == "grouped"
-    monkeypatch.setitem(import_module("geomoe.moe.dispatch")._DENSE_PIXELS, "cpu", N)
+    monkeypatch.setitem(import_module("geomoe.moe.dispatch.run")._DENSE_PIXELS, "cpu", N)
     assert chosen("convolutions", E) == "dense"
     assert chosen("convolutions", E, kept=torch.ones(N, E, dtype=torch.bool)) == "grouped"
     assert chosen("convolutions", 2) == "grouped"
@@ -417,8 +417,8 @@ def test_chunks_change_nothing(name, monkeypatch):
     results = []
     for size in (None, 20):
         if size:
-            for room in ("batches", "combine"):
-                monkeypatch.setattr(f"geomoe.moe.{room}._CACHE", size)
+            for room in ("kernels.batches", "dispatch.combine"):
+                monkeypatch.setattr(import_module(f"geomoe.moe.{room}"), "_CACHE", size)
         bank, x, plan = setup(name, 2)
         out = moe.dispatch(bank, rows_of(bank, x), plan)
         out.square().sum().backward()
@@ -501,7 +501,7 @@ def test_what_is_run_for_its_shape_alone_leaves_no_trace():
 
 
 def test_what_stands_beside_has_second_derivatives_too():
-    from geomoe.moe.bank import _Beside
+    from geomoe.moe.experts.bank import _Beside
 
     x, p = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradgradcheck(lambda x, p: _Beside.apply(x.square(), p), (x, p))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from geomoe import moe
-from geomoe.moe.parallel import ParallelExperts
+from geomoe.moe.experts.parallel import ParallelExperts
 from geomoe.moe.surgery import prune
 
 C, N = 4, 40

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from geomoe.moe import kernels
+from geomoe.moe.kernels import launch as kernels
 
 COUNTS = (40, 0, 3, 70)
 interpreted = os.environ.get("TRITON_INTERPRET") == "1"

@@ -34,7 +34,7 @@ def answer(layer, x):
 
 def apart(layer, rank, group):
     """The layer with this process's part of its experts."""
-    from geomoe.moe.parallel import ParallelExperts
+    from geomoe.moe.experts.parallel import ParallelExperts
 
     mine = slice(rank * E // WORLD, (rank + 1) * E // WORLD)
     here = moe.FeedForwardExperts(C, 8, E // WORLD)
@@ -73,7 +73,7 @@ def experts_apart(rank, mesh):
 
 def learn_alike_whatever_their_parameters_went_through(rank, mesh):
     """Meta tensors that are filled later, loaded ones, a process group for a mesh: no gradient is doubled."""
-    from geomoe.moe.parallel import ParallelExperts
+    from geomoe.moe.experts.parallel import ParallelExperts
 
     layer, x = whole()
     _, grads = answer(copy.deepcopy(layer), x)
@@ -99,7 +99,7 @@ def learn_alike_whatever_their_parameters_went_through(rank, mesh):
 
 
 def scalars_are_refused(mesh):
-    from geomoe.moe.parallel import ParallelExperts
+    from geomoe.moe.experts.parallel import ParallelExperts
 
     expert = nn.Linear(C, C)
     expert.gain = nn.Parameter(torch.ones(()))
@@ -109,7 +109,7 @@ def scalars_are_refused(mesh):
 
 def replicas_stay_alike(rank, mesh):
     """Clipped by one norm, that of the whole model, routers of all processes stay the same to the bit."""
-    from geomoe.moe.parallel import clip_grad_norm_
+    from geomoe.moe.experts.parallel import clip_grad_norm_
 
     for kind in (2.0, float("inf")):
         single, x = whole()

@@ -11,10 +11,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from geomoe import moe
-from geomoe.moe.assignment import balanced_assignment
-from geomoe.moe.capacity import limit
+from geomoe.moe.kernels.simplex import sparsemax, top
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.simplex import sparsemax, top
+from geomoe.moe.routing.assignment import balanced_assignment
+from geomoe.moe.routing.capacity import limit
 from geomoe.moe.surgery import norm_loss
 
 N, C, E = 60, 8, 4

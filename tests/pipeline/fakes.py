@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.moe.units import Pixels
 from geomoe.pipeline import Request
 from tests.scenes import pixels, write_scene

@@ -19,7 +19,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models import LoadedModel, load
 from geomoe.models.precision import AskedPrecision
 from geomoe.models.weights import save
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.pipeline import Request, UpscaleReport, plan_upscale, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made

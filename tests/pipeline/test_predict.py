@@ -16,6 +16,7 @@ import torch
 from rasterio.enums import ColorInterp
 
 from geomoe.errors import GeomoeError
+from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.weights import LoadedModel, load, save
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, describe_scene, predict, upscale, verify
@@ -23,6 +24,7 @@ from geomoe.pipeline.job import is_made
 from geomoe.raster.stac import read_item
 from tests.models.test_map_models import CLASSES, COLOURS, tiny
 from tests.models.test_weights import card_of
+from tests.pipeline.fakes import nearest
 from tests.scenes import left_over, pixels, write_scene
 
 BANDS = 5
@@ -299,6 +301,22 @@ def test_more_bands_will_do_where_their_names_say_which_are_meant(
     assert predict(src, dst, model=loaded, device="cpu").plan.bands == (4, 3, 2)
     assert "upscale" not in (facts := describe_scene(src, model=loaded))
     assert facts["predict"].startswith("rgb, classes of pixels: 12 x 12 pixels, 1 tiles")
+
+
+def test_an_image_on_the_grid_of_the_scene_keeps_what_the_scene_says(src: Path, dst: Path) -> None:
+    data = pixels(4, 20, 24, "uint16")
+    write_scene(src, data, names=NAMES[:4], nodata=7)
+    done = predict(src, dst, model=nearest(1), device="cpu")
+    with rasterio.open(src) as scene, rasterio.open(dst) as out:
+        assert np.array_equal(out.read(), data)
+        assert (out.transform, out.descriptions, out.nodata) == (scene.transform, scene.descriptions, 7)
+    said = read_item(done.items[0])["properties"]
+    assert said["title"] == "src.tif, image by fake"
+    assert "super-resol" not in json.dumps(said)
+    assert read_item(done.model_item)["properties"]["mlm:tasks"] == ["regression"]
+    other = ModelContract({"image": Input(3)}, {"image": Output("image", 1)}, Tiling(4, 16, 4))
+    with pytest.raises(GeomoeError, match="fake gives 1 bands of 3"):
+        predict(src, dst, model=replace(nearest(1), contract=other), overwrite=True)
 
 
 def test_an_image_has_no_confidence_and_predict_is_upscale_by_another_name(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "reliability"
 
 

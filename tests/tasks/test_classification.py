@@ -90,6 +90,16 @@ def test_labels_have_no_scale(run):
         load(str(run / "best.safetensors"), 4)
 
 
+def test_training_says_on_what_and_where_the_weights_are(folder, tmp_path, capsys):
+    train(folder, tmp_path, steps=4)
+    first, *_, last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("geomoe: ")]
+    kept = tmp_path / "best.safetensors"
+    assert first == (
+        f"geomoe: 33 images to train on, 3 images to validate on; weights are kept in {tmp_path}"
+    )
+    assert last == f"geomoe: the best weights are {kept}, the latest last.safetensors beside it"
+
+
 def test_a_resumed_run_ends_with_the_same_numbers(folder, tmp_path):
     """With stochastic depth and a noisy router."""
     stop = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/oa",

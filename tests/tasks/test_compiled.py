@@ -7,8 +7,8 @@ import torch
 
 from geomoe import GeomoeError, list_models
 from geomoe.models import load
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks import task
 from geomoe.tasks.compiled import compile_blocks
 from tests.models.sizes import tiny

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.data.layouts import real_pairs
 from geomoe.evaluation.export import export
 from geomoe.evaluation.super_resolution.evaluate import evaluate
@@ -99,7 +99,7 @@ def test_what_learned_from_reflectance_is_scored_on_reflectance(tmp_path):
         assert model.card.data.get("values") == (None if stretch == "true" else "reflectance")
         scores[stretch] = evaluate(model, tmp_path / "data", degradation="real").overall.baseline["psnr"]
     low, high = real_pairs("oli2msi", tmp_path / "data", "test", scale=3, bands=3, stretch=False)[0]
-    plain = get_protocol("mfg_hmoe").score(upsample_bicubic(low[None], 3)[0], high, 3)[0]
+    plain = get_protocol("mfg_hmoe").score(interpolated(low[None], 3)[0], high, 3)[0]
     assert scores["false"] == pytest.approx(plain)
     assert scores["true"] != pytest.approx(plain)
 

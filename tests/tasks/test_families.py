@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, R2Score
@@ -104,7 +105,7 @@ def train(out, *more):
     )  # fmt: skip
 
 
-def test_a_task_of_ones_own_goes_through_fit_and_evaluate(tmp_path, capsys):
+def test_a_task_of_ones_own_goes_through_fit_evaluate_and_predict(tmp_path, capsys):
     train(tmp_path / "whole", "--trainer.max_steps=80", "--weights.source=made here")
     weights = tmp_path / "whole" / "best.safetensors"
     card = load(str(weights)).card
@@ -119,6 +120,17 @@ def test_a_task_of_ones_own_goes_through_fit_and_evaluate(tmp_path, capsys):
     assert low < found["overall"]["scores"]["mae"] < high
     assert found["overall"]["gain"] > 0.1
     assert found["by_class"] == {}
+    (tmp_path / "images").mkdir()
+    shades = {"dark": (20, 30, 40), "light": (90, 220, 60)}
+    for (name, shade), size in zip(shades.items(), ((4, 4), (9, 6)), strict=True):
+        Image.new("RGB", size, shade).save(tmp_path / "images" / f"{name}.png")
+    main(["predict", str(tmp_path / "images"), str(tmp_path / "t.csv"), "--model", str(weights)])
+    header, *rows = (tmp_path / "t.csv").read_text().splitlines()
+    assert header == "image,value_1"
+    for row, (name, shade) in zip(rows, shades.items(), strict=True):
+        image, value = row.split(",")
+        assert image == f"{name}.png"
+        assert abs(float(value) - max(shade) / 255) < 0.3
 
 
 def test_best_is_the_least_where_less_is_better(tmp_path):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 import geomoe
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.experts import ModuleExperts
-from geomoe.moe.router import Router
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.experts.rows import ModuleExperts
+from geomoe.moe.routing.router import Router
 from geomoe.tasks.muon import Muon, matrices, orthogonal
 from tests.models.sizes import tiny
 

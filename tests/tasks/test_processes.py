@@ -17,7 +17,10 @@ from .test_fit import train
 
 WORLD = 2
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo"),
+]
 
 # Three images to validate on, which two processes cannot share evenly.
 COMMON = (
@@ -65,7 +68,6 @@ def last(runs, name):
     return load(str(runs / name / "last.safetensors"))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "one"), [("whole", "one"), ("hard", "one_hard")])
 def test_two_processes_end_with_the_weights_of_one(runs, name, one):
@@ -81,7 +83,6 @@ def test_two_processes_end_with_the_weights_of_one(runs, name, one):
     assert expected["upsample.routed.router.prefer.1.bias"].abs().max() > 0.01
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_resumed_together(runs):
     assert last(runs, "cut").hash == last(runs, "whole").hash

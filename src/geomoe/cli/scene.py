@@ -63,9 +63,7 @@ _OPTIONS = (
         click.option(f"--{name}", metavar="PATH", help=f"Also write {shows}.")
         for name, shows in LAYERS.items()
     ),
-    click.option(
-        "--fallback", is_flag=True, help="Draw what --reliability would mark by bicubic upsampling."
-    ),
+    click.option("--fallback", is_flag=True, help="Draw what --reliability would mark by interpolation."),
     click.option(
         "--conserve",
         is_flag=True,

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from geomoe.moe.fallback import mahalanobis, usual
+from geomoe.moe.routing.fallback import mahalanobis, usual
 
 __all__ = ["RoutingReference"]
 

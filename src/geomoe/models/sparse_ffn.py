@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from geomoe.models.options import LabelConfig
 from geomoe.models.twin import Twin, twin_width
-from geomoe.moe import FeedForwardExperts, MoE, Router, published
+from geomoe.moe import FeedForwardExperts, MoE, Router
 from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.routing import published
 from geomoe.moe.units import Tokens
 
 __all__ = ["OF_ALL", "ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "check_router", "feed_forward"]
@@ -29,7 +30,7 @@ ROUTERS: dict[str, Callable[..., Router]] = {
     for name in published.__all__
     if tuple(inspect.signature(make := getattr(published, name)).parameters)[:2] == _GIVEN
 }
-"""Routers of :mod:`geomoe.moe.published` that look at one width of row and know one group of experts."""
+"""Routers of :mod:`geomoe.moe.routing.published` that look at one width of row, and know one group."""
 
 
 OF_ALL = ("batch_priority", "expert_choice")

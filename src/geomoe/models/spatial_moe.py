@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from geomoe.models.options import ModelConfig
 from geomoe.models.sparse_ffn import OF_ALL, ROUTERS, check_router
 from geomoe.models.twin import Twin, twin_width
-from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
-from geomoe.moe.layer import MoE
+from geomoe.moe.experts.convolution import ConvExperts, HeterogeneousBank
+from geomoe.moe.layers.layer import MoE
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.published import dual_router, single_router
-from geomoe.moe.router import Router
+from geomoe.moe.routing.published import dual_router, single_router
+from geomoe.moe.routing.router import Router
 from geomoe.moe.units import Neighbourhoods, Pixels
 
 __all__ = ["SpatialConfig", "SpatialMoE", "SpatialTwin", "route_pixels"]

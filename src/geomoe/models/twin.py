@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from geomoe.moe.layer import MoE
-from geomoe.moe.router import Router
+from geomoe.moe.layers.layer import MoE
+from geomoe.moe.routing.router import Router
 
 __all__ = ["Twin", "twin_width"]
 

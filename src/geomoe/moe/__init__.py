@@ -1,27 +1,31 @@
 """The core that every system is made of. Imports torch alone.
 
-units     a tensor as the rows that are routed, and back
-signals   what a router looks at beside the rows
-router    a score, a choice and what stands between them make a RoutingPlan
-experts   banks of experts
-dispatch  a plan carried out on a bank, and the results combined
-balance   terms that keep experts in use; telemetry, what the routing did in numbers
-
-``published`` names the routers of the literature; ``layer``, ``soft`` and ``surgery`` put parts together.
+units       a tensor as the rows that are routed, and back; signals, what a router looks at beside them
+routing     a score, a choice and what stands between them make a plan; the routers of the literature
+experts     banks of experts
+dispatch    a plan carried out on a bank, and the results combined
+layers      a router and a bank put together, and mixtures without choices
+objectives  terms that keep experts in use; telemetry, what the routing did in numbers
+surgery     dense networks made into mixtures, and mixtures made smaller
 """
 
-from geomoe.moe.adjust import (
-    BestGroup,
-    DualAscent,
-    ExpertDropout,
-    FixedNoise,
-    GroupLimit,
-    LossFreeBias,
-    Noise,
-    Preference,
-    Temperature,
+from geomoe.moe.dispatch.run import Backend, choose_backend, dispatch
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.experts.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
+from geomoe.moe.experts.joined import CopyExperts, JoinedBank, SharedValueExperts, ZeroExperts
+from geomoe.moe.experts.rows import FeedForwardExperts, LowRankExperts, ModuleExperts, Opaque
+from geomoe.moe.flops import active_flops, count_flops
+from geomoe.moe.layers.layer import CustomisedGates, GatedShared, MoE, MultiGate, PreGated
+from geomoe.moe.layers.output_gate import (
+    LeastLoss,
+    OutputGatedMoE,
+    agreement_logits,
+    confidence_logits,
+    evidence_logits,
 )
-from geomoe.moe.balance import (
+from geomoe.moe.layers.scan import Direction, InDirection, in_order, scan_order
+from geomoe.moe.layers.soft import MergedMoE, SoftMoE, merge
+from geomoe.moe.objectives.balance import (
     cka,
     cluster_variance_loss,
     consistency_loss,
@@ -39,9 +43,21 @@ from geomoe.moe.balance import (
     weight_diversity_loss,
     z_loss,
 )
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.capacity import Capacity
-from geomoe.moe.choice import (
+from geomoe.moe.objectives.step import balance_loss, rebalance
+from geomoe.moe.plan import NoisyLogits, Replay, RoutingPlan, RoutingTrace
+from geomoe.moe.routing.adjust import (
+    BestGroup,
+    DualAscent,
+    ExpertDropout,
+    FixedNoise,
+    GroupLimit,
+    LossFreeBias,
+    Noise,
+    Preference,
+    Temperature,
+)
+from geomoe.moe.routing.capacity import Capacity
+from geomoe.moe.routing.choice import (
     AllExperts,
     BalancedAssignment,
     Choice,
@@ -52,23 +68,9 @@ from geomoe.moe.choice import (
     TopK,
     TopP,
 )
-from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
-from geomoe.moe.dispatch import Backend, choose_backend, dispatch
-from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts, Opaque
-from geomoe.moe.fallback import Fallback
-from geomoe.moe.flops import active_flops, count_flops
-from geomoe.moe.formulas import AllowedExperts, DomainScore, GivenScore, PartitionScore, TableScore
-from geomoe.moe.joined import CopyExperts, JoinedBank, SharedValueExperts, ZeroExperts
-from geomoe.moe.layer import CustomisedGates, GatedShared, MoE, MultiGate, PreGated
-from geomoe.moe.output_gate import (
-    LeastLoss,
-    OutputGatedMoE,
-    agreement_logits,
-    confidence_logits,
-    evidence_logits,
-)
-from geomoe.moe.plan import NoisyLogits, Replay, RoutingPlan, RoutingTrace
-from geomoe.moe.published import (
+from geomoe.moe.routing.fallback import Fallback
+from geomoe.moe.routing.formulas import AllowedExperts, DomainScore, GivenScore, PartitionScore, TableScore
+from geomoe.moe.routing.published import (
     base_router,
     batch_priority_router,
     cosine_router,
@@ -88,10 +90,9 @@ from geomoe.moe.published import (
     top_p_router,
     vmoe_router,
 )
-from geomoe.moe.router import AnyRouter, Router
-from geomoe.moe.scan import Direction, InDirection, in_order, scan_order
-from geomoe.moe.schedule import ElasticTopK, Ramp, RoutingSchedule
-from geomoe.moe.score import (
+from geomoe.moe.routing.router import AnyRouter, Router
+from geomoe.moe.routing.schedule import ElasticTopK, Ramp, RoutingSchedule
+from geomoe.moe.routing.score import (
     ConditionedScore,
     CosineScore,
     DSelectScore,
@@ -104,8 +105,6 @@ from geomoe.moe.score import (
     Score,
 )
 from geomoe.moe.signals import DepthSignals, MetadataEncoder, cyclic, frequency_bands, pooled, with_presence
-from geomoe.moe.soft import MergedMoE, SoftMoE, merge
-from geomoe.moe.step import balance_loss, rebalance
 from geomoe.moe.telemetry import RoutingHealth, agreement, gini, importance, load, routing_health
 from geomoe.moe.units import Modalities, Neighbourhoods, Pixels, Regions, Samples, TimeSteps, Tokens, Windows
 from geomoe.moe.weights import Affinity, RoutingMode

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from geomoe.moe import kernels
-from geomoe.moe.bank import ExpertBank
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.kernels import launch
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import count_choices
 
@@ -44,6 +44,6 @@ def count_flops(run: Callable[[], Any]) -> int:
 
     # The fused attention of a CPU is not known to the counter; its plain form is two products that are.
     plain = sdpa_kernel(SDPBackend.MATH)
-    with kernels.switched_off(), plain, FlopCounterMode(display=False) as counter:
+    with launch.switched_off(), plain, FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())

@@ -19,7 +19,7 @@ def cyclic(value: Tensor, period: float) -> Tensor:
 
 
 class MetadataEncoder(nn.Module):
-    """Time, place and sensor as features phi ``[N, D]`` for :class:`geomoe.moe.score.ConditionedScore`.
+    """Time, place, sensor: features phi ``[N, D]`` of :class:`geomoe.moe.routing.score.ConditionedScore`.
 
     A value that is missing (NaN, or -1 for a category) is a null token of zeros, which moves no logit:
     without metadata the router is the unconditioned one. A measure has a second

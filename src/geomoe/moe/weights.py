@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geomoe.moe.simplex import softmax
+from geomoe.moe.kernels.simplex import softmax
 
 __all__ = [
     "Affinity",

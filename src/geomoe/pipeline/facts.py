@@ -49,7 +49,7 @@ def facts_of(
         "nodata": f"{nodata.get('value')}{_NODATA_BY.get(str(nodata.get('by')), '')}",
         "radiometry": str(as_object(record.get("radiometry")).get("rule")),
         "tile": str(record.get("tile")),
-        "fallback": "bicubic where routing is unlike training" if record.get("fallback") is True else "none",
+        "fallback": "interpolated where unlike training" if record.get("fallback") is True else "none",
         "conserve": "means are the source's pixels" if record.get("conserve") is True else "no",
         "precision": str(record.get("precision", "float32")),
         "device": str(record.get("device")),

@@ -33,7 +33,7 @@ class Request:
             of the weights that ship, those that fit the scene, by :func:`geomoe.pipeline.choice.choose`.
         scale: output pixels along one input pixel, of a model that makes images larger; the model's own if
             ``None``.
-        fallback: draw what the reliability map marks by bicubic upsampling, which invents nothing.
+        fallback: draw what the reliability map marks by interpolation, which invents nothing.
         conserve: keep the scene: the mean of the output over each of its pixels is that pixel; see
             :func:`geomoe.layers.conserve.conserve`.
         bands: names or 1-based numbers; all bands with data if ``None``.

@@ -118,7 +118,8 @@ def predict_table(
 ) -> TableReport:
     """Write what a model says of whole samples: label with its probability, values or features.
 
-    Images are brought to the size that the weights were trained on, as in training. A scene is cut into
+    Images are brought to the size that the weights were trained on, as in training, or are shown as they are
+    where the card says none. A scene is cut into
     windows, which lie side by side; those at its right and lower border are moved inwards so that they are
     whole. A window without a valid pixel has no row; of others ``valid`` says which share of the pixels is.
 
@@ -143,9 +144,8 @@ def predict_table(
     if len(outputs) != 1 or outputs[0].kind not in _COLUMNS:
         gives = ", ".join(output.describe() for output in outputs)
         raise GeomoeError(f"{model.name} gives a {gives}, which is no row of a table; write a map, .tif")
-    size = model.card.recipe.get("size", tile)
-    if not isinstance(size, int):
-        raise GeomoeError(f"the card of {model.name} does not say what size of images it knows; give --tile")
+    known = model.card.recipe.get("size", tile)
+    size = known if isinstance(known, int) else None
     expect(tile is None or tile > 0, "tile", tile, "a whole number from 1")
     path, placed = Path(dst), Path(dst).suffix.lower() == ".geojson"
     if _is_folder(src):
@@ -157,6 +157,8 @@ def predict_table(
         report, source = TableReport(path, len(found), "images"), {"folder": Path(src).name}
     else:
         side = tile or size
+        if side is None:
+            raise GeomoeError(f"the card of {model.name} says no size of images by which to cut; give --tile")
         with open_scene(src, bands, nodata) as scene:  # type: ignore[arg-type]
             boxes = _boxes(scene.width, scene.height, side)
             windows = _windows(scene, boxes, model, bands, size, placed)
@@ -192,7 +194,8 @@ def _answers(
     computed = pick_precision(precision, place, is_measured(model))
     model.model.to(place).eval()
     done = 0
-    while some := list(islice(samples, _BATCH)):
+    count = _BATCH if "size" in model.card.recipe else 1  # else images may be of any sizes
+    while some := list(islice(samples, count)):
         shown = [sample for sample in some if sample is not None]
         if shown:
             images = torch.stack([sample.image for sample in shown]).to(place)
@@ -200,17 +203,21 @@ def _answers(
                 answers = model.model(images).float().cpu()
             if not answers.isfinite().all():
                 raise GeomoeError(f"{model.name} gave NaN or infinity; check the images for extreme values")
-            for sample, answer in zip(shown, answers, strict=True):
+            for sample, answer in zip(shown, answers.reshape(len(shown), -1), strict=True):
                 yield {**sample.row, **_COLUMNS[output.kind](output, answer)}, sample.place
         for _ in some:
             done += 1
             progress(done, total)
 
 
-def _images(root: Path, files: Sequence[Path], bands: int, size: int) -> Iterator[_Sample]:
+def _images(root: Path, files: Sequence[Path], bands: int, size: int | None) -> Iterator[_Sample]:
     for file in files:
-        image = to_unit(resized(read_picture(file, bands).data, size))
-        yield _Sample({"image": file.relative_to(root).as_posix()}, image)
+        image = _brought(read_picture(file, bands).data, size)
+        yield _Sample({"image": file.relative_to(root).as_posix()}, to_unit(image))
+
+
+def _brought(image: Tensor, size: int | None) -> Tensor:
+    return image if size is None else resized(image, size)
 
 
 def _boxes(width: int, height: int, side: int) -> list[Box]:
@@ -227,7 +234,7 @@ def _windows(
     boxes: Sequence[Box],
     model: LoadedModel,
     bands: str | Sequence[str | int] | None,
-    size: int,
+    size: int | None,
     placed: bool,
 ) -> Iterator[_Sample | None]:
     """The windows of a scene; None for one without a valid pixel."""
@@ -243,7 +250,7 @@ def _windows(
         shown: NDArray[np.float32] = fill_invalid(radiometry.to_model(data), valid)
         row = {"x": box.x, "y": box.y, "width": box.width, "height": box.height, "valid": round(share, 4)}
         outline = _outline(scene, box) if placed else None
-        yield _Sample(row, resized(torch.from_numpy(shown), size), outline)
+        yield _Sample(row, _brought(torch.from_numpy(shown), size), outline)
 
 
 def _outline(scene: Scene, box: Box) -> Mapping[str, Any]:

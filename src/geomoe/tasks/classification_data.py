@@ -21,6 +21,7 @@ from geomoe.data.sample import Batch, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
+from geomoe.printable import counted
 from geomoe.tasks.class_data import ClassData
 from geomoe.tasks.classification import Classification
 from geomoe.tasks.registry import register
@@ -116,6 +117,10 @@ class ClassificationData(ClassData):
         }
         left = f"{self._left_out} images that could not be read"
         return {**said, "left_out": left} if self._left_out else said
+
+    def amount(self) -> str:
+        fit, validation = (counted(len(part[1]), "image") for part in (self._fit, self._validation))
+        return f"{fit} to train on, {validation} to validate on"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
         return LabelStream(*self._fit, self.seed, start, length, rank, world)

@@ -9,8 +9,8 @@ import sys
 from torch import nn
 
 from geomoe.errors import GeomoeError
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.routing.router import AnyRouter
 
 __all__ = ["TRUNKS", "compile_blocks"]
 

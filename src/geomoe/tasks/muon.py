@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.models.precision import has_bfloat16
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks.compiled import TRUNKS
 
 __all__ = ["Muon", "matrices", "orthogonal"]

@@ -36,6 +36,7 @@ from geomoe.data.sample import Batch, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
+from geomoe.printable import counted
 from geomoe.tasks.class_data import ClassData
 from geomoe.tasks.registry import register
 from geomoe.tasks.segmentation import Segmentation
@@ -198,17 +199,26 @@ class SegmentationData(ClassData):
         return {"patch": self.patch, "draw": self.draw, **{name: getattr(self, name) for name in _SPLIT}}
 
     def describe(self, source: str = "") -> dict[str, Any]:
-        held, _, name, known = self._held
-        number = {
-            part: int(class_counts(held, part, len(self.classes)).sum()) for part in ("fit", "validation")
-        }
+        _, _, name, known = self._held
+        fit, validation = self._pixels
         return {
             "layout": name,
             "source": source if known is None else known.said,
-            "split": f"{self.split}; fit: {number['fit']} pixels with a class, validated on "
-            f"{number['validation']}",
+            "split": f"{self.split}; fit: {fit} pixels with a class, validated on {validation}",
             "classes": self.counts,
         }
+
+    @property
+    def _pixels(self) -> tuple[int, int]:
+        """With a class, to train on and to validate on."""
+        held, classes = self._held[0], len(self.classes)
+        fit, validation = (int(class_counts(held, part, classes).sum()) for part in ("fit", "validation"))
+        return fit, validation
+
+    def amount(self) -> str:
+        fit, validation = self._pixels
+        images = counted(len(self._held[0]), "image")
+        return f"{fit} pixels with a class to train on, {validation} to validate on, of {images}"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
         return CropStream(

@@ -87,6 +87,10 @@ class StreamData(pl.LightningDataModule):
         """What a card says of the data; ``source`` where the data set does not know it."""
         raise NotImplementedError(f"{type(self).__name__} must define describe")
 
+    def amount(self) -> str:
+        """What there is to train and to validate on, in words; empty where a family does not say."""
+        return ""
+
     @classmethod
     def named(
         cls,

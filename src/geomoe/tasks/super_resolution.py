@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
 from geomoe.data.sample import Batch
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models.contract import ModelContract
@@ -62,7 +62,7 @@ class SuperResolution(Task):
         return MetricCollection([ProtocolScores(self.protocol, self.scale)])
 
     def baseline(self, batch: Batch) -> Tensor:
-        return upsample_bicubic(batch["image"], self.scale)
+        return interpolated(batch["image"], self.scale)
 
     @property
     def protocol_name(self) -> str:

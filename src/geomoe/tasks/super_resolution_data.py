@@ -32,6 +32,7 @@ from geomoe.data.sample import Batch, Sample
 from geomoe.data.sources import Source, said_of
 from geomoe.data.split import Part, hold_out
 from geomoe.errors import GeomoeError, expect
+from geomoe.printable import counted
 from geomoe.tasks.registry import register
 from geomoe.tasks.stream import StreamData
 from geomoe.tasks.super_resolution import SuperResolution
@@ -247,6 +248,12 @@ class SuperResolutionData(StreamData):
     @property
     def recipe(self) -> dict[str, Any]:
         return {"patch_size": self.patch_size}
+
+    def amount(self) -> str:
+        assert self._train is not None
+        assert self._validation is not None
+        fit, validation = (counted(len(part), "image") for part in (self._train, self._validation))
+        return f"{fit} to train on, {validation} to validate on"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
         assert self._train is not None

@@ -18,10 +18,10 @@ from geomoe.errors import GeomoeError, expect
 from geomoe.metrics.measures import measure, show
 from geomoe.models.registry import build
 from geomoe.models.weights import Card, LoadedModel, load_as
-from geomoe.moe.balance import importance_loss, load_loss, switch_loss, z_loss
+from geomoe.moe.objectives.balance import importance_loss, load_loss, switch_loss, z_loss
+from geomoe.moe.objectives.step import balance_loss, rebalance
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.moe.router import AnyRouter
-from geomoe.moe.step import balance_loss, rebalance
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.muon import Muon, matrices
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -114,6 +115,16 @@ class WeightsWriter(pl.Callback):
                 f"{trainer.global_step}; begin anew"
             )
         self.trained = True
+        if trainer.is_global_zero:
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            assert isinstance(data, StreamData)
+            said = f"{amount}; weights" if (amount := data.amount()) else "weights"
+            sys.stderr.write(f"geomoe: {said} are kept in {self._folder(trainer)}\n")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        best = self._folder(trainer) / "best.safetensors"
+        if trainer.is_global_zero and best.exists():
+            sys.stderr.write(f"geomoe: the best weights are {best}, the latest last.safetensors beside it\n")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:

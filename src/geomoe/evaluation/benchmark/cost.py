@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import load
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.convolution import HeterogeneousBank
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.experts.convolution import HeterogeneousBank
 from geomoe.moe.flops import count_flops
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.moe.sort import count_choices
 
 __all__ = ["Cost", "active_parameters", "measure_costs"]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomoe.data.degradation import Degrader, get_degradation, upsample_bicubic
+from geomoe.data.degradation import Degrader, get_degradation, interpolated
 from geomoe.data.images import to_unit
 from geomoe.data.pairs import degrade
 from geomoe.data.sources import Source, read_part
@@ -287,7 +287,7 @@ def _upscaled(
 
 
 def _score(row: SourceScores, rules: Protocol, result: Tensor, case: _Case, scale: int) -> None:
-    bicubic = upsample_bicubic(case.low[None], scale)[0]
+    bicubic = interpolated(case.low[None], scale)[0]
     boxes = tiles_of(case.high.shape[2], case.high.shape[1], scale)
     for box in boxes:
         name = case.name if len(boxes) == 1 else f"{case.name} {box.x},{box.y}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomoe.data.degradation import get_degradation, upsample_bicubic
+from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image, to_unit
 from geomoe.data.pairs import degrade
 from geomoe.errors import GeomoeError
@@ -163,7 +163,7 @@ def compare(
         super_resolve(m, low, cuts, Runner(m, place), layer, advance)
         for m, cuts in zip(models, tiles, strict=True)
     ]
-    bicubic = upsample_bicubic(low[None], scale)[0]
+    bicubic = interpolated(low[None], scale)[0]
     pictures = [bicubic, *(result for result, _, _ in results)]
     shown = tuple(crops) or (most_different([*pictures, *([] if truth is None else [truth])]),)
 

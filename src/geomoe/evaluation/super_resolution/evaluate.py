@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geomoe.data.datasets import DATA_SETS
-from geomoe.data.degradation import REAL, Degrader, get_degradation, upsample_bicubic
+from geomoe.data.degradation import REAL, Degrader, get_degradation, interpolated
 from geomoe.data.images import find_images, read_image, sift, to_unit
 from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES, find_layout, real_pairs
 from geomoe.data.pairs import degrade
@@ -198,7 +198,7 @@ def evaluate(
         low, high = to_unit(low)[None], to_unit(high)
         result = upscaled(low, precision)
         try:
-            bicubic = upsample_bicubic(low, contract.scale)[0]
+            bicubic = interpolated(low, contract.scale)[0]
             for found, image in ((ours, result), (base, bicubic)):
                 found[name] = rules.scores(image, high, contract.scale)
                 found[name] |= score_further(names, image, high, low[0], contract.scale, rules, make_small)

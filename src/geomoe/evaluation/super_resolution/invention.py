@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geomoe.data.degradation import crop_to_multiple, get_degradation, upsample_bicubic
+from geomoe.data.degradation import crop_to_multiple, get_degradation, interpolated
 from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.layers.conserve import conserve
 from geomoe.layers.known import Known
@@ -116,7 +116,7 @@ def by_model(
 
 def bicubic(scale: int) -> Enlarge:
     """Bicubic upsampling, to stand beside models."""
-    return lambda low: upsample_bicubic(torch.from_numpy(low)[None], scale)[0].numpy()
+    return lambda low: interpolated(torch.from_numpy(low)[None], scale)[0].numpy()
 
 
 def invention(enlarge: Enlarge, scale: int, *, quick: bool = False) -> Invention:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.models.published.convolutional import EDSR, EDSR_ORIGINAL, RCAN, RCAN_ORIGINAL
@@ -16,7 +20,7 @@ from geomoe.models.published.spt import SPT
 from geomoe.models.published.swin2_mose import SWIN2_MOSE
 from geomoe.models.published.swinir import SWINIR
 from geomoe.models.published.ttst import TTST
-from geomoe.models.registry import config_of, list_models
+from geomoe.models.registry import build, config_of, list_models
 
 __all__ = ["LAYOUTS", "best_name", "recognise"]
 
@@ -64,10 +68,25 @@ def recognise(state: State) -> Layout:
 
 
 def best_name(model: str, config: Any) -> str:
-    """The name in the registry that stands for ``config``: of ``model`` or of a size of the same network."""
-    told = {key: value for key, value in asdict(config).items() if key in _NO_STRUCTURE}
+    """The name in the registry for ``config``: of the size of ``model``'s network that it differs least from.
+
+    Of sizes that differ in as many options it is the one nearest in parameters.
+    """
+    options = asdict(config)
+    told = {key: value for key, value in options.items() if key in _NO_STRUCTURE}
     family = type(config_of(model, {}))
+    apart = {}
     for name in list_models("image"):
-        if type(config_of(name, {})) is family and config_of(name, told) == config:
-            return name
-    return model
+        other = config_of(name, told if type(config_of(name, {})) is family else {})
+        if type(other) is family:
+            apart[name] = sum(getattr(other, key) != value for key, value in options.items())
+    least = [name for name, count in apart.items() if count == min(apart.values())]
+    if len(least) == 1:
+        return least[0]
+    size = _numbers(model, options)
+    return min(least, key=lambda name: abs(math.log(_numbers(name, told) / size)))
+
+
+def _numbers(model: str, options: Mapping[str, Any]) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(model, options).parameters())

@@ -31,11 +31,11 @@ from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.registry import register
 from geomoe.models.spatial_moe import route_pixels
 from geomoe.models.super_resolution.hat import HybridOptions, hybrid_trunk
-from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
-from geomoe.moe.layer import MoE
+from geomoe.moe.experts.convolution import ConvExperts, HeterogeneousBank
+from geomoe.moe.layers.layer import MoE
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.published import dual_router, single_router
-from geomoe.moe.router import Router
+from geomoe.moe.routing.published import dual_router, single_router
+from geomoe.moe.routing.router import Router
 from geomoe.moe.units import Pixels
 from geomoe.moe.weights import RoutingMode
 

@@ -26,13 +26,13 @@ from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
-from geomoe.moe.choice import TopK
-from geomoe.moe.dispatch import dispatch
-from geomoe.moe.experts import FeedForwardExperts
+from geomoe.moe.dispatch.run import dispatch
+from geomoe.moe.experts.rows import FeedForwardExperts
 from geomoe.moe.plan import RoutingTrace
-from geomoe.moe.published import noisy_top_k_router
-from geomoe.moe.router import Router
-from geomoe.moe.score import LinearScore
+from geomoe.moe.routing.choice import TopK
+from geomoe.moe.routing.published import noisy_top_k_router
+from geomoe.moe.routing.router import Router
+from geomoe.moe.routing.score import LinearScore
 
 __all__ = ["Swin2Mose", "Swin2MoseConfig"]
 

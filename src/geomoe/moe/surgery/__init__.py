@@ -8,8 +8,8 @@ prune     the experts that a modality uses (MAPEX)
 ensemble  separately trained experts behind a posterior gate (Gururangan et al. 2023)
 search    a layout of experts within a budget (AutoMoE, Jawahar et al. 2023)
 
-Low-rank experts on a frozen layer are :class:`geomoe.moe.experts.LowRankExperts`; a dense teacher is
-:func:`geomoe.moe.balance.distillation_loss`.
+Low-rank experts on a frozen layer are :class:`geomoe.moe.experts.rows.LowRankExperts`; a dense teacher is
+:func:`geomoe.moe.objectives.balance.distillation_loss`.
 """
 
 from geomoe.moe.surgery.dynamic import NormScore, NormThreshold, expert_norms, norm_loss

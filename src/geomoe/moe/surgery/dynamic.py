@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.balance import mean
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.choice import Choice, Selection
-from geomoe.moe.score import Gate, Score
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.kernels.simplex import top
+from geomoe.moe.objectives.balance import mean
+from geomoe.moe.routing.choice import Choice, Selection
+from geomoe.moe.routing.score import Gate, Score
 from geomoe.moe.settings import saved
-from geomoe.moe.simplex import top
 
 __all__ = ["NormScore", "NormThreshold", "expert_norms", "norm_loss"]
 

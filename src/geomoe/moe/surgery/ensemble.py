@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from geomoe.moe.score import Score
+from geomoe.moe.routing.score import Score
 
 __all__ = ["PosteriorScore"]
 

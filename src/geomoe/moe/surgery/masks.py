@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, linear
-from geomoe.moe.blocks import ACTIVATIONS
-from geomoe.moe.experts import Activation, FeedForwardExperts
+from geomoe.moe.experts.bank import ExpertBank, linear
+from geomoe.moe.experts.rows import Activation, FeedForwardExperts
+from geomoe.moe.kernels.blocks import ACTIVATIONS
 from geomoe.moe.surgery.upcycle import check_biases
 
 __all__ = ["MaskedExperts"]

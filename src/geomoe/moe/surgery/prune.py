@@ -10,13 +10,13 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
-from geomoe.moe.experts import FeedForwardExperts, LowRankExperts, ModuleExperts
-from geomoe.moe.joined import CopyExperts, JoinedBank, SharedValueExperts, ZeroExperts
-from geomoe.moe.layer import MoE
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.experts.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
+from geomoe.moe.experts.joined import CopyExperts, JoinedBank, SharedValueExperts, ZeroExperts
+from geomoe.moe.experts.rows import FeedForwardExperts, LowRankExperts, ModuleExperts
+from geomoe.moe.layers.layer import MoE
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.moe.sort import count_choices
 
 __all__ = ["PrunedRouter", "prune", "used_experts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.experts import Activation, FeedForwardExperts
+from geomoe.moe.experts.rows import Activation, FeedForwardExperts
 from geomoe.moe.surgery.upcycle import check_biases
 
 __all__ = ["neuron_importance", "split_feed_forward"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from geomoe.moe.experts import Activation, FeedForwardExperts
+from geomoe.moe.experts.rows import Activation, FeedForwardExperts
 
 __all__ = ["check_biases", "upcycle"]
 

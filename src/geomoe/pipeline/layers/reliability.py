@@ -30,7 +30,7 @@ class Reliability:
 
     Args:
         reference: what the router saw in training.
-        fallback: whether the image has bicubic upsampling where it is not, for the legend.
+        fallback: whether the image is interpolated where it is not, for the legend.
     """
 
     name = "reliability"
@@ -54,7 +54,7 @@ class Reliability:
         return np.stack([reliable, np.clip(np.rint(tile.surprise * 100), 1, 255)]).astype(np.uint8)
 
     def legend(self) -> Mapping[str, Any]:
-        drawn = "drawn by bicubic upsampling" if self._fallback else "to be looked at with care"
+        drawn = "drawn by interpolation" if self._fallback else "to be looked at with care"
         return {
             "bands": {
                 "reliable": f"1: routed as in training; 2: not, and {drawn}",

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from geomoe.moe.bank import ExpertBank
+from geomoe.moe.experts.bank import ExpertBank
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 
 __all__ = ["cell_of", "is_gated", "kernel_sizes", "on_pixels", "routed_layers", "unit_of"]
 

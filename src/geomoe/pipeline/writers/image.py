@@ -1,4 +1,4 @@
-"""An image of the scene, in its type and units, on a finer grid."""
+"""An image of the scene, in its type and units, on its grid or a finer one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomoe.data.degradation import upsample_bicubic
+from geomoe.data.degradation import interpolated
+from geomoe.errors import GeomoeError
 from geomoe.layers.conserve import conserve
 from geomoe.pipeline.runner import Upscaler, join_bands
 from geomoe.pipeline.writers.base import RanTile
@@ -28,20 +29,23 @@ class ImageWriter:
     Args:
         scale: pixels along one of the scene.
         bands: that the model takes at once.
-        fallback: bicubic upsampling where routing is unlike that of training.
+        fallback: interpolation where routing is unlike that of training.
         conserve: keep the mean over each pixel of the scene.
     """
 
     name = "image"
     masked = False
-    noun = "super-resolved image"
-    caveat = "What is finer than the source's pixels is the model's estimate, not measured."
-    mlm_task = "super-resolution"
 
     def __init__(self, scale: int, bands: int, fallback: bool, conserve: bool) -> None:
         self.scale, self._bands, self._fallback, self._conserve = scale, bands, fallback, conserve
-        self.title, self.does = f"super-resolved {scale} times", f"super-resolution {scale} times"
-        self.gives = f"{scale} times as high and as wide as the input, in its range."
+        self.title = self.does = self.noun = "image"
+        self.caveat = "Its values are the model's estimate, not measured."
+        self.gives, self.mlm_task = "As high and as wide as the input, in its range.", "regression"
+        if scale > 1:
+            self.title, self.does = f"super-resolved {scale} times", f"super-resolution {scale} times"
+            self.noun, self.mlm_task = "super-resolved image", "super-resolution"
+            self.caveat = "What is finer than the source's pixels is the model's estimate, not measured."
+            self.gives = f"{scale} times as high and as wide as the input, in its range."
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
         return select_bands(scene, spec, self._bands)
@@ -71,8 +75,8 @@ class ImageWriter:
     def pixels(self, tile: RanTile, radiometry: Radiometry, meta: CogMetadata) -> NDArray[np.generic]:
         core, fine, result = (slice(None), *tile.inner), tile.fine(self.scale), tile.result
         if self._fallback and tile.surprise is not None and (tile.surprise > 1).any():
-            bicubic = upsample_bicubic(torch.from_numpy(tile.shown)[None], self.scale)[0].numpy()
-            result = np.where(upsample_mask(tile.surprise > 1, self.scale), bicubic, result)
+            plain = interpolated(torch.from_numpy(tile.shown)[None], self.scale)[0].numpy()
+            result = np.where(upsample_mask(tile.surprise > 1, self.scale), plain, result)
         if self._conserve:
             source = np.where(tile.valid, tile.data, radiometry.to_source(tile.shown))
             drawn = self._conserved(source, radiometry.to_source(result), meta)[fine]
@@ -96,5 +100,11 @@ class ImageWriter:
 
 
 def writer(model: Upscaler, fallback: bool, conserve: bool) -> ImageWriter:
-    """Of a model that gives an image."""
+    """Of a model that gives an image; raises GeomoeError where it has other bands than the input."""
+    [output] = model.contract.outputs.values()
+    if output.channels != model.contract.bands:
+        raise GeomoeError(
+            f"{model.name} gives {output.channels} bands of {model.contract.bands}; expected as many, which "
+            "keep the names and units of the scene's"
+        )
     return ImageWriter(model.contract.scale, model.contract.bands, fallback, conserve)

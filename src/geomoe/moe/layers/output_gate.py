@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows, device_of, exporting
-from geomoe.moe.choice import AllExperts, Choice, Selection, every
+from geomoe.moe.experts.bank import ExpertBank, Rows, device_of, exporting
+from geomoe.moe.kernels.simplex import top
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.routing.choice import AllExperts, Choice, Selection, every
 from geomoe.moe.settings import saved
-from geomoe.moe.simplex import top
 from geomoe.moe.units import Neighbourhoods
 from geomoe.moe.valid import present
 
@@ -47,7 +47,7 @@ class OutputGatedMoE(nn.Module):
         valid: Tensor | None = None,
         trace: RoutingTrace | None = None,
     ) -> Tensor:
-        """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layer.MoE`."""
+        """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layers.layer.MoE`."""
         rows = rows if isinstance(rows, Neighbourhoods) else present(rows, valid)
         results = self._results(rows)
         with torch.autocast(results.device.type, enabled=False):
@@ -99,7 +99,7 @@ class LeastLoss(Choice):
 
     For assignments driven by losses (ensembles whose members divide the samples among them): the router is
     ``Router(GivenScore(E), LeastLoss(k))``, its rows ``-losses`` ``[N, E]``; a fall of k over the run is a
-    :class:`~geomoe.moe.schedule.Ramp`. No gradient passes. In evaluation there are no losses: give zeros.
+    :class:`~geomoe.moe.routing.schedule.Ramp`. No gradient passes. In evaluation losses are zeros.
     """
 
     def __init__(self, k: int = 1) -> None:

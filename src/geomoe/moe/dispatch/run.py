@@ -10,9 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geomoe.moe.bank import ExpertBank, Rows, exporting
-from geomoe.moe.combine import combine
-from geomoe.moe.convolution import ConvExperts, HeterogeneousBank
+from geomoe.moe.dispatch.combine import combine
+from geomoe.moe.experts.bank import ExpertBank, Rows, exporting
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import sort_choices
 from geomoe.moe.units import Neighbourhoods
@@ -75,17 +74,11 @@ def choose_backend(bank: ExpertBank, rows: Rows, plan: RoutingPlan) -> Backend:
     if exporting():
         return "dense"
     every = plan.kept is None and plan.top_k == plan.num_experts
-    if every and _convolutions(bank) and isinstance(rows, Neighbourhoods):
+    if every and bank.convolves and isinstance(rows, Neighbourhoods):
         least = _DENSE_PIXELS.get(rows.flat.device.type)
         if least is not None and plan.num_rows >= least:
             return "dense"
     return "grouped"
-
-
-def _convolutions(bank: ExpertBank) -> bool:
-    if isinstance(bank, HeterogeneousBank):
-        return all(isinstance(group, ConvExperts) for group in bank)
-    return isinstance(bank, ConvExperts)
 
 
 def check_backend(backend: str) -> None:
@@ -104,13 +97,8 @@ def _outside_graphs() -> Callable[..., Tensor]:
 
 def _sparse(bank: ExpertBank, rows: Rows, plan: RoutingPlan, backend: Backend) -> Tensor:
     choices = sort_choices(plan)
-    if backend == "window":
-        if not (isinstance(bank, ConvExperts | HeterogeneousBank) and isinstance(rows, Neighbourhoods)):
-            raise ValueError("backend='window': expected convolutions on pixels with their surroundings")
-        results = bank.windowed(rows, choices.rows, choices.counts)
-    else:
-        run = bank.loop if backend == "loop" else bank.run
-        results = run(rows, choices.rows, choices.counts)
+    run = {"window": bank.windowed, "loop": bank.loop}.get(backend, bank.run)
+    results = run(rows, choices.rows, choices.counts)
     return combine(results, choices, plan)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows
-from geomoe.moe.dispatch import Backend, check_backend, dispatch
+from geomoe.moe.dispatch.run import Backend, check_backend, dispatch
+from geomoe.moe.experts.bank import ExpertBank, Rows
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.moe.router import AnyRouter
-from geomoe.moe.score import Gate
+from geomoe.moe.routing.router import AnyRouter
+from geomoe.moe.routing.score import Gate
 from geomoe.moe.units import Neighbourhoods
 from geomoe.moe.valid import present
 
@@ -26,7 +26,7 @@ class MoE(nn.Module):
         bank: E experts, as many as the router knows.
         shared: a module that every row goes through besides, added to what its experts say (DeepSeekMoE,
             Dai et al. 2024).
-        backend: see :data:`geomoe.moe.dispatch.Backend`.
+        backend: see :data:`geomoe.moe.dispatch.run.Backend`.
 
     Raises:
         ValueError: a router and a bank of different numbers of experts.
@@ -127,7 +127,7 @@ class MultiGate(nn.Module):
     Args:
         routers: a router for each task.
         bank: the experts that tasks share.
-        backend: see :data:`geomoe.moe.dispatch.Backend`; where every row wants every expert, each is run
+        backend: see :data:`geomoe.moe.dispatch.run.Backend`; where every row wants every expert, each is run
             once for all tasks.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.simplex import log_softmax, score
+from geomoe.moe.kernels.simplex import log_softmax, score
 from geomoe.moe.weights import check_group_sizes
 
 __all__ = [

@@ -8,10 +8,10 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows, linear, size, stacked_linear
-from geomoe.moe.blocks import ACTIVATIONS
-from geomoe.moe.experts import Activation
-from geomoe.moe.grouped import Group, routed_products
+from geomoe.moe.experts.bank import ExpertBank, Rows, linear, size, stacked_linear
+from geomoe.moe.experts.rows import Activation
+from geomoe.moe.kernels.blocks import ACTIVATIONS
+from geomoe.moe.kernels.grouped import Group, routed_products
 
 __all__ = ["CopyExperts", "JoinedBank", "SharedValueExperts", "ZeroExperts"]
 

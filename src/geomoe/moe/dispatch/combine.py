@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geomoe.moe.blocks import once_differentiable, without_autocast
+from geomoe.moe.kernels.blocks import once_differentiable, without_autocast
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.sort import SortedChoices
 

@@ -8,10 +8,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe import kernels
-from geomoe.moe.bank import ExpertBank, Rows, linear, size, stacked_linear
-from geomoe.moe.blocks import ACTIVATIONS, feed_forward
-from geomoe.moe.grouped import Group, grouped_linear, routed_products
+from geomoe.moe.experts.bank import ExpertBank, Rows, linear, size, stacked_linear
+from geomoe.moe.kernels import launch
+from geomoe.moe.kernels.blocks import ACTIVATIONS, feed_forward
+from geomoe.moe.kernels.grouped import Group, grouped_linear, routed_products
 
 __all__ = ["Activation", "FeedForwardExperts", "LowRankExperts", "ModuleExperts", "Opaque"]
 
@@ -68,7 +68,7 @@ class FeedForwardExperts(ExpertBank):
             raise ValueError(
                 f"feed-forward experts take rows [N, {self.up.shape[1]}], not {list(rows.shape)}"
             )
-        if not kernels.available_for(rows):
+        if not launch.available_for(rows):
             return feed_forward(
                 rows,
                 self.up,

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.assignment import balanced_assignment
+from geomoe.moe.kernels.simplex import reachable, softmax, sparsemax, top
+from geomoe.moe.routing.assignment import balanced_assignment
 from geomoe.moe.settings import saved
-from geomoe.moe.simplex import reachable, softmax, sparsemax, top
 from geomoe.moe.weights import (
     Affinity,
     RoutingMode,
@@ -68,8 +68,8 @@ class TopK(Choice):
     """The k most preferred experts.
 
     Args:
-        k: experts for each row; may be changed between calls (see :mod:`geomoe.moe.schedule`), and is saved
-            with the weights.
+        k: experts for each row; may be changed between calls (see :mod:`geomoe.moe.routing.schedule`), and is
+            saved with the weights.
         mode: how they are weighed, see :data:`RoutingMode`.
         second_at_random: while training, carry out a second choice with probability ``min(1, 2 p2)`` alone,
             p2 its normalised weight (GShard, Lepikhin et al. 2021). In evaluation it is always carried out.
@@ -148,8 +148,9 @@ class AllExperts(Choice):
     """Every expert, weighed by its probability: the dense mixture (Jacobs et al. 1991).
 
     Args:
-        threshold: experts below it are not run. 0 runs all; with :class:`geomoe.moe.score.DSelectScore` a
-            tiny one skips the experts that its selectors have left.
+        threshold: experts below it are not run. 0 runs all; with
+            :class:`geomoe.moe.routing.score.DSelectScore` a tiny one skips the experts
+            that its selectors have left.
     """
 
     def __init__(self, threshold: float = 0.0) -> None:
@@ -181,7 +182,7 @@ class Sparsemax(Choice):
 
     Args:
         biased: weights are those of the preference, as in the gate of Thaman et al. 2025, part of which is
-            the multiplier (:class:`geomoe.moe.adjust.DualAscent`).
+            the multiplier (:class:`geomoe.moe.routing.adjust.DualAscent`).
     """
 
     def __init__(self, biased: bool = False) -> None:
@@ -239,8 +240,8 @@ class BalancedAssignment(Choice):
 class RandomExperts(Choice):
     """k random experts while training; in evaluation the mean of all, or random ones (THOR, Zuo et al. 2022).
 
-    There is nothing to learn in such a router; :func:`geomoe.moe.balance.consistency_loss` makes the
-    experts agree.
+    There is nothing to learn in such a router; :func:`geomoe.moe.objectives.balance.consistency_loss` makes
+    the experts agree.
 
     Args:
         k: experts for each row.

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 
 __all__ = ["balance_loss", "rebalance"]
 
 
 def balance_loss(trace: RoutingTrace, terms: Mapping[Callable[[RoutingPlan], Tensor], float]) -> Tensor:
-    """Terms of :mod:`geomoe.moe.balance`, times their weights, summed over all plans of a pass.
+    """Terms of :mod:`geomoe.moe.objectives.balance`, times their weights, summed over all plans of a pass.
 
     Args:
         trace: of the pass.
@@ -31,7 +31,7 @@ def rebalance(traces: RoutingTrace | Sequence[RoutingTrace], rate: float) -> Non
 
     Args:
         traces: of the pass; all of them where gradients were accumulated over several.
-        rate: as of :meth:`geomoe.moe.router.Router.rebalance`.
+        rate: as of :meth:`geomoe.moe.routing.router.Router.rebalance`.
     """
     plans: dict[AnyRouter, list[RoutingPlan]] = {}
     for router, plan in _recorded([traces] if isinstance(traces, RoutingTrace) else traces):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geomoe.moe.batches import StackGradient, batches, bias_gradient
+from geomoe.moe.kernels.batches import StackGradient, batches, bias_gradient
 
 __all__ = [
     "ACTIVATIONS",

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.adjust import BestGroup, ExpertDropout, Temperature
-from geomoe.moe.choice import Selection, TopK
-from geomoe.moe.router import Router
+from geomoe.moe.routing.adjust import BestGroup, ExpertDropout, Temperature
+from geomoe.moe.routing.choice import Selection, TopK
+from geomoe.moe.routing.router import Router
 from geomoe.moe.settings import scheduled
 from geomoe.moe.weights import RoutingMode, check_mode
 
@@ -51,9 +51,9 @@ class RoutingSchedule:
 
     Args:
         router: whose parts are set.
-        top_k: experts a row, rounded; for a router that chooses by :class:`~geomoe.moe.choice.TopK`.
-        temperature: for one that adjusts by :class:`~geomoe.moe.adjust.Temperature`.
-        dropout: rate, for one that adjusts by :class:`~geomoe.moe.adjust.ExpertDropout`.
+        top_k: experts a row, rounded; for a router that chooses by :class:`~geomoe.moe.routing.choice.TopK`.
+        temperature: for one that adjusts by :class:`~geomoe.moe.routing.adjust.Temperature`.
+        dropout: rate, for one that adjusts by :class:`~geomoe.moe.routing.adjust.ExpertDropout`.
         frozen: shares of the run between which the router does not learn, as ``[(0.0, 0.1)]`` for a warm-up
             of the experts.
 
@@ -118,12 +118,12 @@ class RoutingSchedule:
 class ElasticTopK(TopK):
     """A random k for every call while training, so that any k serves later (Elastic MoE, Gu et al. 2025).
 
-    Sets of experts are made random by :class:`~geomoe.moe.adjust.ExpertDropout` beside it.
+    Sets of experts are made random by :class:`~geomoe.moe.routing.adjust.ExpertDropout` beside it.
 
     Args:
         k: experts a row in evaluation; may be changed.
         ks: what k is drawn from while training.
-        mode: see :data:`geomoe.moe.choice.RoutingMode`.
+        mode: see :data:`geomoe.moe.routing.choice.RoutingMode`.
     """
 
     def __init__(self, k: int, ks: Sequence[int], mode: RoutingMode = "soft") -> None:

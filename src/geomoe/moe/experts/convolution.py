@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank, Rows, linear, size, stacked_linear
-from geomoe.moe.batches import spans
-from geomoe.moe.grouped import Group, routed_products
+from geomoe.moe.experts.bank import ExpertBank, Rows, linear, size, stacked_linear
+from geomoe.moe.kernels.batches import spans
+from geomoe.moe.kernels.grouped import Group, routed_products
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 
 __all__ = ["ConvExperts", "DepthwiseExperts", "HeterogeneousBank"]
@@ -34,6 +34,8 @@ class ConvExperts(ExpertBank):
     Raises:
         ValueError: an even kernel size.
     """
+
+    convolves = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int) -> None:
         super().__init__()
@@ -84,11 +86,13 @@ class ConvExperts(ExpertBank):
         return routed_products(rows.flat, rows.centres(index), [self.group(rows, counts)])
 
     def group(self, rows: Neighbourhoods, counts: tuple[int, ...]) -> Group:
-        """What :func:`geomoe.moe.grouped.routed_products` needs to know of these experts."""
+        """What :func:`geomoe.moe.kernels.grouped.routed_products` needs to know of these experts."""
         return Group(self.weight, self.bias, tuple(rows.offsets(self.kernel_size)), counts)
 
-    def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def windowed(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`run`, by convolving whole windows in which an expert has pixels."""
+        if not isinstance(rows, Neighbourhoods):
+            return super().windowed(rows, index, counts)
         _, height, width = rows.grid
         side = _WINDOW + 2 * self.reach
         image = F.pad(rows.image(self.reach), (0, -width % _WINDOW, 0, -height % _WINDOW))
@@ -179,6 +183,7 @@ class HeterogeneousBank(ExpertBank):
         self.out_channels = groups[0].out_channels
         self.group_sizes = tuple(group.num_experts for group in groups)
         self.reach = max(group.reach for group in groups)
+        self.convolves = all(group.convolves for group in groups)
 
     def __iter__(self) -> Iterator[ExpertBank]:
         for group in self.groups:
@@ -229,8 +234,10 @@ class HeterogeneousBank(ExpertBank):
         groups = [group.group(rows, counts[a:b]) for group, (a, b) in zip(alike, ends, strict=True)]
         return routed_products(rows.flat, rows.centres(index), groups)
 
-    def windowed(self, rows: Neighbourhoods, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def windowed(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`run`; kernels that see more than a pixel by :meth:`ConvExperts.windowed`."""
+        if not isinstance(rows, Neighbourhoods):
+            return super().windowed(rows, index, counts)
         return self._by_group(rows, index, counts, windowed=True)
 
     def _by_group(

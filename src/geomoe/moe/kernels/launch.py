@@ -47,7 +47,7 @@ def switched_off() -> Iterator[None]:
 
 @cache
 def _compiled() -> Any:
-    from geomoe.moe import _triton
+    from geomoe.moe.kernels import _triton
 
     return _triton
 

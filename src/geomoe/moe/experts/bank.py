@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.batches import spans
+from geomoe.moe.kernels.batches import spans
 from geomoe.moe.units import Neighbourhoods
 
 __all__ = ["ExpertBank", "Rows", "exporting", "linear", "size", "stacked_linear"]
@@ -24,11 +24,13 @@ class ExpertBank(nn.Module):
         group_sizes: experts in each group; ``(E,)`` where there are no groups.
         reach: pixels to each side of a row that an expert looks at.
         shares: whether its experts have parameters in common.
+        convolves: whether all are full convolutions, through which many pixels go fastest densely.
     """
 
     group_sizes: tuple[int, ...]
     reach: int = 0
     shares: bool = False
+    convolves: bool = False
 
     @property
     def num_experts(self) -> int:
@@ -82,6 +84,10 @@ class ExpertBank(nn.Module):
     def run(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`loop`, in the fastest way that the bank has."""
         return self.loop(rows, index, counts)
+
+    def windowed(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
+        """As :meth:`loop`, of convolutions by the windows of an image in which an expert has pixels."""
+        raise ValueError("backend='window': expected convolutions on pixels with their surroundings")
 
     def forward(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """:meth:`run`."""

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.moe.kernels.simplex import logsumexp, score, top
 from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.settings import saved
-from geomoe.moe.simplex import logsumexp, score, top
 from geomoe.moe.sort import count_choices
 from geomoe.moe.weights import Affinity, affinity, check_clusters, check_gate, check_group_sizes
 
@@ -182,7 +182,7 @@ class DualAscent(LossFreeBias):
     """As :class:`LossFreeBias`, by a step that is as large as the load's error (Thaman et al. 2025).
 
     ``b += rate * ((1 / E - load) - damping * b)``. The bias is the multiplier of the constraint of even load.
-    With :class:`geomoe.moe.choice.Sparsemax`, ``biased``, it is part of the gate.
+    With :class:`geomoe.moe.routing.choice.Sparsemax`, ``biased``, it is part of the gate.
 
     Args:
         group_sizes: as in :class:`LossFreeBias`.

@@ -9,11 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.adjust import FixedNoise, Noise, Preference
-from geomoe.moe.capacity import Capacity
-from geomoe.moe.choice import Choice, TopK
 from geomoe.moe.plan import NoisyLogits, RoutingPlan
-from geomoe.moe.score import Score
+from geomoe.moe.routing.adjust import FixedNoise, Noise, Preference
+from geomoe.moe.routing.capacity import Capacity
+from geomoe.moe.routing.choice import Choice, TopK
+from geomoe.moe.routing.score import Score
 from geomoe.moe.valid import check_valid
 
 __all__ = ["AnyRouter", "Router"]
@@ -71,7 +71,7 @@ class Router(AnyRouter):
 
     Args:
         score: what the router thinks of every expert.
-        choice: which of them a row is given; :class:`geomoe.moe.choice.TopK` of 1 by default.
+        choice: which of them a row is given; :class:`geomoe.moe.routing.choice.TopK` of 1 by default.
         noise: on the logits, while training.
         adjust: modules on the logits ``[N, E]``, such as temperature and expert dropout.
         prefer: modules on what is chosen by, such as a bias that balances.

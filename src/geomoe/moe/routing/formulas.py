@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from geomoe.moe.score import Score, only
+from geomoe.moe.routing.score import Score, only
 
 __all__ = ["AllowedExperts", "DomainScore", "GivenScore", "PartitionScore", "TableScore"]
 

@@ -2,7 +2,7 @@
 
 Each is a function of plans, weights or results, and holds no state: a layer that is called twice gives two
 plans, and both count. Rows that are not valid count in none. Biases that balance without a term in the loss
-are in :mod:`geomoe.moe.adjust`.
+are in :mod:`geomoe.moe.routing.adjust`.
 """
 
 from __future__ import annotations
@@ -168,9 +168,9 @@ def cluster_variance_loss(plan: RoutingPlan, clusters: tuple[int, ...]) -> Tenso
 def entropy_loss(plan: RoutingPlan) -> Tensor:
     """Mean entropy of the rows' beliefs: makes a router decide. ln E at uniform, 0 where rows are certain.
 
-    Keeps the experts of :class:`geomoe.moe.choice.TopP` few (Huang et al. 2024; usual weight 1e-4). Less ln E
-    it is ``-KL(p, uniform)``, by which Elastic MoE (Gu et al. 2025) puts experts in a clear order, so that
-    any k serves.
+    Keeps the experts of :class:`geomoe.moe.routing.choice.TopP` few (Huang et al. 2024; usual weight 1e-4).
+    Less ln E it is ``-KL(p, uniform)``, by which Elastic MoE (Gu et al. 2025) puts experts in a clear order,
+    so that any k serves.
     """
     plan = plan.of_valid()
     p = plan.probabilities

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from geomoe.moe.adjust import BestGroup, FixedNoise, GroupLimit, LossFreeBias, Noise
-from geomoe.moe.capacity import Capacity
-from geomoe.moe.choice import (
+from geomoe.moe.routing.adjust import BestGroup, FixedNoise, GroupLimit, LossFreeBias, Noise
+from geomoe.moe.routing.capacity import Capacity
+from geomoe.moe.routing.choice import (
     AllExperts,
     BalancedAssignment,
     ExpertChoice,
@@ -12,8 +12,8 @@ from geomoe.moe.choice import (
     TopK,
     TopP,
 )
-from geomoe.moe.router import Router
-from geomoe.moe.score import (
+from geomoe.moe.routing.router import Router
+from geomoe.moe.routing.score import (
     CosineScore,
     DSelectScore,
     FrozenScore,

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.moe.bank import ExpertBank
-from geomoe.moe.choice import every
-from geomoe.moe.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
-from geomoe.moe.experts import FeedForwardExperts, LowRankExperts
-from geomoe.moe.joined import JoinedBank
+from geomoe.moe.experts.bank import ExpertBank
+from geomoe.moe.experts.convolution import ConvExperts, DepthwiseExperts, HeterogeneousBank
+from geomoe.moe.experts.joined import JoinedBank
+from geomoe.moe.experts.rows import FeedForwardExperts, LowRankExperts
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.choice import every
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.moe.valid import present
 
 __all__ = ["MergedMoE", "SoftMoE", "merge"]

@@ -3,7 +3,7 @@
 Rows come sorted by expert. On a CPU their inputs are gathered a cache-full at a time (:mod:`.batches`),
 multiplied while they are there, and the results written where they belong; so are the gradients of stacked
 weights (indexing a stack in a loop would make each expert's backward fill a whole stack). On CUDA one kernel
-does all experts (:mod:`.kernels`).
+does all experts (:mod:`.launch`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomoe.moe import kernels
-from geomoe.moe.batches import Batch, StackGradient, batches, bias_gradient
-from geomoe.moe.blocks import in_autocast, once_differentiable, without_autocast
+from geomoe.moe.kernels import launch
+from geomoe.moe.kernels.batches import Batch, StackGradient, batches, bias_gradient
+from geomoe.moe.kernels.blocks import in_autocast, once_differentiable, without_autocast
 
 __all__ = ["Group", "grouped_linear", "routed_products"]
 
@@ -153,9 +153,9 @@ class _Work:
 
     def multiply(self, bias: Tensor | None, out: Tensor) -> None:
         """Write the results of the group's rows to ``out``."""
-        if kernels.available_for(out):
+        if launch.available_for(out):
             flat = self.flat[self.part] if self.centres is None else self.flat
-            kernels.routed_product(flat, self.weight, bias, self.centres, self.offsets, self.counts, out=out)
+            launch.routed_product(flat, self.weight, bias, self.centres, self.offsets, self.counts, out=out)
             return
         for batch in self.batches:
             x = self.gather(batch, self.index(batch))
@@ -165,7 +165,7 @@ class _Work:
         self, grad: Tensor, grad_flat: Tensor | None, need_weight: bool, need_bias: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weight and bias, from the one of the results; adds to ``grad_flat``."""
-        if kernels.available_for(grad):
+        if launch.available_for(grad):
             return self._kernel_gradients(grad, grad_flat, need_weight, need_bias)
         weights = StackGradient(self.weight) if need_weight else None
         biases = bias_gradient(self.weight[:, 0]) if need_bias else None
@@ -190,11 +190,11 @@ class _Work:
         grad_weight = grad_bias = None
         if need_weight:
             flat = self.flat[self.part] if self.centres is None else self.flat
-            grad_weight = kernels.weight_gradient(flat, grad, self.centres, self.offsets, self.counts)
+            grad_weight = launch.weight_gradient(flat, grad, self.centres, self.offsets, self.counts)
         if need_bias:
             grad_bias = torch.stack([mine.sum(0) for mine in grad.split(self.counts)])
         if grad_flat is not None:
-            columns = kernels.routed_product(grad, self.weight.mT, None, None, (0,), self.counts)
+            columns = launch.routed_product(grad, self.weight.mT, None, None, (0,), self.counts)
             if self.centres is None:
                 grad_flat[self.part] = columns
             else:

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.func import functional_call
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from geomoe.moe.bank import ExpertBank, Rows
+from geomoe.moe.experts.bank import ExpertBank, Rows
 
 __all__ = ["ParallelExperts", "clip_grad_norm_"]
 

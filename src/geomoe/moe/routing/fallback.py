@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geomoe.moe.plan import RoutingPlan
-from geomoe.moe.router import AnyRouter
+from geomoe.moe.routing.router import AnyRouter
 
 __all__ = ["Fallback", "mahalanobis", "usual"]
 

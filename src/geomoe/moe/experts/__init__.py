@@ -1,0 +1,1 @@
+"""Banks of experts, and experts on several processes."""

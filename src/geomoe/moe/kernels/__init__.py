@@ -1,0 +1,1 @@
+"""Arithmetic of many small products, and of gates, by torch and Triton alone."""

@@ -1,0 +1,1 @@
+"""A router and a bank put together, and mixtures without choices."""

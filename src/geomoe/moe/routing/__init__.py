@@ -1,0 +1,1 @@
+"""Routers: scores, choices and what stands between them make a plan."""
