@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rasterio.windows import Window
 
+from geomoe.data.rasters import read_scaled
 from geomoe.errors import GeomoeError
 from geomoe.raster import decide_radiometry, look, open_scene
-from geomoe.raster.training import read_scaled
 from tests.products import write_safe
 from tests.scenes import pixels, write_scene
 

@@ -85,6 +85,16 @@ def test_the_balance_of_vmoe_is_about_noise(folder, tmp_path):
         train(folder, tmp_path / "none", "--model.balance=load", f"--model.options={plain}", steps=1)
 
 
+def test_a_drawn_split_is_found_again_by_the_card(folder, tmp_path):
+    train(folder, tmp_path, "--data.split=images", "--data.test=0.4", "--data.split_seed=3", steps=4)
+    loaded = load(str(tmp_path / "last.safetensors"))
+    own = ClassificationData(str(folder), size=12, split="images", test=0.4, split_seed=3).samples("test")
+    names = [name for name, _ in ClassificationData.named(folder, "test", loaded).samples]
+    assert names == [name for name, _ in own.samples]
+    assert len(names) == 18
+    assert names != [name for name, _ in ClassificationData(str(folder), size=12).samples("test").samples]
+
+
 def test_labels_have_no_scale(run):
     with pytest.raises(GeomoeError, match=r"gives a label of 3 classes; .* as scale 4 was asked for"):
         load(str(run / "best.safetensors"), 4)

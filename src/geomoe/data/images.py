@@ -108,7 +108,7 @@ def read_picture(
         raise GeomoeError(f"{path} cannot be read: {error}") from error
     if not tiff:
         raise GeomoeError(f"{path} {_wrong_kind(path, kind, bands)}")
-    from geomoe.raster.training import read_scaled  # rasterio is wanted for these files alone
+    from geomoe.data.rasters import read_scaled  # rasterio is wanted for these files alone
 
     data, valid, left = read_scaled(path, bands, names, max_pixels)
     return Picture(torch.from_numpy(data), None if valid.all() else valid, left or "")

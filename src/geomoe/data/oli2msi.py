@@ -71,7 +71,7 @@ def read_oli2msi(
     Raises:
         GeomoeError: files that cannot be read, too few bands, or sizes that have another ratio.
     """
-    from geomoe.raster.training import read_values  # rasterio is wanted for these files alone
+    from geomoe.data.rasters import read_values  # rasterio is wanted for these files alone
 
     images = [read_values(path, bands, names) for path in (low, high)]
     (small, integer), (large, _) = images

@@ -21,7 +21,7 @@ from geomoe.data.matching import match
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.raster.pair import PairOfScenes
+    from geomoe.data.raster_pairs import PairOfScenes
 
 __all__ = ["match_scenes", "paired_folders", "read_paired", "valid_tiles"]
 
@@ -53,7 +53,7 @@ def match_scenes(
         GeomoeError: no such folders, no match or several, scenes without a grid, another ratio of pixel
             sizes, or grids that are off.
     """
-    from geomoe.raster.pair import common_area, footprint  # rasterio is wanted for these files alone
+    from geomoe.data.raster_pairs import common_area, footprint  # rasterio is wanted for these files alone
 
     folders = paired_folders(root)
     if folders is None:
@@ -106,7 +106,7 @@ def read_paired(
     Raises:
         GeomoeError: nothing left, too few bands, or types that differ within a pair.
     """
-    from geomoe.raster.pair import read_pair
+    from geomoe.data.raster_pairs import read_pair
 
     wide = [pair for pair in pairs if min(pair.low_window.width, pair.low_window.height) >= least]
     read = []

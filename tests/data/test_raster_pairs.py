@@ -5,7 +5,7 @@ from affine import Affine
 from geomoe import GeomoeError
 from geomoe.data.layouts import find_layout, real_pairs
 from geomoe.data.paired import match_scenes
-from geomoe.raster.pair import common_area, footprint
+from geomoe.data.raster_pairs import common_area, footprint
 from tests.scenes import UTM, pixels, write_scene
 
 
