@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ __all__ = ["calibrate", "shown_rows"]
 
 _IMAGES, _ROWS = 400, 500
 """So many are enough for the mean and the precision of a few dozen channels; neighbours are much alike."""
+_FEW = 20_000
+"""Rows in all, where there are few images: a cube is one."""
 _HELD_OUT, _LEAST = 0.2, 20
 """Of a folder that is not split: the share that the threshold is found on, and the fewest images."""
 
@@ -43,7 +45,8 @@ def calibrate(
     """Write weights anew with a routing reference on their card; the tensors, and so the hash, stay.
 
     The mean and the precision are of images that the model was trained on, the threshold of images of the
-    same kind that were held out, as small as the card says that training made them.
+    same kind that were held out, as small as the card says that training made them; of other tasks samples
+    as they are.
 
     Args:
         source: weights, ``.safetensors``.
@@ -62,20 +65,22 @@ def calibrate(
         raise GeomoeError(f"a quantile of {quantile:g} was given; expected one above 0 and below 1")
     if not source.is_file():
         raise GeomoeError(f"{source} does not exist; give a .safetensors file, such as 'geomoe fit' writes")
-    loaded = load(str(source), gives="image")
-    fit, held_out, read, small = _mixed(root, loaded) if _is_mixed(loaded) else _images(root, loaded)
+    loaded = load(str(source))
+    find = _samples
+    if loaded.contract.gives("image"):
+        find = _mixed if _is_mixed(loaded) else _images
+    fit, held_out, read, words = find(root, loaded)
     total, done = len(fit) + len(held_out), 0
 
     def rows(cases: Sequence[_Case]) -> Iterator[Tensor]:
         nonlocal done
         for case in cases:
-            yield shown_rows(loaded, *read(case, done), most=_ROWS)
+            yield shown_rows(loaded, *read(case, done), most=max(_ROWS, _FEW // len(cases)))
             done += 1
             if progress:
                 progress(done, total)
 
     seen, judged = torch.cat(list(rows(fit))), torch.cat(list(rows(held_out)))
-    words = f"{len(held_out)} images held out of training, made small by {small}"
     reference = RoutingReference.learn(seen, judged, quantile, words)
     card = replace(loaded.card, reference=reference.for_card())
     half = card.recipe.get("stored") == "float16"
@@ -83,7 +88,12 @@ def calibrate(
 
 
 def shown_rows(
-    model: LoadedModel, low: Tensor, known: Tensor | None = None, *, most: int | None = None
+    model: LoadedModel,
+    low: Tensor,
+    known: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    most: int | None = None,
 ) -> Tensor:
     """What the last router of a model is shown of an image ``[C, h, w]`` in [0, 1]: rows ``[N, C]``.
 
@@ -91,26 +101,46 @@ def shown_rows(
         model: that routes.
         low: the image.
         known: ``[Known.WIDTH]``, what an informed model is told of it.
+        valid: ``[h, w]`` bool, the pixels that there are, for a model that is told; the others give no row.
         most: take so many rows, drawn alike every time; all if ``None``.
 
     Raises:
         GeomoeError: if the model routes nothing.
     """
-    informed = {"known": known[None]} if known is not None and model.contract.informed else {}
+    told = {"known": known[None]} if known is not None and model.contract.informed else {}
+    if valid is not None:
+        told["valid"] = valid[None]
     with torch.inference_mode():
-        model.model.eval()(low[None], trace=(trace := LastSignals()), **informed)
+        model.model.eval()(low[None], trace=(trace := LastSignals()), **told)
     rows = trace.signals
     if rows is None:
         raise GeomoeError(f"{model.name} routes nothing, so there is nothing to compare")
+    if (there := trace[-1].valid) is not None:
+        rows = rows[there]
     if most is None or len(rows) <= most:
         return rows
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]]
 
 
-_Case = Path | int
-_Read = Callable[[Any, int], tuple[Tensor] | tuple[Tensor, Tensor]]
+_Case = Path | int | Mapping[str, Tensor]
+_Read = Callable[[Any, int], tuple[Tensor, *tuple[Tensor | None, ...]]]
 _Cases = tuple[Sequence[_Case], Sequence[_Case], _Read, str]
-"""What to learn from and what to find the threshold on; how the n-th is read; how it was made small."""
+"""What to learn from and what to find the threshold on; how the n-th is read; what that was, in words."""
+
+
+def _samples(root: Path, model: LoadedModel) -> _Cases:
+    """What was trained on, and kept to validate on, of a task whose samples are what they are."""
+    from geomoe.tasks.families import family  # whose tasks want Lightning
+
+    data = family(model.card.task).data
+    fit, held = (
+        [sample for _, sample in data.named(root, part, model).samples] for part in ("fit", "validation")
+    )
+
+    def read(case: Mapping[str, Tensor], number: int) -> tuple[Tensor, None, Tensor | None]:
+        return to_unit(case["image"]), None, case.get("valid")
+
+    return fit[:: -(-len(fit) // _IMAGES)], held, read, f"{len(held)} samples kept to validate on"
 
 
 def _is_mixed(model: LoadedModel) -> bool:
@@ -143,7 +173,7 @@ def _mixed(root: Path, model: LoadedModel) -> _Cases:
         return sample["image"], sample["known"]
 
     held = range(0, len(judged), -(-len(judged) // _IMAGES))
-    return range(len(stream)), held, read, model.card.degradation
+    return range(len(stream)), held, read, _made_small(held, model.card.degradation)
 
 
 def _images(root: Path, model: LoadedModel) -> _Cases:
@@ -157,7 +187,11 @@ def _images(root: Path, model: LoadedModel) -> _Cases:
         low, _ = degrade(read_image(path, bands), model.contract.scale, small.drawn(number))
         return (to_unit(low),)
 
-    return fit, held_out, read, small.name
+    return fit, held_out, read, _made_small(held_out, small.name)
+
+
+def _made_small(held_out: Sequence[_Case], how: str) -> str:
+    return f"{len(held_out)} images held out of training, made small by {how}"
 
 
 def _files(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
