@@ -19,18 +19,16 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
-import json
 import os
-import resource
 import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from attack import Kind, Tries, attack
 from common import fork, tiny, write_scene
 from nights import Night, files_of, told
 
@@ -38,45 +36,6 @@ from geomoe.pipeline import upscale
 
 STEPS = ("replace", "rename", "unlink", "remove", "link", "mkdir", "rmdir", "open", "fsync")
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-Tries = Iterator[str]
-"""What went wrong in each try; nothing if it is empty."""
-
-
-def main() -> None:
-    """Parse the arguments, attack, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tries", type=int, default=10, help="of each kind of night")
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--every", type=int, default=1, help="which steps of a commit are cut")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    found: dict[str, object] = {"tries": 0, "failures": 0}
-    seconds, tries, failures = 0.0, 0, 0
-    for kind in args.kinds.split(","):
-        with tempfile.TemporaryDirectory() as name:
-            attack = KINDS[kind](Path(name), args, np.random.default_rng(args.seed))
-            began = time.monotonic()
-            count = 0
-            for wrong in attack:
-                seconds = max(seconds, time.monotonic() - began)
-                count, failures = count + 1, failures + bool(wrong)
-                if not args.json:
-                    print(f"{kind} {count}: {time.monotonic() - began:.1f} s {wrong}", flush=True)
-                began = time.monotonic()
-            found[kind] = count
-            tries += count
-    found |= {
-        "tries": tries,
-        "failures": failures,
-        "worst_seconds": round(seconds, 1),
-        "worst_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000,  # kB on Linux
-    }
-    print(json.dumps(found) if args.json else found)
-    if failures:
-        raise SystemExit(1)
 
 
 # Jobs that are cut
@@ -207,7 +166,7 @@ def hangs(folder: Path, args: argparse.Namespace, rng: np.random.Generator) -> T
         ) or "; ".join(filter(None, [night.ended(night.start()), night.is_whole()]))
 
 
-def several(count: int) -> Callable[[Path, argparse.Namespace, np.random.Generator], Tries]:
+def several(count: int) -> Kind:
     """One manifest, given to several nights at once."""
 
     def kind(folder: Path, args: argparse.Namespace, rng: np.random.Generator) -> Tries:
@@ -291,11 +250,11 @@ def empties(folder: Path, args: argparse.Namespace, _: np.random.Generator) -> T
         )
 
 
-KINDS: dict[str, Callable[[Path, argparse.Namespace, np.random.Generator], Tries]] = {
+KINDS: dict[str, Kind] = {
     "commits": commits, "locks": locks, "hangs": hangs, "twice": several(2), "thrice": several(3),
     "interrupts": interrupts, "workers": workers, "empties": empties,
 }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    attack(KINDS, __doc__, tries="of each kind of night", every="which steps of a commit are cut")

@@ -17,12 +17,9 @@ a traceback is printed, or anything hidden is left behind.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import shutil
 import signal
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -31,8 +28,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from attack import Kind, Tries, attack
 from full_disk import limited, may_mount, mounted
-from hostile_trainings import GIVEN, Kind, Tries
+from hostile_trainings import GIVEN
 from nights import told
 from trainings import Trainings, ended
 
@@ -42,43 +40,6 @@ from geomoe.tasks.checkpoint import read_checkpoint
 from geomoe.tasks.super_resolution import SuperResolution
 
 STEPS = ("replace", "unlink", "mkdir", "rmdir", "open", "fsync")
-
-
-def main() -> None:
-    """Parse the arguments, attack, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tries", type=int, default=10, help="of each kind that has no list of its own")
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--every", type=int, default=1, help="which steps and which of a list are tried")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    found: dict[str, object] = {"tries": 0, "failures": 0}
-    seconds, tries, failures = 0.0, 0, 0
-    for kind in args.kinds.split(","):
-        with tempfile.TemporaryDirectory() as name:
-            attack = KINDS[kind](Path(name), args, np.random.default_rng(args.seed))
-            count, began = 0, time.monotonic()
-            for wrong in attack:
-                # The first has the time in which all is made ready.
-                seconds = max(seconds, time.monotonic() - began) if count else seconds
-                count, failures = count + 1, failures + bool(wrong)
-                if wrong or not args.json:
-                    print(f"{kind} {count}: {time.monotonic() - began:.1f} s {wrong}", flush=True)
-                began = time.monotonic()
-            found[kind] = count
-            tries += count
-    found |= {
-        "tries": tries,
-        "failures": failures,
-        "worst_seconds": round(seconds, 1),
-        "worst_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000,  # kB on Linux
-    }
-    print(json.dumps(found) if args.json else found)
-    if failures:
-        raise SystemExit(1)
 
 
 # Trainings that are cut
@@ -280,4 +241,7 @@ KINDS: dict[str, Kind] = {
 
 
 if __name__ == "__main__":
-    main()
+    attack(
+        KINDS, __doc__, tries="of each kind that has no list of its own",
+        every="which steps and which of a list are tried",
+    )  # fmt: skip

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import yaml
+from attack import Kind, Tries
 from nights import told
 from PIL import Image
 from safetensors.torch import save_file
@@ -18,11 +19,7 @@ from trainings import Trainings, ended
 
 from geomoe.models import load
 
-__all__ = ["GIVEN", "Kind", "Tries"]
-
-Tries = Iterator[str]
-"""What went wrong in each try; nothing if it is empty."""
-Kind = Callable[[Path, argparse.Namespace, np.random.Generator], Tries]
+__all__ = ["GIVEN"]
 
 _CLASSES = (
     "os.system", "subprocess.Popen", "subprocess.run", "builtins.exec", "builtins.eval", "shutil.rmtree",

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +19,8 @@ from rasterio.transform import from_origin
 
 from geomoe.cli.main import main
 from geomoe.cli.units import Bytes, in_time
-from geomoe.models import available_weights, list_models, read_card
+from geomoe.models import available_weights, list_models, load, read_card
+from geomoe.models.measured import Measured
 from geomoe.models.weights import save
 from geomoe.pipeline import Outcome
 from tests.models.test_models import tiny
@@ -188,11 +189,44 @@ def test_models_lists_and_shows_a_card(capsys, weights):
     assert "degradation" in said
 
 
+@pytest.mark.parametrize("by", ["name", "palette"])
+def test_info_tells_of_a_file_of_classes_alone(capsys, tmp_path, by):
+    path = write_scene(
+        tmp_path / "qa.tif", np.random.default_rng(0).integers(1, 9, (1, 8, 8), dtype=np.uint8)
+    )
+    with rasterio.open(path, "r+") as file:
+        if by == "name":
+            file.descriptions = ("QA_PIXEL",)
+        else:
+            file.colorinterp = [rasterio.enums.ColorInterp.palette]
+    status, said, err = run(capsys, "info", path)
+    assert (status, err) == (0, "")
+    assert "8 x 8 pixels, 1 band, uint8" in said
+    assert "classes, flags or numbers of colours alone" in said
+    status, _, err = run(capsys, "info", path, "--bands", 1)
+    assert status == 1
+    assert len(err.splitlines()) == 1
+
+
 def test_a_card_shows_what_training_began_from_in_short_lines(capsys):
     said = run(capsys, "models", "mfg_hmoe_light_x4")[1]
     legs = [line.split(maxsplit=1)[1] for line in said.splitlines() if line.split()[0] == "start"]
     assert legs
     assert all(re.fullmatch(r"[0-9a-f]{12}, after \d+ steps", leg) for leg in legs)
+
+
+def test_a_card_begins_with_what_was_measured(capsys, weights, tmp_path):
+    loaded = load(str(weights))
+    found = Measured(
+        "fields", None, None, "bicubic", None, "hsenet", 3, {"psnr": 30.5}, {"psnr": 30.0}, "2026-11-26"
+    )
+    card = replace(loaded.card, measured=[asdict(found)], scores={"psnr": 33.0, "scored": "validation"})
+    save(tmp_path / "w.safetensors", loaded.model, card)
+    said = run(capsys, "models", tmp_path / "w.safetensors")[1].splitlines()
+    keys = [line.split()[0].rstrip(",") for line in said if line.startswith("  ") and line[2] != " "]
+    assert keys[:3] == ["model", "task", "measured"]
+    assert len(keys) == len(set(keys))
+    assert "  scores, validation" in said
 
 
 def test_models_says_of_each_what_it_is_and_how_large(capsys):

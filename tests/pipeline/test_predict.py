@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -32,8 +33,9 @@ NAMES = [f"b{i}" for i in range(BANDS)]
 
 
 def weights(path: Path, radiometry: str = "values", **options: object) -> LoadedModel:
-    model = tiny("unet_moe", bands=BANDS, mean=(30000.0,), std=(9000.0,), **options)
+    model = tiny("unet_moe", **{"bands": BANDS, "mean": (30000.0,), "std": (9000.0,), **options})
     card = replace(card_of(model), model="unet_moe", task="segmentation", radiometry=radiometry)
+    path.parent.mkdir(exist_ok=True)
     save(path, model, card)
     return load(str(path))
 
@@ -208,6 +210,27 @@ def test_a_class_map_is_verified_and_known_as_made(src: Path, dst: Path, model: 
     assert verify(dst).faults == ()
     dst.write_bytes(dst.read_bytes()[:-1] + b"\0")
     assert verify(dst).faults
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"mean": (20000.0,)},
+        {"classes": (*CLASSES[1:], CLASSES[0])},
+        {"colours": ("#000000", "#111111", "#222222")},
+        {"radiometry": "unit"},
+    ],
+)
+def test_what_a_mended_card_says_counts_though_the_tensors_are_the_same(
+    src: Path, dst: Path, model: LoadedModel, other: dict[str, Any]
+) -> None:
+    write_scene(src, pixels(BANDS, 12, 12, "uint16"), names=NAMES)
+    predict(src, dst, model=model, device="cpu")
+    mended = weights(dst.parent / "mended" / "land.safetensors", **other)
+    assert mended.hash == model.hash
+    asked = Request.of(src, dst, model=model, scale=None, device="cpu")
+    assert is_made(asked)
+    assert not is_made(replace(asked, model=mended))
 
 
 def test_gdal_knows_the_classes_by_name(src: Path, dst: Path, model: LoadedModel) -> None:

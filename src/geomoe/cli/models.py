@@ -104,12 +104,15 @@ def _as_json(value: object) -> list[str]:
 
 def _readable(name: str, card: dict[str, Any]) -> list[str]:
     lines = [name]
-    for key, value in card.items():
+    # What was measured is worth more than the scores of the validation that chose the weights.
+    first = ["model", "task", "measured"] if card.get("measured") else []
+    for key, value in {**{key: card[key] for key in first}, **card}.items():
         if key == "measured":
             said = [_measured(one) for one in value] or ["its card does not say"]
             lines += [f"  {key:<20} {words}" for words in said]
         elif isinstance(value, dict):
-            lines.append(f"  {key}")
+            scored = value.get("scored") if key == "scores" else None
+            lines.append(f"  {key}, {scored}" if scored else f"  {key}")
             lines += [f"    {k:<18} {_short(v)}" for k, v in value.items() if k != "start"]
             lines += [f"    {'start':<18} {leg}" for leg in _legs(value)]
         else:

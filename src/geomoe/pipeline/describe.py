@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from rasterio.enums import ColorInterp
+
+from geomoe.printable import counted
 from geomoe.raster.bands import band_names, band_order, left_out, select_bands
 from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.open import open_scene
@@ -44,22 +47,22 @@ def describe_scene(
         tile: as for `upscale`.
 
     Raises:
-        GeomoeError: for a scene that `upscale` would refuse.
+        GeomoeError: for a scene that `upscale` would refuse, but for one of classes alone where neither model
+            nor bands are asked for.
     """
     with open_scene(src, bands, nodata) as scene:
+        if model is None and bands is None and _holds_classes_alone(scene):
+            return {
+                **_place(scene, range(1, scene.count + 1)),
+                "holds": "classes, flags or numbers of colours alone; no measurements for a model",
+            }
         known = known_of(scene)
         upscaler, why, writer = (None, "", None) if model is None else _upscaler(model, scale, known)
         chosen = writer.bands(scene, bands) if writer else select_bands(scene, bands, 1)
         scene, sample = look(scene, chosen)
         radiometry = decide_radiometry(scene.dtype, sample)
         known = known.with_noise(sample, radiometry)
-        facts = {
-            "scene": str(scene.path),
-            "size": f"{scene.width} x {scene.height} pixels, {_counted(scene.count)}, {scene.dtype}",
-            "crs": _crs(scene),
-            "pixel": _pixel(scene),
-            "bands": ", ".join(_named(scene, band) for band in chosen),
-        }
+        facts = _place(scene, chosen)
         if others := left_out(scene, chosen):
             facts["left out"] = others.removeprefix("bands left out: ")
         if scene.acquired:
@@ -104,8 +107,20 @@ def _upscaler(model: str | Upscaler, scale: int | None, known: KnownScene) -> tu
     return found, why, writer_of(found)
 
 
-def _counted(bands: int) -> str:
-    return "1 band" if bands == 1 else f"{bands} bands"
+def _holds_classes_alone(scene: Scene) -> bool:
+    classes = scene.class_bands and not scene.data_bands
+    return bool(classes) or ColorInterp.palette in scene.colorinterp
+
+
+def _place(scene: Scene, bands: Iterable[int]) -> dict[str, str]:
+    """Where a scene lies and what its bands are."""
+    return {
+        "scene": str(scene.path),
+        "size": f"{scene.width} x {scene.height} pixels, {counted(scene.count, 'band')}, {scene.dtype}",
+        "crs": _crs(scene),
+        "pixel": _pixel(scene),
+        "bands": ", ".join(_named(scene, band) for band in bands),
+    }
 
 
 def _named(scene: Scene, band: int) -> str:

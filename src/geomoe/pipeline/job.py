@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -30,14 +30,23 @@ from geomoe.pipeline.layers.reliability import reference_of, surprise
 from geomoe.pipeline.output import Output, Piece, begun_in, window_of
 from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
-from geomoe.pipeline.runner import Runner, Upscaler, hardware, is_measured, radiometry_of, tiling_of
+from geomoe.pipeline.runner import (
+    Runner,
+    Upscaler,
+    hardware,
+    is_measured,
+    options_of,
+    radiometry_of,
+    takes_values,
+    tiling_of,
+)
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import RanTile, Writer
 from geomoe.raster.known import KnownScene, known_of
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import Radiometry
+from geomoe.raster.radiometry import AS_THEY_ARE, Radiometry
 from geomoe.raster.sample import EmptyError, look
 from geomoe.raster.scene import Scene, open_file
 from geomoe.raster.stac import item_path, json_number, read_item
@@ -96,7 +105,7 @@ class Job:
             "weights": self.model.hash,
             "model": self.model.name,
             # Of options that no tensor tells, such as how a border is cut, the weights know nothing.
-            "options": self.model_options,
+            "options": options_of(self.model),
             "contract": self.model.contract.record(),
             **({"known": asdict(for_model(self.known))} if self.model.contract.informed else {}),
             "tile": self.plan.tile,
@@ -114,12 +123,6 @@ class Job:
             "precision": self.runner.precision,
             "device": self.runner.hardware,
         }
-
-    @property
-    def model_options(self) -> dict[str, Any] | None:
-        """Every option of the model, as JSON holds them; ``None`` of one that has none."""
-        config = getattr(self.model.model, "config", None)
-        return json.loads(json.dumps(asdict(config))) if is_dataclass(config) else None  # type: ignore[arg-type]
 
     def check_scene(self, *, whole: bool = False) -> None:
         """Raise ChangedError if the scene is not as it was, by its content if ``whole`` or in doubt."""
@@ -338,6 +341,7 @@ def is_made(request: Request) -> bool:
             "scene": scene.digest(),
             "bands": writer_of(model).bands(scene, request.bands),
             "nodata": {"said": _said(request.nodata)},
+            "radiometry": {"rule": AS_THEY_ARE if takes_values(model) else None},
             "weights": model.hash,
             "contract": model.contract.record(),
             **({"known": asdict(for_model(known))} if model.contract.informed else {}),
@@ -353,13 +357,24 @@ def is_made(request: Request) -> bool:
     precisions = {record.get("precision") for record in found.values()}
     alike = len(precisions) == 1 and precisions <= asked
     own = {"": {}, **{layer.name: layer.record for layer in make_layers(request, model)}}
-    return alike and all({**wanted, **own[name]}.items() <= record.items() for name, record in found.items())
+    options = options_of(model) or {}
+    return alike and all(
+        {**wanted, **own[name]}.items() <= record.items()
+        # Which no tensor tells, such as the mean of a band; an earlier geomoe had fewer.
+        and as_object(record.get("options")).items() <= options.items()
+        for name, record in found.items()
+    )
 
 
 def _by_request(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without what only the pixels of a scene say: the noise, and what became of nodata."""
+    """A record without what only the pixels of a scene say: noise, what became of nodata, percentiles."""
     known = {fact: value for fact, value in as_object(record.get("known")).items() if fact != "noise"}
-    return {**record, "known": known, "nodata": as_object(record.get("nodata")).get("said")}
+    return {
+        **record,
+        "known": known,
+        "nodata": as_object(record.get("nodata")).get("said"),
+        "radiometry": as_object(record.get("radiometry")).get("rule") == AS_THEY_ARE,
+    }
 
 
 def _said(nodata: float | str | None) -> float | str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, is_dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -32,8 +34,10 @@ __all__ = [
     "hardware",
     "is_measured",
     "join_bands",
+    "options_of",
     "pick_device",
     "radiometry_of",
+    "takes_values",
     "tiling_of",
 ]
 
@@ -98,9 +102,20 @@ def is_measured(model: Upscaler) -> bool:
     return bool(getattr(getattr(model, "card", None), "bfloat16", None))
 
 
+def options_of(model: Upscaler) -> dict[str, Any] | None:
+    """Every option of a model, as JSON holds them; ``None`` of one that has none."""
+    config = getattr(model.model, "config", None)
+    return json.loads(json.dumps(asdict(config))) if is_dataclass(config) else None  # type: ignore[arg-type]
+
+
+def takes_values(model: Upscaler) -> bool:
+    """Whether a model is shown the values of a scene as they are, by the card of its weights."""
+    return bool(getattr(getattr(model, "card", None), "radiometry", "unit") == "values")
+
+
 def radiometry_of(model: Upscaler, scene: Scene, sample: SceneSample) -> Radiometry:
     """How values of a scene are brought to a model's range, by the card of its weights."""
-    if getattr(getattr(model, "card", None), "radiometry", "unit") == "values":
+    if takes_values(model):
         return as_they_are(len(sample.values))
     return decide_radiometry(scene.dtype, sample)
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from geomoe.raster.rounding import round_keeping_means
 from geomoe.raster.sample import SceneSample
 
-__all__ = ["Radiometry", "as_they_are", "decide_radiometry", "limits", "quantise"]
+__all__ = ["AS_THEY_ARE", "Radiometry", "as_they_are", "decide_radiometry", "limits", "quantise"]
 
 _LOW, _HIGH = 0.1, 99.9  # percent
-_AS_THEY_ARE = "values as they are"
+AS_THEY_ARE = "values as they are"
+"""The rule of :func:`as_they_are`."""
 _LARGEST = float(np.finfo(np.float32).max)
 # GDAL takes a float within a few ulp of nodata for nodata.
 _NODATA_ULP = 32
@@ -38,7 +39,7 @@ class Radiometry:
     @property
     def plain(self) -> bool:
         """Whether values stay what they are."""
-        return self.rule == _AS_THEY_ARE
+        return self.rule == AS_THEY_ARE
 
     def to_model(self, data: NDArray[np.float32]) -> NDArray[np.float32]:
         """``[C, H, W]`` float32 in source units to the model's range, 0 to 1 for nearly all pixels."""
@@ -82,7 +83,7 @@ def decide_radiometry(dtype: str, sample: SceneSample) -> Radiometry:
 
 def as_they_are(bands: int) -> Radiometry:
     """For models that have mean and deviation of their bands in the units of the source."""
-    return Radiometry((0.0,) * bands, (1.0,) * bands, _AS_THEY_ARE)
+    return Radiometry((0.0,) * bands, (1.0,) * bands, AS_THEY_ARE)
 
 
 def _span(values: NDArray[np.float32], dtype: str) -> tuple[float, float]:
