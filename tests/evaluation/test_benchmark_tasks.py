@@ -85,6 +85,7 @@ def colours(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_networks_twins_and_forests_are_compared_under_each_setting(data, tmp_path):
     settings = read_benchmark(written(tmp_path, MAPS)).under()
