@@ -109,6 +109,7 @@ def test_a_reentrant_checkpoint_of_a_traced_layer_is_refused(x):
     assert len(trace) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_traced_layer_compiles(x):
     model, trace = Blocks(), moe.RoutingTrace()

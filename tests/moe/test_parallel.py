@@ -332,6 +332,7 @@ CHECKS = {  # of one pair of processes each, which take longer to start than to 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checks", CHECKS.values(), ids=CHECKS)
 def test_two_processes(checks, tmp_path):
     mp.spawn(process, (checks, tmp_path / "store", tmp_path / "checkpoint"), nprocs=WORLD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from geomoe import create_model
 from geomoe.models.weights import save
 from geomoe.pipeline import Request
 from tests.models.test_weights import card_of
+from tests.pipeline.interrupted import left_alone
 
 
 @pytest.fixture
@@ -31,3 +33,15 @@ def src(tmp_path: Path) -> Path:
 @pytest.fixture
 def dst(tmp_path: Path) -> Path:
     return tmp_path / "dst.tif"
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `left_alone`; to be copied, and left as it is."""
+    return left_alone(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy of a scene and of what a job made of it, and a folder for jobs that are cut off."""
+    return Path(shutil.copytree(whole, tmp_path, dirs_exist_ok=True))
