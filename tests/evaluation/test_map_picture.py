@@ -34,6 +34,10 @@ def test_a_map_is_drawn_in_its_colours_with_the_classes_that_are_on_it(
     shares = np.bincount(best[10:].ravel(), minlength=3) / best[10:].size
     wanted = [f"{name}, {share:.1%}" for name, share in zip(CLASSES, shares, strict=True) if share]
     assert [text.get_text() for text in legend.get_texts()] == wanted
+    monkeypatch.setattr(map_picture, "_SIDE", 2)
+    small = map_picture.figure_of_map(tmp_path / "m.tif")
+    assert small.axes[0].images[0].get_array().shape == (2, 2, 3)
+    assert [text.get_text() for text in small.legends[0].get_texts()] == wanted, "of all pixels"
     monkeypatch.setattr(map_picture, "_SIDE", 25)
     assert map_picture.figure_of_map(tmp_path / "m.tif").axes[0].images[0].get_array().shape == (14, 20, 3)
     map_picture.draw_map(tmp_path / "m.tif", tmp_path / "m.png")

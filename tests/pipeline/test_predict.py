@@ -231,6 +231,12 @@ def test_what_a_mended_card_says_counts_though_the_tensors_are_the_same(
     asked = Request.of(src, dst, model=model, scale=None, device="cpu")
     assert is_made(asked)
     assert not is_made(replace(asked, model=mended))
+    predict(src, other_dst := dst.with_name("mended.tif"), model=mended, device="cpu")
+    for path, own, wrong in ((dst, model, mended), (other_dst, mended, model)):
+        if "radiometry" not in other:  # of which no item of a model has its name
+            assert verify(path, weights=str(own.path)).faults == ()
+        [fault] = verify(path, weights=str(wrong.path)).faults
+        assert fault.startswith("land has the tensors that made it, with another ")
 
 
 def test_gdal_knows_the_classes_by_name(src: Path, dst: Path, model: LoadedModel) -> None:

@@ -133,7 +133,7 @@ def test_the_model_says_what_its_card_says() -> None:
 def test_models_of_any_name_have_items(tmp_path: Path, name: str) -> None:
     fake = nearest()
     check_item(model_item(FakeUpscaler(fake.model, fake.contract, name)), name)
-    place = tmp_path / model_item_name(name, "../../0123abcd")
+    place = tmp_path / model_item_name(name, "../../0123abcd", None)
     place.write_text("a file can have it")
     assert place.parent == tmp_path
 
@@ -268,7 +268,7 @@ def test_other_readers_read_the_model(tmp_path: Path) -> None:
     pystac = pytest.importorskip("pystac")
     mlm = pytest.importorskip("pystac.extensions.mlm")
     model = load("mfg_hmoe_light_x4")
-    path = tmp_path / model_item_name(model.name, model.hash)
+    path = tmp_path / model_item_name(model.name, model.hash, None)
     path.write_bytes(item_bytes(model_item(model), path.name))
     item = pystac.Item.from_file(str(path))
     said = mlm.MLMExtension.ext(item, add_if_missing=True)  # pystac 1.15 knows no version after 1.4

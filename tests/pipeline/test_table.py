@@ -120,6 +120,27 @@ def test_what_cannot_be_a_table_is_refused_in_one_line(src: Path, tmp_path: Path
     assert not [*tmp_path.glob("t.*")]
 
 
+@pytest.mark.parametrize(
+    ("options", "radiometry", "says"),
+    [
+        ({"bands": "3,2,1"}, "unit", "--bands is of a scene; leave it out for a folder of images"),
+        ({"nodata": 0.0}, "unit", "--nodata is of a scene"),
+        ({"tile": 8}, "unit", "--tile is of a scene"),
+        ({}, "values", "scenes takes values as they are, and images of a folder are brought to 0 to 1"),
+    ],
+)
+def test_what_images_of_a_folder_do_not_have_is_not_passed_over(
+    tmp_path: Path, options: dict[str, Any], radiometry: str, says: str
+) -> None:
+    model = weights(tmp_path)
+    model = replace(model, card=replace(model.card, radiometry=radiometry))
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "a.png")
+    with pytest.raises(GeomoeError, match=says):
+        predict_table(tmp_path / "in", tmp_path / "t.csv", model=model, device="cpu", **options)
+    assert not (tmp_path / "t.csv").exists()
+
+
 def test_windows_lie_on_a_turned_grid(src: Path, tmp_path: Path) -> None:
     model, turned = (
         weights(tmp_path),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from geomoe.evaluation.picture import save_figure
-from geomoe.raster.quicklook import quicklook
+from geomoe.raster.quicklook import class_counts, quicklook
 
 __all__ = ["draw_map", "figure_of_map"]
 
@@ -31,7 +31,7 @@ def draw_map(path: Path, target: Path) -> None:
 
 
 def figure_of_map(path: Path) -> Figure:
-    """The map, and beside it the classes that are on it, with their shares of its pixels with data."""
+    """The map, and beside it the classes that are on it, with their shares of all its pixels with data."""
     data, classes = quicklook(path, _SIDE)
     colours = np.full((256, 3), 255, np.uint8)  # where there is no data: white, as the paper
     for each in classes:
@@ -42,7 +42,7 @@ def figure_of_map(path: Path) -> Figure:
     axes = figure.add_axes((0, 0, wide / (wide + _LEGEND), 1), label="map")
     axes.imshow(colours[data], interpolation="nearest")
     axes.set_axis_off()
-    counts = np.bincount(data.ravel(), minlength=256)
+    counts = class_counts(path)
     known = max(int(counts[1:].sum()), 1)
     handles = [
         Patch(color=each.colour, label=f"{each.name}, {counts[each.value] / known:.1%}")

@@ -60,7 +60,8 @@ def facts_of(
 
 def model_item_of(record: Mapping[str, Any]) -> str:
     """The file of the model's item, by the configuration of an output."""
-    return model_item_name(str(record.get("model")), str(record.get("weights")))
+    options = as_object(record.get("options"))
+    return model_item_name(str(record.get("model")), str(record.get("weights")), options)
 
 
 def as_object(value: object) -> dict[str, Any]:

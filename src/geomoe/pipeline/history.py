@@ -19,6 +19,7 @@ __all__ = [
     "geomoe_version",
     "is_model_item",
     "lineage",
+    "model_id",
     "model_item_name",
     "model_link",
     "output_link",
@@ -92,10 +93,23 @@ def lineage(
     return f"{how} {caveat}"
 
 
-def model_item_name(name: str, digest: str) -> str:
-    """The file of a model's item: one for each model and weights, with a name that a file can have."""
+def model_id(name: str, weights: str, options: Mapping[str, Any] | None) -> str:
+    """The id of a model's item, by the hash of its weights and its options: one for each of both."""
+    return f"{name}.{_digest(weights, options)}"
+
+
+def model_item_name(name: str, weights: str, options: Mapping[str, Any] | None) -> str:
+    """The file of a model's item, as its `model_id`, with a name that a file can have."""
     short = os.fsdecode(os.fsencode(re.sub(r"[/\\\0]", "-", name))[:_MAX_NAME])
-    return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', digest[:12])}.stac.json"
+    return f"{short}.{re.sub('[^0-9a-zA-Z]', '-', _digest(weights, options))}.stac.json"
+
+
+def _digest(weights: str, options: Mapping[str, Any] | None) -> str:
+    # No tensor tells the classes, nor mean and deviation that come with them.
+    if options and options.get("classes"):
+        told = json.dumps([weights, options], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+    return weights[:12]
 
 
 def is_model_item(path: Path) -> bool:

@@ -21,7 +21,15 @@ from geomoe.pipeline.layers.base import Layer
 from geomoe.pipeline.layers.reliability import reference_of
 from geomoe.pipeline.memory import fitting_workers
 from geomoe.pipeline.request import AUTO, Path, Request
-from geomoe.pipeline.runner import Upscaler, band_groups, check_scale, is_measured, pick_device, tiling_of
+from geomoe.pipeline.runner import (
+    Upscaler,
+    band_groups,
+    check_scale,
+    is_measured,
+    options_of,
+    pick_device,
+    tiling_of,
+)
 from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
@@ -146,7 +154,8 @@ def prepared(request: Request) -> Iterator[Prepared]:
         known = known_of(scene)
         model, why = model_for(request.model, request.scale, known)
         targets = targets_of(request.places, overwrite=request.overwrite)
-        item, weights = model_item_name(model.name, model.hash), getattr(model, "path", None)
+        item = model_item_name(model.name, model.hash, options_of(model))
+        weights = getattr(model, "path", None)
         refuse_overlap(targets, scene, request.src, weights=weights, item=item)
         writer, layers, reference = asked_of(model, request)
         bands = writer.bands(scene, request.bands)

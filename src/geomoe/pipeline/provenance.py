@@ -19,6 +19,7 @@ from geomoe.models.registry import describe
 from geomoe.pipeline.history import (
     geomoe_version,
     lineage,
+    model_id,
     model_item_name,
     model_link,
     output_link,
@@ -26,7 +27,7 @@ from geomoe.pipeline.history import (
     title,
 )
 from geomoe.pipeline.output import Output
-from geomoe.pipeline.runner import Upscaler, tiling_of
+from geomoe.pipeline.runner import Upscaler, options_of, tiling_of
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import Writer
 from geomoe.raster.footprint import Footprint, footprint
@@ -82,7 +83,7 @@ class Provenance:
         self._record = record
         self._items: dict[tuple[Path, str], str] = {}
         self._outlines: dict[tuple[int, int], Footprint | None] = {}
-        name = model_item_name(record.model.name, record.model.hash)
+        name = model_item_name(record.model.name, record.model.hash, options_of(record.model))
         self.model = name, item_bytes(model_item(record.model), name)
         for output in record.outputs:
             item_bytes(self.item(output, output.meta.nodata), output.target.item.name)
@@ -168,7 +169,7 @@ def model_item(model: Upscaler) -> dict[str, Any]:
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [EXTENSIONS["mlm"]],
-        "id": f"{model.name}.{model.hash[:12]}",
+        "id": model_id(model.name, model.hash, options_of(model)),
         "geometry": None,
         "properties": {
             **_written(card),

@@ -18,6 +18,7 @@ from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.provenance import Provenance, Record
 from geomoe.pipeline.request import Path as Place
 from geomoe.pipeline.request import Request
+from geomoe.pipeline.runner import options_of
 
 __all__ = ["UpscaleReport", "carry_out", "predict", "upscale"]
 
@@ -136,6 +137,7 @@ def carry_out(
         if not work.placed:
             job.check_scene(whole=True)
         work.finish()
+    model_item = model_item_name(job.model.name, job.model.hash, options_of(job.model))
     return UpscaleReport(
         output=job.outputs[0].target.path,
         title=job.writer.title,
@@ -143,7 +145,7 @@ def carry_out(
             layer.name: made.target.path for layer, made in zip(job.layers, job.outputs[1:], strict=True)
         },
         items=tuple(output.target.item for output in job.outputs),
-        model_item=job.outputs[0].target.path.with_name(model_item_name(job.model.name, job.model.hash)),
+        model_item=job.outputs[0].target.path.with_name(model_item),
         model=job.model.name,
         plan=job.plan,
         resumed=work.resumed,

@@ -26,7 +26,7 @@ from geomoe.models.device import pick_device
 from geomoe.models.precision import AskedPrecision, computing_in, pick_precision
 from geomoe.pipeline.history import geomoe_version
 from geomoe.pipeline.output import window_of
-from geomoe.pipeline.runner import is_measured, radiometry_of
+from geomoe.pipeline.runner import is_measured, radiometry_of, takes_values
 from geomoe.pipeline.tiles import Box
 from geomoe.raster.bands import exact_bands
 from geomoe.raster.footprint import footprint
@@ -127,7 +127,8 @@ def predict_table(
         src: a folder of images, or a scene as for `upscale`.
         dst: ``.csv``; of a scene also ``.geojson``, windows as polygons on WGS 84.
         model: whose output is a label, values or features.
-        tile: side of a window in pixels of the scene; that of the training images if ``None``.
+        tile: side of a window in pixels of the scene; that of the training images if ``None``. Of a folder
+            the side to which images are brought, where the card says none.
         bands: of a scene, as of a `Request`.
         nodata: of a scene, as of a `Request`.
         device: as of a `Request`.
@@ -136,7 +137,8 @@ def predict_table(
         progress: called with samples done and samples in all.
 
     Raises:
-        GeomoeError: another kind of output, images that cannot be read, or a scene without the model's bands
+        GeomoeError: another kind of output, images that cannot be read, options of a scene or weights that
+            take values as they are with a folder of images, or a scene without the model's bands
             or, for ``.geojson``, without a place.
     """
     check_table(src, dst, overwrite=overwrite)
@@ -151,6 +153,9 @@ def predict_table(
     if _is_folder(src):
         if placed:
             raise GeomoeError(f"images of a folder have no place on the ground; write {path.stem}.csv")
+        _refuse_of_scenes(
+            model, bands=bands, nodata=nodata, tile=tile if "size" in model.card.recipe else None
+        )
         files = find_images(Path(src))
         images = _images(Path(src), files, model.contract.bands, size)
         found = list(_answers(model, outputs[0], images, len(files), device, precision, progress))
@@ -179,6 +184,18 @@ def predict_table(
 def _is_folder(src: str | os.PathLike[str]) -> bool:
     """Whether it is a folder of images, and not of a product."""
     return Path(src).is_dir() and not Path(src).name.upper().endswith(".SAFE")
+
+
+def _refuse_of_scenes(model: LoadedModel, **given: object) -> None:
+    """Raise GeomoeError for what images of a folder do not have: they are read and sized as in training."""
+    for name, value in given.items():
+        if value is not None:
+            raise GeomoeError(f"--{name} is of a scene; leave it out for a folder of images")
+    if takes_values(model):
+        raise GeomoeError(
+            f"{model.name} takes values as they are, and images of a folder are brought to 0 to 1; "
+            "give it a scene"
+        )
 
 
 def _answers(

@@ -12,9 +12,10 @@ from typing import Any
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
 from geomoe.pipeline.facts import as_list, as_object, facts_of, model_item_of
-from geomoe.pipeline.history import IMAGE, model_link, output_link, scene_link, seal
+from geomoe.pipeline.history import IMAGE, model_id, model_link, output_link, scene_link, seal
 from geomoe.raster.classes import category_names
 from geomoe.raster.open import open_scene
+from geomoe.raster.radiometry import AS_THEY_ARE
 from geomoe.raster.safety import NAMES, beside
 from geomoe.raster.scene import Scene
 from geomoe.raster.stac import file_fields, file_name, href, item_bytes, item_path, read_item
@@ -150,7 +151,8 @@ def _of_model(scene: Scene, item: Mapping[str, Any], record: Mapping[str, Any]) 
         return [f"the model's item: {error}"]
     if model["properties"].get("geomoe:weights") != record.get("weights"):
         return [f"{name} is of other weights than the file"]
-    if model["id"] != f"{record.get('model')}.{str(record.get('weights'))[:12]}":
+    options = as_object(record.get("options"))
+    if model["id"] != model_id(str(record.get("model")), str(record.get("weights")), options):
         return [f"{name} is of another model than the file"]
     if not _agrees(record.get("contract"), model["properties"].get("geomoe:contract")):
         return [f"{name} and the file's item have two contracts"]
@@ -219,23 +221,29 @@ def _selections(record: Mapping[str, Any]) -> list[list[str] | None]:
 def _of_weights(item_file: Path, record: Mapping[str, Any], weights: str) -> list[str]:
     from geomoe.models import load  # torch, which nothing else here needs
     from geomoe.pipeline.provenance import model_item
+    from geomoe.pipeline.runner import options_of, takes_values
 
     scale = as_object(record.get("contract")).get("scale")
     scaled = isinstance(scale, int) and record.get("kind", IMAGE) == IMAGE
     model = load(weights, scale if scaled else None)
     if model.hash != record.get("weights"):
         return [f"it was made by other weights than {model.name} ({model.hash[:12]})"]
+    made, now = as_object(record.get("options")), options_of(model) or {}
+    if other := [name for name, value in made.items() if name not in now or now[name] != value]:
+        return [f"{model.name} has the tensors that made it, with another {', '.join(other)}"]
+    if takes_values(model) != (as_object(record.get("radiometry")).get("rule") == AS_THEY_ARE):
+        return [f"{model.name} has the tensors that made it, with another radiometry"]
     model = replace(model, name=str(record.get("model")))  # the file may have another name now
     path = item_file.with_name(model_item_of(record))
     try:
         said = read_item(path)
     except GeomoeError:
         return []  # told already
-    now = json.loads(item_bytes(model_item(model), path.name))
-    for each in (said, now):
+    item = json.loads(item_bytes(model_item(model), path.name))
+    for each in (said, item):
         each.pop("stac_extensions")  # of the geomoe that wrote it
         each["properties"].pop("mlm:framework_version", None)  # of its torch
-    return [] if _agrees(said, now) else [f"{path.name} does not say what the weights say of themselves"]
+    return [] if _agrees(said, item) else [f"{path.name} does not say what the weights say of themselves"]
 
 
 def _agrees(said: object, now: object) -> bool:

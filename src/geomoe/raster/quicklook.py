@@ -1,4 +1,4 @@
-"""A class map made small, to be looked at."""
+"""A class map made small, to be looked at, and what is on all of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geomoe.raster.classes import ClassValue
 from geomoe.raster.env import gdal_env, gdal_errors
 from geomoe.raster.scene import open_file
 
-__all__ = ["quicklook"]
+__all__ = ["class_counts", "quicklook"]
 
 
 def quicklook(path: Path, side: int) -> tuple[NDArray[np.uint8], tuple[ClassValue, ...]]:
@@ -38,3 +38,20 @@ def quicklook(path: Path, side: int) -> tuple[NDArray[np.uint8], tuple[ClassValu
             raise GeomoeError(f"{path.name} is no map of classes that geomoe wrote") from error
     hues = {value: "#" + bytes(colours[value][:3]).hex() for value in named}
     return data, tuple(ClassValue(value, named[value], hues[value]) for value in sorted(named))
+
+
+def class_counts(path: Path) -> NDArray[np.int64]:
+    """How many pixels of a class map have each value, ``[256]``; of all pixels, which no overview tells.
+
+    Raises:
+        GeomoeError: a file that cannot be read.
+    """
+    counts = np.zeros(256, np.int64)
+    with (
+        gdal_errors(f"{path.name} cannot be read", "write it again"),
+        gdal_env(),
+        rasterio.open(path, driver="GTiff", sharing=False) as source,
+    ):
+        for _, window in source.block_windows(1):
+            counts += np.bincount(source.read(1, window=window).ravel(), minlength=256)
+    return counts
