@@ -86,7 +86,8 @@ def test_the_command_says_what_a_folder_holds(tmp_path, capsys):
     for folder, words in (("sat", "eurosat"), ("mine", "2 classes"), ("flat", "3 images")):
         main(["data", str(tmp_path / folder)])
         assert words in capsys.readouterr().out
-    for wrong, words in (("none", "does not exist"),):
+    (tmp_path / "empty").mkdir()
+    for wrong, words in (("none", "does not exist"), ("empty", "holds no image")):
         with pytest.raises(SystemExit) as stop:
             main(["data", str(tmp_path / wrong)])
         assert stop.value.code == 1

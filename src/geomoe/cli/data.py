@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -43,7 +44,7 @@ def data(folder: Path | None) -> None:
         "sensor": known.sensor or "",
         "gsd": "" if known.gsd is None else f"{known.gsd:g} m",
         "split": known.split if known.files else "",
-        "classes": ", ".join(known.legend.names) if known.legend else "",
+        "classes": "; ".join(known.legend.names) if known.legend else "",
         "source": known.source,
         "terms": known.terms,
     }
@@ -51,7 +52,7 @@ def data(folder: Path | None) -> None:
 
 
 def _described(folder: Path) -> str:
-    """What a folder may be used as."""
+    """What a folder may be used as; raises GeomoeError for one without images."""
     from geomoe.data.class_folders import class_names
     from geomoe.data.cubes import find_cube
     from geomoe.data.images import find_images
@@ -65,11 +66,8 @@ def _described(folder: Path) -> str:
     ways: dict[str, Callable[[Path], Sequence[object]]] = {
         "images with masks": masked_files,
         "classes, a folder each": class_names,
-        "images": find_images,
     }
     for words, ask in ways.items():
-        try:
+        with suppress(GeomoeError):
             return f"{len(ask(folder))} {words}"
-        except GeomoeError as error:
-            said = str(error)
-    return said
+    return f"{len(find_images(folder))} images"
