@@ -23,6 +23,7 @@ __all__ = [
     "places",
     "read_small",
     "sync_folder",
+    "writable_place",
     "write_csv",
     "write_text",
 ]
@@ -121,6 +122,26 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     write_text(path, text.getvalue())
+
+
+def writable_place(path: str | os.PathLike[str]) -> Path:
+    """Where a file of that name will stand, behind symbolic links: before anything is computed for it.
+
+    Raises:
+        GeomoeError: no local path, a folder that is not there or may not be written to, or a path of one.
+    """
+    text = os.fspath(path)
+    if "\0" in text or text.startswith("/vsi") or "://" in text:
+        raise GeomoeError(f"{text!r} is not a local path; write to a local file and upload it afterwards")
+    place = Path(os.path.realpath(text))
+    folder = place.parent
+    if not folder.is_dir():
+        raise GeomoeError(f"folder {folder} does not exist; create it first (mkdir -p {folder})")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise GeomoeError(f"folder {folder} is not writable; choose another or change its permissions")
+    if place.is_dir():
+        raise GeomoeError(f"{place} is a folder; give the name of a file to write")
+    return place
 
 
 def overlap(writes: Iterable[Path], reads: Iterable[Path]) -> tuple[Path, Path] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel, load, save
-from geomoe.pipeline import predict, predict_table
+from geomoe.pipeline import check_table, predict, predict_table
 from tests.models.test_label_models import CLASSES, tiny
 from tests.models.test_weights import card_of
 from tests.scenes import UTM, pixels, write_scene
@@ -139,6 +140,29 @@ def test_what_images_of_a_folder_do_not_have_is_not_passed_over(
     with pytest.raises(GeomoeError, match=says):
         predict_table(tmp_path / "in", tmp_path / "t.csv", model=model, device="cpu", **options)
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_what_cannot_be_written_is_told_before_the_work(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scene(src, pixels(3, SIDE, SIDE, "uint8"))
+    (tmp_path / "d.csv").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "kept.csv").touch()
+    may = os.access
+
+    def access(path: Any, mode: int) -> bool:  # who is root may all
+        return Path(path).name not in ("closed", "kept.csv") and may(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    for out, says in (
+        (tmp_path / "d.csv", "is a folder; give the name of a file"),
+        (tmp_path / "closed" / "t.csv", "is not writable; choose another"),
+        (tmp_path / "kept.csv", "is write-protected"),
+        ("s3://there/t.csv", "is not a local path"),
+    ):
+        with pytest.raises(GeomoeError, match=says):
+            check_table(src, out, overwrite=True)
 
 
 def test_windows_lie_on_a_turned_grid(src: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from geomoe.data.images import find_images, read_picture, to_unit
 from geomoe.data.labels import resized
 from geomoe.errors import GeomoeError, expect
-from geomoe.files import overlap, write_csv, write_text
+from geomoe.files import overlap, writable_place, write_csv, write_text
 from geomoe.models import LoadedModel
 from geomoe.models.contract import Output
 from geomoe.models.device import pick_device
@@ -93,10 +93,11 @@ def check_table(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, ove
     path = Path(dst)
     if path.suffix.lower() not in ENDINGS:
         raise GeomoeError(f"{path.name!r}: a table ends in {' or '.join(ENDINGS)}, a map in .tif")
-    if not path.parent.is_dir():
-        raise GeomoeError(f"folder {path.parent} does not exist; create it first")
+    writable_place(dst)  # as it was given: a Path of an address is one of a folder
     if path.exists() and not overwrite:
         raise GeomoeError(f"{path} exists already; choose another output or allow it with --overwrite")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise GeomoeError(f"{path} is write-protected; choose another output or change its permissions")
     if not Path(src).exists():
         raise GeomoeError(f"{src} does not exist; give a folder of images, or a scene")
     if not _is_folder(src) and overlap([path], source_files(src)):
