@@ -19,6 +19,7 @@ __all__ = [
     "NO_LINKS",
     "SMALL",
     "atomic_write",
+    "csv_text",
     "overlap",
     "places",
     "read_small",
@@ -119,9 +120,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
     """Write rows, the first of which is the header, as CSV in one step; raises as `atomic_write`."""
+    write_text(path, csv_text(rows))
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def writable_place(path: str | os.PathLike[str]) -> Path:
