@@ -1,4 +1,4 @@
-"""docs/architecture.md tells of the house that there is."""
+"""docs/architecture.md and CONTRIBUTING.md tell of the house that there is."""
 
 import re
 import tomllib
@@ -9,8 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 LINKS = sorted({link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link})
-NAMES = sorted(set(re.findall(r"`(geomoe(?:\.\w+)+)`", PAGE)))
+NAMES = sorted(set(re.findall(r"`(geomoe(?:\.\w+)+)`", PAGE + CONTRIBUTING)))
+CLASSES = sorted(set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", CONTRIBUTING)))
+FILES = sorted(set(re.findall(r"`((?:tests|docs|models|src)/[\w/]*(?:\.\w+)?)`", CONTRIBUTING)))
 
 
 def reached(room, arrows):
@@ -40,6 +43,17 @@ def test_the_names_that_it_names_are_there(name):
             found = getattr(found, part)
         return
     pytest.fail(f"there is no {name}")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_are_defined_somewhere(name):
+    defined = re.compile(rf"^class {name}\b", re.MULTILINE)
+    assert any(defined.search(path.read_text()) for path in (ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_which_contributors_are_told_are_there(name):
+    assert any((folder / name).exists() for folder in (ROOT, ROOT / "src" / "geomoe"))
 
 
 def test_every_way_to_add_something_names_a_file_and_a_registration():

@@ -19,10 +19,12 @@ __all__ = [
     "NO_LINKS",
     "SMALL",
     "atomic_write",
+    "csv_text",
     "overlap",
     "places",
     "read_small",
     "sync_folder",
+    "writable_place",
     "write_csv",
     "write_text",
 ]
@@ -118,9 +120,34 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
     """Write rows, the first of which is the header, as CSV in one step; raises as `atomic_write`."""
+    write_text(path, csv_text(rows))
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def writable_place(path: str | os.PathLike[str]) -> Path:
+    """Where a file of that name will stand, behind symbolic links: before anything is computed for it.
+
+    Raises:
+        GeomoeError: no local path, a folder that is not there or may not be written to, or a path of one.
+    """
+    text = os.fspath(path)
+    if "\0" in text or text.startswith("/vsi") or "://" in text:
+        raise GeomoeError(f"{text!r} is not a local path; write to a local file and upload it afterwards")
+    place = Path(os.path.realpath(text))
+    folder = place.parent
+    if not folder.is_dir():
+        raise GeomoeError(f"folder {folder} does not exist; create it first (mkdir -p {folder})")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise GeomoeError(f"folder {folder} is not writable; choose another or change its permissions")
+    if place.is_dir():
+        raise GeomoeError(f"{place} is a folder; give the name of a file to write")
+    return place
 
 
 def overlap(writes: Iterable[Path], reads: Iterable[Path]) -> tuple[Path, Path] | None:

@@ -79,6 +79,16 @@ def test_the_command_lists_data_sets_with_kind_source_and_terms(capsys):
         assert one.terms.split()[0] in said
 
 
+def test_the_command_says_which_split_was_published(tmp_path, capsys):
+    main(["data"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    published = {row[0] for row in rows if row and row[0] in DATA_SETS and "published" in row}
+    assert published == {"ucmerced", "aid", "oli2msi"}
+    (tmp_path / "indian_pines.npz").touch()
+    main(["data", str(tmp_path)])
+    assert "corn, no till; corn, minimum till; corn;" in capsys.readouterr().out
+
+
 def test_the_command_says_what_a_folder_holds(tmp_path, capsys):
     images(tmp_path / "sat", AnnualCrop=1, HerbaceousVegetation=1, SeaLake=1)
     images(tmp_path / "mine", a=2, b=2)

@@ -23,7 +23,7 @@ def save(path, array, mode=None):
 def test_values_become_places_of_classes():
     legend = Legend(("wood", "water"), values=(4, 9), ignored=0)
     assert legend.indices(np.array([[0, 4], [9, 4]])).tolist() == [[IGNORED, 0], [1, 0]]
-    with pytest.raises(GeomoeError, match=r"m\.png holds 7, which is no class; there are: 4 wood, 9 water"):
+    with pytest.raises(GeomoeError, match=r"m\.png holds 7, which is no class; there are: 4 wood; 9 water"):
         legend.indices(np.array([[7]]), "m.png")
 
 

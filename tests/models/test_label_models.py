@@ -5,7 +5,7 @@ import torch
 
 import geomoe
 from geomoe.models.contract import Input, Output
-from geomoe.models.registry import build
+from geomoe.models.registry import build, describe
 from geomoe.models.sparse_ffn import ROUTERS, SparseConfig
 from geomoe.models.vit import positions
 from geomoe.moe import ExpertBank
@@ -124,3 +124,9 @@ def test_dense_twins_cost_what_the_mixture_costs(size):
 def test_a_twin_of_equal_cost_wants_a_fixed_number_of_experts():
     with pytest.raises(geomoe.GeomoeError, match="a fixed number of experts"):
         tiny("vmoe_ti", twin="active", router="top_p", router_options={})
+
+
+def test_a_dense_network_is_not_said_to_be_a_mixture():
+    for dense, mixture in (("unet", "unet_moe"), ("convnext_t", "convnext_moe_t"), ("vit_s", "vmoe_s")):
+        assert "mixture" not in describe(dense).lower()
+        assert "mixture" in describe(mixture).lower()

@@ -1,5 +1,7 @@
 """SampleMoE, AdapterMoE and DecisionMoE: what each promises, and the networks that use them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from geomoe import GeomoeError, create_model
 from geomoe.models.adapter_moe import AdapterMoE, freeze_base
 from geomoe.models.decision_moe import DecisionMoE
 from geomoe.models.sample_moe import MIXERS, SampleMoE
+from geomoe.models.weights import load_as, save
 from geomoe.moe import Router, RoutingTrace, TopK, noisy_top_k_router, softmax_router
 from geomoe.moe.routing.score import LinearScore
+from tests.models.test_weights import card_of
 
 CLASSES = ("forest", "river", "town")
 VIT = {"classes": CLASSES, "embed_dim": 12, "depth": 2, "heads": 2, "patch": 4}
@@ -95,6 +99,22 @@ def test_adapters_start_as_the_layer_itself_and_fit_its_weights():
     x = torch.randn(2, 5, 6)
     assert torch.equal(adapted(x), plain(x))
     assert [tuple(bank.a.shape) for bank in adapted.moe.bank] == [(2, 6, 2), (1, 6, 4)]
+
+
+@pytest.mark.parametrize("classes", [("field", "road", "sea"), CLASSES[::-1], ("field", "road"), ()])
+def test_what_knew_other_classes_is_adapted_without_its_head(tmp_path, classes):
+    torch.manual_seed(0)
+    base, path = create_model("vit_ti", **VIT), tmp_path / "base.safetensors"
+    save(path, base, replace(card_of(base), model="vit_ti", task="classification"))
+    options = {**VIT, "adapters": (2, 2)}
+    adapted = load_as(str(path), "vit_ti", {**options, "classes": classes}).model
+    state, old = adapted.state_dict(), base.state_dict()
+    assert torch.equal(state["embed.weight"], old["embed.weight"])
+    head = "head.linear.weight"
+    assert (head in state) == bool(classes)
+    assert not classes or not torch.equal(state[head], old[head])
+    same = load_as(str(path), "vit_ti", options).model
+    assert torch.equal(same.state_dict()[head], old[head])
 
 
 def test_a_base_keeps_its_weights():

@@ -332,6 +332,31 @@ def test_more_bands_will_do_where_their_names_say_which_are_meant(
     assert facts["predict"].startswith("rgb, classes of pixels: 12 x 12 pixels, 1 tiles")
 
 
+def test_an_order_of_bands_that_nothing_settles_is_said(src: Path, dst: Path, tmp_path: Path) -> None:
+    model, data = tiny("unet", bands=3), pixels(3, 12, 12, "uint8")
+    save(tmp_path / "three.safetensors", model, replace(card_of(model), model="unet"))
+    loaded = load(str(tmp_path / "three.safetensors"))
+    said = "bands are taken to be those that the model learned from, in this order: "
+    for names, order in (
+        (["red", "green", "blue"], None),
+        (["blue", "green", "nir"], "blue, green, nir"),
+        (["", "swir16", "b3"], "band 1, swir16, b3"),
+        ([], "band 1, band 2, band 3"),
+    ):
+        write_scene(src, data, names=names)
+        notes = predict(src, dst, model=loaded, device="cpu", overwrite=True).plan.notes
+        assert [note for note in notes if "bands" in note] == ([said + order] if order else [])
+
+
+def test_a_scene_is_described_as_the_model_is_shown_it(src: Path, dst: Path, model: LoadedModel) -> None:
+    write_scene(src, pixels(BANDS, 12, 12, "uint16"), names=NAMES)
+    facts, alone = describe_scene(src, model=model), describe_scene(src)
+    assert "percentile" in alone["radiometry"]
+    assert facts["radiometry"] == "values as they are"
+    assert facts["order"] in predict(src, dst, model=model, device="cpu").plan.notes
+    assert "red" not in facts["order"]
+
+
 def test_an_image_on_the_grid_of_the_scene_keeps_what_the_scene_says(src: Path, dst: Path) -> None:
     data = pixels(4, 20, 24, "uint16")
     write_scene(src, data, names=NAMES[:4], nodata=7)

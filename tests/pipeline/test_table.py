@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from PIL import Image
 
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel, load, save
-from geomoe.pipeline import predict, predict_table
+from geomoe.pipeline import check_table, predict, predict_table
+from geomoe.raster.stac import sha256
+from geomoe.raster.watch import ChangedError
 from tests.models.test_label_models import CLASSES, tiny
 from tests.models.test_weights import card_of
 from tests.scenes import UTM, pixels, write_scene
@@ -139,6 +142,67 @@ def test_what_images_of_a_folder_do_not_have_is_not_passed_over(
     with pytest.raises(GeomoeError, match=says):
         predict_table(tmp_path / "in", tmp_path / "t.csv", model=model, device="cpu", **options)
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_what_cannot_be_written_is_told_before_the_work(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scene(src, pixels(3, SIDE, SIDE, "uint8"))
+    (tmp_path / "d.csv").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "kept.csv").touch()
+    may = os.access
+
+    def access(path: Any, mode: int) -> bool:  # who is root may all
+        return Path(path).name not in ("closed", "kept.csv") and may(path, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    for out, says in (
+        (tmp_path / "d.csv", "is a folder; give the name of a file"),
+        (tmp_path / "closed" / "t.csv", "is not writable; choose another"),
+        (tmp_path / "kept.csv", "is write-protected"),
+        ("s3://there/t.csv", "is not a local path"),
+    ):
+        with pytest.raises(GeomoeError, match=says):
+            check_table(src, out, overwrite=True)
+
+
+def test_what_made_a_table_stands_beside_it(src: Path, tmp_path: Path) -> None:
+    model, out = weights(tmp_path), tmp_path / "t.csv"
+    write_scene(src, pixels(3, SIDE, SIDE, "uint8"))
+    predict_table(src, out, model=model, device="cpu")
+    said = json.loads((tmp_path / "t.csv.json").read_text())
+    assert said["table"] == {"name": "t.csv", "sha256": sha256(out)}
+    assert said["sources"] == [{"name": "src.tif", "sha256": sha256(src)}]
+    assert (said["weights"], said["options"]["mean"]) == (model.hash, [0.5])
+    assert (said["bands"], said["tile"], said["radiometry"]["high"]) == ([1, 2, 3], SIDE, [255.0] * 3)
+    out.unlink()
+    with pytest.raises(GeomoeError, match=r"t\.csv\.json exists already"):
+        predict_table(src, out, model=model, device="cpu")
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "a.png")
+    predict_table(tmp_path / "in", out, model=model, device="cpu", overwrite=True)
+    said = json.loads((tmp_path / "t.csv.json").read_text())
+    assert said["sources"] == [{"name": "a.png", "sha256": sha256(tmp_path / "in" / "a.png")}]
+    predict_table(src, tmp_path / "t.geojson", model=model, device="cpu")
+    assert json.loads((tmp_path / "t.geojson").read_text())["geomoe"]["sources"][0]["name"] == "src.tif"
+
+
+@pytest.mark.parametrize("of", ["scene", "folder"])
+def test_what_changes_while_it_is_read_has_no_table(src: Path, tmp_path: Path, of: str) -> None:
+    model, image = weights(tmp_path), tmp_path / "in" / "a.png"
+    write_scene(src, pixels(3, SIDE, SIDE, "uint8"))
+    image.parent.mkdir()
+    Image.new("RGB", (4, 4)).save(image)
+    changing = src if of == "scene" else image
+
+    def change(done: int, total: int) -> None:
+        changing.write_bytes(changing.read_bytes() + b"0")
+
+    given = src if of == "scene" else image.parent
+    with pytest.raises(ChangedError, match=f"{changing.name} changed while it was read"):
+        predict_table(given, tmp_path / "t.csv", model=model, device="cpu", progress=change)
+    assert not [*tmp_path.glob("t.*")]
 
 
 def test_windows_lie_on_a_turned_grid(src: Path, tmp_path: Path) -> None:

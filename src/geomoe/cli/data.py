@@ -28,7 +28,7 @@ def data(folder: Path | None) -> None:
         table = Table("name", "kind", "split", "sensor", "gsd", "source", "terms", box=None, pad_edge=False)
         for one in DATA_SETS.values():
             gsd = "" if one.gsd is None else f"{one.gsd:g} m"
-            split = "published" if one.files else "drawn"
+            split = "published" if one.published else "drawn"
             table.add_row(one.name, one.kind, split, one.sensor or "", gsd, one.source, one.terms)
         say_table(table)
         return
@@ -43,7 +43,7 @@ def data(folder: Path | None) -> None:
         "kind": known.kind,
         "sensor": known.sensor or "",
         "gsd": "" if known.gsd is None else f"{known.gsd:g} m",
-        "split": known.split if known.files else "",
+        "split": known.split or "",
         "classes": "; ".join(known.legend.names) if known.legend else "",
         "source": known.source,
         "terms": known.terms,

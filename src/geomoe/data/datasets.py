@@ -31,7 +31,7 @@ class DataSet:
         terms: on which it may be used.
         find: where it lies, given a user's folder; None where that holds something else.
         files: images of a part; None where nobody published a split.
-        split: of ``files``, in words.
+        split: the published one as training takes it, in words; None where there is none, or as usual.
         legend: of masks and of a cube's labels.
         sensor: that took the images; None where it is not one alone, or not known.
         gsd: ground sampling distance of the finest images, metres; None where it is not one alone.
@@ -44,10 +44,15 @@ class DataSet:
     terms: str
     find: Callable[[Path], Path | None]
     files: Callable[[Path, Split], list[Path]] | None = None
-    split: str = "all but validation"
+    split: str | None = None
     legend: Legend | None = None
     sensor: str | None = None
     gsd: float | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether it comes with a split into parts to train on and to test on."""
+        return self.files is not None or self.split is not None
 
     @property
     def said(self) -> str:

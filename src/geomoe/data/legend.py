@@ -50,7 +50,7 @@ class Legend:
 
     def __post_init__(self) -> None:
         if len(self.names) < 2 or len(set(self.names)) < len(self.names):
-            raise GeomoeError(f"classes {', '.join(self.names)}: expected two or more, each once")
+            raise GeomoeError(f"classes {'; '.join(self.names)}: expected two or more, each once")
         if not self.values:
             object.__setattr__(self, "values", tuple(range(1, len(self.names) + 1)))
         if not self.colours:
@@ -98,7 +98,7 @@ class Legend:
         if unknown := [int(value) for value in found if int(value) not in place]:
             raise GeomoeError(
                 f"{what} holds {unknown[0]}, which is no class; there are: "
-                + ", ".join(f"{value} {name}" for value, name in zip(self.values, self.names, strict=True))
+                + "; ".join(f"{value} {name}" for value, name in zip(self.values, self.names, strict=True))
             )
         places = np.array([place[int(value)] for value in found], dtype=np.int16)
         return torch.from_numpy(places[inverse].reshape(mask.shape))

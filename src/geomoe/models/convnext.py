@@ -148,7 +148,13 @@ class ConvNext(nn.Module):
         return out
 
 
-register("convnext_t", ConvNext, ConvNextConfig, gives="label")
+register(
+    "convnext_t",
+    ConvNext,
+    ConvNextConfig,
+    gives="label",
+    what="ConvNeXt, a plain convolutional network; no experts",
+)
 register("convnext_moe_t", ConvNext, ConvNextConfig, {"sparse": "every_2"}, gives="label")
 register(
     "convnext_mixers_t",

@@ -20,6 +20,7 @@ class _Entry:
     config: type
     defaults: Mapping[str, Any]
     gives: str
+    what: str
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -31,6 +32,7 @@ def register(
     config: type,
     defaults: Mapping[str, Any] | None = None,
     gives: str = "image",
+    what: str = "",
 ) -> None:
     """Add a model under ``name``.
 
@@ -40,8 +42,9 @@ def register(
         config: frozen dataclass of its configuration.
         defaults: where this size differs from the defaults of ``config``.
         gives: kind of its output, as of :class:`geomoe.models.contract.Output`.
+        what: it is, in a line, where that is not the first line of its module's docstring.
     """
-    _ENTRIES[name] = _Entry(build, config, dict(defaults or {}), gives)
+    _ENTRIES[name] = _Entry(build, config, dict(defaults or {}), gives, what)
 
 
 def list_models(gives: str | None = None) -> list[str]:
@@ -56,8 +59,9 @@ def _entry(name: str) -> _Entry:
 
 
 def describe(name: str) -> str:
-    """What model ``name`` is, in a line: the first of the docstring of the module that makes it."""
-    text = sys.modules[_entry(name).build.__module__].__doc__ or ""
+    """What model ``name`` is, in a line: as registered, or the first of its module's docstring."""
+    entry = _entry(name)
+    text = entry.what or sys.modules[entry.build.__module__].__doc__ or ""
     return text.partition("\n")[0].rstrip(".")
 
 

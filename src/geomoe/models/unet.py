@@ -198,5 +198,11 @@ class UNet(nn.Module):
         return [level[:, 0] > 0 for level in there]
 
 
-register("unet", UNet, UNetConfig, gives="classes")
+register(
+    "unet",
+    UNet,
+    UNetConfig,
+    gives="classes",
+    what="U-Net, which says of every pixel what it shows; no experts",
+)
 register("unet_moe", UNet, UNetConfig, {"experts_in": "both"}, gives="classes")

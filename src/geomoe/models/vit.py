@@ -167,7 +167,14 @@ class Vit(nn.Module):
 
 _SIZES = {"ti": {"embed_dim": 192, "heads": 3}, "s": {}}
 for _size, _options in _SIZES.items():
-    register(f"vit_{_size}", Vit, VitConfig, _options, gives="label")
+    register(
+        f"vit_{_size}",
+        Vit,
+        VitConfig,
+        _options,
+        gives="label",
+        what="ViT, the vision transformer; no experts",
+    )
     register(
         f"vmoe_{_size}", Vit, VitConfig, {**_options, "sparse": "every_2", "router": "vmoe"}, gives="label"
     )

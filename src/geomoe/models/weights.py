@@ -334,7 +334,8 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     """Weights that must be those of model ``name`` with the configuration that ``options`` give.
 
     Options that a configuration lists as ``GROWS`` may be given to weights that were trained without; what
-    it lists as ``ADAPTS`` may then differ, and the tensors that are of another shape for it are new.
+    it lists as ``ADAPTS`` may then differ: the tensors that are of another shape for it are new, and so is
+    the head of other classes.
 
     Args:
         weights: as the name of :func:`load`.
@@ -355,7 +356,12 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     if all(key in free or (key in getattr(wanted, "GROWS", ()) and value) for key, value in other.items()):
         grown = build(name, options)
         shapes = {key: value.shape for key, value in grown.state_dict().items()}
-        fitting = {k: v for k, v in loaded.model.state_dict().items() if shapes[k] == v.shape}
+        new = ("head.",) if "classes" in other else ()  # of as many other classes it has the same shape
+        fitting = {
+            key: value
+            for key, value in loaded.model.state_dict().items()
+            if shapes.get(key) == value.shape and not key.startswith(new)
+        }
         grown.load_state_dict(fitting, strict=False)
         return replace(loaded, model=grown.eval())
     given = ", ".join(f"{key}={value!r}" for key, value in other.items())

@@ -60,7 +60,7 @@ def describe_scene(
         upscaler, why, writer = (None, "", None) if model is None else _upscaler(model, scale, known)
         chosen = writer.bands(scene, bands) if writer else select_bands(scene, bands, 1)
         scene, sample = look(scene, chosen)
-        radiometry = decide_radiometry(scene.dtype, sample)
+        radiometry = _brought(upscaler, scene, sample)
         known = known.with_noise(sample, radiometry)
         facts = _place(scene, chosen)
         if others := left_out(scene, chosen):
@@ -69,7 +69,7 @@ def describe_scene(
             facts["acquired"] = scene.acquired
         if scene.notes:
             facts["decided"] = "; ".join(scene.notes)
-        if order := band_order(scene, chosen):
+        if order := writer.note(scene, chosen) if writer else band_order(scene, chosen):
             facts["order"] = order
         empty = [n for n, v in zip(band_names(scene, chosen), sample.values, strict=True) if not v.size]
         share = f"{sample.valid_share:.1%} of pixels valid"
@@ -121,6 +121,15 @@ def _place(scene: Scene, bands: Iterable[int]) -> dict[str, str]:
         "pixel": _pixel(scene),
         "bands": ", ".join(_named(scene, band) for band in bands),
     }
+
+
+def _brought(model: Upscaler | None, scene: Scene, sample: SceneSample) -> Radiometry:
+    """To the range of a model, or of most of them."""
+    if model is None:
+        return decide_radiometry(scene.dtype, sample)
+    from geomoe.pipeline.runner import radiometry_of  # with torch
+
+    return radiometry_of(model, scene, sample)
 
 
 def _named(scene: Scene, band: int) -> str:
@@ -207,7 +216,7 @@ def _values(scene: Scene, bands: Sequence[int], sample: SceneSample) -> str:
 
 
 def _radiometry(scene: Scene, radiometry: Radiometry, bands: Sequence[int]) -> str:
-    if scene.dtype == "uint8":
+    if scene.dtype == "uint8" or radiometry.plain:
         return radiometry.rule
     spans = zip(band_names(scene, bands), radiometry.low, radiometry.high, strict=True)
     return f"{radiometry.rule}: " + ", ".join(f"{name} {low:g}..{high:g}" for name, low, high in spans)

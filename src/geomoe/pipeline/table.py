@@ -19,22 +19,25 @@ from torch import Tensor
 from geomoe.data.images import find_images, read_picture, to_unit
 from geomoe.data.labels import resized
 from geomoe.errors import GeomoeError, expect
-from geomoe.files import overlap, write_csv, write_text
+from geomoe.files import overlap, writable_place, write_text
 from geomoe.models import LoadedModel
 from geomoe.models.contract import Output
 from geomoe.models.device import pick_device
-from geomoe.models.precision import AskedPrecision, computing_in, pick_precision
-from geomoe.pipeline.history import geomoe_version
+from geomoe.models.precision import AskedPrecision, Precision, computing_in, pick_precision
 from geomoe.pipeline.output import window_of
 from geomoe.pipeline.runner import is_measured, radiometry_of, takes_values
+from geomoe.pipeline.table_record import image_digests, made_by, record_path, write_table
 from geomoe.pipeline.tiles import Box
 from geomoe.raster.bands import exact_bands
 from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import same_place
 from geomoe.raster.open import open_scene, source_files
+from geomoe.raster.radiometry import Radiometry
 from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene
+from geomoe.raster.stac import json_number
 from geomoe.raster.validity import fill_invalid
+from geomoe.raster.watch import ChangedError, Watch, contents
 
 __all__ = ["ENDINGS", "TableReport", "check_table", "predict_table"]
 
@@ -93,14 +96,18 @@ def check_table(src: str | os.PathLike[str], dst: str | os.PathLike[str], *, ove
     path = Path(dst)
     if path.suffix.lower() not in ENDINGS:
         raise GeomoeError(f"{path.name!r}: a table ends in {' or '.join(ENDINGS)}, a map in .tif")
-    if not path.parent.is_dir():
-        raise GeomoeError(f"folder {path.parent} does not exist; create it first")
-    if path.exists() and not overwrite:
-        raise GeomoeError(f"{path} exists already; choose another output or allow it with --overwrite")
+    writes = [path] if path.suffix.lower() == ".geojson" else [path, record_path(path)]
+    writable_place(dst)  # as it was given: a Path of an address is one of a folder
+    for file in writes:
+        writable_place(file)
+        if file.exists() and not overwrite:
+            raise GeomoeError(f"{file} exists already; choose another output or allow it with --overwrite")
+        if file.exists() and not os.access(file, os.W_OK):
+            raise GeomoeError(f"{file} is write-protected; choose another output or change its permissions")
     if not Path(src).exists():
         raise GeomoeError(f"{src} does not exist; give a folder of images, or a scene")
-    if not _is_folder(src) and overlap([path], source_files(src)):
-        raise GeomoeError(f"{path} is the input itself, or holds it; write to another file")
+    if not _is_folder(src) and (found := overlap(writes, source_files(src))):
+        raise GeomoeError(f"{found[0]} is the input itself, or holds it; write to another file")
 
 
 def predict_table(
@@ -123,6 +130,9 @@ def predict_table(
     windows, which lie side by side; those at its right and lower border are moved inwards so that they are
     whole. A window without a valid pixel has no row; of others ``valid`` says which share of the pixels is.
 
+    What the answers depend on, from the SHA-256 of every file to that of the weights, stands in a GeoJSON, or
+    beside a CSV with the SHA-256 of that: ``table.csv.json``.
+
     Args:
         src: a folder of images, or a scene as for `upscale`.
         dst: ``.csv``; of a scene also ``.geojson``, windows as polygons on WGS 84.
@@ -139,7 +149,7 @@ def predict_table(
     Raises:
         GeomoeError: another kind of output, images that cannot be read, options of a scene or weights that
             take values as they are with a folder of images, or a scene without the model's bands
-            or, for ``.geojson``, without a place.
+            or, for ``.geojson``, without a place; files that changed meanwhile.
     """
     check_table(src, dst, overwrite=overwrite)
     outputs = list(model.contract.outputs.values())
@@ -150,34 +160,57 @@ def predict_table(
     size = known if isinstance(known, int) else None
     expect(tile is None or tile > 0, "tile", tile, "a whole number from 1")
     path, placed = Path(dst), Path(dst).suffix.lower() == ".geojson"
+    place = pick_device(device)
+    computed = pick_precision(precision, place, is_measured(model))
     if _is_folder(src):
         if placed:
             raise GeomoeError(f"images of a folder have no place on the ground; write {path.stem}.csv")
-        _refuse_of_scenes(
-            model, bands=bands, nodata=nodata, tile=tile if "size" in model.card.recipe else None
-        )
+        own = tile if "size" in model.card.recipe else None
+        _refuse_of_scenes(model, bands=bands, nodata=nodata, tile=own)
         files = find_images(Path(src))
+        before = image_digests(Path(src), files)
         images = _images(Path(src), files, model.contract.bands, size)
-        found = list(_answers(model, outputs[0], images, len(files), device, precision, progress))
-        report, source = TableReport(path, len(found), "images"), {"folder": Path(src).name}
+        found = list(_answers(model, outputs[0], images, len(files), place, computed, progress))
+        after = image_digests(Path(src), files)
+        if changed := [Path(old["name"]) for old, new in zip(before, after, strict=True) if old != new]:
+            raise ChangedError(changed)
+        report = TableReport(path, len(found), "images")
+        source: dict[str, Any] = {"size": size, "sources": before}
     else:
         side = tile or size
         if side is None:
             raise GeomoeError(f"the card of {model.name} says no size of images by which to cut; give --tile")
+        watch = Watch(src)
         with open_scene(src, bands, nodata) as scene:  # type: ignore[arg-type]
+            digest, sources = contents(scene)
+            if changed := watch.changed():  # what was read of it until now may be of another state
+                raise ChangedError(changed)
+            chosen = exact_bands(scene, model.contract.bands, bands)
             boxes = _boxes(scene.width, scene.height, side)
-            windows = _windows(scene, boxes, model, bands, size, placed)
-            found = list(_answers(model, outputs[0], windows, len(boxes), device, precision, progress))
-            source = {"scene": scene.path.name, "sha256": scene.digest()}
+            scene, sample = look(scene, chosen)
+            radiometry = radiometry_of(model, scene, sample)
+            windows = _windows(scene, boxes, chosen, radiometry, size, placed)
+            found = list(_answers(model, outputs[0], windows, len(boxes), place, computed, progress))
+            if contents(scene) != (digest, sources):
+                raise ChangedError(watch.changed() or [scene.path])
+            source = {
+                "tile": side,
+                "size": size,
+                "bands": chosen,
+                "nodata": None if scene.nodata is None else json_number(scene.nodata),
+                "radiometry": json.loads(radiometry.describe()),
+                "scene": digest,
+                "sources": sources,
+            }
         report = TableReport(path, len(found), "windows", len(boxes) - len(found), side)
     if not found:
         raise GeomoeError(f"{src} has no window with a valid pixel; check its nodata value and mask")
+    made = {**made_by(model, place, computed), **source}
     if placed:
-        made = {"version": geomoe_version(), "model": model.name, "weights": model.hash, **source}
-        features = [{"type": "Feature", "geometry": place, "properties": row} for row, place in found]
+        features = [{"type": "Feature", "geometry": outline, "properties": row} for row, outline in found]
         write_text(path, json.dumps({"type": "FeatureCollection", "geomoe": made, "features": features}))
     else:
-        write_csv(path, [list(found[0][0]), *(list(row.values()) for row, _ in found)])
+        write_table(path, [list(found[0][0]), *(list(row.values()) for row, _ in found)], made)
     return report
 
 
@@ -203,12 +236,10 @@ def _answers(
     output: Output,
     samples: Iterator[_Sample | None],
     total: int,
-    device: str,
-    precision: AskedPrecision,
+    place: torch.device,
+    precision: Precision,
     progress: Callable[[int, int], None],
 ) -> Iterator[tuple[Row, Mapping[str, Any] | None]]:
-    place = pick_device(device)
-    computed = pick_precision(precision, place, is_measured(model))
     model.model.to(place).eval()
     done = 0
     count = _BATCH if "size" in model.card.recipe else 1  # else images may be of any sizes
@@ -216,7 +247,7 @@ def _answers(
         shown = [sample for sample in some if sample is not None]
         if shown:
             images = torch.stack([sample.image for sample in shown]).to(place)
-            with torch.inference_mode(), computing_in(computed, place):
+            with torch.inference_mode(), computing_in(precision, place):
                 answers = model.model(images).float().cpu()
             if not answers.isfinite().all():
                 raise GeomoeError(f"{model.name} gave NaN or infinity; check the images for extreme values")
@@ -249,15 +280,12 @@ def _boxes(width: int, height: int, side: int) -> list[Box]:
 def _windows(
     scene: Scene,
     boxes: Sequence[Box],
-    model: LoadedModel,
-    bands: str | Sequence[str | int] | None,
+    chosen: Sequence[int],
+    radiometry: Radiometry,
     size: int | None,
     placed: bool,
 ) -> Iterator[_Sample | None]:
     """The windows of a scene; None for one without a valid pixel."""
-    chosen = exact_bands(scene, model.contract.bands, bands)
-    scene, sample = look(scene, chosen)
-    radiometry = radiometry_of(model, scene, sample)
     for box in boxes:
         data, valid = scene.read(window_of(box, 1), chosen)
         share = float(valid.all(0).mean())

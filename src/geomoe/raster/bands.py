@@ -11,7 +11,15 @@ from geomoe.raster.names import RGB, WAVELENGTHS
 from geomoe.raster.product import listed, matching
 from geomoe.raster.scene import Scene
 
-__all__ = ["band_names", "band_order", "exact_bands", "learning_bands", "left_out", "select_bands"]
+__all__ = [
+    "band_names",
+    "band_order",
+    "exact_bands",
+    "exact_order",
+    "learning_bands",
+    "left_out",
+    "select_bands",
+]
 
 _USUAL_ORDER = (*RGB, "nir")
 _REPEAT = "classes are made finer by gdal_translate -r nearest -outsize 400% 400%"
@@ -154,6 +162,15 @@ def exact_bands(scene: Scene, count: int, spec: str | Sequence[str | int] | None
             "which by --bands"
         )
     return chosen
+
+
+def exact_order(scene: Scene, bands: Sequence[int]) -> str | None:
+    """What is taken for granted about the order of `exact_bands`, in words; ``None`` of colours in theirs."""
+    colours = tuple(_colour(_called(scene, band)) for band in bands)
+    if len(bands) >= len(RGB) and colours == _USUAL_ORDER[: len(bands)]:
+        return None
+    names = listed(band_names(scene, bands))
+    return f"bands are taken to be those that the model learned from, in this order: {names}"
 
 
 def _find(scene: Scene, item: str | int) -> int:

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
-from geomoe.files import sync_folder
+from geomoe.files import sync_folder, writable_place
 from geomoe.lock import LOCKS, locked
 from geomoe.printable import printable
 from geomoe.raster.safety import NAMES, SIDECARS, beside
@@ -61,26 +61,17 @@ class Target:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool) -> None:
-        text = os.fspath(path)
-        if "\0" in text or text.startswith("/vsi") or "://" in text:
-            raise GeomoeError(f"{text!r} is not a local path; write to a local file and upload it afterwards")
         # Through a symbolic link, so that the file it names is replaced and not the link.
-        self.path = Path(os.path.realpath(text))
+        self.path = writable_place(path)
         self.overwrite = overwrite
-        folder, name = self.path.parent, self.path.name
         if self.path.suffix.lower() not in _SUFFIXES:
-            raise GeomoeError(f"{name!r} is no GeoTIFF by its name; end the output's name in .tif")
-        if not folder.is_dir():
-            raise GeomoeError(f"folder {folder} does not exist; create it first (mkdir -p {folder})")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise GeomoeError(f"folder {folder} is not writable; choose another or change its permissions")
+            raise GeomoeError(f"{self.path.name!r} is no GeoTIFF by its name; end the output's name in .tif")
         self.item = item_path(self.path)
-        for file in (self.path, self.item):
-            if file.is_dir():
-                raise GeomoeError(f"{file} is a folder; give the name of a file to write")
+        if self.item.is_dir():
+            raise GeomoeError(f"{self.item} is a folder; give the name of a file to write")
         self.folder = work_folder(self.path)
         if len(os.fsencode(self.folder.name)) > _MAX_NAME:
-            raise GeomoeError(f"the name {name[:40]}... is too long; choose one under 245 bytes")
+            raise GeomoeError(f"the name {self.path.name[:40]}... is too long; choose one under 245 bytes")
         for file in self._neighbours():
             if file.is_dir():
                 raise GeomoeError(f"{file} is a folder, where other tools look for a file; remove it")

@@ -261,8 +261,8 @@ class SegmentationData(ClassData):
         data = cls(str(root), bands=bands, names=list(classes), **options)
         if (data.bands, data.classes) != (bands, classes):
             raise GeomoeError(
-                f"{root} has {data.bands} bands and the classes {', '.join(data.classes)}; {weights.name} "
-                f"knows {bands} and {', '.join(classes)}"
+                f"{root} has {data.bands} bands and the classes {'; '.join(data.classes)}, where "
+                f"{weights.name} knows {bands} and {'; '.join(classes)}"
             )
         return data._samples(part, weights.model.config.mean)  # type: ignore[arg-type]
 

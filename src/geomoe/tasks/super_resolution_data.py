@@ -161,7 +161,7 @@ class SuperResolutionData(StreamData):
         said = {
             "layout": self.layout,
             "source": source if known is None else known.said,
-            "split": "all but validation" if known is None else known.split,
+            "split": (known and known.split) or "all but validation",
         }
         said |= {"left_out": f"{self._left_out} images that could not be read"} if self._left_out else {}
         return {**said, VALUES: REFLECTANCE} if self.reflectance else said

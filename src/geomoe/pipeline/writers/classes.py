@@ -13,7 +13,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import Output
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.writers.base import RanTile
-from geomoe.raster.bands import exact_bands
+from geomoe.raster.bands import exact_bands, exact_order
 from geomoe.raster.classes import ClassValue
 from geomoe.raster.metadata import CogMetadata, same_place
 from geomoe.raster.radiometry import Radiometry
@@ -52,9 +52,7 @@ class ClassWriter:
         return exact_bands(scene, self._bands, spec)
 
     def note(self, scene: Scene, bands: Sequence[int]) -> str | None:
-        if any(scene.descriptions[band - 1] or scene.aliases[band - 1] for band in bands):
-            return None
-        return "bands have no names; taken to be those that the model learned from, in the same order"
+        return exact_order(scene, bands)
 
     def channels(self, bands: int) -> int:
         return len(self.classes)
