@@ -282,7 +282,7 @@ def test_what_bfloat16_costs_is_told_and_put_on_the_card(capsys, weights, tmp_pa
     assert status == 0, heard
     card = read_card(weights)
     assert f"bfloat16 costs {card.bfloat16['loss']:.4f} dB against float32" in said
-    assert card.bfloat16["scored"] == "all 1 images of a folder"
+    assert card.bfloat16["scored"] == "the one image of a folder"
     assert card.bfloat16["data"] == "images"
     assert replace(card, bfloat16={}) == before  # the hash of the tensors included
 
@@ -511,7 +511,7 @@ def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more)
     assert "none.tif: failed: " in err
     (tmp_path / "m.csv").write_text(f"src,dst,experts\n{scene},out.tif,experts.tif\n")
     status, out, _ = run(capsys, *args, "--report", tmp_path / "r.csv")
-    assert (status, out) == (0, f"1 scenes: 1 there; {tmp_path / 'r.csv'}\n")
+    assert (status, out) == (0, f"1 scene: 1 there; {tmp_path / 'r.csv'}\n")
     assert sorted(p.name for p in tmp_path.glob("*.tif")) == ["experts.tif", "out.tif", "scene.tif"]
     status, _, err = run(capsys, *args, "--report", tmp_path / "none" / "r.csv")
     assert (status, len(err.splitlines())) == (1, 1), "before the work, not after"

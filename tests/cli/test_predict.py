@@ -34,7 +34,7 @@ def test_a_scene_becomes_a_map_with_a_picture_and_info_says_so_before(
 ) -> None:
     out, confidence, picture = (tmp_path / name for name in ("o.tif", "c.tif", "p.png"))
     _, told, _ = run(capsys, "info", src, "--model", model)
-    assert "predict     land, classes of pixels: 30 x 24 pixels, 1 tiles" in told
+    assert "predict     land, classes of pixels: 30 x 24 pixels, 1 tile of" in told
     status, told, _ = run(
         capsys, "predict", src, out, "--model", model, "--confidence", confidence, "--picture", picture
     )

@@ -329,7 +329,7 @@ def test_more_bands_will_do_where_their_names_say_which_are_meant(
     loaded = load(str(tmp_path / "rgb.safetensors"))
     assert predict(src, dst, model=loaded, device="cpu").plan.bands == (4, 3, 2)
     assert "upscale" not in (facts := describe_scene(src, model=loaded))
-    assert facts["predict"].startswith("rgb, classes of pixels: 12 x 12 pixels, 1 tiles")
+    assert facts["predict"].startswith("rgb, classes of pixels: 12 x 12 pixels, 1 tile of")
 
 
 def test_an_order_of_bands_that_nothing_settles_is_said(src: Path, dst: Path, tmp_path: Path) -> None:

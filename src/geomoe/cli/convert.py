@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from geomoe.cli.say import say
+from geomoe.printable import counted
 
 __all__ = ["convert"]
 
@@ -47,7 +48,7 @@ def convert(
     card = run(
         source, target, model=model, options=given, origin=origin, licence=licence, overwrite=overwrite
     )
-    size = f"x{card.config['scale']}, {card.config['bands']} bands"
+    size = f"x{card.config['scale']}, {counted(card.config['bands'], 'band')}"
     say(f"{target}: {card.model} {size}, from {card.recipe['layout']} as published")
 
 

@@ -15,6 +15,7 @@ from geomoe.metrics.measures import measure
 from geomoe.models import Card, available_weights, list_models, load, read_card
 from geomoe.models.measured import Measured
 from geomoe.models.registry import build, config_of, describe
+from geomoe.printable import counted
 
 __all__ = ["models"]
 
@@ -126,7 +127,7 @@ def _measured(held: dict[str, Any]) -> str:
     return (
         f"{measure(one.ranks).text(one.gain, sign=True)} over the baseline's "
         f"{measure(one.ranks).text(one.baseline[one.ranks])}: {one.describe()}{noise}; "
-        f"{one.images} images, protocol {one.protocol}, {one.date}"
+        f"{counted(one.images, 'image')}, protocol {one.protocol}, {one.date}"
     )
 
 

@@ -13,6 +13,7 @@ from geomoe.cli.progress import night_progress, terminal_progress, told
 from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
 from geomoe.pipeline.layers import LAYERS
+from geomoe.printable import counted
 
 if TYPE_CHECKING:
     from geomoe.pipeline import Forecast, Outcome, Request, Upscaler
@@ -274,7 +275,7 @@ def _upscale_many(requests: list[Request], manifest: Path, report: str | None, *
     pipeline.write_report(place, outcomes)
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    say(f"{len(outcomes)} scenes: {said}; {place}")
+    say(f"{counted(len(outcomes), 'scene')}: {said}; {place}")
     if missing := counts["failed"] + counts["busy"]:
         raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
 

@@ -20,6 +20,7 @@ from geomoe.evaluation.statistics import Interval, bootstrap_interval
 from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
+from geomoe.printable import counted
 from geomoe.tasks.families import family
 from geomoe.tasks.stream import Named
 from geomoe.tasks.task import Task
@@ -125,7 +126,7 @@ def evaluate_samples(
         data=named.data,
         sensor=named.sensor,
         gsd=named.gsd,
-        scored=f"{len(found.by_item)} {split} samples of {named.data}",
+        scored=f"{counted(len(found.by_item), f'{split} sample')} of {named.data}",
         precision=precision,
         ranks=task.monitor,
         base=task.base,

@@ -151,7 +151,7 @@ def _job(plan: UpscalePlan, model: Upscaler, writer: Writer) -> str:
     width, height = plan.output_size
     return (
         f"{model.name}, {writer.does}: {width} x {height} pixels, "
-        f"{plan.tiles} tiles of {plan.tile}, {plan.passes} passes in {plan.precision}, "
+        f"{counted(plan.tiles, 'tile')} of {plan.tile}, {plan.passes} passes in {plan.precision}, "
         f"about {in_bytes(plan.memory_bytes)} of memory, {in_bytes(plan.output_bytes)} written "
         f"and {in_bytes(plan.scratch_bytes)} more while it runs"
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomoe.pipeline.history import model_item_name
-from geomoe.printable import printable
+from geomoe.printable import counted, printable
 from geomoe.raster.scene import Scene
 
 __all__ = ["as_list", "as_object", "facts_of", "model_item_of"]
@@ -38,7 +38,7 @@ def facts_of(
     facts = {
         "file": str(scene.path),
         **written,
-        "size": f"{scene.width} x {scene.height} pixels, {scene.count} bands, {scene.dtype}",
+        "size": f"{scene.width} x {scene.height} pixels, {counted(scene.count, 'band')}, {scene.dtype}",
         "holds": ", ".join(str(as_object(band).get("name")) for band in bands),
         "model": f"{record.get('model')}{'' if beside else f' ({model} is not beside it, and not checked)'}",
         "weights": str(record.get("weights")),

@@ -112,10 +112,10 @@ class ClassificationData(ClassData):
         said = {
             "layout": "class_folders" if known is None else known.name,
             "source": source if known is None else known.said,
-            "split": f"fit: {len(self._fit[0])} images, validated on {len(self._validation[0])}",
+            "split": f"fit: {counted(len(self._fit[0]), 'image')}, validated on {len(self._validation[0])}",
             "classes": self.counts,
         }
-        left = f"{self._left_out} images that could not be read"
+        left = f"{counted(self._left_out, 'image')} that could not be read"
         return {**said, "left_out": left} if self._left_out else said
 
     def amount(self) -> str:

@@ -163,7 +163,11 @@ class SuperResolutionData(StreamData):
             "source": source if known is None else known.said,
             "split": (known and known.split) or "all but validation",
         }
-        said |= {"left_out": f"{self._left_out} images that could not be read"} if self._left_out else {}
+        said |= (
+            {"left_out": f"{counted(self._left_out, 'image')} that could not be read"}
+            if self._left_out
+            else {}
+        )
         return {**said, VALUES: REFLECTANCE} if self.reflectance else said
 
     def _files(self) -> tuple[list[Path], list[Path]]:

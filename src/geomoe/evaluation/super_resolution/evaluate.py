@@ -27,6 +27,7 @@ from geomoe.models import LoadedModel, ModelContract
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.noise import image_noise
+from geomoe.printable import counted
 
 __all__ = ["Evaluation", "evaluate", "middle"]
 
@@ -110,7 +111,10 @@ def _made(
             yield path.parent.name, path.relative_to(root).as_posix(), low, high, made
 
     n, left = len(usable), len(paths) - len(usable)
-    what = f"{n} {split} images of {DATA_SETS[layout].title}" if files else f"all {n} images of a folder"
+    if files:
+        what = f"{counted(n, f'{split} image')} of {DATA_SETS[layout].title}"
+    else:
+        what = f"all {n} images of a folder" if n != 1 else "the one image of a folder"
     return n, f"{what}, without {left} that cannot be read" if left else what, cases()
 
 
