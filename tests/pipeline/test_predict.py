@@ -200,7 +200,15 @@ def test_a_class_map_is_verified_and_known_as_made(src: Path, dst: Path, model: 
     assert "super-resol" not in json.dumps(said)
     of_model = read_item(next(dst.parent.glob("land.*.stac.json")))["properties"]
     assert of_model["mlm:tasks"] == ["semantic-segmentation"]
-    assert of_model["mlm:output"][0]["result"]["shape"] == [-1, 3, -1, -1]
+    [given], [made] = of_model["mlm:input"], of_model["mlm:output"]
+    assert "5 bands, all at once, in the order in which the model learned them" in given["description"]
+    assert made["result"]["shape"] == [-1, 3, -1, -1]
+    assert [
+        (each["value"], each["title"], each["color_hint"]) for each in made["classification:classes"]
+    ] == [
+        (i, name, colour[1:].upper())
+        for i, (name, colour) in enumerate(zip(CLASSES, COLOURS, strict=True), 1)
+    ]
     names = dst.with_name("dst.tif.aux.xml")
     names.write_bytes(names.read_bytes().replace(b"river", b"water"))
     assert verify(dst).faults == (
@@ -266,6 +274,8 @@ def test_a_cube_is_made_into_a_map(tmp_path: Path, model: LoadedModel) -> None:
         assert np.array_equal(out.read(1), whole(model, data).argmax(0) + 1)
     assert "the scene has no georeference, and neither will the output" in done.plan.notes
     assert verify(done.output, source=tmp_path / "a.npz").faults == ()
+    [link] = [each for each in read_item(done.items[0])["links"] if each["rel"] == "derived_from"]
+    assert (link["href"], link["type"]) == ("./a.npz", "application/zip")
 
 
 def _fewer(src: Path, dst: Path, model: LoadedModel) -> None:

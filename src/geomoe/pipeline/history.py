@@ -122,7 +122,11 @@ def is_model_item(path: Path) -> bool:
 
 def scene_link(name: str) -> dict[str, str]:
     """From an output to its scene."""
-    kinds = {".jp2": "image/jp2", ".zip": "application/zip"}
+    kinds = {
+        ".jp2": "image/jp2",
+        ".zip": "application/zip",
+        ".npz": "application/zip",
+    }  # .npz is one of arrays
     media = kinds.get(Path(name).suffix.lower(), "image/tiff; application=geotiff")
     return _link("derived_from", name, media, "the scene")
 

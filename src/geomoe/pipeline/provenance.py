@@ -15,6 +15,7 @@ import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.models import Card
+from geomoe.models.contract import Tiling
 from geomoe.models.registry import describe
 from geomoe.pipeline.history import (
     geomoe_version,
@@ -33,7 +34,7 @@ from geomoe.pipeline.writers.base import Writer
 from geomoe.raster.footprint import Footprint, footprint
 from geomoe.raster.known import KnownScene
 from geomoe.raster.scene import Scene
-from geomoe.raster.stac import EXTENSIONS, item_bytes, pixel_metres, raster_item, when
+from geomoe.raster.stac import EXTENSIONS, class_object, item_bytes, pixel_metres, raster_item, when
 
 __all__ = ["Provenance", "Record", "model_item"]
 
@@ -165,10 +166,12 @@ def model_item(model: Upscaler) -> dict[str, Any]:
     """
     card = getattr(model, "card", None)
     contract, tiling, writer = model.contract, tiling_of(model), writer_of(model)
+    # With a description, too, which the version that the model extension refers to asks for.
+    classes = [{**class_object(each), "description": each.name} for each in writer.classes]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [EXTENSIONS["mlm"]],
+        "stac_extensions": [EXTENSIONS[name] for name in ("mlm", *(("classification",) if classes else ()))],
         "id": model_id(model.name, model.hash, options_of(model)),
         "geometry": None,
         "properties": {
@@ -183,11 +186,9 @@ def model_item(model: Upscaler) -> dict[str, Any]:
             "mlm:input": [
                 {
                     "name": "image",
-                    # Any bands will do, in groups of as many as it takes.
-                    "bands": [],
+                    "bands": [],  # which they are, no contract says
                     "input": _array(contract.bands),
-                    "description": f"{_scaling(card)} Tiles of {tiling.tile} pixels and a margin of "
-                    f"{tiling.margin}, from multiples of {tiling.multiple}.",
+                    "description": " ".join(filter(None, (_scaling(card), writer.takes, _tiles(tiling)))),
                 }
             ],
             "mlm:output": [
@@ -195,6 +196,7 @@ def model_item(model: Upscaler) -> dict[str, Any]:
                     "name": writer.noun,
                     "tasks": [writer.mlm_task],
                     "result": _array(writer.channels(contract.bands)),
+                    **({"classification:classes": classes} if classes else {}),
                     "description": writer.gives,
                 }
             ],
@@ -229,6 +231,12 @@ _SPDX = re.compile(r"[\w.+-]+")
 
 def _scaling(card: Card | None) -> str:
     return _SCALING["unit" if card is None else card.radiometry]
+
+
+def _tiles(tiling: Tiling) -> str:
+    return (
+        f"Tiles of {tiling.tile} pixels and a margin of {tiling.margin}, from multiples of {tiling.multiple}."
+    )
 
 
 def _mlm_name(name: str) -> str:

@@ -23,6 +23,7 @@ from rasterio.enums import WktVersion
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
 from geomoe.printable import printable
+from geomoe.raster.classes import ClassValue
 from geomoe.raster.dates import YEARS
 from geomoe.raster.env import gdal_env
 from geomoe.raster.footprint import Footprint, footprint
@@ -35,6 +36,7 @@ __all__ = [
     "EXTENSIONS",
     "ITEM",
     "check_item",
+    "class_object",
     "file_fields",
     "file_name",
     "href",
@@ -214,17 +216,18 @@ def _bands(meta: CogMetadata, nodata: float | None) -> list[dict[str, Any]]:
     ]
 
 
+def class_object(of: ClassValue) -> dict[str, Any]:
+    """A class as the extension has it: a name that programs can use, and as title its own."""
+    return {
+        "value": of.value,
+        "name": re.sub("[^0-9A-Za-z]+", "-", of.name).strip("-").lower() or f"class-{of.value}",
+        "title": of.name,
+        "color_hint": of.colour[1:].upper(),
+    }
+
+
 def _classes(meta: CogMetadata) -> list[dict[str, Any]]:
-    """Classes as the extension has them: a name that programs can use, and as title their own."""
-    named = [
-        {
-            "value": each.value,
-            "name": re.sub("[^0-9A-Za-z]+", "-", each.name).strip("-").lower() or f"class-{each.value}",
-            "title": each.name,
-            "color_hint": each.colour[1:].upper(),
-        }
-        for each in meta.classes
-    ]
+    named = [class_object(each) for each in meta.classes]
     return [*named, {"value": 0, "name": "no-data", "title": "no data", "nodata": True}]
 
 

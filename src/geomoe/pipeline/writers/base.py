@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from geomoe.raster.classes import ClassValue
 from geomoe.raster.metadata import CogMetadata
 from geomoe.raster.radiometry import Radiometry
 from geomoe.raster.scene import Scene
@@ -53,8 +54,10 @@ class Writer(Protocol):
         does: what the model does, to follow on its name.
         noun: the same, in two or three words.
         caveat: a sentence on what may be believed of it.
+        takes: what the model asks of its bands, a sentence; empty where any do, in groups.
         gives: what the model gives, a sentence.
         mlm_task: of the STAC extension for models.
+        classes: of which it gives logits, in their order; empty of others.
     """
 
     name: str
@@ -64,8 +67,10 @@ class Writer(Protocol):
     does: str
     noun: str
     caveat: str
+    takes: str
     gives: str
     mlm_task: str
+    classes: tuple[ClassValue, ...]
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
         """The bands to work on, 1-based, as `select_bands`; raises GeomoeError for those that do not do."""

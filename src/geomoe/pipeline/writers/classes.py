@@ -44,6 +44,7 @@ class ClassWriter:
 
     def __init__(self, output: Output, bands: int) -> None:
         self._bands = bands
+        self.takes = f"{bands} bands, all at once, in the order in which the model learned them."
         colours = output.colours or colours_for(len(output.classes))
         named = zip(output.classes, colours, strict=True)
         self.classes = tuple(ClassValue(i, name, colour) for i, (name, colour) in enumerate(named, 1))

@@ -15,6 +15,7 @@ from geomoe.layers.conserve import conserve
 from geomoe.pipeline.runner import Upscaler, join_bands
 from geomoe.pipeline.writers.base import RanTile
 from geomoe.raster.bands import band_order, select_bands
+from geomoe.raster.classes import ClassValue
 from geomoe.raster.metadata import CogMetadata, carried_over
 from geomoe.raster.radiometry import Radiometry, limits, quantise
 from geomoe.raster.scene import Scene
@@ -35,6 +36,8 @@ class ImageWriter:
 
     name = "image"
     masked = False
+    takes = ""
+    classes: tuple[ClassValue, ...] = ()
 
     def __init__(self, scale: int, bands: int, fallback: bool, conserve: bool) -> None:
         self.scale, self._bands, self._fallback, self._conserve = scale, bands, fallback, conserve
