@@ -40,6 +40,7 @@ def test_a_scene_becomes_a_map_with_a_picture_and_info_says_so_before(
     )
     assert status == 0
     assert told.splitlines() == [
+        "bands are taken to be those that the model learned from, in this order: b0, b1, b2, b3, b4",
         f"{out}: 30 x 24, classes of pixels, bands b0, b1, b2, b3, b4, by land in float32",
         f"{confidence}: how sure the model is of each class",
         f"{out.with_name('o.stac.json')}: how it was made; geomoe verify checks it",
@@ -76,8 +77,9 @@ def test_a_folder_of_images_becomes_a_table(capsys: pytest.CaptureFixture[str], 
         (("o.tif", "--model", "land", "--conserve"), "no image; leave out --conserve", 1),
         (("o.tif", "--model", "land", "--bands", "b0,b1"), "2 bands of .* were named, the model takes 5", 1),
         (("o.tif", "--model", "land", "--scale", "2"), "gives a map of 3 classes; expected weights", 1),
-        (("o.png", "--model", "land"), "end the output's name in .tif", 1),
-        (("t.csv", "--model", "land"), "gives a map of 3 classes, which is no row of a table", 1),
+        (("o.png", "--model", "land"), "a map ends in .tif, a table in .csv or .geojson", 1),
+        (("t.csv", "--model", "land", "--fallback"), "--fallback is of maps", 2),
+        (("t.csv", "--model", "land"), "gives a map of 3 classes, no row of a table", 1),
         (("t.csv", "--model", "land", "--experts", "e.tif"), "--experts is of maps", 2),
         (("t.csv", "--model", "land", "--picture", "p.png"), "drawn of one map", 2),
         (("o.tif", "--model", "land", "--picture", "p.gif"), "must end in .png or .pdf", 1),

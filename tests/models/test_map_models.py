@@ -33,7 +33,10 @@ def test_the_contract_names_what_comes_out(name):
     contract = tiny(name, bands=4).contract
     assert contract.inputs == {"image": Input(4)}
     assert contract.outputs == {"classes": Output("classes", 3, classes=CLASSES, colours=COLOURS)}
-    assert contract.outputs["classes"].describe() == "map of 3 classes"
+    assert contract.outputs["classes"].describe() == "a map of 3 classes"
+    assert [Output(kind, 4).describe() for kind in ("image", "label", "values", "features")] == [
+        "an image of 4 bands", "a label of 4 classes", "4 values", "4 features"
+    ]  # fmt: skip
     tiling = contract.tiling
     assert tiling.tile % tiling.multiple == tiling.margin % tiling.multiple == 0
     assert tiling.reach <= tiling.margin

@@ -108,17 +108,19 @@ def test_what_cannot_be_a_table_is_refused_in_one_line(src: Path, tmp_path: Path
         (src, "none/t.csv", model, "does not exist; create it first"),
         (tmp_path / "nothing", "t.csv", model, "does not exist; give a folder of images, or a scene"),
         (tmp_path / "in", "t.geojson", model, "have no place on the ground; write t.csv"),
-        (src, "t.csv", load(str(settings.model)), "gives a image of 3 bands, which is no row of a table"),
+        (src, "t.csv", load(str(settings.model)), "gives an image of 3 bands, no row of a table"),
     ):
         with pytest.raises(GeomoeError, match=says) as caught:
             predict_table(given, tmp_path / out, model=of, device="cpu")
         assert "\n" not in str(caught.value)
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "unpacked" / "MTD_MSIL2A.xml").touch()  # a product is one by whatever name
+    with pytest.raises(GeomoeError, match=r"MTD_MSIL2A\.xml"):
+        predict_table(tmp_path / "unpacked", tmp_path / "t.csv", model=model, device="cpu")
     write_scene(src, pixels(4, 20, 20, "uint8"))
     with pytest.raises(GeomoeError, match="has 4 bands of data, the model takes 3"):
         predict_table(src, tmp_path / "t.csv", model=model, device="cpu")
-    with pytest.raises(
-        GeomoeError, match=f"gives a label of {len(CLASSES)} classes, which is no map of a scene"
-    ):
+    with pytest.raises(GeomoeError, match=f"gives a label of {len(CLASSES)} classes, no map of a scene"):
         predict(src, tmp_path / "t.tif", model=model, device="cpu")
     assert not [*tmp_path.glob("t.*")]
 

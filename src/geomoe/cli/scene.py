@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from geomoe.cli.progress import night_progress, terminal_progress, told
 from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
+from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers import LAYERS
 from geomoe.printable import counted
 
@@ -148,7 +150,10 @@ def predict(picture: Path | None, **given: Any) -> None:
 
     SRC is a scene as for upscale, a hyperspectral cube (.npz), or a folder of images.
     """
-    table = Path(given["dst"] or "").suffix.lower() in (".csv", ".geojson")
+    ending = Path(given["dst"] or ".tif").suffix.lower()
+    table = ending in (".csv", ".geojson")
+    if not table and ending not in (".tif", ".tiff"):
+        raise GeomoeError(f"{given['dst']}: a map ends in .tif, a table in .csv or .geojson")
     if picture is None:
         (_table if table else _carry_out)(**given)
         return
@@ -170,10 +175,9 @@ def _table(src: str, dst: str, model: str, **given: Any) -> None:
     from geomoe import pipeline
     from geomoe.models import load
 
-    usual = {"retries": 1}
-    others = [name for name, value in given.items() if value not in (None, False) and name not in _OF_TABLES]
-    if others := [name for name in others if given[name] != usual.get(name)]:
-        raise click.UsageError(f"--{others[0].replace('_', '-')} is of maps; leave it out for a table")
+    said_by, usual = click.get_current_context().get_parameter_source, ParameterSource.DEFAULT
+    if foreign := [name for name in given if name not in _OF_TABLES and said_by(name) is not usual]:
+        raise click.UsageError(f"--{foreign[0].replace('_', '-')} is of maps; leave it out for a table")
     options = {name: given[name] for name in _OF_TABLES}
     pipeline.check_table(src, dst, overwrite=options["overwrite"])
     with told("samples") as progress:
@@ -254,7 +258,6 @@ def _bands(names: Sequence[str]) -> str:
 
 def _upscale_many(requests: list[Request], manifest: Path, report: str | None, **how: Any) -> None:
     from geomoe import pipeline
-    from geomoe.errors import GeomoeError
 
     place = Path(report or f"{manifest}.report.csv")
     pipeline.check_report(place, manifest, requests, str(requests[0].model))
@@ -282,7 +285,6 @@ def _upscale_many(requests: list[Request], manifest: Path, report: str | None, *
 
 def _forecast_many(requests: list[Request], processes: int | None) -> None:
     from geomoe import pipeline
-    from geomoe.errors import GeomoeError
     from geomoe.raster.target import in_bytes
 
     bar, ahead = terminal_progress("headers"), len(requests)

@@ -45,11 +45,13 @@ class Output:
     colours: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """In words."""
-        if self.kind == "classes":
-            return f"map of {self.channels} classes"
-        of = {"image": "bands", "label": "classes"}.get(self.kind, "numbers")
-        return f"{self.kind} of {self.channels} {of}"
+        """In words, to follow on "gives"."""
+        said = {
+            "image": "an image of {} bands",
+            "classes": "a map of {} classes",
+            "label": "a label of {} classes",
+        }
+        return said.get(self.kind, f"{{}} {self.kind}").format(self.channels)
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,8 @@ class ModelContract:
         """Raise GeomoeError, with the model's ``name`` and ``why``, unless an output is of this kind."""
         if not self.gives(kind):
             found = ", ".join(output.describe() for output in self.outputs.values())
-            raise GeomoeError(
-                f"{name} gives a {found}; expected weights of a model that gives an {kind}{why}"
-            )
+            wanted = {"image": "an image", "label": "a label", "classes": "classes of pixels"}.get(kind, kind)
+            raise GeomoeError(f"{name} gives {found}; expected weights of a model that gives {wanted}{why}")
 
     def record(self) -> dict[str, Any]:
         """As items and journals say it."""

@@ -33,6 +33,7 @@ from geomoe.raster.footprint import footprint
 from geomoe.raster.metadata import same_place
 from geomoe.raster.open import open_scene, source_files
 from geomoe.raster.radiometry import Radiometry
+from geomoe.raster.safe import is_product
 from geomoe.raster.sample import look
 from geomoe.raster.scene import Scene
 from geomoe.raster.stac import json_number
@@ -155,7 +156,7 @@ def predict_table(
     outputs = list(model.contract.outputs.values())
     if len(outputs) != 1 or outputs[0].kind not in _COLUMNS:
         gives = ", ".join(output.describe() for output in outputs)
-        raise GeomoeError(f"{model.name} gives a {gives}, which is no row of a table; write a map, .tif")
+        raise GeomoeError(f"{model.name} gives {gives}, no row of a table; write a map, .tif")
     known = model.card.recipe.get("size", tile)
     size = known if isinstance(known, int) else None
     expect(tile is None or tile > 0, "tile", tile, "a whole number from 1")
@@ -216,7 +217,7 @@ def predict_table(
 
 def _is_folder(src: str | os.PathLike[str]) -> bool:
     """Whether it is a folder of images, and not of a product."""
-    return Path(src).is_dir() and not Path(src).name.upper().endswith(".SAFE")
+    return Path(src).is_dir() and not is_product(Path(src))
 
 
 def _refuse_of_scenes(model: LoadedModel, **given: object) -> None:

@@ -21,7 +21,7 @@ from geomoe.raster.scene import Scene
 from geomoe.raster.stack import open_stack
 from geomoe.raster.text import children, elements, finite, read_xml
 
-__all__ = ["METADATA", "SafeProduct", "open_safe", "product_around", "read_product"]
+__all__ = ["METADATA", "SafeProduct", "is_product", "open_safe", "product_around", "read_product"]
 
 METADATA = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
 _MANIFEST = "manifest.safe"
@@ -61,7 +61,16 @@ def product_around(file: Path) -> Path | None:
     """
     if file.suffix.lower() != ".jp2" or _IMAGE.search(file.stem) is None:
         return None
-    return next((up for up in file.parents[:5] if any((up / name).is_file() for name in METADATA)), None)
+    return next((up for up in file.parents[:5] if _has_metadata(up)), None)
+
+
+def is_product(folder: Path) -> bool:
+    """Whether a folder is meant as a product, by its name or by what it holds; perhaps a damaged one."""
+    return folder.is_dir() and (folder.name.upper().endswith(".SAFE") or _has_metadata(folder))
+
+
+def _has_metadata(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in METADATA)
 
 
 @contextmanager

@@ -35,6 +35,6 @@ def writer_of(model: Upscaler, *, fallback: bool = False, conserve: bool = False
     outputs = list(model.contract.outputs.values())
     if len(outputs) != 1 or outputs[0].kind not in WRITERS:
         gives = ", ".join(output.describe() for output in outputs)
-        raise GeomoeError(f"{model.name} gives a {gives}, which is no map of a scene; write a table, .csv")
+        raise GeomoeError(f"{model.name} gives {gives}, no map of a scene; write a table, .csv")
     made: Writer = import_module(f"{__name__}.{outputs[0].kind}").writer(model, fallback, conserve)
     return made

@@ -90,7 +90,7 @@ def writer(model: Upscaler, fallback: bool, conserve: bool) -> ClassWriter:
     [output] = model.contract.outputs.values()
     for option, asked in (("--fallback", fallback), ("--conserve", conserve)):
         if asked:
-            raise GeomoeError(f"{model.name} gives a {output.describe()}, no image; leave out {option}")
+            raise GeomoeError(f"{model.name} gives {output.describe()}, no image; leave out {option}")
     if output.channels > _MOST:
-        raise GeomoeError(f"{model.name} gives a {output.describe()}; a map in bytes holds {_MOST} of them")
+        raise GeomoeError(f"{model.name} gives {output.describe()}; a map in bytes holds {_MOST} of them")
     return ClassWriter(output, model.contract.bands)
