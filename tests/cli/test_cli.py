@@ -218,8 +218,9 @@ def test_a_card_shows_what_training_began_from_in_short_lines(capsys):
 def test_a_card_begins_with_what_was_measured(capsys, weights, tmp_path):
     loaded = load(str(weights))
     found = Measured(
-        "fields", None, None, "bicubic", None, "hsenet", 3, {"psnr": 30.5}, {"psnr": 30.0}, "2026-11-26"
-    )
+        "fields", None, None, "bicubic", None, "hsenet", 3, {"psnr": 30.5}, {"psnr": 30.0}, "2026-11-26",
+        ranks="psnr",
+    )  # fmt: skip
     card = replace(loaded.card, measured=[asdict(found)], scores={"psnr": 33.0, "scored": "validation"})
     save(tmp_path / "w.safetensors", loaded.model, card)
     said = run(capsys, "models", tmp_path / "w.safetensors")[1].splitlines()

@@ -30,7 +30,17 @@ from tests.models.test_weights import card_of
 from tests.scenes import write_scene
 
 NOWHERE = Measured(
-    "x", None, None, "bilinear", None, "mfg_hmoe", 9, {"psnr": 31.0}, {"psnr": 30.0}, "2026-11-26"
+    "x",
+    None,
+    None,
+    "bilinear",
+    None,
+    "mfg_hmoe",
+    9,
+    {"psnr": 31.0},
+    {"psnr": 30.0},
+    "2026-11-26",
+    ranks="psnr",
 )
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import ItemScores, rounded
 from geomoe.files import read_small, write_csv, write_text
-from geomoe.metrics.earlier import result_by_name
 
 __all__ = ["Result", "join", "read_result", "write_json", "write_scores"]
 
@@ -78,10 +77,30 @@ def read_result(path: Path) -> Result | None:
     if not path.exists():
         return None
     try:
-        found = result_by_name(json.loads(read_small(path)))
+        found = _by_name(json.loads(read_small(path)))
         return Result(**{**found, "curve": [(step, value) for step, value in found["curve"]]})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise GeomoeError(f"{path} is no result of a run; remove it, and the run is scored again") from error
+
+
+def _by_name(found: dict[str, Any]) -> dict[str, Any]:
+    """A result with scores by name; version 0.1 knew PSNR and SSIM, of a model and of bicubic upsampling."""
+    if "psnr" not in found:
+        return found
+    psnr, ssim = found.pop("psnr"), found.pop("ssim")
+    base = {metric: found.pop(f"bicubic_{metric}") for metric in ("psnr", "ssim")}
+    ours, others = found.pop("by_degradation", {}), found.pop("bicubic_by_degradation", {})
+
+    def named(table: dict[str, dict[str, float]]) -> dict[str, dict[str, dict[str, float]]]:
+        return {of: {item: {"psnr": value} for item, value in by.items()} for of, by in table.items()}
+
+    return {
+        **found,
+        "scores": {item: {"psnr": value, "ssim": ssim[item]} for item, value in psnr.items()},
+        "baseline": base,
+        "by_degradation": named(ours),
+        "baseline_by_degradation": named(others),
+    }
 
 
 def join(arm: str, parts: Sequence[Result]) -> Result:
