@@ -1,6 +1,6 @@
 """One picture of what weights make of many crops: sea, fields, roofs, clouds, forest, shadows, single bands.
 
-    python benchmarks/sheet.py sheet.png --data FOLDER [--scale 4] [--model FILE.safetensors ...] [--only sea]
+    python benchmarks/sheet.py sheet.png --data FOLDER [--scale 4] [--model FILE ...] [--only sea ...]
 
 Of each crop the input, bicubic upsampling and each model, all with one stretch. The crops are in crops.csv
 beside this script: name, image below the folder, its bands, upper left corner and side in input pixels.
@@ -35,6 +35,7 @@ from geomoe.raster.sample import sample_scene
 CROPS = Path(__file__).with_name("crops.csv")
 _PANEL, _GAP, _HEAD, _AROUND = 256, 4, 16, 16
 _IN_A_ROW = 2
+_MODELS = ["mfg_hmoe_light", "mfg_hmoe_light_satellites"]
 _STRETCH = (0.5, 99.5)
 
 
@@ -80,23 +81,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--model", action="append", help="name or file of weights, repeatable")
-    parser.add_argument("--only", default="", help="crops with this in their name")
+    parser.add_argument("--only", action="append", help="crops of this name, repeatable")
     args = parser.parse_args()
-    models = [geomoe.load(name, args.scale) for name in args.model or ["mfg_hmoe_light"]]
+    models = [geomoe.load(name, args.scale) for name in args.model or _MODELS]
     with CROPS.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if args.only in row["what"]]
+        rows = [row for row in csv.DictReader(file) if not args.only or row["what"] in args.only]
     for row in rows:
         if not (args.data / row["image"]).is_file():
             print(f"{row['what']}: left out, {args.data / row['image']} is not there")
     rows = [row for row in rows if (args.data / row["image"]).is_file()]
     if not rows:
         raise SystemExit("no crop to draw; see benchmarks/crops.csv")
+    in_a_row = 1 if args.only else _IN_A_ROW
     width = (2 + len(models)) * (_PANEL + _GAP) + 2 * _GAP
     height = _PANEL + _HEAD
-    sheet = Image.new("RGB", (_IN_A_ROW * width, -(-len(rows) // _IN_A_ROW) * height), "white")
+    sheet = Image.new("RGB", (in_a_row * width, -(-len(rows) // in_a_row) * height), "white")
     pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
-        top, left = number // _IN_A_ROW * height, number % _IN_A_ROW * width
+        top, left = number // in_a_row * height, number % in_a_row * width
         found = panels(row, args.data / row["image"], models, args.scale)
         names = [f"{row['what']} ({Path(row['image']).name})", "bicubic", *(model.name for model in models)]
         for i, (name, panel) in enumerate(zip(names, found, strict=True)):

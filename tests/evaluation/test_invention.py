@@ -167,12 +167,6 @@ def test_the_overshoot_of_a_scene_is_that_of_the_file_that_is_made_of_it(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(available_weights()))
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="trained on aerial images alone, they draw up to 16 levels on a ramp (x4) and noise 2.6 times as "
-    "strong; take this mark away when weights ship that pass",
-)
 def test_weights_that_ship_invent_nothing(name):
     model = geomoe.load(name)
     scale = model.contract.scale

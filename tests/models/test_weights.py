@@ -141,7 +141,7 @@ def test_shipped_weights_are_small_whole_and_documented(scale):
     assert card.licence == "Apache-2.0"
     assert card.scores["scored"] == "525 test images of UCMerced"
     assert all(
-        (card.radiometry, card.data["source"], card.degradation, card.protocol, card.commit, card.recipe)
+        (card.radiometry, card.data["sources"], card.degradation, card.protocol, card.commit, card.recipe)
     )
     model = geomoe.create_model("mfg_hmoe_light", scale=scale, pretrained=True)
     x = torch.rand(1, 3, 9, 9)

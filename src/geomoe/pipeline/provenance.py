@@ -262,7 +262,7 @@ def _written(card: Card | None) -> dict[str, Any]:
 def _carded(card: Card) -> dict[str, Any]:
     # What a file says of itself can be anything that JSON can be, and more: NaN among scores.
     told: dict[str, Any] = json.loads(json.dumps(asdict(card)), parse_constant=str)
-    source = told["data"].get("source") if isinstance(told["data"], dict) else None
+    source = _source(told["data"]) if isinstance(told["data"], dict) else None
     licence = str(card.licence)
     return {
         "mlm:architecture": _architecture(card.model),
@@ -280,6 +280,15 @@ def _carded(card: Card) -> dict[str, Any]:
 
 _TOLD = ("config", "hash")  # by fields of their own
 _SELDOM = ("bfloat16", "measured")  # which cards had not always, and their items neither
+
+
+def _source(data: Mapping[str, Any]) -> Any:
+    """Where images are from; of a training set that is mixed, of each of its sources, once."""
+    parts = data.get("sources")
+    if not isinstance(parts, list):
+        return data.get("source")
+    of_each = (part.get("source") for part in parts if isinstance(part, dict))
+    return "; ".join(dict.fromkeys(one for one in of_each if isinstance(one, str) and one))
 
 
 def _architecture(name: str) -> str:
