@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.benchmark.config import read_benchmark
+from geomoe.evaluation.benchmark import read_benchmark
 from geomoe.evaluation.benchmark.result import read_result
 from geomoe.files import atomic_write, overlap, read_small, write_csv, write_text
 from geomoe.models import read_card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -102,7 +103,8 @@ class Trainings:
     def refused(self, status: int, statuses: tuple[int, ...] = (1, 2), name: str = "said") -> str:
         """What is wrong with a process that should have ended with our one line; nothing if it is empty."""
         lines = self.said.with_name(name).read_text(errors="replace").strip().splitlines()
-        errors = [line for line in lines if not line.startswith(("step ", "geomoe: note: "))]
+        usual = re.compile(r"step |geomoe: (?!error: )")
+        errors = [line for line in lines if not usual.match(line)]
         right = status in statuses and len(errors) == 1 and errors[0].startswith("geomoe: error: ")
         return "" if right else f"status {status}: {' | '.join(errors)[-300:]}"
 

@@ -29,7 +29,7 @@ def test_a_published_checkpoint_is_used_like_weights_of_ours(capsys, checkpoint,
     told = ("--source", "https://example.org/hat.pth", "--licence", "Apache-2.0")
     status, said, heard = run(capsys, "convert", source, target, *told)
     assert status == 0, heard
-    assert said == f"{target}: hat x2, 3 bands, from HAT as published\n"
+    assert said == f"{target}: hat_s x2, 3 bands, from HAT as published\n"
 
     status, said, _ = run(capsys, "models", target, "--json")
     assert json.loads(said)["recipe"]["entry"] == "params_ema"

@@ -57,7 +57,7 @@ def test_a_published_file_computes_as_before_and_says_where_it_is_from(model, st
     with torch.inference_mode():
         assert torch.equal(loaded.model(x), model(x))
     card = loaded.card
-    assert (card.model, card.config["scale"], card.config["embed_dim"]) == ("swinir", 2, 12)
+    assert (card.model, card.config["scale"], card.config["embed_dim"]) == ("swinir_light", 2, 12)
     assert (card.degradation, card.licence, card.data) == (
         "unknown",
         "MIT",
@@ -218,9 +218,9 @@ def test_no_name_is_written_down_for_what_is_not_there(tmp_path):
 
 def test_the_model_that_is_asked_for_is_the_one_that_is_there(state, tmp_path):
     assert "(layout SwinIR), not edsr" in said(tmp_path, state, model="edsr")
-    assert "embed_dim=12" in said(tmp_path, state, model="swinir_light")
+    assert "embed_dim=12" in said(tmp_path, state, model="swinir")
     assert "no model is called" in said(tmp_path, state, model="swinirr")
-    assert converted(tmp_path, state, model="swinir").card.model == "swinir"
+    assert converted(tmp_path, state, model="swinir_light").card.model == "swinir_light"
 
 
 def test_what_no_tensor_tells_is_asked_for(tmp_path):

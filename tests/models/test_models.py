@@ -287,4 +287,4 @@ def test_configuration_is_frozen(name):
 
 
 def test_no_tiny_size_is_left_over():
-    assert {family(name) for name in geomoe.list_models("image")} == set(TINY)
+    assert {family(name) for name in geomoe.list_models()} == set(TINY)

@@ -108,7 +108,7 @@ def test_what_training_did_not_have_is_marked_and_drawn_by_bicubic(src: Path, tm
     assert np.array_equal(reliable, wanted)
     assert surprise[data[0] == 250] == pytest.approx(100 * (250 / 255 - 0.5) / 0.3, abs=1)
     assert not surprise[data[0] == 0].any()
-    assert "bicubic" in json.loads(tags["GEOMOE_LEGEND"])["bands"]["reliable"]
+    assert "interpolation" in json.loads(tags["GEOMOE_LEGEND"])["bands"]["reliable"]
     marked = (reliable == 2).repeat(2, 0).repeat(2, 1)
     assert np.array_equal(read(safe)[0][:, ~marked], read(plain)[0][:, ~marked])
     # In the middle of an even patch bicubic upsampling gives its value; the model would add its bias.

@@ -91,4 +91,4 @@ def test_no_warning_with_a_path_reaches_the_user(folder, tmp_path):  # noqa: F81
     assert done.returncode == 0, done.stderr
     first, *steps = done.stderr.splitlines()
     assert first == "geomoe: note: a driver is old"
-    assert [line[:14] for line in steps] == ["step 2 of 2: P"]
+    assert [line[:14] for line in steps] == ["geomoe: 3 imag", "step 2 of 2: P", "geomoe: the be"]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from geomoe.data.datasets import DataSet, find_data_set
 from geomoe.errors import GeomoeError
-from geomoe.raster.cube import read_arrays
 
 __all__ = ["Cube", "find_cube", "read_cube"]
 
@@ -51,6 +50,8 @@ def find_cube(root: Path) -> Path | None:
 
 def read_cube(path: Path) -> Cube:
     """A cube with its labels; raises GeomoeError for anything else, or one that is too large."""
+    from geomoe.raster.cube import read_arrays  # pictures train where rasterio is not
+
     cube, labels = read_arrays(path, "cube", "labels")
     if cube.ndim != 3 or labels.shape != cube.shape[:2] or not cube.size:
         raise GeomoeError(
