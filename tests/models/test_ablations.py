@@ -1,5 +1,7 @@
 """The ablations of MFG-HMoE: what each option leaves out, and what it leaves as it was."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -121,8 +123,7 @@ def test_bad_ablations_are_named(options, said):
         tiny("mfg_hmoe", **options)
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_weights_from_before_these_options_load(scale):
-    loaded = load("mfg_hmoe_light", scale)
+def test_weights_from_before_these_options_load():
+    loaded = load(str(Path(__file__).parents[1] / "weights_of_0_1" / "mfg_hmoe_light_x2.safetensors"))
     assert "head" not in loaded.card.config
     assert loaded.model.config.head == "routed"

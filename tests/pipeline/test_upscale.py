@@ -174,7 +174,7 @@ def test_the_margin_of_the_shipped_weights_hides_their_tiles(dst: Path, tmp_path
         difference = tiled.read() - image
     step = [np.abs(np.diff(a, axis=2)).mean(axis=(0, 1)) for a in (difference, image)]
     at_lines = np.arange(127, len(step[0]), 128)
-    assert step[0][at_lines].mean() < 0.02 * step[1].mean()
+    assert step[0][at_lines].mean() < 0.03 * step[1].mean()
     assert np.abs(difference).mean() < 1e-3 * image.std()
 
 

@@ -177,11 +177,12 @@ def test_the_bytes_of_a_file_do_not_depend_on_its_name(made: Path, tmp_path: Pat
 
 
 WRITTEN_BY_0_1 = Path(__file__).parent / "written_by_0_1"
+WEIGHTS_OF_0_1 = str(Path(__file__).parents[1] / "weights_of_0_1" / "mfg_hmoe_light_x2.safetensors")
 
 
 def test_what_0_1_wrote_is_verified() -> None:
     """It knew neither --conserve nor --precision, so its outputs say nothing of them."""
-    found = verify(WRITTEN_BY_0_1 / "out.tif", weights="mfg_hmoe_light_x2")
+    found = verify(WRITTEN_BY_0_1 / "out.tif", weights=WEIGHTS_OF_0_1)
     assert found.faults == ()
     assert (found.facts["precision"], found.facts["conserve"]) == ("float32", "no")
 
@@ -190,11 +191,11 @@ def test_what_0_1_wrote_is_verified_beside_what_is_written_now(tmp_path: Path) -
     """Both are of one model, whose item is written anew and says more."""
     shutil.copytree(WRITTEN_BY_0_1, tmp_path, dirs_exist_ok=True)
     src = write_scene(tmp_path / "src.tif", pixels(3, 12, 16, "uint8"))
-    report = upscale(src, tmp_path / "new.tif", model="mfg_hmoe_light_x2", scale=2)
+    report = upscale(src, tmp_path / "new.tif", model=WEIGHTS_OF_0_1, scale=2)
     assert report.model_item is not None
     assert report.model_item.read_bytes() != (WRITTEN_BY_0_1 / report.model_item.name).read_bytes()
     for name in ("out.tif", "new.tif"):
-        assert verify(tmp_path / name, weights="mfg_hmoe_light_x2").faults == ()
+        assert verify(tmp_path / name, weights=WEIGHTS_OF_0_1).faults == ()
 
 
 @pytest.mark.parametrize(
@@ -208,4 +209,4 @@ def test_a_change_of_the_item_of_a_model_that_0_1_wrote_is_found(
     item = json.loads(path.read_text())
     item["properties"] |= change
     path.write_text(json.dumps(item))
-    assert len(verify(tmp_path / "out.tif", weights="mfg_hmoe_light_x2").faults) >= 1
+    assert len(verify(tmp_path / "out.tif", weights=WEIGHTS_OF_0_1).faults) >= 1
