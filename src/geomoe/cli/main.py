@@ -30,6 +30,7 @@ _COMMANDS = {
     "convert": ("geomoe.cli.convert", "Make weights of a published checkpoint that you have."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
     "calibrate": ("geomoe.cli.train", "Learn what the router of weights saw in training."),
+    "audit": ("geomoe.cli.audit", "Say whether the routing of weights earns its keep."),
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
 _EXTRAS = {

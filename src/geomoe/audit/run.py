@@ -1,0 +1,174 @@
+"""An audit from weights and data to what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+from geomoe import __version__
+from geomoe.audit.section import Finding, Section, Table
+from geomoe.audit.sections import SECTIONS, Question
+from geomoe.audit.subject import Subject
+from geomoe.audit.verdict import verdict
+from geomoe.data.sample import Sample
+from geomoe.data.split import Split
+from geomoe.errors import GeomoeError
+from geomoe.models.weights import LoadedModel
+from geomoe.tasks.families import family
+
+__all__ = ["Audit", "audit", "subject_of"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found of weights on data.
+
+    Attributes:
+        weights, hash: name of the model's weights, and what tells them from all others.
+        model: its name in the registry.
+        task: family of the weights.
+        data: what the samples are called.
+        samples: how many there were.
+        split: of the data; None where samples were given.
+        seed: of all that was drawn.
+        verdict: what all findings come to.
+        sections: in the order of reading.
+        manifest: what has to be known to do it again.
+    """
+
+    weights: str
+    hash: str
+    model: str
+    task: str
+    data: str
+    samples: int
+    split: str | None
+    seed: int
+    verdict: Finding
+    sections: tuple[Section, ...]
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; figures are there by name and caption."""
+        plain = ("weights", "hash", "model", "task", "data", "samples", "split", "seed")
+        return {
+            "geomoe": __version__,
+            **{name: getattr(self, name) for name in plain},
+            "verdict": _finding(self.verdict),
+            "sections": [_section(section) for section in self.sections],
+            "manifest": self.manifest,
+        }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {"level": finding.level, "code": finding.code, "text": finding.text}
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {
+        "name": section.name,
+        "title": section.title,
+        "text": section.text,
+        "findings": [_finding(finding) for finding in section.findings],
+        "tables": [_table(table) for table in section.tables],
+        "figures": [{"name": figure.name, "caption": figure.caption} for figure in section.figures],
+        "data": section.data,
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    rows = [list(row) for row in table.rows]
+    return {"name": table.name, "caption": table.caption, "columns": list(table.columns), "rows": rows}
+
+
+class _Spread(Sequence[tuple[str, Sample]]):
+    """Some of many samples, evenly spread over their list; each is read when it is asked for."""
+
+    def __init__(self, samples: Sequence[tuple[str, Sample]], number: int) -> None:
+        self.samples, self.number = samples, min(number, len(samples))
+
+    def __len__(self) -> int:
+        return self.number
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Sample]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, Sample]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[str, Sample] | list[tuple[str, Sample]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.number))]
+        if not -self.number <= index < self.number:
+            raise IndexError(index)
+        return self.samples[index % self.number * len(self.samples) // self.number]
+
+
+def subject_of(
+    model: LoadedModel,
+    root: str | Path,
+    *,
+    split: Split = "test",
+    images: int | None = None,
+    seed: int = 0,
+    skip_corrupt: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Subject:
+    """Weights, and a part of the data at ``root``.
+
+    Args:
+        model: from :func:`geomoe.load`.
+        root: a folder of the data set that the weights are for.
+        split: of the data.
+        images: at most so many samples, spread evenly over their list; all by default.
+        seed: of all that is drawn.
+        skip_corrupt: whether samples that cannot be read are left out, and told of.
+        say: told in a line what is left out.
+
+    Raises:
+        GeomoeError: no samples, or such that cannot be read or are not for these weights.
+    """
+    named = family(model.card.task).data.named(Path(root), split, model, skip_corrupt=skip_corrupt, say=say)
+    if not len(named.samples):
+        raise GeomoeError(f"{root} has no samples in the split {split}; choose another one")
+    if images is not None:
+        named = replace(named, samples=_Spread(named.samples, images))
+    return Subject(model, named, seed)
+
+
+def audit(
+    subject: Subject,
+    sections: Sequence[Question] = SECTIONS,
+    progress: Callable[[int, int], None] | None = None,
+    split: Split | None = None,
+) -> Audit:
+    """Ask the questions of an audit of a subject.
+
+    Args:
+        subject: weights and samples; see :func:`subject_of`.
+        sections: what is asked, of :data:`geomoe.audit.sections.SECTIONS`.
+        progress: called with sections done and sections in all.
+        split: that the samples are, for the record.
+
+    Raises:
+        GeomoeError: samples that cannot be read.
+    """
+    found = []
+    for question in sections:
+        found.append(question(subject))
+        if progress:
+            progress(len(found), len(sections))
+    return Audit(
+        weights=subject.model.name,
+        hash=subject.model.hash,
+        model=subject.model.card.model,
+        task=subject.model.card.task,
+        data=subject.samples.data,
+        samples=len(subject.samples.samples),
+        split=split,
+        seed=subject.seed,
+        verdict=verdict(found),
+        sections=tuple(found),
+    )

@@ -1,0 +1,26 @@
+"""The questions of an audit, in the order of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from geomoe.audit.section import Section
+from geomoe.audit.subject import Subject
+from geomoe.audit.usage import usage
+from geomoe.errors import GeomoeError
+
+__all__ = ["SECTIONS", "Question", "find_sections"]
+
+Question = Callable[[Subject], Section]
+
+SECTIONS: tuple[Question, ...] = (usage,)
+"""Each is named after its function; one that is added here is in the command and in the report."""
+
+
+def find_sections(names: Sequence[str]) -> tuple[Question, ...]:
+    """Those called so, in the order of :data:`SECTIONS`; raises GeomoeError for a name of none."""
+    known = [question.__name__ for question in SECTIONS]
+    for name in names:
+        if name not in known:
+            raise GeomoeError(f"no section of an audit is called {name!r}; there are: {', '.join(known)}")
+    return tuple(question for question in SECTIONS if question.__name__ in names)

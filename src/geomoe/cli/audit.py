@@ -1,0 +1,85 @@
+"""``geomoe audit``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from geomoe.cli.progress import told
+from geomoe.cli.say import say
+from geomoe.errors import GeomoeError
+from geomoe.files import overlap, write_text
+
+if TYPE_CHECKING:
+    from geomoe.data.split import Split
+
+__all__ = ["audit"]
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the samples.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "fit", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Part of the data.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    help="At most so many samples, spread evenly over their list.  [default: all]",
+)
+@click.option("--only", default="", metavar="SECTION,...", help="These sections alone.  [default: all]")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is drawn."
+)
+@click.option("--skip-corrupt", is_flag=True, help="Leave out samples that cannot be read, and say which.")
+@click.option("--overwrite", is_flag=True, help="Replace a report that stands there.")
+def audit(
+    model: str,
+    root: Path,
+    out: Path,
+    split: Split,
+    images: int | None,
+    only: str,
+    seed: int,
+    skip_corrupt: bool,
+    overwrite: bool,
+) -> None:
+    """Say whether the routing of MODEL, a model by name or a weights file, earns its keep.
+
+    Nothing is trained: the experts that were chosen are counted, and the plans of the router are replaced by
+    others (random, shuffled, constant, the best that there are) to see what that costs.
+    """
+    from geomoe.audit.run import audit as run
+    from geomoe.audit.run import subject_of
+    from geomoe.audit.sections import SECTIONS, find_sections
+    from geomoe.models import load
+
+    chosen = SECTIONS if not only else find_sections([name.strip() for name in only.split(",")])
+    report = out / "audit.json"
+    if out.exists() and not out.is_dir():
+        raise GeomoeError(f"{out} is no folder; give --out a folder for the report")
+    if report.exists() and not overwrite:
+        raise GeomoeError(f"{report} exists; use --overwrite to replace it")
+    if overlap([report], [Path(model)]):
+        raise GeomoeError(f"{report} is the file of the weights; give another --out")
+    loaded = load(model)
+    subject = subject_of(
+        loaded, root, split=split, images=images, seed=seed, skip_corrupt=skip_corrupt,
+        say=lambda line: say(f"geomoe: note: {line}", err=True),
+    )  # fmt: skip
+    with told("sections") as progress:
+        found = run(subject, chosen, progress, split)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GeomoeError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
+    write_text(report, f"{json.dumps(found.as_dict(), indent=2)}\n")
+    say(f"{found.verdict.level}: {found.verdict.text}", str(report))
