@@ -34,11 +34,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import geomoe
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.layouts import SPLIT_LAYOUTS, find_layout
-from geomoe.data.pairs import degrade
-from geomoe.layers.conserve import conserve
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.layouts import SPLIT_LAYOUTS, find_layout
+from geomoe.data.super_resolution.pairs import degrade
+from geomoe.layers.super_resolution.conserve import conserve
 from geomoe.metrics.protocol import get_protocol
 from geomoe.pipeline import upscale
 

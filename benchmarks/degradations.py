@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geomoe.data.degradation import (
+from geomoe.data.images import read_image, to_unit
+from geomoe.data.super_resolution.degradation import (
     DEGRADATIONS,
     Degrader,
     crop_to_multiple,
     get_degradation,
     interpolated,
 )
-from geomoe.data.images import read_image, to_unit
 from geomoe.metrics.image import psnr
 
 DRAWS = 16

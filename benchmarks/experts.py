@@ -33,9 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image
-from geomoe.data.pairs import ImagePairs, PatchStream, mirror_to
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import ImagePairs, PatchStream, mirror_to
 from geomoe.data.ucmerced import ucmerced_files
 from geomoe.evaluation.statistics import mean_interval
 from geomoe.metrics.protocol import get_protocol

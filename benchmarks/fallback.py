@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import geomoe
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image, to_unit
-from geomoe.data.pairs import degrade
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import degrade
 from geomoe.data.ucmerced import ucmerced_files
 from geomoe.evaluation.calibrate import shown_rows
 

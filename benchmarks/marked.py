@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 import geomoe
-from geomoe.data.degradation import interpolated
+from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.evaluation.calibrate import shown_rows
 from geomoe.evaluation.hardware import hardware
 from geomoe.evaluation.super_resolution.invention import MOST_ERROR

@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw
 from rasterio.windows import Window
 
 import geomoe
-from geomoe.data.degradation import interpolated
 from geomoe.data.images import read_image, to_unit
-from geomoe.layers.known import Known
+from geomoe.data.super_resolution.degradation import interpolated
+from geomoe.layers.super_resolution.known import Known
 from geomoe.models import LoadedModel
 from geomoe.noise import image_noise
 from geomoe.pipeline.choice import for_model

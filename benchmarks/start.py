@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 import geomoe
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image
-from geomoe.data.pairs import ImagePairs, PatchStream
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import ImagePairs, PatchStream
 from geomoe.data.ucmerced import ucmerced_files
 
 SCALE, PATCH, BATCH, WINDOW = 4, 24, 8, 40

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 import torch
 
 import geomoe
-from geomoe.data.degradation import get_degradation
-from geomoe.data.pairs import ImagePairs, PatchStream
+from geomoe.data.super_resolution.degradation import get_degradation
+from geomoe.data.super_resolution.pairs import ImagePairs, PatchStream
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.super_resolution_losses import l1
 from tile import hardware

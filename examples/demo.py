@@ -22,9 +22,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import to_unit
-from geomoe.data.pairs import degrade
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import degrade
 from geomoe.metrics.protocol import get_protocol
 
 HERE = Path(__file__).parent

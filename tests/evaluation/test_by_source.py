@@ -11,13 +11,13 @@ from PIL import Image
 from torch import nn
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import to_unit
-from geomoe.data.pairs import degrade
-from geomoe.data.sources import Source
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import degrade
+from geomoe.data.super_resolution.sources import Source
 from geomoe.evaluation.super_resolution.by_source import TILE, read_sources_part, score_sources, tiles_of
 from geomoe.evaluation.super_resolution.evaluate import evaluate
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.weights import save

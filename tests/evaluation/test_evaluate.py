@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import interpolated
+from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.evaluation.export import export
 from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.evaluation.super_resolution.precision import Loss

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import geomoe
-from geomoe.data.degradation import interpolated
+from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.evaluation.super_resolution.invention import (
     MOST_ERROR,
     MOST_NOISE,
@@ -18,7 +18,7 @@ from geomoe.evaluation.super_resolution.invention import (
     scene_overshoot,
 )
 from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 from geomoe.models import available_weights
 from geomoe.models.contract import ModelContract, Tiling
 from tests.pipeline.fakes import FakeUpscaler

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from geomoe.cli.main import main
-from geomoe.data.degradation import get_degradation
+from geomoe.data.super_resolution.degradation import get_degradation
 from geomoe.evaluation.export import export
 from geomoe.evaluation.measure import noted
 from geomoe.evaluation.super_resolution.evaluate import evaluate

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import interpolated
+from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.evaluation.crops import most_different
 from geomoe.evaluation.picture import FRAMES, check_target, draw, figure_of
 from geomoe.evaluation.super_resolution.compare import compare

@@ -12,7 +12,7 @@ from PIL import Image
 
 import geomoe
 from geomoe import GeomoeError, moe
-from geomoe.data.sources import Source, said_of
+from geomoe.data.super_resolution.sources import Source, said_of
 from geomoe.evaluation.calibrate import calibrate
 from geomoe.models.reference import RoutingReference
 from geomoe.models.weights import load, read_card, save

@@ -12,7 +12,7 @@ import rasterio
 import torch
 
 from geomoe import GeomoeError, create_model
-from geomoe.layers.known import SENSORS
+from geomoe.layers.super_resolution.known import SENSORS
 from geomoe.models import load
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, save

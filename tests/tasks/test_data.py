@@ -7,14 +7,14 @@ import torch
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import interpolated
-from geomoe.data.layouts import real_pairs
+from geomoe.data.super_resolution.degradation import interpolated
+from geomoe.data.super_resolution.layouts import real_pairs
 from geomoe.evaluation.export import export
 from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import load
 from geomoe.tasks.super_resolution_data import SuperResolutionData
-from tests.data.test_layouts import oli2msi, sen2venus
+from tests.data.super_resolution.test_layouts import oli2msi, sen2venus
 from tests.scenes import UTM, pixels, write_scene
 from tests.tasks.test_fit import train
 
@@ -112,7 +112,8 @@ def test_pictures_train_and_are_scored_without_rasterio(tmp_path):
     program = f"""
 import sys
 sys.modules["rasterio"] = sys.modules["affine"] = None
-import geomoe.models, geomoe.data.ucmerced, geomoe.data.aid, geomoe.data.pairs, geomoe.data.layouts
+import geomoe.models, geomoe.data.ucmerced, geomoe.data.aid
+import geomoe.data.super_resolution.pairs, geomoe.data.super_resolution.layouts
 import geomoe.tasks.fit, geomoe.evaluation.export
 from geomoe.tasks.super_resolution_data import SuperResolutionData
 data = SuperResolutionData({str(tmp_path)!r}, scale=2, patch_size=8, batch_size=2, steps_per_epoch=1)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from geomoe import GeomoeError
-from geomoe.data.sources import Source
+from geomoe.data.super_resolution.sources import Source
 from geomoe.tasks.source_list import read_sources
 
 

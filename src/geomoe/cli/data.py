@@ -57,7 +57,7 @@ def _described(folder: Path) -> str:
     from geomoe.data.cubes import find_cube
     from geomoe.data.images import find_images
     from geomoe.data.masks import masked_files
-    from geomoe.data.paired import paired_folders
+    from geomoe.data.super_resolution.paired import paired_folders
 
     if find_cube(folder) is not None:
         return "a cube with labels"

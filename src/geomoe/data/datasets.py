@@ -9,8 +9,8 @@ from typing import Literal
 
 from geomoe.data.aid import aid_files, aid_folder
 from geomoe.data.legend import Legend
-from geomoe.data.oli2msi import oli2msi_folder
 from geomoe.data.split import Split
+from geomoe.data.super_resolution.oli2msi import oli2msi_folder
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
 
 __all__ = ["DATA_SETS", "DataSet", "Kind", "find_data_set", "register"]

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomoe.data.degradation import REAL, get_degradation
 from geomoe.data.images import find_images, read_image, sift, to_unit
-from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
-from geomoe.data.mixed import mixed_pairs
-from geomoe.data.pairs import PatchStream, Share, degrade
-from geomoe.data.sources import Source
 from geomoe.data.split import hold_out
+from geomoe.data.super_resolution.degradation import REAL, get_degradation
+from geomoe.data.super_resolution.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
+from geomoe.data.super_resolution.mixed import mixed_pairs
+from geomoe.data.super_resolution.pairs import PatchStream, Share, degrade
+from geomoe.data.super_resolution.sources import Source
 from geomoe.errors import GeomoeError
 from geomoe.models import LoadedModel, load
 from geomoe.models.reference import RoutingReference

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from geomoe.data.degradation import MIXED
+from geomoe.data.super_resolution.degradation import MIXED
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.measure import measured, measured_samples, noted
 from geomoe.evaluation.super_resolution.evaluate import evaluate

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geomoe.data.datasets import DATA_SETS
-from geomoe.data.layouts import find_layout
+from geomoe.data.super_resolution.layouts import find_layout
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import rounded
 from geomoe.evaluation.super_resolution.by_source import SourceScores

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from geomoe.errors import GeomoeError
-from geomoe.layers.conserve import CONSERVE_REACH
+from geomoe.layers.super_resolution.conserve import CONSERVE_REACH
 
 __all__ = ["Input", "Kind", "ModelContract", "Output", "Tiling"]
 
@@ -73,7 +73,7 @@ class Tiling:
     reach: int | None = None
 
     def conserving(self) -> Tiling:
-        """Of the same model where :func:`geomoe.layers.conserve.conserve` follows it."""
+        """Of the same model where :func:`geomoe.layers.super_resolution.conserve.conserve` follows it."""
         equal = self.reach is not None and self.reach <= self.margin
         least = CONSERVE_REACH + (self.reach if self.reach is not None and equal else 0)
         return replace(
@@ -92,7 +92,7 @@ class ModelContract:
         outputs: by name.
         tiling: of scenes; None of a model that sees whole samples.
         informed: whether ``model(x, known=...)`` takes what is known of each image; see
-            :class:`geomoe.layers.known.Known`.
+            :class:`geomoe.layers.super_resolution.known.Known`.
     """
 
     inputs: Mapping[str, Input]

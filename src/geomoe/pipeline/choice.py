@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 from geomoe.models import Card, LoadedModel, available_weights, load, read_card
 from geomoe.models.measured import Measured
 from geomoe.raster.known import KnownScene

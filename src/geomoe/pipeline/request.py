@@ -35,7 +35,7 @@ class Request:
             ``None``.
         fallback: draw what the reliability map marks by interpolation, which invents nothing.
         conserve: keep the scene: the mean of the output over each of its pixels is that pixel; see
-            :func:`geomoe.layers.conserve.conserve`.
+            :func:`geomoe.layers.super_resolution.conserve.conserve`.
         bands: names or 1-based numbers; all bands with data if ``None``.
         nodata: of pixels without data, in place of what the scene declares; ``none``: there is no such value.
             If ``None``, what it declares, else one value over a large area at its border; see

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geomoe.errors import GeomoeError
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in

@@ -17,7 +17,7 @@ from geomoe.tasks.bounded_yaml import check_yaml
 __all__ = ["OneLineParser", "limit_configurations"]
 
 HOMES = [
-    "geomoe.data.sources",
+    "geomoe.data.super_resolution.sources",
     "geomoe.tasks",
     "lightning.pytorch.accelerators",
     "lightning.pytorch.callbacks",

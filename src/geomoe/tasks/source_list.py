@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from geomoe.configs import find_config
-from geomoe.data.sources import Source
+from geomoe.data.super_resolution.sources import Source
 from geomoe.errors import GeomoeError, expect
 from geomoe.files import read_small
 from geomoe.tasks.bounded_yaml import load_yaml

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from geomoe.data.degradation import interpolated
 from geomoe.data.sample import Batch
+from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models.contract import ModelContract
 from geomoe.moe.plan import RoutingTrace

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from geomoe.data.datasets import DATA_SETS
-from geomoe.data.degradation import MIXED, REAL, get_degradation
 from geomoe.data.images import MAX_PIXELS, Picture, find_images, notes_on, read_picture, sift
-from geomoe.data.layouts import (
+from geomoe.data.sample import Batch, Sample
+from geomoe.data.split import Part, hold_out
+from geomoe.data.super_resolution.degradation import MIXED, REAL, get_degradation
+from geomoe.data.super_resolution.layouts import (
     LAYOUTS,
     REAL_LAYOUTS,
     REFLECTANCE,
@@ -25,12 +27,10 @@ from geomoe.data.layouts import (
     find_layout,
     real_pairs,
 )
-from geomoe.data.mixed import MixedPairs, mixed_pairs
-from geomoe.data.paired import valid_tiles
-from geomoe.data.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
-from geomoe.data.sample import Batch, Sample
-from geomoe.data.sources import Source, said_of
-from geomoe.data.split import Part, hold_out
+from geomoe.data.super_resolution.mixed import MixedPairs, mixed_pairs
+from geomoe.data.super_resolution.paired import valid_tiles
+from geomoe.data.super_resolution.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
+from geomoe.data.super_resolution.sources import Source, said_of
 from geomoe.errors import GeomoeError, expect
 from geomoe.printable import counted
 from geomoe.tasks.registry import register
@@ -51,7 +51,8 @@ class SuperResolutionData(StreamData):
     Args:
         root: folder of the images, or of all ``sources``.
         sources: what the training set is mixed of, each with its share, degradations and what is held out of
-            it; see :class:`geomoe.data.sources.Source`. Layout, degradation and bands' names are theirs.
+            it; see :class:`geomoe.data.super_resolution.sources.Source`. They have layouts, degradations and
+            names of bands of their own.
         layout: ``ucmerced`` (its training split, 63 images of which are kept for validation), ``aid`` (the
             same, 90 images), ``folder`` (every image or GeoTIFF below ``root``); of pairs that were measured
             ``oli2msi`` (scale 3), ``sen2venus`` (2 and 4), ``paired`` (GeoTIFFs in folders LR and HR); or

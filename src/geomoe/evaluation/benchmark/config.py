@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from geomoe.data.sources import Source
+from geomoe.data.super_resolution.sources import Source
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.registry import config_of
 from geomoe.models.weights import load

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from geomoe.data.degradation import get_degradation
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
-from geomoe.data.pairs import degrade, mirror_to
-from geomoe.data.sources import Source
 from geomoe.data.split import Split
+from geomoe.data.super_resolution.degradation import get_degradation
+from geomoe.data.super_resolution.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
+from geomoe.data.super_resolution.pairs import degrade, mirror_to
+from geomoe.data.super_resolution.sources import Source
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.scores import ItemScores

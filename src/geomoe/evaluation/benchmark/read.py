@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 
-from geomoe.data.degradation import get_degradation
+from geomoe.data.super_resolution.degradation import get_degradation
 from geomoe.errors import GeomoeError, expect
 from geomoe.evaluation.benchmark.config import (
     SECTIONS,

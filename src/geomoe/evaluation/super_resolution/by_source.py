@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomoe.data.degradation import Degrader, get_degradation, interpolated
 from geomoe.data.images import to_unit
-from geomoe.data.pairs import degrade
-from geomoe.data.sources import Source, read_part
 from geomoe.data.split import Part
+from geomoe.data.super_resolution.degradation import Degrader, get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import degrade
+from geomoe.data.super_resolution.sources import Source, read_part
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.crops import score_crop
 from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
 from geomoe.evaluation.statistics import Interval, bootstrap_interval
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 from geomoe.metrics.measures import measure
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models import LoadedModel

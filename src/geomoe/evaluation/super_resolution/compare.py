@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomoe.data.degradation import get_degradation, interpolated
 from geomoe.data.images import read_image, to_unit
-from geomoe.data.pairs import degrade
+from geomoe.data.super_resolution.degradation import get_degradation, interpolated
+from geomoe.data.super_resolution.pairs import degrade
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.expert_maps import ExpertMap

@@ -12,16 +12,23 @@ import torch
 from torch import Tensor
 
 from geomoe.data.datasets import DATA_SETS
-from geomoe.data.degradation import REAL, Degrader, get_degradation, interpolated
 from geomoe.data.images import find_images, read_image, sift, to_unit
-from geomoe.data.layouts import REAL_LAYOUTS, REFLECTANCE, SPLIT_LAYOUTS, VALUES, find_layout, real_pairs
-from geomoe.data.pairs import degrade
 from geomoe.data.split import Split
+from geomoe.data.super_resolution.degradation import REAL, Degrader, get_degradation, interpolated
+from geomoe.data.super_resolution.layouts import (
+    REAL_LAYOUTS,
+    REFLECTANCE,
+    SPLIT_LAYOUTS,
+    VALUES,
+    find_layout,
+    real_pairs,
+)
+from geomoe.data.super_resolution.pairs import degrade
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
 from geomoe.evaluation.super_resolution.further import check_metrics, score_further
 from geomoe.evaluation.super_resolution.precision import Loss, loss_of
-from geomoe.layers.conserve import conserve as conserved
+from geomoe.layers.super_resolution.conserve import conserve as conserved
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel, ModelContract
 from geomoe.models.device import pick_device
@@ -166,7 +173,7 @@ def evaluate(
         precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.
         skip_corrupt: whether images that cannot be read are left out, and told of.
         conserve: whether the model's results are given the means that their inputs have, within 0 and 1; see
-            :func:`geomoe.layers.conserve.conserve`.
+            :func:`geomoe.layers.super_resolution.conserve.conserve`.
         progress: called with images done and images in all.
         say: told in a line what is left out, and how scenes of two folders were matched.
 

@@ -17,10 +17,10 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geomoe.data.degradation import crop_to_multiple, get_degradation, interpolated
+from geomoe.data.super_resolution.degradation import crop_to_multiple, get_degradation, interpolated
 from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
-from geomoe.layers.conserve import conserve
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.conserve import conserve
+from geomoe.layers.super_resolution.known import Known
 from geomoe.metrics.invention import noise_gain, overshoot, worst_error
 from geomoe.models.precision import Precision
 from geomoe.noise import image_noise

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geomoe.data.made import fractal, hills, ramp, waves
+from geomoe.data.super_resolution.made import fractal, hills, ramp, waves
 
 __all__ = ["LEVELS", "MadeScene", "flat_noise", "made_scenes", "sea"]
 

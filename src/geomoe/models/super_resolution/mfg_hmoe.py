@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from geomoe.layers.conv_trunk import ConvolutionBlock, ConvolutionTrunk
 from geomoe.layers.convolution import BandMean, ResidualBlock
 from geomoe.layers.hybrid import Conv3x3
-from geomoe.layers.known import Informed
+from geomoe.layers.super_resolution.known import Informed
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.registry import register
@@ -72,7 +72,7 @@ class MfgHmoeConfig(HybridOptions):
         base: what the network's result is added to: nothing (``none``, the paper's), or the input
             upsampled by ``bicubic`` interpolation, which a small network need not learn again.
         informed: whether the routers are told what is known of an image beside what they see of it; see
-            :class:`geomoe.layers.known.Known`. Ours, as the paper knows one sensor and one kernel.
+            :class:`geomoe.layers.super_resolution.known.Known`. Ours: the paper has one sensor and kernel.
     """
 
     mean: tuple[float, ...] = (0.5,)

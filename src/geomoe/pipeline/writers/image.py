@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomoe.data.degradation import interpolated
+from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.errors import GeomoeError
-from geomoe.layers.conserve import conserve
+from geomoe.layers.super_resolution.conserve import conserve
 from geomoe.pipeline.runner import Upscaler, join_bands
 from geomoe.pipeline.writers.base import RanTile
 from geomoe.raster.bands import band_order, select_bands

@@ -4,9 +4,14 @@ import torch
 from PIL import Image
 
 from geomoe import GeomoeError
-from geomoe.data.degradation import DEGRADATIONS, crop_to_multiple, get_degradation, interpolated
 from geomoe.data.images import find_images, read_image, to_unit
-from geomoe.data.pairs import ImagePairs, PatchStream, Share, degrade, mirror_to
+from geomoe.data.super_resolution.degradation import (
+    DEGRADATIONS,
+    crop_to_multiple,
+    get_degradation,
+    interpolated,
+)
+from geomoe.data.super_resolution.pairs import ImagePairs, PatchStream, Share, degrade, mirror_to
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_split
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from geomoe import GeomoeError
-from geomoe.data.made import SURFACES, fractal, get_surface, hills, made, ramp, waves
 from geomoe.data.steps import Steps
-from geomoe.data.variants import VARIANTS, check_variants, vary
+from geomoe.data.super_resolution.made import SURFACES, fractal, get_surface, hills, made, ramp, waves
+from geomoe.data.super_resolution.variants import VARIANTS, check_variants, vary
 
 
 def test_surfaces_are_what_their_names_say():

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geomoe.data.stretch import divided, stretched
+from geomoe.data.super_resolution.stretch import divided, stretched
 from geomoe.errors import GeomoeError
 
 __all__ = ["SCALE", "oli2msi_files", "oli2msi_folder", "read_oli2msi"]

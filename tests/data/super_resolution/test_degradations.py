@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from geomoe import GeomoeError
-from geomoe.data.blind import AnyOf, DegradationMixture
-from geomoe.data.degradation import DEGRADATIONS, get_degradation
 from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
-from geomoe.data.pairs import ImagePairs, PatchStream, degrade
-from geomoe.data.psf import Psf, sigma_of_mtf
-from geomoe.data.sensor import SensorDegradation
-from geomoe.layers.known import Known
+from geomoe.data.super_resolution.blind import AnyOf, DegradationMixture
+from geomoe.data.super_resolution.degradation import DEGRADATIONS, get_degradation
+from geomoe.data.super_resolution.pairs import ImagePairs, PatchStream, degrade
+from geomoe.data.super_resolution.psf import Psf, sigma_of_mtf
+from geomoe.data.super_resolution.sensor import SensorDegradation
+from geomoe.layers.super_resolution.known import Known
 
 SCALES = (2, 3, 4, 8)
 

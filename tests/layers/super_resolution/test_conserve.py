@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import geomoe
-from geomoe.layers.conserve import CONSERVE_REACH, conserve
+from geomoe.layers.super_resolution.conserve import CONSERVE_REACH, conserve
 from geomoe.models.contract import Tiling
 from tests.models.sizes import tiny
 

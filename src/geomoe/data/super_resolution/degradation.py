@@ -13,13 +13,13 @@ from typing import Literal, Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from geomoe.data.blind import AnyOf, DegradationMixture
 from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
-from geomoe.data.psf import Psf
-from geomoe.data.sensor import SensorDegradation
+from geomoe.data.super_resolution.blind import AnyOf, DegradationMixture
+from geomoe.data.super_resolution.psf import Psf
+from geomoe.data.super_resolution.sensor import SensorDegradation
 from geomoe.errors import GeomoeError
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 
 __all__ = [
     "DEGRADATIONS",

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geomoe.data.degradation import Degrader, crop_to_multiple
 from geomoe.data.images import to_unit
 from geomoe.data.sample import Batch, Sample
-from geomoe.data.variants import vary
+from geomoe.data.super_resolution.degradation import Degrader, crop_to_multiple
+from geomoe.data.super_resolution.variants import vary
 from geomoe.errors import GeomoeError
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 
 __all__ = [
     "ImagePairs",
@@ -126,7 +126,7 @@ class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
         scale: of all of them.
         degradation: makes the low ones.
         variants: shares of patches that are cut from a version of the image; see
-            :data:`geomoe.data.variants.VARIANTS`. Whole pairs are of the images as they are.
+            :data:`geomoe.data.super_resolution.variants.VARIANTS`. Whole pairs are of the images as they are.
         known: of all low images: their sensor and ground sampling distance.
     """
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from geomoe import GeomoeError
-from geomoe.layers.known import KERNELS, SENSORS, Informed, Known
+from geomoe.layers.super_resolution.known import KERNELS, SENSORS, Informed, Known
 from geomoe.models import load
 from geomoe.models.registry import build
 from geomoe.models.weights import load_as

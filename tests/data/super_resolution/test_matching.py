@@ -5,7 +5,7 @@ import pytest
 from affine import Affine
 
 from geomoe import GeomoeError
-from geomoe.data.paired import match_scenes
+from geomoe.data.super_resolution.paired import match_scenes
 from tests.scenes import UTM, write_scene
 
 DAYS = ("2020-01-10", "2020-02-14", "2020-03-01", "2020-04-21", "2020-05-05")

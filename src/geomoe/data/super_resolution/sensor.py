@@ -11,8 +11,8 @@ from torch import Tensor
 
 from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
-from geomoe.data.psf import Psf
-from geomoe.layers.known import Known
+from geomoe.data.super_resolution.psf import Psf
+from geomoe.layers.super_resolution.known import Known
 
 __all__ = ["SensorDegradation", "Stage"]
 

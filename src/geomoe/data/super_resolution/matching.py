@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.data.raster_pairs import Footprint, PairOfScenes
+    from geomoe.data.super_resolution.raster_pairs import Footprint, PairOfScenes
 
 __all__ = ["Matches", "match"]
 

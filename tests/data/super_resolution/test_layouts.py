@@ -4,9 +4,9 @@ import torch
 
 from geomoe import GeomoeError
 from geomoe.data.aid import AID_CLASSES, aid_files
-from geomoe.data.layouts import find_layout, hold_out, real_pairs
-from geomoe.data.pairs import PatchStream, RealPairs
-from geomoe.data.stretch import divided, stretched
+from geomoe.data.super_resolution.layouts import find_layout, hold_out, real_pairs
+from geomoe.data.super_resolution.pairs import PatchStream, RealPairs
+from geomoe.data.super_resolution.stretch import divided, stretched
 from tests.scenes import pixels, write_scene
 
 

@@ -1,8 +1,8 @@
 """Two folders of GeoTIFFs, of low and of high resolution, matched by name, place and date.
 
 The folders are called ``LR`` and ``HR``, or ``low`` and ``high``, in any case. Which scenes belong together
-:mod:`geomoe.data.matching` says; both are cut to the area that they share on the ground, in whole
-low-resolution pixels. Nothing is resampled.
+:mod:`geomoe.data.super_resolution.matching` says; both are cut to the area that they share on the ground, in
+whole low-resolution pixels. Nothing is resampled.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomoe.data.images import sift
-from geomoe.data.matching import match
+from geomoe.data.super_resolution.matching import match
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.data.raster_pairs import PairOfScenes
+    from geomoe.data.super_resolution.raster_pairs import PairOfScenes
 
 __all__ = ["match_scenes", "paired_folders", "read_paired", "valid_tiles"]
 
@@ -53,7 +53,10 @@ def match_scenes(
         GeomoeError: no such folders, no match or several, scenes without a grid, another ratio of pixel
             sizes, or grids that are off.
     """
-    from geomoe.data.raster_pairs import common_area, footprint  # rasterio is wanted for these files alone
+    from geomoe.data.super_resolution.raster_pairs import (  # rasterio is wanted for these files alone
+        common_area,
+        footprint,
+    )
 
     folders = paired_folders(root)
     if folders is None:
@@ -106,7 +109,7 @@ def read_paired(
     Raises:
         GeomoeError: nothing left, too few bands, or types that differ within a pair.
     """
-    from geomoe.data.raster_pairs import read_pair
+    from geomoe.data.super_resolution.raster_pairs import read_pair
 
     wide = [pair for pair in pairs if min(pair.low_window.width, pair.low_window.height) >= least]
     read = []

@@ -10,14 +10,14 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geomoe.data.degradation import Degrader
 from geomoe.data.images import MAX_PIXELS
-from geomoe.data.made import SURFACES, made
-from geomoe.data.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
-from geomoe.data.sources import Source, read_part
 from geomoe.data.split import Part
+from geomoe.data.super_resolution.degradation import Degrader
+from geomoe.data.super_resolution.made import SURFACES, made
+from geomoe.data.super_resolution.pairs import ImagePairs, Pairs, degrade, inner, mirror_to
+from geomoe.data.super_resolution.sources import Source, read_part
 from geomoe.errors import GeomoeError
-from geomoe.layers.known import Known
+from geomoe.layers.super_resolution.known import Known
 
 __all__ = ["MadePairs", "MixedPairs", "Reading", "mixed_pairs", "source_pairs"]
 

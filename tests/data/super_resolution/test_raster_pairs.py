@@ -3,9 +3,9 @@ import pytest
 from affine import Affine
 
 from geomoe import GeomoeError
-from geomoe.data.layouts import find_layout, real_pairs
-from geomoe.data.paired import match_scenes
-from geomoe.data.raster_pairs import common_area, footprint
+from geomoe.data.super_resolution.layouts import find_layout, real_pairs
+from geomoe.data.super_resolution.paired import match_scenes
+from geomoe.data.super_resolution.raster_pairs import common_area, footprint
 from tests.scenes import UTM, pixels, write_scene
 
 

@@ -11,16 +11,16 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from geomoe.data.blind import AnyOf
-from geomoe.data.degradation import Degrader, get_degradation
 from geomoe.data.images import MAX_PIXELS, find_images, notes_on, read_picture, sift
-from geomoe.data.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
-from geomoe.data.made import get_surface
-from geomoe.data.paired import valid_tiles
 from geomoe.data.split import Part, every_of_each
-from geomoe.data.variants import check_variants
+from geomoe.data.super_resolution.blind import AnyOf
+from geomoe.data.super_resolution.degradation import Degrader, get_degradation
+from geomoe.data.super_resolution.layouts import REAL_LAYOUTS, SPLIT_LAYOUTS, find_layout
+from geomoe.data.super_resolution.made import get_surface
+from geomoe.data.super_resolution.paired import valid_tiles
+from geomoe.data.super_resolution.variants import check_variants
 from geomoe.errors import GeomoeError, expect
-from geomoe.layers.known import SENSORS, Known
+from geomoe.layers.super_resolution.known import SENSORS, Known
 
 __all__ = ["Source", "read_part", "said_of"]
 
@@ -32,18 +32,18 @@ class Source:
     Attributes:
         name: as results and cards call it.
         folder: of the images, below the root of all sources; may be empty: the root itself.
-        made: instead of a folder, kinds of surfaces, of :data:`geomoe.data.made.SURFACES`.
+        made: instead of a folder, kinds of surfaces, of :data:`geomoe.data.super_resolution.made.SURFACES`.
         share: of all patches, beside the other sources' shares.
         files: pattern of the images below the folder, such as ``tile*/*.jpg``; ``*`` is
             any text, of several folders too.
         bands: which of GeoTIFFs, by names or numbers with commas; one alone is taken in the place of all.
         degradations: shares by name.
-        variants: shares by name; see :data:`geomoe.data.variants.VARIANTS`.
+        variants: shares by name; see :data:`geomoe.data.super_resolution.variants.VARIANTS`.
         held_out: share that is held out for testing and never trained on.
         by: what is held out whole: ``image``, every k-th of each folder; ``folder``, the last folders in
             alphabetical order; ``area``, the right-hand side of every image. Folders in the layout of
             UCMerced or AID have their own split.
-        sensor: of the images, as in :data:`geomoe.layers.known.SENSORS`, where it is known.
+        sensor: of the images, as in :data:`geomoe.layers.super_resolution.known.SENSORS`, where it is known.
         gsd: ground sampling distance of the images in metres, where it is known.
         source: what the images are, with source and terms, for the card.
     """

@@ -7,11 +7,11 @@ from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.configs import find_config
-from geomoe.data.degradation import get_degradation
-from geomoe.data.mixed import mixed_pairs, source_pairs
-from geomoe.data.pairs import PatchStream, degrade
-from geomoe.data.sources import Source, read_part, said_of
-from geomoe.layers.known import Known
+from geomoe.data.super_resolution.degradation import get_degradation
+from geomoe.data.super_resolution.mixed import mixed_pairs, source_pairs
+from geomoe.data.super_resolution.pairs import PatchStream, degrade
+from geomoe.data.super_resolution.sources import Source, read_part, said_of
+from geomoe.layers.super_resolution.known import Known
 from geomoe.tasks.super_resolution_data import SuperResolutionData
 from tests.scenes import pixels, write_scene
 

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from geomoe.data.datasets import DATA_SETS, find_data_set
 from geomoe.data.images import sift
-from geomoe.data.oli2msi import SCALE, oli2msi_files, oli2msi_folder, read_oli2msi
-from geomoe.data.paired import match_scenes, paired_folders, read_paired
-from geomoe.data.pairs import RealPairs
-from geomoe.data.sen2venus import Sen2VenusPairs, sen2venus_acquisitions
 from geomoe.data.split import Part, hold_out
+from geomoe.data.super_resolution.oli2msi import SCALE, oli2msi_files, oli2msi_folder, read_oli2msi
+from geomoe.data.super_resolution.paired import match_scenes, paired_folders, read_paired
+from geomoe.data.super_resolution.pairs import RealPairs
+from geomoe.data.super_resolution.sen2venus import Sen2VenusPairs, sen2venus_acquisitions
 from geomoe.errors import GeomoeError
 
 __all__ = [

@@ -29,8 +29,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from geomoe.data.pairs import RealPairs
-from geomoe.data.stretch import Stretch, divided, stretched
+from geomoe.data.super_resolution.pairs import RealPairs
+from geomoe.data.super_resolution.stretch import Stretch, divided, stretched
 from geomoe.errors import GeomoeError
 
 __all__ = ["Acquisition", "Sen2VenusPairs", "sen2venus_acquisitions"]

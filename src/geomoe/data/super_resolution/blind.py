@@ -12,20 +12,20 @@ from torch import Tensor
 
 from geomoe.data.jpeg import Jpeg
 from geomoe.data.noise import Noise
-from geomoe.data.psf import Psf
-from geomoe.data.sensor import SensorDegradation, Stage
 from geomoe.data.steps import Steps
-from geomoe.layers.known import Known
+from geomoe.data.super_resolution.psf import Psf
+from geomoe.data.super_resolution.sensor import SensorDegradation, Stage
+from geomoe.layers.super_resolution.known import Known
 
 if TYPE_CHECKING:
-    from geomoe.data.degradation import Degrader
+    from geomoe.data.super_resolution.degradation import Degrader
 
 __all__ = ["AnyOf", "DegradationMixture"]
 
 
 @dataclass(frozen=True)
 class DegradationMixture:
-    """One :class:`geomoe.data.sensor.SensorDegradation` for each sample, every parameter drawn uniformly.
+    """One :class:`SensorDegradation` for each sample, every parameter drawn uniformly.
 
     Training on a family of blurs, noises and compressions is what Zhang et al. 2021 propose, "Designing a
     Practical Degradation Model for Deep Blind Image Super-Resolution". Theirs come in any order; here they

@@ -1,0 +1,1 @@
+"""What super-resolution knows of an image beforehand, and keeps of it afterwards."""
