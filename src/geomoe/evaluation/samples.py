@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ from geomoe.tasks.task import Task
 
 __all__ = ["SampleEvaluation", "SampleScores", "batches", "evaluate_samples", "score_samples"]
 
-_BATCH = 64
+_PIXELS = 2**18
+"""Of a batch at most: 64 images of 64 x 64."""
 
 
 @dataclass(frozen=True)
@@ -212,12 +215,24 @@ def score_samples(
     )
 
 
-def batches(samples: Sequence[tuple[str, Sample]]) -> Iterator[tuple[list[str], Batch]]:
-    """Names and values of some samples at a time; one where they are images with masks, of any size."""
-    size = 1 if samples and "mask" in samples[0][1] else _BATCH
-    for first in range(0, len(samples), size):
-        names, some = zip(*samples[first : first + size], strict=True)
-        yield list(names), {key: torch.stack([_number(sample[key]) for sample in some]) for key in some[0]}
+def batches(samples: Iterable[tuple[str, Sample]]) -> Iterator[tuple[list[str], Batch]]:
+    """Names and values of some samples at a time, as they come: of one shape, and not many pixels."""
+    for _, group in groupby(_apart(samples), lambda each: each[0]):
+        names, some = zip(*(named for _, named in group), strict=True)
+        yield list(names), {key: torch.stack([sample[key] for sample in some]) for key in some[0]}
+
+
+def _apart(samples: Iterable[tuple[str, Sample]]) -> Iterator[tuple[int, tuple[str, Sample]]]:
+    """Samples with the number of the batch that each belongs to."""
+    batch, count = 0, 0
+    of_batch: dict[str, torch.Size] = {}
+    for name, sample in samples:
+        shapes = {key: value.shape for key, value in sample.items()}
+        most = max(_PIXELS // max(math.prod(shape[-2:]) for shape in shapes.values()), 1)
+        if shapes != of_batch or count == most:
+            batch, count, of_batch = batch + 1, 0, shapes
+        count += 1
+        yield batch, (name, {key: _number(value) for key, value in sample.items()})
 
 
 def _number(value: Tensor) -> Tensor:

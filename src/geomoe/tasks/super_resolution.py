@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from torchmetrics import Metric, MetricCollection
 
 from geomoe.data.sample import Batch
 from geomoe.data.super_resolution.degradation import interpolated
-from geomoe.metrics.protocol import Protocol, get_protocol
+from geomoe.metrics.protocol import PROTOCOLS, Protocol, get_protocol
 from geomoe.models.contract import ModelContract
+from geomoe.models.weights import LoadedModel
 from geomoe.moe.plan import RoutingTrace
 from geomoe.tasks.super_resolution_losses import LOSSES
 from geomoe.tasks.task import Task
@@ -49,6 +50,13 @@ class SuperResolution(Task):
         self.scale, self.protocol = scale, get_protocol(protocol)
         self.protocol.check_bands(bands)
 
+    @classmethod
+    def of(cls, weights: LoadedModel) -> Self:
+        task = super().of(weights)
+        task.scale = weights.contract.scale
+        task.protocol = PROTOCOLS.get(weights.card.protocol, task.protocol)
+        return task
+
     def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
         contract: ModelContract = self.model.contract  # type: ignore[assignment]
         informed = {"known": batch["known"]} if "known" in batch and contract.informed else {}
@@ -60,6 +68,11 @@ class SuperResolution(Task):
 
     def metrics(self) -> MetricCollection:
         return MetricCollection([ProtocolScores(self.protocol, self.scale)])
+
+    def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
+        pairs = zip(answer, self.truth(batch), strict=True)
+        found = [self.protocol.scores(one, other, self.scale) for one, other in pairs]
+        return {name: torch.tensor([of[name] for of in found]) for name in self.protocol.metrics}
 
     def baseline(self, batch: Batch) -> Tensor:
         return interpolated(batch["image"], self.scale)

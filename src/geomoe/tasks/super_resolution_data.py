@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from geomoe.data.datasets import DATA_SETS
 from geomoe.data.images import MAX_PIXELS, Picture, find_images, notes_on, read_picture, sift
 from geomoe.data.sample import Batch, Sample
-from geomoe.data.split import Part, hold_out
+from geomoe.data.split import Part, Split, hold_out
 from geomoe.data.super_resolution.degradation import MIXED, REAL, get_degradation
 from geomoe.data.super_resolution.layouts import (
     LAYOUTS,
@@ -32,10 +32,12 @@ from geomoe.data.super_resolution.paired import valid_tiles
 from geomoe.data.super_resolution.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.data.super_resolution.sources import Source, said_of
 from geomoe.errors import GeomoeError, expect
+from geomoe.models.weights import LoadedModel
 from geomoe.printable import counted
 from geomoe.tasks.registry import register
-from geomoe.tasks.stream import StreamData
+from geomoe.tasks.stream import Named, StreamData
 from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.super_resolution_samples import named_images
 
 __all__ = ["SuperResolutionData", "band_count"]
 
@@ -270,6 +272,20 @@ class SuperResolutionData(StreamData):
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         assert self._validation is not None
         return Share(self._validation, rank, world, informed=bool(self.sources))
+
+    @classmethod
+    def named(
+        cls,
+        root: Path,
+        part: Split,
+        weights: LoadedModel,
+        *,
+        skip_corrupt: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+        degradation: str = "bilinear",
+    ) -> Named:
+        """As of every family; ``degradation`` is a name of docs/degradations.md, or ``real``."""
+        return named_images(root, part, weights, degradation, skip_corrupt, say)
 
 
 register(SuperResolution, SuperResolutionData)
