@@ -27,10 +27,10 @@ from geomoe.evaluation.super_resolution.invention import MOST_ERROR
 from geomoe.evaluation.super_resolution.made_scenes import LEVELS, flat_noise, made_scenes, sea
 from geomoe.metrics.invention import noise_gain, overshoot
 from geomoe.models import LoadedModel
-from geomoe.raster.bands import band_names
-from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import decide_radiometry
-from geomoe.raster.sample import SceneSample
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.bands import band_names
+from geomoe.raster.read.radiometry import decide_radiometry
+from geomoe.raster.read.sample import SceneSample
 
 _CUT, _MIDDLE = 4, 128
 """Input pixels: the border of made scenes that is not looked at, the side of what is taken of a scene."""

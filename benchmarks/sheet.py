@@ -26,11 +26,11 @@ from geomoe.models import LoadedModel
 from geomoe.noise import image_noise
 from geomoe.pipeline.choice import for_model
 from geomoe.pipeline.runner import Runner
-from geomoe.raster.bands import select_bands
-from geomoe.raster.known import known_of
-from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import decide_radiometry
-from geomoe.raster.sample import sample_scene
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.bands import select_bands
+from geomoe.raster.read.known import known_of
+from geomoe.raster.read.radiometry import decide_radiometry
+from geomoe.raster.read.sample import sample_scene
 
 CROPS = Path(__file__).with_name("crops.csv")
 _PANEL, _GAP, _HEAD, _AROUND = 256, 4, 16, 16

@@ -37,7 +37,7 @@ def watched(arguments: list[str]) -> dict[str, int]:
 
     from geomoe.cli.main import cli
     from geomoe.pipeline import plan_upscale
-    from geomoe.raster import footprint
+    from geomoe.raster.stac import footprint
 
     calls: Counter[CodeType] = Counter()
 

@@ -14,7 +14,7 @@ from geomoe.files import atomic_write, overlap, read_small, write_csv, write_tex
 from geomoe.models import read_card
 from geomoe.pipeline import read_manifest
 from geomoe.raster import open_scene
-from geomoe.raster.stac import read_item
+from geomoe.raster.stac.item import read_item
 from geomoe.tasks.fit import fit
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from geomoe import create_model
 from geomoe.cli.main import main
 from geomoe.models.weights import save
-from geomoe.raster.stac import sha256
+from geomoe.raster.stac.item import sha256
 from tests.models.test_weights import card_of
 from tests.products import write_item, write_safe
 from tests.scenes import pixels, write_scene

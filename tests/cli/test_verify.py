@@ -20,7 +20,8 @@ from geomoe.models import read_card
 from geomoe.models.weights import save
 from geomoe.pipeline import upscale
 from geomoe.raster import carried_over, open_scene
-from geomoe.raster.stac import item_path, raster_item, read_item
+from geomoe.raster.stac.item import raster_item, read_item
+from geomoe.raster.write.target import item_path
 from tests.cli.test_cli import run
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of

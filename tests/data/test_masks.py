@@ -115,7 +115,7 @@ def test_a_broken_cube_is_refused(tmp_path):
 def test_a_cube_that_would_take_all_memory_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "c.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("cube.npy", bytes(10**6))
-    monkeypatch.setattr("geomoe.raster.cube.MAX_BYTES", 10**6 - 1)
+    monkeypatch.setattr("geomoe.raster.formats.cube.MAX_BYTES", 10**6 - 1)
     with pytest.raises(GeomoeError, match="holds 1,000,000 bytes"):
         read_cube(tmp_path / "c.npz")
 

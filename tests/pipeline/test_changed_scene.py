@@ -12,8 +12,8 @@ import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import upscale
-from geomoe.raster import watch as watch_module
-from geomoe.raster.watch import ChangedError, Watch
+from geomoe.raster.formats import watch as watch_module
+from geomoe.raster.formats.watch import ChangedError, Watch
 from tests.pipeline.fakes import convolutional, nearest
 from tests.products import write_item, write_safe
 from tests.scenes import left_over, pixels, write_scene

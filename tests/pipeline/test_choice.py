@@ -24,7 +24,7 @@ from geomoe.pipeline.job import is_made
 from geomoe.pipeline.provenance import model_item
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.verification import verify
-from geomoe.raster.known import KnownScene as Known
+from geomoe.raster.read.known import KnownScene as Known
 from tests.models.sizes import tiny
 from tests.models.test_weights import card_of
 from tests.scenes import write_scene

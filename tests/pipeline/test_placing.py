@@ -10,7 +10,7 @@ import pytest
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import checkpoint as work_module
-from geomoe.raster.target import Move, Target
+from geomoe.raster.write.target import Move, Target
 from tests.pipeline.interrupted import MADE, TILES, Counting, Cut, cut_job, run_job, same_files
 from tests.scenes import left_over
 

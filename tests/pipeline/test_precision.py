@@ -23,7 +23,7 @@ from geomoe.moe.routing.router import AnyRouter
 from geomoe.pipeline import Request, UpscaleReport, plan_upscale, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
-from geomoe.raster.stac import read_item
+from geomoe.raster.stac.item import read_item
 from tests.models.sizes import tiny
 from tests.models.test_weights import card_of
 from tests.pipeline.fakes import convolutional

@@ -22,7 +22,7 @@ from geomoe.models.weights import LoadedModel, load, save
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, describe_scene, predict, upscale, verify
 from geomoe.pipeline.job import is_made
-from geomoe.raster.stac import read_item
+from geomoe.raster.stac.item import read_item
 from tests.models.test_map_models import CLASSES, COLOURS, tiny
 from tests.models.test_weights import card_of
 from tests.pipeline.fakes import nearest

@@ -19,7 +19,7 @@ from geomoe.pipeline import UpscaleReport, upscale
 from geomoe.pipeline import checkpoint as work_module
 from geomoe.pipeline.history import model_item_name
 from geomoe.pipeline.provenance import model_item
-from geomoe.raster.stac import check_item, item_bytes, read_item
+from geomoe.raster.stac.item import check_item, item_bytes, read_item
 from tests.pipeline.fakes import FakeUpscaler, nearest
 from tests.scenes import left_over, pixels, write_scene
 
@@ -96,7 +96,7 @@ def test_a_scene_without_a_place_has_an_item_without_one(tmp_path: Path) -> None
 
 
 def test_the_time_of_a_scene_is_that_of_its_item(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomoe.raster.scene._acquired", lambda source: "2024-05-01T10:00:31Z")
+    monkeypatch.setattr("geomoe.raster.read.scene._acquired", lambda source: "2024-05-01T10:00:31Z")
     _run(folder)
     assert read_item(folder / "out.stac.json")["properties"]["datetime"] == "2024-05-01T10:00:31Z"
 
@@ -155,7 +155,7 @@ def test_a_card_of_any_content_has_an_item() -> None:
 def test_an_item_that_would_not_be_valid_is_refused_before_any_work(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geomoe.raster.stac.when", lambda acquired: {"datetime": "yesterday"})
+    monkeypatch.setattr("geomoe.raster.stac.item.when", lambda acquired: {"datetime": "yesterday"})
     with pytest.raises(GeomoeError, match=r"out\.stac\.json is not a valid STAC item"):
         _run(folder)
     assert left_over(folder) == ["src.tif"]

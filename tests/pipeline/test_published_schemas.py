@@ -16,7 +16,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models import available_weights, load
 from geomoe.pipeline import upscale
 from geomoe.pipeline.provenance import model_item
-from geomoe.raster.stac import EXTENSIONS, check_item, read_item
+from geomoe.raster.stac.item import EXTENSIONS, check_item, read_item
 from tests.pipeline.fakes import nearest
 from tests.raster.test_stac import WRONG, WRONG_MODEL, a_model, an_item
 from tests.scenes import pixels, write_scene

@@ -18,8 +18,8 @@ from PIL import Image
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel, load, save
 from geomoe.pipeline import check_table, predict, predict_table
-from geomoe.raster.stac import sha256
-from geomoe.raster.watch import ChangedError
+from geomoe.raster.formats.watch import ChangedError
+from geomoe.raster.stac.item import sha256
 from tests.models.test_label_models import CLASSES, tiny
 from tests.models.test_weights import card_of
 from tests.scenes import UTM, pixels, write_scene

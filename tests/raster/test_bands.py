@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 from geomoe.data.rasters import read_scaled
 from geomoe.errors import GeomoeError
 from geomoe.raster import band_order, learning_bands, left_out, open_scene, select_bands
-from geomoe.raster.names import common_name, known_as
+from geomoe.raster.read.names import common_name, known_as
 from tests.products import write_item, write_safe
 from tests.scenes import pixels, write_scene
 

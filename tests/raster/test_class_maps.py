@@ -12,9 +12,9 @@ from rasterio.enums import ColorInterp
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import open_scene, select_bands
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.metadata import CogMetadata, same_place
-from geomoe.raster.stac import check_item, item_bytes, raster_item
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.stac.item import check_item, item_bytes, raster_item
+from geomoe.raster.write.metadata import CogMetadata, same_place
 from tests.raster.test_cog import _write
 from tests.scenes import pixels, write_scene
 

@@ -12,7 +12,7 @@ import rasterio
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import describe_scene, upscale
 from geomoe.raster import learning_bands, left_out, look, open_scene, select_bands
-from geomoe.raster.classes import names_classes
+from geomoe.raster.read.classes import names_classes
 from tests.pipeline.fakes import nearest
 from tests.products import write_item
 from tests.scenes import left_over, pixels, write_scene

@@ -19,9 +19,9 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import CogMetadata, Scratch, carried_over, open_scene, write_cog
-from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.env import gdal_env
-from geomoe.raster.scratch import LayoutError, sums_of
+from geomoe.raster.read.env import gdal_env
+from geomoe.raster.write.cog import estimated_bytes
+from geomoe.raster.write.scratch import LayoutError, sums_of
 from tests.scenes import left_over, pixels, write_scene
 
 ROTATED = Affine.translation(4e5, 5e6) * Affine.rotation(20) * Affine.scale(10, -20)

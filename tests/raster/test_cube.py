@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import open_scene
-from geomoe.raster.stac import sha256
+from geomoe.raster.stac.item import sha256
 from tests.scenes import pixels
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from rasterio.windows import Window
 
-from geomoe.raster.cog import write_cog
-from geomoe.raster.env import gdal_env
-from geomoe.raster.metadata import carried_over
-from geomoe.raster.open import open_scene
-from geomoe.raster.scratch import Scratch
-from geomoe.raster.stac import sha256
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.env import gdal_env
+from geomoe.raster.stac.item import sha256
+from geomoe.raster.write.cog import write_cog
+from geomoe.raster.write.metadata import carried_over
+from geomoe.raster.write.scratch import Scratch
 from tests.scenes import pixels, write_scene
 
 SCENES = ("nodata", "mask", "point")

@@ -14,8 +14,8 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
-from geomoe.raster.footprint import Footprint, footprint
-from geomoe.raster.metadata import CogMetadata
+from geomoe.raster.stac.footprint import Footprint, footprint
+from geomoe.raster.write.metadata import CogMetadata
 
 
 def meta_of(

@@ -7,7 +7,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 
-from geomoe.raster.grid import upscaled, upscaled_gcps, upscaled_rpcs
+from geomoe.raster.write.grid import upscaled, upscaled_gcps, upscaled_rpcs
 
 GRIDS = {
     "north-up": Affine(10, 0, 4e5, 0, -10, 5e6),

@@ -15,8 +15,8 @@ from affine import Affine
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import open_scene, sample_scene
-from geomoe.raster.footprint import footprint
-from geomoe.raster.metadata import carried_over
+from geomoe.raster.stac.footprint import footprint
+from geomoe.raster.write.metadata import carried_over
 from tests.scenes import pixels, write_scene
 from tests.tiffs import METADATA, Value, geo_tags, image_tags, tiff_bytes, write_tiff
 
@@ -101,8 +101,8 @@ _FOREIGN = """
 import sys
 from pathlib import Path
 from geomoe.raster import open_scene
-from geomoe.raster.footprint import footprint
-from geomoe.raster.metadata import carried_over
+from geomoe.raster.stac.footprint import footprint
+from geomoe.raster.write.metadata import carried_over
 with open_scene(sys.argv[1]) as scene:
     print(footprint(carried_over(scene, [1], 1, {})).bbox)
 """

@@ -9,9 +9,9 @@ from affine import Affine
 
 from geomoe.noise import EvenBlocks, image_noise
 from geomoe.raster import decide_radiometry, look, open_scene
-from geomoe.raster.known import KnownScene as Known
-from geomoe.raster.known import known_of
-from geomoe.raster.sensor import sensor_of_file, sensor_of_tags
+from geomoe.raster.read.known import KnownScene as Known
+from geomoe.raster.read.known import known_of
+from geomoe.raster.read.sensor import sensor_of_file, sensor_of_tags
 from tests.products import write_item, write_safe, zipped
 from tests.scenes import UTM, pixels, write_scene
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from geomoe.raster.radiometry import decide_radiometry, quantise
-from geomoe.raster.sample import SceneSample
+from geomoe.raster.read.radiometry import decide_radiometry, quantise
+from geomoe.raster.read.sample import SceneSample
 
 
 def _sample(*bands: np.ndarray) -> SceneSample:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geomoe.raster.radiometry import limits, quantise
-from geomoe.raster.rounding import round_keeping_means
+from geomoe.raster.read.radiometry import limits, quantise
+from geomoe.raster.read.rounding import round_keeping_means
 
 
 def squares(data: NDArray[np.float64], scale: int) -> NDArray[np.float64]:

@@ -20,8 +20,9 @@ from geomoe.errors import GeomoeError
 from geomoe.pipeline import describe_scene, plan_upscale, upscale
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.request import Request
-from geomoe.raster import band_order, open_scene, safe_files, select_bands
-from geomoe.raster.safe import read_product
+from geomoe.raster import band_order, open_scene, select_bands
+from geomoe.raster.formats import product_files
+from geomoe.raster.formats.sentinel2 import read_product
 from tests.pipeline.fakes import nearest
 from tests.products import L1C, SIDE, band_pixels, images, metadata, write_safe, zipped
 
@@ -353,12 +354,12 @@ def test_members_that_are_not_unpacked(
     raw[entry + 24 : entry + 28] = (100).to_bytes(4, "little")  # or less
     (tmp_path / "small.zip").write_bytes(raw)
     assert "download it again" in _refusal(tmp_path / "small.zip")
-    monkeypatch.setattr(safe_files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(product_files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
     assert "TMPDIR" in _refusal(packed)
     monkeypatch.undo()
-    monkeypatch.setattr(safe_files, "MAX_TOTAL_BYTES", 500)
+    monkeypatch.setattr(product_files, "MAX_TOTAL_BYTES", 500)
     assert "more than a band" in _refusal(packed)
-    monkeypatch.setattr(safe_files, "_MAX_DIRECTORY_BYTES", 500)
+    monkeypatch.setattr(product_files, "_MAX_DIRECTORY_BYTES", 500)
     assert "too long" in _refusal(packed)
 
 
@@ -377,8 +378,8 @@ def test_a_long_list_of_members_is_refused_before_it_is_read(
     path.write_bytes(packed[:end] + record + locator + last + comment)
     with open_scene(path) as scene:  # as Python reads it
         assert scene.count == 4
-    monkeypatch.setattr(safe_files, "_MAX_DIRECTORY_BYTES", length - 1)
-    monkeypatch.setattr(safe_files.zipfile, "ZipFile", None)
+    monkeypatch.setattr(product_files, "_MAX_DIRECTORY_BYTES", length - 1)
+    monkeypatch.setattr(product_files.zipfile, "ZipFile", None)
     assert "too long" in _refusal(path)
 
 

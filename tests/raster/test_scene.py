@@ -14,8 +14,8 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import band_order, decide_radiometry, open_scene, sample_scene, select_bands
-from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES
-from geomoe.raster.scene import DTYPES
+from geomoe.raster.read.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES
+from geomoe.raster.read.scene import DTYPES
 from tests.scenes import UTM, pixels, write_scene
 
 WHOLE = Window(0, 0, 20, 16)

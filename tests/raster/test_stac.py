@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.crs import CRS
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.dates import in_utc
-from geomoe.raster.stac import (
+from geomoe.raster.formats.stac_item import read_item as read_scene_item
+from geomoe.raster.read.dates import in_utc
+from geomoe.raster.read.known import pixel_metres
+from geomoe.raster.stac.item import (
     EXTENSIONS,
     check_item,
     file_fields,
-    file_name,
-    href,
     item_bytes,
-    pixel_metres,
     raster_item,
     read_item,
     when,
 )
-from geomoe.raster.stac_item import read_item as read_scene_item
+from geomoe.raster.stac.links import file_name, href
 from tests.products import write_item
 from tests.raster.test_footprint import meta_of
 
@@ -113,11 +113,14 @@ def test_bands() -> None:
 
 
 def test_metres_of_a_pixel() -> None:
-    assert pixel_metres(meta_of(2, 2, UTM * Affine.scale(1 / 4), "EPSG:32633")) == 2.5
-    assert pixel_metres(meta_of(2, 2, UTM * Affine.rotation(33), "EPSG:32633")) == 10
-    assert pixel_metres(meta_of(2, 2, UTM, "EPSG:2263")) == pytest.approx(10 * 0.3048006)  # US survey feet
-    assert pixel_metres(meta_of(2, 2, UTM, "EPSG:4326")) is None
-    assert pixel_metres(meta_of(2, 2, None, None)) is None
+    def side_of(transform: Affine | None, code: str | None) -> float | None:
+        return pixel_metres(transform, None if code is None else CRS.from_string(code))
+
+    assert side_of(UTM * Affine.scale(1 / 4), "EPSG:32633") == 2.5
+    assert side_of(UTM * Affine.rotation(33), "EPSG:32633") == 10
+    assert side_of(UTM, "EPSG:2263") == pytest.approx(10 * 0.3048006)  # US survey feet
+    assert side_of(UTM, "EPSG:4326") is None
+    assert side_of(None, None) is None
 
 
 def test_size_and_checksum_are_of_the_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import Request, read_manifest
-from geomoe.raster.stac_collection import read_collection
+from geomoe.raster.stac.collection import read_collection
 from tests.products import write_item
 
 

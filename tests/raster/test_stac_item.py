@@ -16,10 +16,11 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import upscale
 from geomoe.raster import open_scene, select_bands
-from geomoe.raster.stac import href as reference
-from geomoe.raster.stac import item_path
-from geomoe.raster.stac_collection import read_collection
-from geomoe.raster.stac_item import local_href, read_item
+from geomoe.raster.formats.stac_item import read_item
+from geomoe.raster.stac.collection import read_collection
+from geomoe.raster.stac.links import href as reference
+from geomoe.raster.stac.links import local_href
+from geomoe.raster.write.target import item_path
 from tests.pipeline.fakes import nearest
 from tests.products import write_item, write_jp2
 from tests.scenes import UTM, pixels, write_scene

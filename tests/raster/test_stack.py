@@ -14,8 +14,8 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.pipeline import upscale
 from geomoe.raster import select_bands
-from geomoe.raster.product import ProductBand, choose_bands
-from geomoe.raster.stack import open_stack
+from geomoe.raster.formats.product import ProductBand, choose_bands
+from geomoe.raster.formats.stack import open_stack
 from tests.pipeline.fakes import nearest
 from tests.products import write_item
 from tests.scenes import UTM, pixels, write_scene

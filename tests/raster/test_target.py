@@ -14,7 +14,7 @@ import pytest
 
 from geomoe.errors import GeomoeError
 from geomoe.raster import commit
-from geomoe.raster.target import Move, Target, check_space
+from geomoe.raster.write.target import Move, Target, check_space
 from tests.scenes import left_over, pixels, write_scene
 
 

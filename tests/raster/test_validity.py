@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geomoe.raster.validity import fill_invalid, upsample_mask
+from geomoe.raster.read.validity import fill_invalid, upsample_mask
 
 
 @pytest.mark.parametrize("blank", [0.0, -9999.0, np.nan, np.inf])

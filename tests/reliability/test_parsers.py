@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import Card, read_card
 from geomoe.pipeline import Request, read_manifest
-from geomoe.raster.jpeg2000 import check_boxes
+from geomoe.raster.read.jpeg2000 import check_boxes
 
 _FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _ANY = st.recursive(

@@ -285,7 +285,7 @@ def _upscale_many(requests: list[Request], manifest: Path, report: str | None, *
 
 def _forecast_many(requests: list[Request], processes: int | None) -> None:
     from geomoe import pipeline
-    from geomoe.raster.target import in_bytes
+    from geomoe.raster.write.target import in_bytes
 
     bar, ahead = terminal_progress("headers"), len(requests)
 
@@ -328,7 +328,7 @@ def _forecast_many(requests: list[Request], processes: int | None) -> None:
 
 
 def _forecast_lines(forecast: Forecast) -> list[str]:
-    from geomoe.raster.target import in_bytes
+    from geomoe.raster.write.target import in_bytes
 
     plan = forecast.plan
     return [

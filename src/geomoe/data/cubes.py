@@ -50,7 +50,7 @@ def find_cube(root: Path) -> Path | None:
 
 def read_cube(path: Path) -> Cube:
     """A cube with its labels; raises GeomoeError for anything else, or one that is too large."""
-    from geomoe.raster.cube import read_arrays  # pictures train where rasterio is not
+    from geomoe.raster.formats.cube import read_arrays  # pictures train where rasterio is not
 
     cube, labels = read_arrays(path, "cube", "labels")
     if cube.ndim != 3 or labels.shape != cube.shape[:2] or not cube.size:

@@ -76,7 +76,7 @@ def read_picture(
     8-bit images come as uint8, as RGB for 3 bands and as luma for 1. Anything else in a TIFF (16-bit, float,
     more bands, a raster that declares nodata) is read as a GeoTIFF and comes as float32 in about [0, 1], as
     :mod:`geomoe.raster` gives it to models at inference, with invalid pixels filled; of more bands than are
-    wanted, :func:`geomoe.raster.bands.learning_bands` takes some.
+    wanted, :func:`geomoe.raster.read.bands.learning_bands` takes some.
 
     Args:
         path: of the file.

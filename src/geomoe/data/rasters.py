@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.bands import learning_bands, left_out
-from geomoe.raster.radiometry import decide_radiometry
-from geomoe.raster.sample import look
-from geomoe.raster.scene import open_file
-from geomoe.raster.validity import fill_invalid
+from geomoe.raster.read.bands import learning_bands, left_out
+from geomoe.raster.read.radiometry import decide_radiometry
+from geomoe.raster.read.sample import look
+from geomoe.raster.read.scene import open_file
+from geomoe.raster.read.validity import fill_invalid
 
 __all__ = ["read_scaled", "read_values"]
 

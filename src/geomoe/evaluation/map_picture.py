@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from geomoe.evaluation.picture import save_figure
-from geomoe.raster.quicklook import class_counts, quicklook
+from geomoe.raster.read.quicklook import class_counts, quicklook
 
 __all__ = ["draw_map", "figure_of_map"]
 

@@ -21,7 +21,7 @@ class Measured:
 
     Attributes:
         data: what images, in words.
-        sensor: that took them, by the names of :mod:`geomoe.raster.sensor`; ``None`` where nobody said.
+        sensor: that took them, by the names of :mod:`geomoe.raster.read.sensor`; ``None`` where nobody said.
         gsd: their ground sampling distance in metres, which is the results'; the inputs' is ``scale`` times
             as long. ``None`` where nobody said.
         degradation: how the inputs were made.

@@ -52,8 +52,8 @@ class Card:
         model: name in the registry.
         config: every option of the model, scale and bands included.
         radiometry: how source values become the model's. ``unit``: uint8 over 255, other types by their 0.1
-            and 99.9 percentiles, band by band; see :mod:`geomoe.raster.radiometry`. ``values``: as they are,
-            of a model whose configuration has mean and deviation in their units.
+            and 99.9 percentiles, band by band; see :mod:`geomoe.raster.read.radiometry`. ``values``: as
+            they are, of a model whose configuration has mean and deviation in their units.
         data: what it was trained on, with source and terms.
         degradation: how the training inputs were made.
         recipe: training settings: steps, batch, learning rate, seed and so on.

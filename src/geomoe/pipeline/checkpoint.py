@@ -20,13 +20,13 @@ from geomoe.files import NO_LINKS, atomic_write
 from geomoe.pipeline.history import is_model_item, seal
 from geomoe.pipeline.output import Output, Piece, read_json, window_of
 from geomoe.pipeline.tiles import Tiles
-from geomoe.raster.classes import category_names
-from geomoe.raster.cog import REMEDY, write_cog
-from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.scratch import LayoutError, Scratch, Sums, sums_of
-from geomoe.raster.stac import file_fields, item_bytes
-from geomoe.raster.target import Target, commit, roll_back
-from geomoe.raster.watch import ChangedError
+from geomoe.raster.formats.watch import ChangedError
+from geomoe.raster.read.classes import category_names
+from geomoe.raster.read.env import gdal_env, gdal_errors
+from geomoe.raster.stac.item import file_fields, item_bytes
+from geomoe.raster.write.cog import REMEDY, write_cog
+from geomoe.raster.write.scratch import LayoutError, Scratch, Sums, sums_of
+from geomoe.raster.write.target import Target, commit, roll_back
 
 __all__ = ["Work"]
 

@@ -14,8 +14,8 @@ from statistics import fmean
 from geomoe.layers.super_resolution.known import Known
 from geomoe.models import Card, LoadedModel, available_weights, load, read_card
 from geomoe.models.measured import Measured
-from geomoe.raster.known import KnownScene
-from geomoe.raster.sensor import family
+from geomoe.raster.read.known import KnownScene
+from geomoe.raster.read.sensor import family
 
 __all__ = [
     "DEFAULT",

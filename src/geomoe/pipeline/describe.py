@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from rasterio.enums import ColorInterp
 
 from geomoe.printable import counted
-from geomoe.raster.bands import band_names, band_order, left_out, select_bands
-from geomoe.raster.known import KnownScene, known_of
-from geomoe.raster.open import open_scene
-from geomoe.raster.product import listed
-from geomoe.raster.radiometry import Radiometry, decide_radiometry
-from geomoe.raster.sample import SceneSample, look
-from geomoe.raster.scene import Scene
-from geomoe.raster.target import in_bytes
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.bands import band_names, band_order, left_out, select_bands
+from geomoe.raster.read.known import KnownScene, known_of
+from geomoe.raster.read.names import listed
+from geomoe.raster.read.radiometry import Radiometry, decide_radiometry
+from geomoe.raster.read.sample import SceneSample, look
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.target import in_bytes
 
 if TYPE_CHECKING:
     from geomoe.pipeline.plan import UpscalePlan

@@ -18,7 +18,7 @@ from geomoe.pipeline.output import window_of
 from geomoe.pipeline.plan import UpscalePlan
 from geomoe.pipeline.request import Path, Request
 from geomoe.pipeline.tiles import Box, Tile, Tiles
-from geomoe.raster.cog import compressed_share
+from geomoe.raster.write.cog import compressed_share
 
 __all__ = ["START", "Forecast", "forecast_job", "forecast_upscale"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from geomoe.pipeline.history import model_item_name
 from geomoe.printable import counted, printable
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.scene import Scene
 
 __all__ = ["as_list", "as_object", "facts_of", "model_item_of"]
 

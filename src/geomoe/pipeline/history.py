@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.stac import ITEM, href, read_item
+from geomoe.raster.stac.item import ITEM, read_item
+from geomoe.raster.stac.links import href
 
 __all__ = [
     "IMAGE",

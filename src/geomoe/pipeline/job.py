@@ -43,16 +43,16 @@ from geomoe.pipeline.runner import (
 from geomoe.pipeline.tiles import Tile, Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import RanTile, Writer
-from geomoe.raster.known import KnownScene, known_of
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import AS_THEY_ARE, Radiometry
-from geomoe.raster.sample import EmptyError, look
-from geomoe.raster.scene import Scene, open_file
-from geomoe.raster.stac import item_path, json_number, read_item
-from geomoe.raster.target import Target
-from geomoe.raster.validity import fill_invalid, upsample_mask
-from geomoe.raster.watch import ChangedError, Watch, contents
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.formats.watch import ChangedError, Watch, contents
+from geomoe.raster.read.known import KnownScene, known_of
+from geomoe.raster.read.radiometry import AS_THEY_ARE, Radiometry
+from geomoe.raster.read.sample import EmptyError, look
+from geomoe.raster.read.scene import Scene, open_file
+from geomoe.raster.read.validity import fill_invalid, upsample_mask
+from geomoe.raster.stac.item import json_number, read_item
+from geomoe.raster.write.metadata import CogMetadata
+from geomoe.raster.write.target import Target, item_path
 
 __all__ = ["Job", "is_made", "open_job"]
 

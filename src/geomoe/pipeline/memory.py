@@ -10,7 +10,7 @@ import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.cgroup import memory_left
-from geomoe.raster.target import in_bytes
+from geomoe.raster.write.target import in_bytes
 
 __all__ = ["available_memory", "fitting_workers", "forget_peak", "peak_memory"]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.pipeline.tiles import Box
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.target import Move, Target
+from geomoe.raster.write.metadata import CogMetadata
+from geomoe.raster.write.target import Move, Target
 
 __all__ = ["Output", "Piece", "begun_in", "read_json", "window_of"]
 

@@ -34,13 +34,13 @@ from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import Writer
-from geomoe.raster.bands import band_names, left_out
-from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.known import KnownScene, known_of
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.open import open_scene
-from geomoe.raster.scene import Scene
-from geomoe.raster.target import Target, check_space
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.bands import band_names, left_out
+from geomoe.raster.read.known import KnownScene, known_of
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.cog import estimated_bytes
+from geomoe.raster.write.metadata import CogMetadata
+from geomoe.raster.write.target import Target, check_space
 
 __all__ = [
     "MAX_OUTPUT_BANDS",

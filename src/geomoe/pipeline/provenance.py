@@ -31,10 +31,10 @@ from geomoe.pipeline.output import Output
 from geomoe.pipeline.runner import Upscaler, options_of, tiling_of
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import Writer
-from geomoe.raster.footprint import Footprint, footprint
-from geomoe.raster.known import KnownScene
-from geomoe.raster.scene import Scene
-from geomoe.raster.stac import EXTENSIONS, class_object, item_bytes, pixel_metres, raster_item, when
+from geomoe.raster.read.known import KnownScene, pixel_metres
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.stac.footprint import Footprint, footprint
+from geomoe.raster.stac.item import EXTENSIONS, class_object, item_bytes, raster_item, when
 
 __all__ = ["Provenance", "Record", "model_item"]
 
@@ -113,7 +113,7 @@ class Provenance:
         of, configuration = self._record, self._configuration
         layer = () if output is of.outputs[0] else output.meta.descriptions
         # Of the sensor, or what is nearest to it here: upscaling makes pixels smaller, not the sensor finer.
-        gsd = pixel_metres(of.scene)
+        gsd = pixel_metres(of.scene.transform, of.scene.crs)
         scene, writer = of.scene.path.name, of.writer
         return {
             "title": title(scene, configuration, layer, writer.title),

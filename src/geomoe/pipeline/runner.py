@@ -22,9 +22,9 @@ from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals
-from geomoe.raster.radiometry import Radiometry, as_they_are, decide_radiometry
-from geomoe.raster.sample import SceneSample
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.radiometry import Radiometry, as_they_are, decide_radiometry
+from geomoe.raster.read.sample import SceneSample
+from geomoe.raster.read.scene import Scene
 
 __all__ = [
     "Runner",

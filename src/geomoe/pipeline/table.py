@@ -28,17 +28,17 @@ from geomoe.pipeline.output import window_of
 from geomoe.pipeline.runner import is_measured, radiometry_of, takes_values
 from geomoe.pipeline.table_record import image_digests, made_by, record_path, write_table
 from geomoe.pipeline.tiles import Box
-from geomoe.raster.bands import exact_bands
-from geomoe.raster.footprint import footprint
-from geomoe.raster.metadata import same_place
-from geomoe.raster.open import open_scene, source_files
-from geomoe.raster.radiometry import Radiometry
-from geomoe.raster.safe import is_product
-from geomoe.raster.sample import look
-from geomoe.raster.scene import Scene
-from geomoe.raster.stac import json_number
-from geomoe.raster.validity import fill_invalid
-from geomoe.raster.watch import ChangedError, Watch, contents
+from geomoe.raster.formats.open import open_scene, source_files
+from geomoe.raster.formats.sentinel2 import is_product
+from geomoe.raster.formats.watch import ChangedError, Watch, contents
+from geomoe.raster.read.bands import exact_bands
+from geomoe.raster.read.radiometry import Radiometry
+from geomoe.raster.read.sample import look
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.read.validity import fill_invalid
+from geomoe.raster.stac.footprint import footprint
+from geomoe.raster.stac.item import json_number
+from geomoe.raster.write.metadata import same_place
 
 __all__ = ["ENDINGS", "TableReport", "check_table", "predict_table"]
 

@@ -15,7 +15,7 @@ from geomoe.files import atomic_write, csv_text
 from geomoe.models.precision import Precision
 from geomoe.pipeline.history import geomoe_version
 from geomoe.pipeline.runner import Upscaler, hardware, options_of
-from geomoe.raster.stac import sha256
+from geomoe.raster.stac.item import sha256
 
 __all__ = ["image_digests", "made_by", "record_path", "write_table"]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap
 from geomoe.pipeline.request import Request
-from geomoe.raster.bands import select_bands
-from geomoe.raster.open import open_scene, source_files
-from geomoe.raster.safety import local_file
-from geomoe.raster.scene import Scene
-from geomoe.raster.target import Target
+from geomoe.raster.formats.open import open_scene, source_files
+from geomoe.raster.read.bands import select_bands
+from geomoe.raster.read.checks import local_file
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.target import Target
 
 __all__ = ["refuse_early", "refuse_overlap", "targets_of"]
 

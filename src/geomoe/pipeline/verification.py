@@ -13,13 +13,15 @@ from geomoe.errors import GeomoeError
 from geomoe.files import read_small
 from geomoe.pipeline.facts import as_list, as_object, facts_of, model_item_of
 from geomoe.pipeline.history import IMAGE, model_id, model_link, output_link, scene_link, seal
-from geomoe.raster.classes import category_names
-from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import AS_THEY_ARE
-from geomoe.raster.safety import NAMES, beside
-from geomoe.raster.scene import Scene
-from geomoe.raster.stac import file_fields, file_name, href, item_bytes, item_path, read_item
-from geomoe.raster.stack import StackScene
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.formats.stack import StackScene
+from geomoe.raster.read.checks import NAMES, beside
+from geomoe.raster.read.classes import category_names
+from geomoe.raster.read.radiometry import AS_THEY_ARE
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.stac.item import file_fields, item_bytes, read_item
+from geomoe.raster.stac.links import file_name, href
+from geomoe.raster.write.target import item_path
 
 __all__ = ["Verification", "verify"]
 

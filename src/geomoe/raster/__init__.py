@@ -5,21 +5,21 @@ Nothing here knows about models; rasterio, numpy, scipy and jsonschema are all i
 
 from __future__ import annotations
 
-from geomoe.raster.proj import pin_data
+from geomoe.raster.read.proj import pin_data
 
 pin_data()  # before rasterio looks for it
 
 # ruff: noqa: E402
-from geomoe.raster.bands import band_names, band_order, learning_bands, left_out, select_bands
-from geomoe.raster.cog import write_cog
-from geomoe.raster.metadata import CogMetadata, carried_over
-from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import Radiometry, decide_radiometry
-from geomoe.raster.sample import SceneSample, look, sample_scene
-from geomoe.raster.scene import Scene
-from geomoe.raster.scratch import Scratch
-from geomoe.raster.target import Target, commit
-from geomoe.raster.validity import fill_invalid, upsample_mask
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.bands import band_names, band_order, learning_bands, left_out, select_bands
+from geomoe.raster.read.radiometry import Radiometry, decide_radiometry
+from geomoe.raster.read.sample import SceneSample, look, sample_scene
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.read.validity import fill_invalid, upsample_mask
+from geomoe.raster.write.cog import write_cog
+from geomoe.raster.write.metadata import CogMetadata, carried_over
+from geomoe.raster.write.scratch import Scratch
+from geomoe.raster.write.target import Target, commit
 
 __all__ = [
     "CogMetadata",

@@ -14,11 +14,11 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.bands import learning_bands
-from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.radiometry import decide_radiometry
-from geomoe.raster.sample import look
-from geomoe.raster.scene import open_file
+from geomoe.raster.read.bands import learning_bands
+from geomoe.raster.read.env import gdal_env, gdal_errors
+from geomoe.raster.read.radiometry import decide_radiometry
+from geomoe.raster.read.sample import look
+from geomoe.raster.read.scene import open_file
 
 __all__ = ["SCALES", "Footprint", "PairOfScenes", "common_area", "footprint", "read_pair"]
 

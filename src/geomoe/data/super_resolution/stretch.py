@@ -53,7 +53,7 @@ def stretched(low: Tensor) -> Stretch:
 
 
 def _span(values: NDArray[np.float32], floats: bool) -> tuple[float, float]:
-    """Where a band begins and ends: the rule of :mod:`geomoe.raster.radiometry`, without rasterio."""
+    """Where a band begins and ends: the rule of :mod:`geomoe.raster.read.radiometry`, without rasterio."""
     low, high = (float(v) for v in np.percentile(values, (_LOW, _HIGH), method="nearest"))
     if high <= low:  # nearly constant: the few pixels that differ must not be blown up
         low, high = float(values.min()), float(values.max())

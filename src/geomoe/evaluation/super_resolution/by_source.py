@@ -255,8 +255,8 @@ class _Case:
             return self.drawn.known(self.source.known)
         # rasterio, which comes with these, is wanted for nothing else that scores pictures.
         from geomoe.pipeline.choice import for_model
-        from geomoe.raster.known import KnownScene
-        from geomoe.raster.sensor import sensor_mtf
+        from geomoe.raster.read.known import KnownScene
+        from geomoe.raster.read.sensor import sensor_mtf
 
         sensor, gsd = self.source.sensor, self.source.gsd
         return for_model(KnownScene(sensor, gsd, sensor_mtf(sensor, gsd), image_noise(self.low.numpy())))

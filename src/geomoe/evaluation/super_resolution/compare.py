@@ -242,7 +242,7 @@ def _read(path: Path, bands: int) -> Tensor:
 
 
 def _has_one_band(path: Path) -> bool:
-    from geomoe.raster.scene import open_file  # rasterio is wanted for these files alone
+    from geomoe.raster.read.scene import open_file  # rasterio is wanted for these files alone
 
     with suppress(GeomoeError), open_file(path) as scene:
         return len(scene.data_bands) == 1

@@ -26,9 +26,9 @@ from geomoe.models.precision import Precision
 from geomoe.noise import image_noise
 from geomoe.pipeline.run import upscale
 from geomoe.pipeline.runner import Runner, Upscaler, pick_device
-from geomoe.raster.open import open_scene
-from geomoe.raster.radiometry import quantise
-from geomoe.raster.scene import Scene, open_file
+from geomoe.raster.formats.open import open_scene
+from geomoe.raster.read.radiometry import quantise
+from geomoe.raster.read.scene import Scene, open_file
 
 __all__ = [
     "MOST_ERROR",

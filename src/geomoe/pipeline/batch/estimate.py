@@ -23,8 +23,8 @@ from geomoe.pipeline.estimate import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.plan import UpscalePlan, prepared
 from geomoe.pipeline.request import Request
-from geomoe.raster.cog import estimated_bytes
-from geomoe.raster.sample import refuse_empty
+from geomoe.raster.read.sample import refuse_empty
+from geomoe.raster.write.cog import estimated_bytes
 
 __all__ = ["ManyForecast", "forecast_many"]
 

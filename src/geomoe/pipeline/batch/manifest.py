@@ -14,9 +14,9 @@ from geomoe.errors import GeomoeError
 from geomoe.files import overlap, places, read_small
 from geomoe.pipeline.layers import LAYERS
 from geomoe.pipeline.request import Request
-from geomoe.raster.open import source_files
-from geomoe.raster.stac import item_path
-from geomoe.raster.stac_collection import MAX_ITEMS, read_collection
+from geomoe.raster.formats.open import source_files
+from geomoe.raster.stac.collection import MAX_ITEMS, read_collection
+from geomoe.raster.write.target import item_path
 
 __all__ = ["read_manifest", "written"]
 

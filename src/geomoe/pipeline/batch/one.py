@@ -20,8 +20,8 @@ from geomoe.pipeline.plan import asked_of
 from geomoe.pipeline.progress import Progress
 from geomoe.pipeline.request import AUTO, Request
 from geomoe.pipeline.run import carry_out
-from geomoe.raster.sample import EmptyError
-from geomoe.raster.target import Target, work_folder
+from geomoe.raster.read.sample import EmptyError
+from geomoe.raster.write.target import Target, work_folder
 
 __all__ = ["do_scene", "failed", "is_done", "pinned", "ready", "tidy"]
 

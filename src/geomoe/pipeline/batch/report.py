@@ -14,7 +14,7 @@ from geomoe.errors import GeomoeError
 from geomoe.files import overlap, write_csv
 from geomoe.pipeline.batch.manifest import written
 from geomoe.pipeline.request import Request
-from geomoe.raster.open import source_files
+from geomoe.raster.formats.open import source_files
 
 __all__ = ["Outcome", "UnfinishedReport", "check_report", "write_report"]
 

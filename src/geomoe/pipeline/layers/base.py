@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomoe.moe.plan import RoutingTrace
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.metadata import CogMetadata
 
 __all__ = ["DoneTile", "Layer"]
 

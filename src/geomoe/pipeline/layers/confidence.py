@@ -12,8 +12,8 @@ from scipy.special import entr, softmax
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers.base import DoneTile
 from geomoe.pipeline.runner import Upscaler
-from geomoe.raster.metadata import CogMetadata, same_place
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.metadata import CogMetadata, same_place
 
 __all__ = ["Confidence", "layer"]
 

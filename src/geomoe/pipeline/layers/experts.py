@@ -20,8 +20,8 @@ from geomoe.pipeline.layers.routing import (
     unit_of,
 )
 from geomoe.pipeline.runner import Upscaler
-from geomoe.raster.metadata import CogMetadata, same_place
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.metadata import CogMetadata, same_place
 
 __all__ = ["BANDS", "Experts", "expert_bands", "layer"]
 

@@ -14,8 +14,8 @@ from geomoe.moe.plan import LastSignals
 from geomoe.pipeline.layers.base import DoneTile
 from geomoe.pipeline.layers.routing import on_pixels, routed_layers, unit_of
 from geomoe.pipeline.runner import Upscaler
-from geomoe.raster.metadata import CogMetadata, same_place
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.metadata import CogMetadata, same_place
 
 if TYPE_CHECKING:
     from geomoe.pipeline.request import Request

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.radiometry import Radiometry
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.read.radiometry import Radiometry
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.metadata import CogMetadata
 
 __all__ = ["RanTile", "Writer"]
 

@@ -13,11 +13,11 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import Output
 from geomoe.pipeline.runner import Upscaler
 from geomoe.pipeline.writers.base import RanTile
-from geomoe.raster.bands import exact_bands, exact_order
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.metadata import CogMetadata, same_place
-from geomoe.raster.radiometry import Radiometry
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.bands import exact_bands, exact_order
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.read.radiometry import Radiometry
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.metadata import CogMetadata, same_place
 
 __all__ = ["ClassWriter", "writer"]
 

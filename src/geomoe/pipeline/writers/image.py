@@ -14,12 +14,12 @@ from geomoe.errors import GeomoeError
 from geomoe.layers.super_resolution.conserve import conserve
 from geomoe.pipeline.runner import Upscaler, join_bands
 from geomoe.pipeline.writers.base import RanTile
-from geomoe.raster.bands import band_order, select_bands
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.metadata import CogMetadata, carried_over
-from geomoe.raster.radiometry import Radiometry, limits, quantise
-from geomoe.raster.scene import Scene
-from geomoe.raster.validity import upsample_mask
+from geomoe.raster.read.bands import band_order, select_bands
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.read.radiometry import Radiometry, limits, quantise
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.read.validity import upsample_mask
+from geomoe.raster.write.metadata import CogMetadata, carried_over
 
 __all__ = ["ImageWriter", "writer"]
 

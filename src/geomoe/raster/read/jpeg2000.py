@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.safety import check_directories, check_items
+from geomoe.raster.read.checks import check_directories, check_items
 
 __all__ = ["check_boxes"]
 

@@ -12,9 +12,9 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.grid import upscaled, upscaled_gcps, upscaled_rpcs
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.write.grid import upscaled, upscaled_gcps, upscaled_rpcs
 
 __all__ = ["CogMetadata", "carried_over", "same_place"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.cube import open_cube
-from geomoe.raster.safe import METADATA, open_safe, product_around
-from geomoe.raster.safety import local_file
-from geomoe.raster.scene import Scene, open_file
-from geomoe.raster.stac_item import asset_files, open_item
+from geomoe.raster.formats.cube import open_cube
+from geomoe.raster.formats.sentinel2 import METADATA, open_safe, product_around
+from geomoe.raster.formats.stac_item import asset_files, open_item
+from geomoe.raster.read.checks import local_file
+from geomoe.raster.read.scene import Scene, open_file
 
 __all__ = ["open_scene", "source_files"]
 
@@ -31,7 +31,7 @@ def open_scene(
         path: a GeoTIFF or JPEG 2000; the folder (``.SAFE``), metadata file or zip of a Sentinel-2 product; a
             STAC item (``.json``) whose assets are local files; or a file ``.npz`` with a ``cube``.
         bands: what will be selected of it. A product of several grids is opened on the one that these names
-            share; without names, on its finest. See :func:`geomoe.raster.product.choose_bands`.
+            share; without names, on its finest. See :func:`geomoe.raster.formats.product.choose_bands`.
         nodata: of pixels without data, in place of what the scene declares; ``none``: there is no such value.
 
     Raises:

@@ -11,15 +11,16 @@ from typing import Any
 
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
-from geomoe.raster.dates import in_utc
-from geomoe.raster.names import RGB, WAVELENGTHS, known_as
-from geomoe.raster.offsets import offsets_due
-from geomoe.raster.product import ProductBand, choose_bands, coarser_bands, listed, matching, only_names
-from geomoe.raster.scene import Scene, open_file
-from geomoe.raster.sensor import sensor_of_item
-from geomoe.raster.stac import when
-from geomoe.raster.stack import MAX_FILES, open_stack
-from geomoe.raster.text import finite, read_json, unquoted
+from geomoe.raster.formats.offsets import offsets_due
+from geomoe.raster.formats.product import ProductBand, choose_bands, coarser_bands, only_names
+from geomoe.raster.formats.stack import MAX_FILES, open_stack
+from geomoe.raster.read.dates import in_utc
+from geomoe.raster.read.names import RGB, WAVELENGTHS, known_as, listed, matching
+from geomoe.raster.read.scene import Scene, open_file
+from geomoe.raster.read.sensor import sensor_of_item
+from geomoe.raster.read.text import finite, read_json
+from geomoe.raster.stac.item import when
+from geomoe.raster.stac.links import local_href
 
 __all__ = ["Asset", "StacItem", "asset_files", "local_href", "open_item", "read_item"]
 
@@ -72,7 +73,7 @@ class StacItem:
     Attributes:
         assets: rasters of measurements.
         acquired: when, or when it began.
-        sensor: see :func:`geomoe.raster.sensor.sensor_of_item`.
+        sensor: see :func:`geomoe.raster.read.sensor.sensor_of_item`.
         gsd: ground sampling distance in metres.
         notes: what was decided.
     """
@@ -172,20 +173,6 @@ def asset_files(path: Path) -> list[Path]:
     """The local files of an item's assets of measurements; raises as `read_item`."""
     assets = read_item(path.name, read_small(path)).assets
     return [place for asset in assets if (place := local_href(path, asset.href)) is not None]
-
-
-def local_href(item: Path, href: str) -> Path | None:
-    """Where a link of an item leads on this machine's disks; ``None`` for an address or virtual path.
-
-    Some write a path as it is, others quote it, as `geomoe.raster.stac.href` does: a file of either name
-    will do, the first one first.
-    """
-    places = []
-    for text in (href, unquoted(href)):
-        if "://" in text or "\0" in text or text.startswith("/vsi"):
-            return None
-        places.append(Path(os.path.normpath(item.parent / text)))
-    return next((place for place in places if os.path.exists(place)), places[0])
 
 
 def _asset(name: str, key: str, asset: dict[str, Any]) -> Asset | None:

@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
-from geomoe.raster.metadata import CogMetadata
+from geomoe.raster.write.metadata import CogMetadata
 
 __all__ = ["SCRATCH_BLOCK", "LayoutError", "Scratch", "Sums", "sums_of"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
-from geomoe.raster.safety import local_file
-from geomoe.raster.stac_item import local_href
-from geomoe.raster.text import read_json
+from geomoe.raster.read.checks import local_file
+from geomoe.raster.read.text import read_json
+from geomoe.raster.stac.links import local_href
 
 __all__ = ["MAX_ITEMS", "read_collection"]
 

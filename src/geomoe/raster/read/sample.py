@@ -12,9 +12,9 @@ from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
 from geomoe.noise import EvenBlocks
-from geomoe.raster.classes import few_values
-from geomoe.raster.fill import find_fill
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.classes import few_values
+from geomoe.raster.read.fill import find_fill
+from geomoe.raster.read.scene import Scene
 
 __all__ = ["EmptyError", "SceneSample", "look", "refuse_empty", "sample_scene"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomoe.raster.rounding import round_keeping_means
-from geomoe.raster.sample import SceneSample
+from geomoe.raster.read.rounding import round_keeping_means
+from geomoe.raster.read.sample import SceneSample
 
 __all__ = ["AS_THEY_ARE", "Radiometry", "as_they_are", "decide_radiometry", "limits", "quantise"]
 

@@ -12,8 +12,8 @@ from rasterio.crs import CRS
 from rasterio.transform import GCPTransformer, RPCTransformer
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.metadata import CogMetadata
+from geomoe.raster.read.env import gdal_env, gdal_errors
+from geomoe.raster.write.metadata import CogMetadata
 
 __all__ = ["Footprint", "footprint"]
 

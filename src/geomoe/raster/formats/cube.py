@@ -15,8 +15,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.scene import DTYPES, Scene, open_file
+from geomoe.raster.read.env import gdal_env, gdal_errors
+from geomoe.raster.read.scene import DTYPES, Scene, open_file
 
 __all__ = ["MAX_BYTES", "open_cube", "read_arrays"]
 

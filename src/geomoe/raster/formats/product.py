@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.read.names import listed, matching
 
-__all__ = ["Checksum", "ProductBand", "choose_bands", "coarser_bands", "listed", "matching", "only_names"]
+__all__ = ["Checksum", "ProductBand", "choose_bands", "coarser_bands", "only_names"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,6 @@ class ProductBand:
     def names(self) -> tuple[str, ...]:
         """Its name, and the others."""
         return (self.name, *self.aliases)
-
-
-def matching(text: str, names: Sequence[Sequence[str]]) -> list[int]:
-    """Places where ``text`` is the name, in any case; else where it is one of the others that follow it."""
-    wanted = text.strip().casefold()
-    first = [i for i, n in enumerate(names) if n and n[0].casefold() == wanted]
-    return first or [i for i, n in enumerate(names) if wanted in [other.casefold() for other in n[1:]]]
 
 
 def only_names(bands: str | Sequence[str | int] | None) -> list[str] | None:
@@ -125,12 +119,3 @@ def coarser_bands(parts: Sequence[ProductBand], chosen: Sequence[ProductBand]) -
         for size in sorted(set(others.values()))
     ]
     return [f"left out, as they have larger pixels: {', '.join(each)}; choose a grid by naming its bands"]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in one line that is not too long."""
-    return f"{', '.join(map(_short, names[:24]))}{', ...' if len(names) > 24 else ''}"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 and name.isprintable() else repr(name[:40])

@@ -24,19 +24,19 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.classes import categories, names_classes
-from geomoe.raster.dates import in_utc
-from geomoe.raster.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
-from geomoe.raster.jpeg2000 import check_boxes
-from geomoe.raster.names import known_as
-from geomoe.raster.safety import (
+from geomoe.raster.read.checks import (
     MAX_BANDS,
     check_blocks,
     check_directories,
     check_neighbours,
     local_raster,
 )
-from geomoe.raster.sensor import sensor_of_file, sensor_of_tags
+from geomoe.raster.read.classes import categories, names_classes
+from geomoe.raster.read.dates import in_utc
+from geomoe.raster.read.env import BLOCK_CACHE_BYTES, JPEG2000_CACHE_BYTES, gdal_env, gdal_errors
+from geomoe.raster.read.jpeg2000 import check_boxes
+from geomoe.raster.read.names import known_as
+from geomoe.raster.read.sensor import sensor_of_file, sensor_of_tags
 
 __all__ = ["DTYPES", "NodataBy", "Scene", "Validity", "open_file", "representable"]
 
@@ -48,7 +48,7 @@ values are not measurements. Non-finite values are invalid in every float scene.
 
 NodataBy = Literal["scene", "user", "area"]
 """Who says what the nodata value is, or that there is none: the scene or its product; its user; a large area
-of one value in all bands (`geomoe.raster.fill`), where a pixel is not valid that has it in all of them."""
+of one value in all bands (`read.fill`), where a pixel is not valid that has it in all of them."""
 
 _REASONS = {
     "complex64": "take its amplitude first",
@@ -73,7 +73,7 @@ class Scene:
         categories: bands of whose values something says that they are classes.
         neighbours: names of files beside it that other tools read and geomoe does not.
         acquired: when it was taken, in UTC as RFC 3339 writes it; ``None`` where nothing says so.
-        sensor: what took it; see :mod:`geomoe.raster.sensor`. ``None`` where nothing says so.
+        sensor: what took it; see :mod:`geomoe.raster.read.sensor`. ``None`` where nothing says so.
         said_gsd: ground sampling distance in metres, as its item says it; the grid counts for more.
         notes: what was decided about it that its user should know, a sentence each.
     """

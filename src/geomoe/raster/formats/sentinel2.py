@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.dates import in_utc
-from geomoe.raster.product import Checksum, ProductBand, choose_bands, coarser_bands
-from geomoe.raster.safe_files import ProductFiles, open_folder, open_zip, plain_name
-from geomoe.raster.scene import Scene
-from geomoe.raster.stack import open_stack
-from geomoe.raster.text import children, elements, finite, read_xml
+from geomoe.raster.formats.product import Checksum, ProductBand, choose_bands, coarser_bands
+from geomoe.raster.formats.product_files import ProductFiles, open_folder, open_zip, plain_name
+from geomoe.raster.formats.stack import open_stack
+from geomoe.raster.read.dates import in_utc
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.read.text import children, elements, finite, read_xml
 
 __all__ = ["METADATA", "SafeProduct", "is_product", "open_safe", "product_around", "read_product"]
 

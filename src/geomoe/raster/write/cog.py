@@ -17,9 +17,9 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.env import gdal_env
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.scratch import SCRATCH_BLOCK, Scratch, Sums, sums_of
+from geomoe.raster.read.env import gdal_env
+from geomoe.raster.write.metadata import CogMetadata
+from geomoe.raster.write.scratch import SCRATCH_BLOCK, Scratch, Sums, sums_of
 
 __all__ = ["BLOCK", "REMEDY", "estimated_bytes", "write_cog"]
 

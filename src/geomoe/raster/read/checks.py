@@ -10,8 +10,8 @@ from typing import BinaryIO
 from rasterio.io import DatasetReader
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.proj import check_crs_text
-from geomoe.raster.tiff import MOST_TEXT, directories
+from geomoe.raster.read.proj import check_crs_text
+from geomoe.raster.read.tiff import MOST_TEXT, directories
 
 __all__ = [
     "MAX_BANDS",

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from jsonschema import Draft202012Validator
@@ -23,13 +21,13 @@ from rasterio.enums import WktVersion
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
 from geomoe.printable import printable
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.dates import YEARS
-from geomoe.raster.env import gdal_env
-from geomoe.raster.footprint import Footprint, footprint
-from geomoe.raster.metadata import CogMetadata
-from geomoe.raster.scene import Scene
-from geomoe.raster.text import unquoted
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.read.dates import YEARS
+from geomoe.raster.read.env import gdal_env
+from geomoe.raster.read.known import pixel_metres
+from geomoe.raster.stac.footprint import Footprint, footprint
+from geomoe.raster.stac.links import href
+from geomoe.raster.write.metadata import CogMetadata
 
 __all__ = [
     "COG",
@@ -38,12 +36,8 @@ __all__ = [
     "check_item",
     "class_object",
     "file_fields",
-    "file_name",
-    "href",
     "item_bytes",
-    "item_path",
     "json_number",
-    "pixel_metres",
     "raster_item",
     "read_item",
     "sha256",
@@ -67,7 +61,6 @@ _SCHEMAS = {address: name for name, address in EXTENSIONS.items()} | {
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json": "mlm"
 }
 
-_SUFFIX = ".stac.json"
 _MAX_BYTES = 2**24
 _MAX_VALUES = 10_000
 """Of an item of 256 bands there are about 2,500."""
@@ -75,24 +68,6 @@ _MAX_VALUES = 10_000
 _NUMBERS = re.compile(r"\[\n\s*([-+.eE0-9]+(?:,\n\s*[-+.eE0-9]+)*)\n\s*\]")
 _SHA256 = "1220"
 """What a multihash begins with that is a SHA-256 (0x12) of 32 bytes (0x20)."""
-
-
-def item_path(path: Path) -> Path:
-    """Where the item of a raster is: ``out.stac.json`` for ``out.tif``."""
-    return path.with_name(path.stem + _SUFFIX)
-
-
-def href(name: str) -> str:
-    """The reference to a file of that name in the folder of the item that makes it."""
-    return "./" + quote(os.fsencode(name))
-
-
-def file_name(reference: object) -> str | None:
-    """The name that `href` was given; ``None`` for what does not name a file in the same folder."""
-    if not isinstance(reference, str) or not reference.startswith("./"):
-        return None
-    name = unquoted(reference[2:])
-    return None if not name or name in (".", "..") or "/" in name or "\0" in name else name
 
 
 def sha256(path: Path) -> str:
@@ -183,18 +158,8 @@ def _crs(crs: CRS) -> dict[str, Any]:
         return {"proj:code": None, "proj:wkt2": crs.to_wkt(version=WktVersion.WKT2_2019)}
 
 
-def pixel_metres(meta: CogMetadata | Scene) -> float | None:
-    """The side of a pixel in metres, the mean one where sides differ; ``None`` on a grid of other units."""
-    if meta.transform is None or meta.crs is None or not meta.crs.is_projected:
-        return None
-    metres = float(meta.crs.linear_units_factor[1])
-    # Nine digits: a side of 10 is not to become 10.000000000000002 by its root.
-    side = float(f"{math.sqrt(abs(meta.transform.determinant)) * metres:.9g}")
-    return side if side and math.isfinite(side) else None
-
-
 def _bands(meta: CogMetadata, nodata: float | None) -> list[dict[str, Any]]:
-    side = pixel_metres(meta)
+    side = pixel_metres(meta.transform, meta.crs)
     names = [name or f"band {band}" for band, name in enumerate(meta.descriptions, 1)]
     if len(set(names)) < len(names):  # in an item names are unique
         names = [f"{name} ({band})" for band, name in enumerate(names, 1)]
@@ -330,5 +295,5 @@ def _check_values(item: object, name: str) -> None:
 
 @cache
 def _validator(name: str) -> Draft202012Validator:
-    text = (files("geomoe.raster") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
+    text = (files("geomoe.raster.stac") / "schemas" / f"{name}.json").read_text(encoding="utf-8")
     return Draft202012Validator(json.loads(text))

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.open import source_files
-from geomoe.raster.safe import METADATA
-from geomoe.raster.scene import Scene
-from geomoe.raster.stac import sha256
-from geomoe.raster.stack import StackScene
+from geomoe.raster.formats.open import source_files
+from geomoe.raster.formats.sentinel2 import METADATA
+from geomoe.raster.formats.stack import StackScene
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.stac.item import sha256
 
 __all__ = ["ChangedError", "Watch", "contents"]
 

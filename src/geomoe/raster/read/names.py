@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["RGB", "WAVELENGTHS", "common_name", "known_as"]
+__all__ = ["RGB", "WAVELENGTHS", "common_name", "known_as", "listed", "matching"]
 
 RGB = ("red", "green", "blue")
 """In the order in which models are shown them."""
@@ -103,6 +103,22 @@ def known_as(names: Sequence[Sequence[str]], product: str = "") -> list[tuple[st
             first.setdefault(name.casefold(), name)
         found.append(tuple(first.values()))
     return found
+
+
+def matching(text: str, names: Sequence[Sequence[str]]) -> list[int]:
+    """Places where ``text`` is the name, in any case; else where it is one of the others that follow it."""
+    wanted = text.strip().casefold()
+    first = [i for i, n in enumerate(names) if n and n[0].casefold() == wanted]
+    return first or [i for i, n in enumerate(names) if wanted in [other.casefold() for other in n[1:]]]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in one line that is not too long."""
+    return f"{', '.join(map(_short, names[:24]))}{', ...' if len(names) > 24 else ''}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 and name.isprintable() else repr(name[:40])
 
 
 def _words(text: str) -> list[str]:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from rasterio.enums import ColorInterp
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.names import RGB, WAVELENGTHS
-from geomoe.raster.product import listed, matching
-from geomoe.raster.scene import Scene
+from geomoe.raster.read.names import RGB, WAVELENGTHS, listed, matching
+from geomoe.raster.read.scene import Scene
 
 __all__ = [
     "band_names",
@@ -82,7 +81,7 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
 
     Args:
         scene: an open scene.
-        spec: names in any case, as the scene has them or as these are known (`geomoe.raster.names`; of a band
+        spec: names in any case, as the scene has them or as these are known (`read.names`; of a band
             without one, the colour that the file says it is), or 1-based numbers, as a list or as text with
             commas; ``None`` takes every band that holds data. Where a band is named ``"8"``, the text ``"8"``
             means that one.

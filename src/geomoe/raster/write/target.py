@@ -17,10 +17,9 @@ from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder, writable_place
 from geomoe.lock import LOCKS, locked
 from geomoe.printable import printable
-from geomoe.raster.safety import NAMES, SIDECARS, beside
-from geomoe.raster.stac import item_path
+from geomoe.raster.read.checks import NAMES, SIDECARS, beside
 
-__all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "roll_back", "work_folder"]
+__all__ = ["Move", "Target", "check_space", "commit", "in_bytes", "item_path", "roll_back", "work_folder"]
 
 _SUFFIXES = (".tif", ".tiff")
 _ENDINGS = tuple("".join(letters) for s in _SUFFIXES for letters in product(*({c, c.upper()} for c in s)))
@@ -178,6 +177,11 @@ class Target:
 
     def _neighbours(self) -> tuple[Path, ...]:
         return tuple(self.path.with_name(self.path.name + suffix) for suffix in SIDECARS)
+
+
+def item_path(path: Path) -> Path:
+    """Where the item of a raster is: ``out.stac.json`` for ``out.tif``."""
+    return path.with_name(path.stem + ".stac.json")
 
 
 def work_folder(path: Path) -> Path:

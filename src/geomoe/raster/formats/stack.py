@@ -17,9 +17,10 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.env import gdal_errors
-from geomoe.raster.product import Checksum, ProductBand, listed
-from geomoe.raster.scene import Scene, open_file, representable
+from geomoe.raster.formats.product import Checksum, ProductBand
+from geomoe.raster.read.env import gdal_errors
+from geomoe.raster.read.names import listed
+from geomoe.raster.read.scene import Scene, open_file, representable
 
 __all__ = ["MAX_FILES", "StackScene", "open_stack"]
 

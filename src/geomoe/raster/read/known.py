@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
 
-from geomoe.raster.radiometry import Radiometry
-from geomoe.raster.sample import SceneSample
-from geomoe.raster.scene import Scene
-from geomoe.raster.sensor import sensor_mtf
-from geomoe.raster.stac import pixel_metres
+from geomoe.raster.read.radiometry import Radiometry
+from geomoe.raster.read.sample import SceneSample
+from geomoe.raster.read.scene import Scene
+from geomoe.raster.read.sensor import sensor_mtf
 
-__all__ = ["KnownScene", "known_of"]
+__all__ = ["KnownScene", "known_of", "pixel_metres"]
 
 _EARTH = 6_371_008.8
 """Mean radius, metres."""
@@ -61,9 +62,19 @@ def known_of(scene: Scene) -> KnownScene:
     return KnownScene(scene.sensor, gsd, sensor_mtf(scene.sensor, gsd))
 
 
+def pixel_metres(transform: Affine | None, crs: CRS | None) -> float | None:
+    """The side of a pixel in metres, the mean one where sides differ; ``None`` on a grid of other units."""
+    if transform is None or crs is None or not crs.is_projected:
+        return None
+    metres = float(crs.linear_units_factor[1])
+    # Nine digits: a side of 10 is not to become 10.000000000000002 by its root.
+    side = float(f"{math.sqrt(abs(transform.determinant)) * metres:.9g}")
+    return side if side and math.isfinite(side) else None
+
+
 def _pixel(scene: Scene) -> float | None:
     """The side of a pixel in metres: by the grid, of degrees at the middle; else as its item says."""
-    side = pixel_metres(scene)
+    side = pixel_metres(scene.transform, scene.crs)
     if side is not None or scene.transform is None or scene.crs is None or not scene.crs.is_geographic:
         return side or scene.said_gsd
     _, latitude = scene.transform * (scene.width / 2, scene.height / 2)

@@ -11,9 +11,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.classes import ClassValue
-from geomoe.raster.env import gdal_env, gdal_errors
-from geomoe.raster.scene import open_file
+from geomoe.raster.read.classes import ClassValue
+from geomoe.raster.read.env import gdal_env, gdal_errors
+from geomoe.raster.read.scene import open_file
 
 __all__ = ["class_counts", "quicklook"]
 

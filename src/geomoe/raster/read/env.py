@@ -18,7 +18,7 @@ from rasterio.errors import (
 )
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.quiet import silence_libtiff
+from geomoe.raster.read.quiet import silence_libtiff
 
 __all__ = ["BLOCK_CACHE_BYTES", "JPEG2000_CACHE_BYTES", "gdal_env", "gdal_errors", "one_line"]
 

@@ -1,0 +1,1 @@
+"""STAC items and collections: written, read and checked against schemas without a network."""
