@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/super_resolution.py
 
 test: $(STAMP)
 	$(PYTEST) -m 'not slow'

@@ -37,7 +37,7 @@ from trainings import Trainings, ended
 from geomoe import GeomoeError
 from geomoe.models import load
 from geomoe.tasks.checkpoint import read_checkpoint
-from geomoe.tasks.super_resolution import SuperResolution
+from geomoe.tasks.task import Task
 
 STEPS = ("replace", "unlink", "mkdir", "rmdir", "open", "fsync")
 
@@ -208,22 +208,22 @@ def numbers(folder: Path, args: argparse.Namespace, _: np.random.Generator) -> T
     trainings = Trainings(folder)
 
     def spoil(what: str, at: int, value: float) -> None:
-        step = SuperResolution.training_step
+        step = Task.training_step
 
-        def loss(self: SuperResolution, batch: Any, index: int) -> torch.Tensor:
+        def loss(self: Task, batch: Any, index: int) -> torch.Tensor:
             found = step(self, batch, index)
             return found * value if self.global_step == at else found
 
-        def gradient(self: SuperResolution, _: object) -> None:
+        def gradient(self: Task, _: object) -> None:
             if self.global_step == at:
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
                         (parameter.grad if what == "gradient" else parameter.data).fill_(value)
 
         if what == "loss":
-            SuperResolution.training_step = loss  # type: ignore[method-assign]
+            Task.training_step = loss  # type: ignore[method-assign]
         else:
-            SuperResolution.on_before_optimizer_step = gradient  # type: ignore[method-assign]
+            Task.on_before_optimizer_step = gradient  # type: ignore[method-assign]
 
     cases = [(w, at, v) for w in ("loss", "gradient", "weight") for at in range(6) for v in (np.nan, np.inf)]
     for case in cases[:: args.every]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MEASURES", "Measure", "measure", "show"]
+__all__ = ["BASELINE_OF_0_1", "MEASURES", "METRICS_OF_0_1", "Measure", "measure", "show"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ MEASURES: dict[str, Measure] = {
     "ece": Measure("ECE", best="min"),
 }
 """Metrics by the names that scores have them under."""
+
+METRICS_OF_0_1, BASELINE_OF_0_1 = ("psnr", "ssim"), "bicubic"
+"""What files of version 0.1 name, which scored one task by two metrics, beside one baseline."""
 
 
 def measure(name: str) -> Measure:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from geomoe.metrics.measures import measure
+from geomoe.metrics.measures import BASELINE_OF_0_1, METRICS_OF_0_1, measure
 
 __all__ = ["Measured"]
 
@@ -98,9 +98,10 @@ class Measured:
 
 
 def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says, with scores by name: version 0.1 knew PSNR alone, and what it gains over bicubic."""
+    """What a card says, with scores by name; version 0.1 knew one metric, and what it gains over a baseline."""
+    first = METRICS_OF_0_1[0]
     if "gain" not in held:
-        return {"ranks": "psnr", **held}
-    rest = {name: value for name, value in held.items() if name not in ("gain", "bicubic")}
-    psnr = round(held["bicubic"] + held["gain"], _DIGITS)
-    return {"ranks": "psnr", **rest, "scores": {"psnr": psnr}, "baseline": {"psnr": held["bicubic"]}}
+        return {"ranks": first, **held}
+    rest = dict(held)
+    gain, base = rest.pop("gain"), rest.pop(BASELINE_OF_0_1)
+    return {"ranks": first, **rest, "scores": {first: round(base + gain, _DIGITS)}, "baseline": {first: base}}

@@ -12,6 +12,7 @@ from typing import Any
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.scores import ItemScores, rounded
 from geomoe.files import read_small, write_csv, write_text
+from geomoe.metrics.measures import BASELINE_OF_0_1, METRICS_OF_0_1
 
 __all__ = ["Result", "join", "read_result", "write_json", "write_scores"]
 
@@ -84,22 +85,24 @@ def read_result(path: Path) -> Result | None:
 
 
 def _by_name(found: dict[str, Any]) -> dict[str, Any]:
-    """A result with scores by name; version 0.1 knew PSNR and SSIM, of a model and of bicubic upsampling."""
-    if "psnr" not in found:
+    """A result with scores by name; version 0.1 had a field for each metric, of a model and of its baseline."""
+    first = METRICS_OF_0_1[0]
+    if first not in found:
         return found
-    psnr, ssim = found.pop("psnr"), found.pop("ssim")
-    base = {metric: found.pop(f"bicubic_{metric}") for metric in ("psnr", "ssim")}
-    ours, others = found.pop("by_degradation", {}), found.pop("bicubic_by_degradation", {})
+    ours, base = (
+        {name: found.pop(f"{of}{name}") for name in METRICS_OF_0_1} for of in ("", f"{BASELINE_OF_0_1}_")
+    )
 
-    def named(table: dict[str, dict[str, float]]) -> dict[str, dict[str, dict[str, float]]]:
-        return {of: {item: {"psnr": value} for item, value in by.items()} for of, by in table.items()}
+    def named(field: str) -> dict[str, dict[str, dict[str, float]]]:
+        by = found.pop(field, {})
+        return {of: {item: {first: value} for item, value in scores.items()} for of, scores in by.items()}
 
     return {
-        **found,
-        "scores": {item: {"psnr": value, "ssim": ssim[item]} for item, value in psnr.items()},
+        "scores": {item: {name: ours[name][item] for name in ours} for item in ours[first]},
         "baseline": base,
-        "by_degradation": named(ours),
-        "baseline_by_degradation": named(others),
+        "by_degradation": named("by_degradation"),
+        "baseline_by_degradation": named(f"{BASELINE_OF_0_1}_by_degradation"),
+        **found,
     }
 
 

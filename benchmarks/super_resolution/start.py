@@ -1,6 +1,6 @@
 """How training of the light model starts, with the last convolution as it is and as nn.Conv2d would have it.
 
-    python benchmarks/start.py --data FOLDER_OF_UCMERCED
+    python benchmarks/super_resolution/start.py --data FOLDER_OF_UCMERCED
 
 Prints L1 over that of bicubic upsampling, mean of 40 steps, on a tenth of the training images.
 """

@@ -1,6 +1,6 @@
 """One picture of what weights make of many crops: sea, fields, roofs, clouds, forest, shadows, single bands.
 
-    python benchmarks/sheet.py sheet.png --data FOLDER [--scale 4] [--model FILE ...] [--only sea ...]
+    python benchmarks/super_resolution/sheet.py sheet.png --data FOLDER [--scale 4] [--model FILE ...] [--only sea ...]
 
 Of each crop the input, bicubic upsampling and each model, all with one stretch. The crops are in crops.csv
 beside this script: name, image below the folder, its bands, upper left corner and side in input pixels.
@@ -91,7 +91,7 @@ def main() -> None:
             print(f"{row['what']}: left out, {args.data / row['image']} is not there")
     rows = [row for row in rows if (args.data / row["image"]).is_file()]
     if not rows:
-        raise SystemExit("no crop to draw; see benchmarks/crops.csv")
+        raise SystemExit("no crop to draw; see benchmarks/super_resolution/crops.csv")
     in_a_row = 1 if args.only else _IN_A_ROW
     width = (2 + len(models)) * (_PANEL + _GAP) + 2 * _GAP
     height = _PANEL + _HEAD

@@ -1,7 +1,7 @@
 """What it costs or brings that an output's means are the input's pixels, by how the input was made.
 
-    python benchmarks/conserve.py --data FOLDER [--model mfg_hmoe_light] [--images 60]
-    python benchmarks/conserve.py --scenes scene.tif ... [--model mfg_hmoe_light]
+    python benchmarks/super_resolution/conserve.py --data FOLDER [--model mfg_hmoe_light] [--images 60]
+    python benchmarks/super_resolution/conserve.py --scenes scene.tif ... [--model mfg_hmoe_light]
 
 Images of FOLDER (of UCMerced those of the test split) are made small and super-resolved. For each way of
 making them small, the gain of the model over bicubic upsampling, and what ways to keep the input add to it:

@@ -1,6 +1,6 @@
 """How the degradations differ: each low-resolution image beside that of ``bicubic``, and seen from above.
 
-    python benchmarks/degradations.py [--image FILE] [--scale 4]
+    python benchmarks/super_resolution/degradations.py [--image FILE] [--scale 4]
 
 Prints the lines of docs/degradations.md. ``against bicubic`` is the PSNR of the low-resolution image against
 the one that ``bicubic`` makes; ``brought back`` that of the image upsampled by bicubic interpolation against

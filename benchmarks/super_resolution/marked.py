@@ -1,6 +1,6 @@
 """What `--reliability` marks where models invent: made scenes, noise, a sea, near-infrared as three copies.
 
-    python benchmarks/marked.py [--model mfg_hmoe_light_x4] [--data FOLDER_OF_SCENES]
+    python benchmarks/super_resolution/marked.py [--model mfg_hmoe_light_x4] [--data FOLDER_OF_SCENES]
 
 Of made scenes, of one band of 8 bits, also what share of the values that are wrong by more than 1.5 levels
 lies in marked pixels, and the worst error as it is and with the fallback to bicubic upsampling. Of noise its

@@ -1,6 +1,6 @@
 """Do experts in a trunk earn their keep? Small networks of equal active cost, on validation images.
 
-    python benchmarks/experts.py --data FOLDER_OF_UCMERCED --seeds 0 1 2 --out runs/experts
+    python benchmarks/super_resolution/experts.py --data FOLDER_OF_UCMERCED --seeds 0 1 2 --out runs/experts
 
 A trunk of 6 residual blocks (norm, 3x3 convolution to twice the width, GELU, 1x1 convolution back)
 upsamples by 4, so small that 5,000 steps bring it near what it can hold: ``wide``, four times the work, shows
