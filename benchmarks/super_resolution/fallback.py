@@ -1,6 +1,7 @@
 """What the fallback finds and what it is worth: images spoiled in ways that training did not have.
 
-    python benchmarks/super_resolution/fallback.py --data FOLDER_OF_UCMERCED [--model mfg_hmoe_light] [--scale 4] [--images 63]
+    python benchmarks/super_resolution/fallback.py --data FOLDER_OF_UCMERCED [--model mfg_hmoe_light]
+        [--scale 4] [--images 63]
 
 The low-resolution test images are spoiled, super-resolved, and compared with the truth that was not; gains
 are of PSNR over bicubic upsampling of the same spoiled image. A useful fallback marks little of what is like

@@ -1,7 +1,8 @@
 """What super-resolution invents where nothing is: made scenes, noise, and values beyond those around them.
 
     python benchmarks/super_resolution/invention.py [--data FOLDER_OF_SCENES] [--json invention.json]
-    python benchmarks/super_resolution/invention.py --quick --model FILE.safetensors [--precision bfloat16] [--conserve]
+    python benchmarks/super_resolution/invention.py --quick --model FILE.safetensors
+        [--precision bfloat16] [--conserve]
 
 All weights that ship, or those that are given, beside bicubic upsampling: the largest distance from made
 surfaces in levels of 255; the standard deviation of white noise after over before; and the share of values

@@ -1,6 +1,7 @@
 """One picture of what weights make of many crops: sea, fields, roofs, clouds, forest, shadows, single bands.
 
-    python benchmarks/super_resolution/sheet.py sheet.png --data FOLDER [--scale 4] [--model FILE ...] [--only sea ...]
+    python benchmarks/super_resolution/sheet.py sheet.png --data FOLDER [--scale 4]
+        [--model FILE ...] [--only sea ...]
 
 Of each crop the input, bicubic upsampling and each model, all with one stretch. The crops are in crops.csv
 beside this script: name, image below the folder, its bands, upper left corner and side in input pixels.

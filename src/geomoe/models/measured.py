@@ -98,7 +98,7 @@ class Measured:
 
 
 def _by_name(held: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says, with scores by name; version 0.1 knew one metric, and what it gains over a baseline."""
+    """What a card says, with scores by name; version 0.1 knew one metric, and its gain over a baseline."""
     first = METRICS_OF_0_1[0]
     if "gain" not in held:
         return {"ranks": first, **held}

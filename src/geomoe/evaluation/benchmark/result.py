@@ -85,7 +85,7 @@ def read_result(path: Path) -> Result | None:
 
 
 def _by_name(found: dict[str, Any]) -> dict[str, Any]:
-    """A result with scores by name; version 0.1 had a field for each metric, of a model and of its baseline."""
+    """A result with scores by name; version 0.1 had fields for each metric, of a model and its baseline."""
     first = METRICS_OF_0_1[0]
     if first not in found:
         return found
