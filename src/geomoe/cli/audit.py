@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 from geomoe.cli.progress import told
 from geomoe.cli.say import say
 from geomoe.errors import GeomoeError
-from geomoe.files import overlap, write_text
+from geomoe.files import overlap
 
 if TYPE_CHECKING:
     from geomoe.data.split import Split
@@ -57,19 +56,16 @@ def audit(
     Nothing is trained: the experts that were chosen are counted, and the plans of the router are replaced by
     others (random, shuffled, constant, the best that there are) to see what that costs.
     """
+    from geomoe.audit.report import check_folder, write_report
     from geomoe.audit.run import audit as run
     from geomoe.audit.run import subject_of
     from geomoe.audit.sections import SECTIONS, find_sections
     from geomoe.models import load
 
     chosen = SECTIONS if not only else find_sections([name.strip() for name in only.split(",")])
-    report = out / "audit.json"
-    if out.exists() and not out.is_dir():
-        raise GeomoeError(f"{out} is no folder; give --out a folder for the report")
-    if report.exists() and not overwrite:
-        raise GeomoeError(f"{report} exists; use --overwrite to replace it")
-    if overlap([report], [Path(model)]):
-        raise GeomoeError(f"{report} is the file of the weights; give another --out")
+    check_folder(out, overwrite=overwrite)
+    if overlap([out], [Path(model), root]):
+        raise GeomoeError(f"{out} is or holds what is audited; give another --out")
     loaded = load(model)
     subject = subject_of(
         loaded, root, split=split, images=images, seed=seed, skip_corrupt=skip_corrupt,
@@ -77,9 +73,5 @@ def audit(
     )  # fmt: skip
     with told("sections") as progress:
         found = run(subject, chosen, progress, split)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GeomoeError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
-    write_text(report, f"{json.dumps(found.as_dict(), indent=2)}\n")
+    report = write_report(found, out)
     say(f"{found.verdict.level}: {found.verdict.text}", str(report))

@@ -34,7 +34,9 @@ _COMMANDS = {
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
 _EXTRAS = {
+    "cmcrameri": "audit",
     "distributed": "dask",
+    "jinja2": "audit",
     "jsonargparse": "train",
     "lightning": "train",
     "matplotlib": "demo",

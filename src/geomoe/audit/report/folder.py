@@ -1,0 +1,125 @@
+"""The folder of a report, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from geomoe.audit.report.latex import latex
+from geomoe.audit.run import Audit
+from geomoe.errors import GeomoeError
+from geomoe.files import sync_folder
+
+__all__ = ["check_folder", "write_report"]
+
+_HOLDS = {"report.html", "audit.json", "manifest.json", "figures", "tables"}
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that no report can be written to, before the work starts.
+
+    Args:
+        folder: of the report; made where there is none.
+        overwrite: whether an earlier report is replaced.
+
+    Raises:
+        GeomoeError: a folder of other things, a report that stands there, or a place that cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise GeomoeError(f"{folder} is no folder; give --out a folder for the report")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found - _HOLDS:
+        other = min(found - _HOLDS)
+        raise GeomoeError(f"{folder} holds {other}, which is no report's; give --out a folder of its own")
+    if found and not overwrite:
+        raise GeomoeError(f"{folder} holds a report; use --overwrite to replace it")
+    around = next(place for place in Path(os.path.realpath(folder)).parents if place.exists())
+    if not os.access(around, os.W_OK | os.X_OK):
+        raise GeomoeError(f"folder {around} is not writable; choose another --out or change its permissions")
+
+
+def write_report(audit: Audit, folder: str | Path) -> Path:
+    """Write a report: ``report.html``, ``audit.json``, ``manifest.json``, ``figures/`` and ``tables/``.
+
+    All of it is made beside the folder, and takes its place when it is whole: after an error an earlier
+    report stands there as it was. The same audit gives the same bytes.
+
+    Args:
+        audit: that is reported.
+        folder: of the report; an earlier report there is replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        GeomoeError: as :func:`check_folder`, and where the disk does not take it.
+    """
+    from geomoe.audit.report.figures import draw
+    from geomoe.audit.report.page import page
+
+    place = Path(os.path.realpath(folder))
+    check_folder(place, overwrite=True)
+    with _replaced(place) as part:
+        drawn = {figure.name: draw(figure) for section in audit.sections for figure in section.figures}
+        for name in ("figures", "tables"):
+            (part / name).mkdir()
+        for name, figure in drawn.items():
+            (part / "figures" / f"{name}.svg").write_bytes(figure.svg)
+            (part / "figures" / f"{name}.png").write_bytes(figure.png)
+        for section in audit.sections:
+            for table in section.tables:
+                _write(part / "tables" / f"{table.name}.tex", latex(table))
+        _write(part / "audit.json", _json(audit.as_dict()))
+        _write(part / "manifest.json", _json(audit.manifest))
+        _write(part / "report.html", page(audit, drawn))
+    return Path(folder) / "report.html"
+
+
+@contextmanager
+def _replaced(place: Path) -> Iterator[Path]:
+    """An empty folder, which takes the place of another when the block ends."""
+    mark = secrets.token_hex(4)
+    part, earlier = (place.parent / f".{place.name[:40]}.{mark}.{end}" for end in ("part", "earlier"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if place.exists():
+            os.replace(place, earlier)
+        try:
+            os.replace(part, place)
+        except OSError:
+            if earlier.exists():
+                os.replace(earlier, place)
+            raise
+        sync_folder(place.parent)
+    except OSError as error:
+        what = f"{place} cannot be written: {error.strerror or error}"
+        raise GeomoeError(f"{what}; it is as it was, free some space or choose another place") from error
+    finally:
+        for folder in (part, earlier):
+            with suppress(OSError):
+                shutil.rmtree(folder)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _json(value: Any) -> str:
+    return f"{json.dumps(_known(value), indent=2, ensure_ascii=False, allow_nan=False)}\n"
+
+
+def _known(value: Any) -> Any:
+    """JSON knows neither nan nor infinity: there is null."""
+    if isinstance(value, dict):
+        return {key: _known(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
