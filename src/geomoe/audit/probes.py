@@ -1,0 +1,429 @@
+"""What each expert is for: how the rows that it is given differ from the others."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geomoe.audit.drawing import picture
+from geomoe.audit.layers import layer_names
+from geomoe.audit.rows import Cells, clustered_by, gate_shares, in_parts, multiple_of
+from geomoe.audit.section import Figure, Finding, Section, Table
+from geomoe.audit.subject import Subject
+from geomoe.data.sample import Batch
+from geomoe.moe.plan import RoutingTrace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+__all__ = ["FEATURES", "image_features", "probes", "standardised_difference"]
+
+FEATURES = ("brightness", "contrast", "edge strength", "spatial frequency")
+_WINDOW = 5
+_DRAWS = 1000
+_MOST = 10.0
+_SMALL = 0.2
+"""Cohen's small effect: where no expert's rows differ by more, experts are said to be given alike rows."""
+_LIKED, _LAYERS, _CROP = 6, 3, 32
+"""Favourites shown of each expert, layers of which they are shown, and the least side of a crop, pixels."""
+
+
+def image_features(image: Tensor) -> Tensor:
+    """What is asked of pixels: :data:`FEATURES`, ``[B, 4, H, W]``.
+
+    Brightness is the mean over bands; contrast its standard deviation in 5 x 5 pixels; edge strength the
+    magnitude of Sobel's gradient; spatial frequency is made of the energies of the Laplacian and of the
+    gradient in 5 x 5 pixels, in radians a pixel: of a wave along an axis its own.
+
+    Args:
+        image: ``[B, C, H, W]``.
+    """
+    grey = image.float().mean(1, keepdim=True)
+    window = (_WINDOW, 1, _WINDOW // 2)
+    mean = F.avg_pool2d(grey, *window, count_include_pad=False)
+    square = F.avg_pool2d((grey - mean) ** 2, *window, count_include_pad=False)
+    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+    smooth, step = torch.tensor([1.0, 2.0, 1.0]) / 4, torch.tensor([-1.0, 0.0, 1.0]) / 2
+    across, curve = torch.outer(smooth, step), torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    kernels = torch.stack([across, across.T, curve])[:, None].to(grey)
+    dx, dy, laplacian = F.conv2d(padded, kernels).split(1, 1)
+    energy = dx**2 + dy**2
+    bent, steep = (F.avg_pool2d(x, *window, count_include_pad=False) for x in (laplacian**2, energy))
+    frequency = (
+        2 * ((bent / steep.clamp_min(1e-12)).sqrt() / 2).atan()
+    )  # 2 tan(w / 2) is the ratio of a wave w
+    return torch.cat([grey, square.sqrt(), energy.sqrt(), frequency], 1)
+
+
+@dataclass
+class _Sums:
+    """Weight, sum and sum of squares of every feature by cluster, of each expert's rows and of all."""
+
+    given: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # [3, E, F]
+    total: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # [3, F]
+    use: NDArray[np.float64] | float = 0.0
+
+    def add(self, values: Tensor, known: Tensor, share: Tensor, clusters: Tensor) -> None:
+        """Rows ``[N, F]``, where they are known ``[N, F]``, experts' shares ``[N, E]``, clusters ``[N]``."""
+        moments = torch.stack([known, values * known, values**2 * known]).double()  # [3, N, F]
+        share = share.double()
+        self.use = self.use + share.sum(0).numpy()
+        for cluster in clusters.unique().tolist():
+            mine = clusters == cluster
+            given = torch.einsum("ne,mnf->mef", share[mine], moments[:, mine]).numpy()
+            total = torch.einsum("n,mnf->mf", share[mine].sum(1), moments[:, mine]).numpy()
+            self.given[cluster] = self.given.get(cluster, 0.0) + given
+            self.total[cluster] = self.total.get(cluster, 0.0) + total
+
+
+def standardised_difference(given: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of a feature over an expert's rows less that over the others, in pooled standard deviations.
+
+    Cohen's d, with weighted rows; nan where one of the two has none, 0 where nothing varies, at most 10: so
+    much where neither varies by itself.
+
+    Args:
+        given: ``[..., 3, E, F]``, weight, sum and sum of squares of the expert's rows.
+        total: ``[..., 3, F]``, the same of all rows.
+    """
+    weight, one, two = np.moveaxis(given, -3, 0)
+    others = total[..., :, None, :] - given
+    weight_o, one_o, two_o = np.moveaxis(others, -3, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, mean_o = one / weight, one_o / weight_o
+        inside = np.maximum(two - weight * mean**2, 0) + np.maximum(two_o - weight_o * mean_o**2, 0)
+        apart = mean - mean_o
+        pooled = np.sqrt(inside / (weight + weight_o))
+        scale = np.abs(total[..., 1, None, :] / total[..., 0, None, :])
+        nothing = (weight <= 1e-9) | (weight_o <= 1e-9)
+        d = np.where(np.abs(apart) <= 1e-9 * scale, 0.0, np.clip(apart / pooled, -_MOST, _MOST))
+    return np.where(nothing, np.nan, d)
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """Standardised differences ``[E, F]`` with ends of 95 % intervals, and experts' shares of rows.
+
+    ``surely`` has the nearer end to 0 of intervals that hold for all of the layer together, 0 where they
+    cover it.
+    """
+
+    d: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    surely: NDArray[np.float64]
+    use: NDArray[np.float64]
+
+
+def _effects(sums: _Sums, seed: int) -> _Effects:
+    given, total = (np.stack(list(of.values())) for of in (sums.given, sums.total))
+    d = standardised_difference(given.sum(0), total.sum(0))
+    use = np.asarray(sums.use / np.maximum(np.sum(sums.use), 1e-12))
+    if len(given) < 2:
+        unknown = np.full_like(d, np.nan)
+        return _Effects(d, unknown, unknown, np.zeros_like(d), use)
+    times = np.random.default_rng(seed).multinomial(len(given), np.full(len(given), 1 / len(given)), _DRAWS)
+    drawn = standardised_difference(
+        np.einsum("ds,smef->dmef", times, given), np.einsum("ds,smf->dmf", times, total)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.nanstd(drawn, axis=0, ddof=1)
+        low, high = d - 1.96 * spread, d + 1.96 * spread
+        t = np.where(spread > 0, np.abs(drawn - d) / spread, 0.0)
+        worst = np.quantile(np.nanmax(np.nan_to_num(t).reshape(len(t), -1), 1), 0.95)
+        surely = np.sign(d) * np.maximum(np.abs(d) - worst * spread, 0)
+    return _Effects(d, low, high, np.nan_to_num(surely), use)
+
+
+@dataclass(order=True)
+class _Liked:
+    """A place that an expert was given: how sure the router was, what settles ties, and a picture."""
+
+    sure: float
+    number: int
+    crop: NDArray[np.float32] = field(compare=False)
+
+
+@dataclass
+class _Layer:
+    sums: _Sums = field(default_factory=_Sums)
+    liked: list[list[_Liked]] = field(default_factory=list)
+
+    def like(self, cells: Cells, batch: Batch, clusters: Tensor) -> None:
+        """Keep of each expert the places of which the router is surest, one of each cluster."""
+        plan = cells.plan
+        self.liked = self.liked or [[] for _ in range(plan.num_experts)]
+        sure = plan.probabilities.detach() * (gate_shares(plan) > 0)
+        for cluster in clusters.unique().tolist():
+            mine = (clusters == cluster).nonzero()[:, 0]
+            surest, place = sure[mine].max(0)  # [E]
+            for expert, best in enumerate(self.liked):
+                value = float(surest[expert])
+                if value <= 0 or (len(best) == _LIKED and value <= best[0].sure):
+                    continue
+                crop = _crop(batch["image"], cells, int(mine[place[expert]]))
+                (heapq.heappushpop if len(best) == _LIKED else heapq.heappush)(
+                    best, _Liked(value, -cluster, crop)
+                )
+
+
+def _crop(images: Tensor, cells: Cells, row: int) -> NDArray[np.float32]:
+    """The square of a row with what is around it, of one side for all rows of a layer."""
+    side = min(max(_CROP, cells.side), cells.height, cells.width)
+    sample, place = divmod(row, math.prod(cells.grid))
+    y, x = (cells.side * (2 * at + 1) // 2 for at in divmod(place, cells.grid[1]))
+    sizes = ((y, cells.height), (x, cells.width))
+    top, left = (min(max(at - side // 2, 0), size - side) for at, size in sizes)
+    return picture(images[sample])[top : top + side, left : left + side]
+
+
+def probes(subject: Subject) -> Section:
+    """How features and classes differ between each expert's rows and the others, and its favourites."""
+    classes = [name for output in subject.model.contract.outputs.values() for name in output.classes]
+    parts, multiple, first = in_parts(subject), multiple_of(subject), 0
+    layers: dict[str, _Layer] = {}
+    left_out: set[str] = set()
+    for names, batch in subject.batches():
+        trace = RoutingTrace()
+        subject.answer(batch, trace)
+        valid = batch.get("valid")
+        features, shown = image_features(batch["image"]), _class_planes(batch, len(classes))
+        for name, plan in zip(layer_names(subject.model.model, trace), trace, strict=True):
+            cells = Cells.of(plan, batch["image"], multiple)
+            if cells is None or plan.num_experts < 2:
+                left_out.add(name)
+                continue
+            values, there = cells.means(features, valid)
+            known = (there > 0)[:, None].float().expand_as(values)
+            if shown is not None:
+                share, labelled = cells.means(*shown)
+                values = torch.cat([values, share], 1)
+                known = torch.cat([known, (labelled > 0)[:, None].float().expand_as(share)], 1)
+            layer = layers.setdefault(name, _Layer())
+            clusters = cells.clusters(first, parts)
+            layer.sums.add(values, known, gate_shares(plan), clusters)
+            layer.like(cells, batch, clusters)
+        first += len(names)
+    effects = {name: _effects(layer.sums, subject.seed) for name, layer in layers.items()}
+    names = [*FEATURES, *(classes if next(iter(effects.values()), None) is not None else ())]
+    with_classes = bool(effects) and next(iter(effects.values())).d.shape[1] > len(FEATURES)
+    shown_layers = _spread(list(layers), _LAYERS)
+    return Section(
+        "probes",
+        "What is each expert for?",
+        "Each row counts for an expert by its share of the row's gates. A difference is the mean of a "
+        "feature over an expert's rows less that over all others, in units of their pooled standard "
+        "deviation (Cohen's d: 0.2 is small, 0.8 large). Features are of the image, averaged over the "
+        f"square of pixels that a row stands for: {'; '.join(_MEANING)}. Intervals are of 95 %, from "
+        f"{_DRAWS} bootstrap draws of "
+        f"{clustered_by(subject)}." + (_said(left_out) if left_out else ""),
+        tuple(_findings(effects, names)),
+        (
+            *((_feature_table(effects),) if effects else ()),
+            *((_class_table(effects, classes),) if with_classes else ()),
+        ),
+        (
+            *((_heat(effects, names),) if effects else ()),
+            *(_favourites(name, number, layers[name]) for number, name in enumerate(shown_layers)),
+        ),
+        {name: _numbers(each, names) for name, each in effects.items()},
+    )
+
+
+_MEANING = (
+    "brightness (mean over bands)",
+    f"contrast (standard deviation of brightness in {_WINDOW} x {_WINDOW} pixels)",
+    "edge strength (Sobel)",
+    "spatial frequency (the energy of the Laplacian over that of the gradient, as radians a pixel)",
+)
+
+
+def _said(left_out: set[str]) -> str:
+    return f" Left out (rows are no squares of the image, or one expert): {', '.join(sorted(left_out))}."
+
+
+def _class_planes(batch: Batch, classes: int) -> tuple[Tensor, Tensor] | None:
+    """``[B, classes, H, W]``, 1 where a pixel is of a class, and ``[B, H, W]`` where that is known."""
+    if not classes or not ("mask" in batch or "label" in batch):
+        return None
+    mask = (
+        batch["mask"]
+        if "mask" in batch
+        else batch["label"][:, None, None].expand(-1, *batch["image"].shape[2:])
+    )
+    known = mask >= 0
+    if "valid" in batch:
+        known = known & batch["valid"]
+    return F.one_hot(mask.clamp_min(0), classes).permute(0, 3, 1, 2).float(), known
+
+
+def _spread(names: Sequence[str], most: int) -> list[str]:
+    """The first, the last, and some between."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
+
+
+def _findings(effects: dict[str, _Effects], names: Sequence[str]) -> list[Finding]:
+    if not effects:
+        return [
+            Finding(
+                "note", "no_probes", "No layer's rows are squares of the image, so there is nothing to probe."
+            )
+        ]
+    best: tuple[float, str, int, int] | None = None
+    for layer, each in effects.items():
+        expert, feature = divmod(int(np.argmax(np.abs(each.surely))), each.surely.shape[1])
+        size = abs(float(each.surely[expert, feature]))
+        if best is None or size > best[0]:
+            best = size, layer, expert, feature
+    assert best is not None
+    size, layer, expert, feature = best
+    if size <= 0:
+        return [
+            Finding(
+                "warning", "experts_alike",
+                "No expert's rows differ surely from the others in any feature or class that was looked at.",
+            )
+        ]  # fmt: skip
+    each = effects[layer]
+    d, low, high = (float(of[expert, feature]) for of in (each.d, each.low, each.high))
+    what = (
+        f"{'of more' if d > 0 else 'of less'} {names[feature]}"
+        if feature < len(FEATURES)
+        else (f"{'more' if d > 0 else 'less'} often {names[feature]}")
+    )
+    text = (
+        f"The clearest difference: rows of expert {expert} in {layer} are {what} than the others "
+        f"(d = {d:.2f}, {low:.2f} to {high:.2f})."
+    )
+    if size < _SMALL:
+        return [Finding("note", "experts_nearly_alike", f"{text} No difference is surely above {_SMALL}.")]
+    return [Finding("sound", "experts_differ", text)]
+
+
+def _cell(each: _Effects, expert: int, feature: int) -> str | None:
+    d, low, high = (float(of[expert, feature]) for of in (each.d, each.low, each.high))
+    if math.isnan(d):
+        return None
+    return f"{d:.2f}" if math.isnan(low) else f"{d:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _feature_table(effects: dict[str, _Effects]) -> Table:
+    return Table(
+        "probes_features",
+        "How rows of each expert differ from the others: standardised differences with 95 % intervals.",
+        ("layer", "expert", "share of rows", *FEATURES),
+        tuple(
+            (layer, e, float(each.use[e]), *(_cell(each, e, f) for f in range(len(FEATURES))))
+            for layer, each in effects.items()
+            for e in range(len(each.d))
+        ),
+    )
+
+
+def _class_table(effects: dict[str, _Effects], classes: Sequence[str]) -> Table:
+    rows = []
+    for layer, each in effects.items():
+        for e in range(len(each.d)):
+            of_classes = each.d[e, len(FEATURES) :]
+            if np.isnan(of_classes).all():
+                continue
+            ends = [int(np.nanargmax(of_classes)), int(np.nanargmin(of_classes))]
+            rows.append(
+                (layer, e, *(x for c in ends for x in (classes[c], _cell(each, e, len(FEATURES) + c))))
+            )
+    return Table(
+        "probes_classes",
+        "The class that each expert is given more than others most clearly, and the one less: differences "
+        "of the share of rows that are of it, standardised, with 95 % intervals.",
+        ("layer", "expert", "more", "difference", "less", "difference "),
+        tuple(rows),
+    )
+
+
+def _numbers(each: _Effects, names: Sequence[str]) -> dict[str, Any]:
+    def plain(values: NDArray[np.float64]) -> list[list[float | None]]:
+        return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
+
+    return {
+        "features": list(names[: each.d.shape[1]]),
+        "share_of_rows": each.use.tolist(),
+        "difference": plain(each.d),
+        "low": plain(each.low),
+        "high": plain(each.high),
+    }
+
+
+def _heat(effects: dict[str, _Effects], names: Sequence[str]) -> Figure:
+    return Figure(
+        "probes_differences",
+        "How the rows of each expert differ from the others, standardised: red is more, blue less, and "
+        "white no difference; grey where an expert has no rows. Dots: surely other than 0, all of a layer "
+        "considered.",
+        lambda drawing: _draw_heat(drawing, effects, names),
+    )
+
+
+def _draw_heat(drawing: Drawing, effects: dict[str, _Effects], names: Sequence[str]) -> None:
+    from matplotlib import colormaps
+
+    columns = next(iter(effects.values())).d.shape[1]
+    experts = [len(each.d) for each in effects.values()]
+    drawing.set_size_inches(2.6 + 0.34 * columns, 1.4 + sum(0.17 * n + 0.28 for n in experts))
+    drawing.set_layout_engine("constrained")
+    axes = drawing.subplots(len(effects), 1, squeeze=False, gridspec_kw={"height_ratios": experts})
+    colour = colormaps["RdBu_r"].with_extremes(bad="0.85")
+    for place, (layer, each) in zip(axes[:, 0], effects.items(), strict=True):
+        drawn = place.imshow(each.d, cmap=colour, vmin=-1.5, vmax=1.5, aspect="auto")
+        sure = np.argwhere(each.surely != 0)
+        place.plot(sure[:, 1], sure[:, 0], ".", color="black", markersize=2)
+        place.set_title(layer, fontsize=7, loc="left")
+        place.set_yticks(range(len(each.d)))
+        place.tick_params(labelsize=6)
+        place.set_xticks([])
+    axes[-1, 0].set_xticks(range(columns), names[:columns], rotation=45, ha="right", fontsize=7)
+    drawing.supylabel("expert", fontsize=8)
+    bar = drawing.colorbar(drawn, ax=axes, shrink=0.5, extend="both")
+    bar.set_label("standardised difference", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _favourites(name: str, number: int, layer: _Layer) -> Figure:
+    return Figure(
+        f"probes_favourites_{number}",
+        f"The places that experts of {name} were given most surely: surest first, one "
+        "of each sample (or block of it), and the router's probability.",
+        lambda drawing: _draw_liked(drawing, layer.liked),
+    )
+
+
+def _draw_liked(drawing: Drawing, liked: Sequence[Sequence[_Liked]]) -> None:
+    drawing.set_size_inches(0.9 * _LIKED + 0.4, 1.05 * len(liked))
+    axes = drawing.subplots(len(liked), _LIKED, squeeze=False)
+    drawing.subplots_adjust(0.09, 0.01, 0.99, 0.98, 0.05, 0.2)
+    for expert, (places, best) in enumerate(zip(axes, liked, strict=True)):
+        places[0].text(
+            -0.15,
+            0.5,
+            f"expert {expert}",
+            rotation=90,
+            va="center",
+            ha="right",
+            fontsize=7,
+            transform=places[0].transAxes,
+        )
+        for place in places:
+            place.set_axis_off()
+        for place, one in zip(places, sorted(best, reverse=True), strict=False):
+            place.imshow(one.crop, interpolation="nearest")
+            place.set_title(f"{one.sure:.2f}", fontsize=6, pad=1)

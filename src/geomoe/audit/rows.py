@@ -1,0 +1,198 @@
+"""Samples and their parts, and where the rows of plans lie on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geomoe.audit.subject import Subject
+from geomoe.data.sample import Batch, Sample
+from geomoe.moe.plan import RoutingPlan
+
+__all__ = [
+    "BLOCKS",
+    "FEW",
+    "Cells",
+    "clustered_by",
+    "fewer",
+    "gate_shares",
+    "in_parts",
+    "multiple_of",
+    "scored",
+]
+
+FEW = 10
+"""With fewer samples than this, intervals are over parts of them: one cube is a whole data set."""
+BLOCKS = 8
+"""So many parts, each way, has a sample then."""
+
+
+def in_parts(subject: Subject) -> bool:
+    """Whether intervals are over parts of samples, as there are too few of these."""
+    return len(subject.samples.samples) < FEW
+
+
+def multiple_of(subject: Subject) -> int:
+    """Of the sides of images, as the model's tiling says; 1 of a model that sees whole samples."""
+    tiling = subject.model.contract.tiling
+    return 1 if tiling is None else tiling.multiple
+
+
+def clustered_by(subject: Subject) -> str:
+    """What intervals are over, in words."""
+    return f"blocks of samples ({BLOCKS} x {BLOCKS} in each)" if in_parts(subject) else "samples"
+
+
+def fewer(subject: Subject, most: int) -> Subject:
+    """The same with at most so many samples, spread evenly over all of them."""
+    number = len(subject.samples.samples)
+    if number <= most:
+        return subject
+    places = torch.linspace(0, number - 1, most).round().long().tolist()
+    return replace(subject, samples=replace(subject.samples, samples=_Some(subject.samples.samples, places)))
+
+
+class _Some(Sequence[tuple[str, Sample]]):
+    """Samples at ``places`` of others, read when they are asked for."""
+
+    def __init__(self, samples: Sequence[tuple[str, Sample]], places: Sequence[int]) -> None:
+        self._samples, self._places = samples, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Sample]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[str, Sample]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, Sample] | Sequence[tuple[str, Sample]]:
+        if isinstance(index, slice):
+            return [self._samples[place] for place in self._places[index]]
+        return self._samples[self._places[index]]
+
+
+def gate_shares(plan: RoutingPlan) -> Tensor:
+    """``[N, E]`` how far each row is each expert's: its gates over their sum; 0 where it has no expert."""
+    gates = plan.gates.detach().abs().float()
+    given = gates / gates.sum(1, keepdim=True).clamp_min(1e-12)
+    return given if plan.valid is None else given * plan.valid[:, None]
+
+
+def scored(subject: Subject, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The task's ``monitor`` of each sample of a batch, or of each of its parts: values and sizes, ``[U]``.
+
+    Those without a truth are left in, with size 0 and a value that means nothing.
+    """
+    task = subject.task
+    cuts = [(answer, batch)]
+    if in_parts(subject) and answer.ndim == 4:
+        height, width = batch["image"].shape[-2:]
+        edges = [[n * i // BLOCKS for i in range(BLOCKS + 1)] for n in (height, width)]
+        boxes = [
+            (y, edges[0][i + 1], x, edges[1][j + 1])
+            for i, y in enumerate(edges[0][:-1])
+            for j, x in enumerate(edges[1][:-1])
+        ]
+        cuts = [
+            (_cut(answer, box, height, width), {k: _cut(v, box, height, width) for k, v in batch.items()})
+            for box in boxes
+        ]
+    values = [task.by_item(a, b)[task.monitor].double() for a, b in cuts]
+    return torch.cat(values), torch.cat([task.sizes(b).double() for _, b in cuts])
+
+
+def _cut(value: Tensor, box: tuple[int, int, int, int], height: int, width: int) -> Tensor:
+    """The box of an image of ``height`` x ``width``, of what is as large or larger by a whole number."""
+    if value.ndim < 3 or value.shape[-2] % height or value.shape[-1] % width:
+        return value
+    times = value.shape[-2] // height
+    top, bottom, left, right = (times * edge for edge in box)
+    return value[..., top:bottom, left:right]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The squares of images that the rows of a plan decide on; of a plan for whole images one each.
+
+    Attributes:
+        plan: of a pass over a batch of images; one of a model that pads may have more rows than there is
+            image.
+        side: of a square in pixels.
+        height, width: of the images.
+    """
+
+    plan: RoutingPlan
+    side: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, plan: RoutingPlan, image: Tensor, multiple: int = 1) -> Cells | None:
+        """Of a plan for ``image`` ``[B, C, H, W]``; None where its rows are no squares of images.
+
+        Args:
+            plan: of a pass.
+            image: of that pass.
+            multiple: as of :class:`geomoe.models.contract.Tiling`, whose divisors sides are; 1 of a model
+                without.
+        """
+        height, width = image.shape[-2:]
+        if plan.grid[0] != len(image) or math.prod(plan.grid) != plan.num_rows:
+            return None
+        if len(plan.grid) == 1:
+            return cls(plan, max(height, width), height, width)
+        if len(plan.grid) != 3:
+            return None
+        rows, columns = plan.grid[1:]
+        sides = [side for side in range(1, multiple + 1) if multiple % side == 0]
+        sides.append(max(-(-height // rows), -(-width // columns)))
+        fitting = (side for side in sides if rows * side >= height and columns * side >= width)
+        return cls(plan, next(fitting), height, width)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Squares down and across."""
+        return (self.plan.grid[1], self.plan.grid[2]) if len(self.plan.grid) == 3 else (1, 1)
+
+    def means(self, values: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Means of pixels over the square of each row.
+
+        Args:
+            values: ``[B, F, H, W]``.
+            known: ``[B, H, W]`` bool, the pixels that count; all if not given.
+
+        Returns:
+            ``[N, F]``, and ``[N]`` the share of the square that counts, 0 where a row is padding.
+        """
+        weight = values.new_ones(len(values), 1, self.height, self.width)
+        weight = weight if known is None else known[:, None].to(values.dtype)
+        rows, columns = self.grid
+        more = (0, columns * self.side - self.width, 0, rows * self.side - self.height)
+        total = F.avg_pool2d(F.pad(values * weight, more), self.side)  # [B, F, h, w]
+        share = F.avg_pool2d(F.pad(weight, more), self.side)
+        means = (total / share.clamp_min(1e-12)).permute(0, 2, 3, 1).reshape(-1, values.shape[1])
+        return means, share.flatten()
+
+    def on_image(self, values: Tensor) -> Tensor:
+        """Values of rows, ``[N, ...]``, on the pixels of the images, ``[B, ..., H, W]``."""
+        cells = values.view(self.plan.grid[0], *self.grid, *values.shape[1:]).movedim((1, 2), (-2, -1))
+        whole = cells.repeat_interleave(self.side, -2).repeat_interleave(self.side, -1)
+        return whole[..., : self.height, : self.width]
+
+    def clusters(self, first: int, parts: bool) -> Tensor:
+        """``[N]`` number of what each row is of: its sample, counted from ``first``, or its block of it."""
+        number, (rows, columns) = self.plan.grid[0], self.grid
+        sample = torch.arange(first, first + number).repeat_interleave(rows * columns)
+        if not parts:
+            return sample
+        y, x = (
+            (torch.arange(n) * self.side * BLOCKS // size).clamp_max(BLOCKS - 1)
+            for n, size in ((rows, self.height), (columns, self.width))
+        )
+        return sample * BLOCKS**2 + (y[:, None] * BLOCKS + x).flatten().repeat(number)
