@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from geomoe.audit.maps import maps
+from geomoe.audit.probes import probes
 from geomoe.audit.section import Section
+from geomoe.audit.stability import stability
 from geomoe.audit.subject import Subject
 from geomoe.audit.usage import usage
 from geomoe.errors import GeomoeError
@@ -13,7 +16,7 @@ __all__ = ["SECTIONS", "Question", "find_sections"]
 
 Question = Callable[[Subject], Section]
 
-SECTIONS: tuple[Question, ...] = (usage,)
+SECTIONS: tuple[Question, ...] = (usage, probes, maps, stability)
 """Each is named after its function; one that is added here is in the command and in the report."""
 
 

@@ -1,0 +1,81 @@
+"""Two weights files: their experts matched, and what changes said."""
+
+import pytest
+import torch
+
+from geomoe import GeomoeError
+from geomoe.audit.against import against, match_experts
+from tests.audit.made import check_drawn, plan_of, subject
+
+
+def images(number=20, side=8, seed=0):
+    return torch.rand(number, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def by_brightness(names, bounds=(0.25, 0.5, 0.75)):
+    """Pixels by brightness to four experts, which are called ``names`` from dark to light."""
+
+    def rule(x):
+        level = torch.bucketize(x[:, 0].flatten(), torch.tensor(bounds))
+        return [plan_of(torch.tensor(names)[level], max(names) + 1, (len(x), *x.shape[2:]))]
+
+    return rule
+
+
+def test_experts_are_matched_by_the_rows_they_share():
+    a = plan_of(torch.tensor([0, 0, 1, 1, 2, 2]), 3, (6,))
+    b = plan_of(torch.tensor([2, 2, 0, 0, 1, 0]), 3, (6,))
+    assert match_experts([a], [b]).tolist() == [2, 0, 1]
+    fewer = plan_of(torch.tensor([1, 1, 0, 0, 0, 1]), 2, (6,))
+    assert match_experts([a, a], [fewer, fewer]).tolist() == [1, 0, -1]
+    with pytest.raises(ValueError, match="6 and of 2 rows"):
+        match_experts([a], [plan_of(torch.tensor([0, 1]), 3, (2,))])
+
+
+def test_the_same_routing_under_other_names_agrees_wholly():
+    mine = subject(images(), by_brightness((0, 1, 2, 3)))
+    other = subject(images(), by_brightness((2, 3, 1, 0))).model
+    section = against(mine, other)
+    found = section.data["layers"]["layer 0"]
+    assert found["match"] == [2, 3, 1, 0]
+    assert found["agreement"] == 1
+    assert found["chance"] == pytest.approx(0.25, abs=0.05)
+    assert section.data["change"]["mean"] == 0
+    check_drawn(section)
+
+
+def test_routing_that_has_nothing_in_common_agrees_by_chance():
+    def other(x):
+        level = torch.bucketize(x[:, 1].flatten(), torch.tensor((0.25, 0.5, 0.75)))
+        return [plan_of(level, 4, (len(x), *x.shape[2:]))]
+
+    found = against(subject(images(), by_brightness((0, 1, 2, 3))), subject(images(), other).model)
+    layer = found.data["layers"]["layer 0"]
+    assert layer["agreement"] == pytest.approx(layer["chance"], abs=0.06), (
+        "matching alone does not make plans agree"
+    )
+
+
+def test_what_quality_changes_by_is_said_with_its_interval():
+    def never(x):
+        return torch.tensor([[0.0, 1.0]]).expand(len(x), -1)
+
+    labels = torch.zeros(20).long()
+    mine = subject(images() * 0.5, by_brightness((0, 1, 2, 3)), labels)
+    other = subject(images(), by_brightness((0, 1, 2, 3)), labels, says=never).model
+    section = against(mine, other)
+    assert (section.data["before"], section.data["after"]) == (1, 0)
+    assert section.data["change"] == {"mean": -1, "interval_95": [-1, -1]}
+
+
+def test_weights_that_cannot_be_compared_are_refused():
+    rule = by_brightness((0, 1, 2, 3))
+    mine = subject(images(), rule)
+    other = subject(images(), rule).model
+    other.card.task = "another"
+    with pytest.raises(GeomoeError, match="trained for another"):
+        against(mine, other)
+    with pytest.raises(GeomoeError, match="takes 1 bands"):
+        against(mine, subject(images()[:, :1], rule).model)
+    with pytest.raises(GeomoeError, match="has 1 layers that route, made 2"):
+        against(mine, subject(images(), lambda x: [*rule(x), *rule(x)]).model)
