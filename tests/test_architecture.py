@@ -80,3 +80,26 @@ def test_the_figure_has_the_rooms_and_contracts_that_there_are():
         below = set().union(*floors[number + 1 :])
         for room in floor:
             assert reached(room, arrows) & rooms == below, room
+
+
+def test_words_of_super_resolution_are_in_its_rooms_and_among_metrics():
+    words = re.compile("p[s]nr|bi[c]ubic|Super[R]esolution")  # as this file is searched too
+    found = [
+        path.relative_to(ROOT)
+        for folder in ("src", "tests", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".yaml", ".csv", ".json")
+        if words.search(path.read_text())
+    ]
+    assert found, "nothing was searched"
+    elsewhere = [path for path in found if not re.search(r"super_resolution|/metrics/", str(path))]
+    assert elsewhere == []
+
+
+def test_scripts_of_which_the_documentation_tells_are_there():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+    named = {
+        name for page in pages for name in re.findall(r"\bbenchmarks/[\w/]+\.(?:py|csv)", page.read_text())
+    }
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

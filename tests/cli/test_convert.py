@@ -10,7 +10,7 @@ from PIL import Image
 
 from geomoe.models.published import to_published
 from geomoe.models.published.hat import HAT
-from tests.cli.test_cli import run
+from tests.cli.run import run
 from tests.models.sizes import tiny
 from tests.scenes import pixels, write_scene
 

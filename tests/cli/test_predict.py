@@ -10,7 +10,7 @@ import rasterio
 
 from geomoe.pipeline import Request
 from geomoe.pipeline.batch.one import do_scene, pinned
-from tests.cli.test_cli import run
+from tests.cli.run import run
 from tests.pipeline.test_predict import BANDS, NAMES
 from tests.pipeline.test_predict import weights as land
 from tests.pipeline.test_table import weights as labels

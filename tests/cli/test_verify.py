@@ -22,8 +22,8 @@ from geomoe.pipeline import upscale
 from geomoe.raster import carried_over, open_scene
 from geomoe.raster.stac.item import raster_item, read_item
 from geomoe.raster.write.target import item_path
-from tests.cli.test_cli import run
-from tests.models.test_models import tiny
+from tests.cli.run import run
+from tests.models.super_resolution.upscaler import upscaler
 from tests.models.test_weights import card_of
 from tests.products import write_item, write_safe, zipped
 from tests.scenes import UTM, pixels, write_scene
@@ -32,7 +32,7 @@ OUT, MAP = "out.tif", "map.tif"
 
 
 def _save(path: Path, more: float) -> str:
-    model = tiny("mfg_hmoe", base="bicubic")
+    model = upscaler()
     with torch.no_grad():
         next(model.parameters()).add_(more)
     save(path, model, card_of(model))

@@ -153,7 +153,7 @@ def test_tensors_are_found_wherever_programs_keep_them(model, state, tmp_path, w
     [
         (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
         ({"params": {"a": torch.zeros(1)}, "args": argparse.Namespace(a=1)}, "argparse.Namespace"),
-        ({"a": torch.zeros(1), "psnr": np.float64(30)}, "multiarray.scalar"),
+        ({"a": torch.zeros(1), "loss": np.float64(30)}, "multiarray.scalar"),
         ({"a": np.zeros(3)}, "multiarray._reconstruct"),
         ({"a": torch.zeros(1), "date": datetime.datetime(2020, 1, 1)}, "datetime.datetime"),
         ({"a": collections.defaultdict(list)}, "collections.defaultdict"),

@@ -94,7 +94,7 @@ def test_the_residual_is_in_the_units_of_the_scene(src: Path, tmp_path: Path) ->
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
-def test_what_training_did_not_have_is_marked_and_drawn_by_bicubic(src: Path, tmp_path: Path) -> None:
+def test_what_training_did_not_have_is_marked_and_interpolated(src: Path, tmp_path: Path) -> None:
     data = np.full((3, 40, 40), 128, dtype=np.uint8)
     data[:, 8:20, 8:30] = 250  # far from grey
     data[:, 30:, 30:] = 0
@@ -111,7 +111,7 @@ def test_what_training_did_not_have_is_marked_and_drawn_by_bicubic(src: Path, tm
     assert "interpolation" in json.loads(tags["GEOMOE_LEGEND"])["bands"]["reliable"]
     marked = (reliable == 2).repeat(2, 0).repeat(2, 1)
     assert np.array_equal(read(safe)[0][:, ~marked], read(plain)[0][:, ~marked])
-    # In the middle of an even patch bicubic upsampling gives its value; the model would add its bias.
+    # In the middle of an even patch interpolation gives its value; the model would add its bias.
     assert (read(safe)[0][:, 24:32, 24:52] == 250).all()
     assert (read(plain)[0][:, 24:32, 24:52] == 255).all()
 

@@ -142,13 +142,13 @@ def test_a_card_of_any_content_has_an_item() -> None:
     model = load("mfg_hmoe_light_x4")
     card = replace(
         model.card,
-        scores={"psnr": float("nan")},
+        scores={"accuracy": float("nan")},
         date=3,
         licence="see the file",
         data=["x"],  # type: ignore[arg-type]
     )
     said = json.loads(item_bytes(model_item(replace(model, card=card)), "x"))["properties"]
-    assert said["geomoe:scores"] == {"psnr": "NaN"}
+    assert said["geomoe:scores"] == {"accuracy": "NaN"}
     assert "license" not in said
 
 

@@ -82,7 +82,7 @@ def test_what_weights_that_ship_write(published: dict[str, Validator], tmp_path:
 
 
 def test_what_0_1_wrote(published: dict[str, Validator]) -> None:
-    written = list((Path(__file__).parent / "written_by_0_1").glob("*.stac.json"))
+    written = list((Path(__file__).parent / "super_resolution" / "written_by_0_1").glob("*.stac.json"))
     assert [_wrong(published, read_item(path)) for path in written] == [[]] * 2
 
 

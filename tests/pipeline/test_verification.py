@@ -176,8 +176,9 @@ def test_the_bytes_of_a_file_do_not_depend_on_its_name(made: Path, tmp_path: Pat
     assert (tmp_path / "m.tif").read_bytes() == (made / "map.tif").read_bytes()
 
 
-WRITTEN_BY_0_1 = Path(__file__).parent / "written_by_0_1"
-WEIGHTS_OF_0_1 = str(Path(__file__).parents[1] / "weights_of_0_1" / "mfg_hmoe_light_x2.safetensors")
+WRITTEN_BY_0_1 = Path(__file__).parent / "super_resolution" / "written_by_0_1"
+MODELS = Path(__file__).parents[1] / "models" / "super_resolution"
+WEIGHTS_OF_0_1 = str(MODELS / "weights_of_0_1" / "mfg_hmoe_light_x2.safetensors")
 
 
 def test_what_0_1_wrote_is_verified() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from geomoe.models.weights import save
-from tests.cli.test_cli import run
+from tests.cli.run import run
 from tests.models.sizes import tiny
 from tests.models.test_weights import card_of
 

@@ -21,7 +21,8 @@ from geomoe.models import load, read_card
 from geomoe.models.measured import Measured
 from geomoe.models.weights import save
 from tests.models.sizes import tiny
-from tests.models.test_weights import MEASURED, card_of
+from tests.models.super_resolution.test_measured import MEASURED
+from tests.models.test_weights import card_of
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from geomoe.models.contract import ModelContract, Tiling
 from tests.pipeline.fakes import FakeUpscaler
 from tests.scenes import pixels, write_scene
 
-SENTINEL2 = Path(__file__).parents[2] / "examples" / "data" / "sentinel2_l1c.tif"
+SENTINEL2 = Path(__file__).parents[3] / "examples" / "data" / "sentinel2_l1c.tif"
 
 
 class Bicubic(nn.Module):

@@ -16,7 +16,7 @@ from geomoe.models import load
 from geomoe.tasks.super_resolution_data import SuperResolutionData
 from tests.data.super_resolution.test_layouts import oli2msi, sen2venus
 from tests.scenes import UTM, pixels, write_scene
-from tests.tasks.test_fit import train
+from tests.tasks.super_resolution.test_fit import train
 
 
 def test_each_data_set_is_recognised_and_described(tmp_path):

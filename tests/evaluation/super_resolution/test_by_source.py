@@ -22,7 +22,7 @@ from geomoe.models import read_card
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.weights import save
 from geomoe.noise import image_noise
-from tests.cli.test_cli import run
+from tests.cli.run import run
 from tests.models.test_models import tiny
 from tests.models.test_weights import card_of
 

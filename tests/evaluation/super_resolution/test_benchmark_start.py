@@ -14,7 +14,7 @@ from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import load
 from geomoe.models.published import convert, to_published
 from geomoe.models.published.swinir import SWINIR
-from tests.evaluation.test_benchmark import FILE, data, here, written  # noqa: F401
+from tests.evaluation.super_resolution.test_benchmark import FILE, data, here, written  # noqa: F401
 from tests.models.sizes import tiny
 
 

@@ -8,7 +8,7 @@ from geomoe.tasks.fit import fit
 
 from .test_fit import folder, train  # noqa: F401
 
-PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 
 
 def test_every_option_on_the_page_is_there(capsys):

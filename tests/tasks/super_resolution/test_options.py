@@ -80,7 +80,7 @@ def test_a_second_training_in_one_folder_is_refused(folder, tmp_path):  # noqa: 
 @pytest.mark.slow
 def test_no_warning_with_a_path_reaches_the_user(folder, tmp_path):  # noqa: F811
     program = (
-        "import sys, warnings; from tests.tasks.test_fit import train; "
+        "import sys, warnings; from tests.tasks.super_resolution.test_fit import train; "
         "from geomoe.tasks.super_resolution_data import *; "
         "real = SuperResolutionData.setup; SuperResolutionData.setup = lambda self, stage=None: "
         "(warnings.warn('a driver\\nis old'), real(self, stage)); train(*sys.argv[1:])"

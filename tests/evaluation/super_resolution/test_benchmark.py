@@ -670,7 +670,7 @@ def main_status(args):
 
 
 def test_the_file_in_the_documentation_is_one(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text()
     (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
     benchmark = read_benchmark(tmp_path / "page.yaml")
     assert benchmark.recipe_of(benchmark.arms[1])["model"]["balance"] == "bias"

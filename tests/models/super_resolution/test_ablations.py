@@ -124,6 +124,6 @@ def test_bad_ablations_are_named(options, said):
 
 
 def test_weights_from_before_these_options_load():
-    loaded = load(str(Path(__file__).parents[1] / "weights_of_0_1" / "mfg_hmoe_light_x2.safetensors"))
+    loaded = load(str(Path(__file__).parent / "weights_of_0_1" / "mfg_hmoe_light_x2.safetensors"))
     assert "head" not in loaded.card.config
     assert loaded.model.config.head == "routed"

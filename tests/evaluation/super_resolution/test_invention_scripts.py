@@ -16,7 +16,7 @@ from geomoe.models.weights import save
 from tests.models.test_weights import card_of
 from tests.scenes import pixels, write_scene
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "super_resolution"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "super_resolution"
 
 
 def run(script, *args):
