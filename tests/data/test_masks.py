@@ -126,7 +126,7 @@ def test_masks_are_found_beside_their_images(tmp_path):
     [one] = masked_files(tmp_path)
     assert (one.image.name, one.mask.name, one.name, one.folder) == ("1.jpg", "1_mask.png", "a/1.jpg", "a")
     save(tmp_path / "b" / "2.jpg", np.zeros((4, 4, 3)))
-    with pytest.raises(GeomoeError, match="have no mask, first 2"):
+    with pytest.raises(GeomoeError, match="without mask, first 2"):
         masked_files(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_masks_are_found_in_a_folder_of_their_own(tmp_path):
     [one] = masked_files(tmp_path, "S2", "LULC")
     assert (one.name, one.mask.parent.parent.name) == ("x/1.jpg", "LULC")
     save(tmp_path / "LULC" / "2.png", np.zeros((4, 4)))
-    with pytest.raises(GeomoeError, match=r"1 files of .*LULC have no image, first 2\.png"):
+    with pytest.raises(GeomoeError, match=r"1 file of .*LULC without image, first 2\.png"):
         masked_files(tmp_path, "S2", "LULC")
     with pytest.raises(GeomoeError, match="holds no images with masks"):
         masked_files(tmp_path)

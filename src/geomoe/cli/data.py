@@ -11,6 +11,7 @@ from rich.table import Table
 
 from geomoe.cli.say import say, say_table
 from geomoe.errors import GeomoeError
+from geomoe.printable import counted
 
 __all__ = ["data"]
 
@@ -70,4 +71,4 @@ def _described(folder: Path) -> str:
     for words, ask in ways.items():
         with suppress(GeomoeError):
             return f"{len(ask(folder))} {words}"
-    return f"{len(find_images(folder))} images"
+    return counted(len(find_images(folder)), "image")

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from geomoe.data.images import IMAGE_SUFFIXES, MAX_PIXELS, find_images
 from geomoe.errors import GeomoeError
+from geomoe.printable import counted
 
 __all__ = ["Masked", "masked_files", "read_mask"]
 
@@ -71,7 +72,8 @@ def _in_two_folders(images: Path, masks: Path) -> list[Masked]:
     found = {path.relative_to(images).with_suffix(""): path for path in find_images(images)}
     for one, other, of, what in ((found, there, images, "mask"), (there, found, masks, "image")):
         if alone := sorted(set(one) - set(other)):
-            raise GeomoeError(f"{len(alone)} files of {of} have no {what}, first {one[alone[0]].name}")
+            some = counted(len(alone), "file")
+            raise GeomoeError(f"{some} of {of} without {what}, first {one[alone[0]].name}")
     return [
         Masked(found[key], there[key], found[key].relative_to(images).as_posix()) for key in sorted(found)
     ]
@@ -85,7 +87,7 @@ def _side_by_side(root: Path) -> list[Masked]:
     images = {path.with_suffix(""): path for path in every if not path.stem.endswith(_MARK)}
     if marked and (alone := sorted(set(images) ^ set(marked))):
         missing = "mask" if alone[0] in images else "image"
-        raise GeomoeError(f"{len(alone)} files of {root} have no {missing}, first {alone[0].name}")
+        raise GeomoeError(f"{counted(len(alone), 'file')} of {root} without {missing}, first {alone[0].name}")
     return [
         Masked(images[key], path, images[key].relative_to(root).as_posix())
         for key, path in sorted(marked.items())

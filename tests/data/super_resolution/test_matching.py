@@ -56,7 +56,7 @@ def test_days_decide_where_names_do_not(tmp_path):
     pairs, said = matched(tmp_path)
     assert len(pairs) == 4
     assert all(low[3:11] == high[6:16].replace("-", "") for low, high in pairs)
-    assert said.endswith("matched: 4 by date; 1 scenes have no counterpart: LR/S2_20200301T103021.tif")
+    assert said.endswith("matched: 4 by date; 1 scene without a counterpart: LR/S2_20200301T103021.tif")
 
 
 def test_the_day_that_a_scene_says_is_believed_before_its_name(tmp_path):
@@ -79,7 +79,7 @@ def test_places_decide_where_names_say_nothing(tmp_path):
     scene(tmp_path / "HR" / "elsewhere.tif", 500, scale=2)
     pairs, said = matched(tmp_path)
     assert pairs == [("whole.tif", f"tile{i}.tif") for i in range(3)]
-    assert said.endswith("3 by place; 1 scenes have no counterpart: HR/elsewhere.tif")
+    assert said.endswith("3 by place; 1 scene without a counterpart: HR/elsewhere.tif")
 
 
 def test_equal_names_of_other_places_are_no_pair(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomoe.errors import GeomoeError
+from geomoe.printable import counted
 
 if TYPE_CHECKING:
     from geomoe.data.super_resolution.raster_pairs import Footprint, PairOfScenes
@@ -46,7 +47,8 @@ class Matches:
         ways = ", ".join(f"{count} by {way}" for way, count in self.by.items())
         shown = ", ".join(f"{path.parent.name}/{path.name}" for path in self.alone[:5])
         more = f" and {len(self.alone) - 5} more" if len(self.alone) > 5 else ""
-        left = f"; {len(self.alone)} scenes have no counterpart: {shown}{more}" if self.alone else ""
+        some = counted(len(self.alone), "scene")
+        left = f"; {some} without a counterpart: {shown}{more}" if self.alone else ""
         return f"pairs of scenes that were matched: {ways}{left}"
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geomoe.data.super_resolution.stretch import divided, stretched
 from geomoe.errors import GeomoeError
+from geomoe.printable import counted
 
 __all__ = ["SCALE", "oli2msi_files", "oli2msi_folder", "read_oli2msi"]
 
@@ -47,7 +48,11 @@ def oli2msi_files(root: Path, part: str) -> list[tuple[Path, Path]]:
     low, high = (_by_name(folder / f"{part}_{r}") for r in ("lr", "hr"))
     alone = sorted(low.keys() ^ high.keys())
     if alone or not low:
-        what = f"{len(alone)} files without a counterpart, first {alone[0]}" if alone else "no GeoTIFF"
+        what = (
+            f"{counted(len(alone), 'file')} without a counterpart, first {alone[0]}"
+            if alone
+            else "no GeoTIFF"
+        )
         raise GeomoeError(f"{folder}: {part}_lr and {part}_hr hold {what}; unpack the archive again")
     return [(low[name], high[name]) for name in sorted(low)]
 

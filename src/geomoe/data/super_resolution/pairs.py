@@ -16,6 +16,7 @@ from geomoe.data.super_resolution.degradation import Degrader, crop_to_multiple
 from geomoe.data.super_resolution.variants import vary
 from geomoe.errors import GeomoeError
 from geomoe.layers.super_resolution.known import Known
+from geomoe.printable import counted
 
 __all__ = [
     "ImagePairs",
@@ -118,79 +119,6 @@ def _place(rng: np.random.Generator, high: Tensor, side: int, step: int) -> tupl
     return y, x
 
 
-class ImagePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Whole images as ``(low, high)`` in [0, 1], held in memory; the low ones are made from the high ones.
-
-    Args:
-        images: ``[C, H, W]``, uint8 or float32 in about [0, 1].
-        scale: of all of them.
-        degradation: makes the low ones.
-        variants: shares of patches that are cut from a version of the image; see
-            :data:`geomoe.data.super_resolution.variants.VARIANTS`. Whole pairs are of the images as they are.
-        known: of all low images: their sensor and ground sampling distance.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[Tensor],
-        scale: int,
-        degradation: Degrader,
-        variants: Mapping[str, float] | None = None,
-        known: Known = NOTHING,
-    ) -> None:
-        self.of_all = known
-        self.scale, self.degradation, self.variants = scale, degradation, variants or {}
-        for image in images:
-            # Of all that may be drawn: a patch that cannot be made would end the training.
-            check_compressible(degradation, len(image), image.dtype)
-        self.pairs = [degrade(image, scale, degradation.drawn(i)) for i, image in enumerate(images)]
-
-    @property
-    def sides(self) -> Sequence[int]:
-        """The smaller side of each low-resolution image, pixels."""
-        return [min(low.shape[1:]) for low, _ in self.pairs]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        low, high = self.pairs[index]
-        return to_unit(low), to_unit(high)
-
-    def draw(self, rng: np.random.Generator) -> int:
-        """Any, each as likely as the others."""
-        return int(rng.integers(len(self)))
-
-    def known(self, index: int, seed: int) -> Known:
-        """By what degradation it is made, and what is known of all images."""
-        return self.degradation.drawn(seed).known(self.of_all)
-
-    def cut(
-        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
-    ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Pairs.cut`; of any phase, the patch is made small by itself, with what lies around it."""
-        low, high = self.pairs[index]
-        s = self.scale
-        y, x = _place(rng, high, patch * s, 1 if any_phase else s)
-        if any_phase:
-            return self.made_small(high, y, x, patch, rng, seed)
-        return inner(low, high, (y // s, x // s), patch, s)
-
-    def made_small(
-        self, high: Tensor, y: int, x: int, patch: int, rng: np.random.Generator, seed: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        """The patch of ``high``, or of a variant of it, that begins at pixel (y, x); neighbours are seen."""
-        s = self.scale
-        spans, starts = [], []
-        for start, size in ((y, high.shape[1]), (x, high.shape[2])):
-            before = min(start // s, _AROUND)
-            after = min((size - start) // s - patch, _AROUND)
-            spans.append(slice(start - before * s, start + (patch + after) * s))
-            starts.append(before)
-        region = vary(high[:, spans[0], spans[1]], self.variants, rng)
-        return inner(*degrade(region, s, self.degradation.drawn(seed)), starts, patch, s)
-
-
 def inner(low: Tensor, high: Tensor, starts: Sequence[int], patch: int, scale: int) -> tuple[Tensor, Tensor]:
     """The patches of both images that begin at low-resolution row and column ``starts``."""
     y, x = starts
@@ -240,6 +168,63 @@ class RealPairs(Dataset[tuple[Tensor, Tensor]]):
         return inner(low, high, _place(rng, low, patch, 1), patch, self.scale)
 
 
+class ImagePairs(RealPairs):
+    """Pairs whose low image is made from the high one, held in memory.
+
+    Args:
+        images: ``[C, H, W]``, uint8 or float32 in about [0, 1].
+        scale: of all of them.
+        degradation: makes the low ones.
+        variants: shares of patches that are cut from a version of the image; see
+            :data:`geomoe.data.super_resolution.variants.VARIANTS`. Whole pairs are of the images as they are.
+        known: of all low images: their sensor and ground sampling distance.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        scale: int,
+        degradation: Degrader,
+        variants: Mapping[str, float] | None = None,
+        known: Known = NOTHING,
+    ) -> None:
+        for image in images:
+            # Of all that may be drawn: a patch that cannot be made would end the training.
+            check_compressible(degradation, len(image), image.dtype)
+        pairs = [degrade(image, scale, degradation.drawn(i)) for i, image in enumerate(images)]
+        super().__init__(pairs, scale)
+        self.of_all, self.degradation, self.variants = known, degradation, variants or {}
+
+    def known(self, index: int, seed: int) -> Known:
+        """By what degradation it is made, and what is known of all images."""
+        return self.degradation.drawn(seed).known(self.of_all)
+
+    def cut(
+        self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`Pairs.cut`; of any phase, the patch is made small by itself, with what lies around it."""
+        low, high = self.pairs[index]
+        s = self.scale
+        y, x = _place(rng, high, patch * s, 1 if any_phase else s)
+        if any_phase:
+            return self.made_small(high, y, x, patch, rng, seed)
+        return inner(low, high, (y // s, x // s), patch, s)
+
+    def made_small(
+        self, high: Tensor, y: int, x: int, patch: int, rng: np.random.Generator, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The patch of ``high``, or of a variant of it, that begins at pixel (y, x); neighbours are seen."""
+        s = self.scale
+        spans, starts = [], []
+        for start, size in ((y, high.shape[1]), (x, high.shape[2])):
+            before = min(start // s, _AROUND)
+            after = min((size - start) // s - patch, _AROUND)
+            spans.append(slice(start - before * s, start + (patch + after) * s))
+            starts.append(before)
+        region = vary(high[:, spans[0], spans[1]], self.variants, rng)
+        return inner(*degrade(region, s, self.degradation.drawn(seed)), starts, patch, s)
+
+
 class PatchStream(Dataset[Sample]):
     """Sample i of an endless stream of random patches; the same i gives the same patch, always.
 
@@ -279,7 +264,7 @@ class PatchStream(Dataset[Sample]):
         too_small = sum(side < patch for side in pairs.sides)
         if too_small:
             raise GeomoeError(
-                f"patch_size={patch}: {too_small} images are smaller than that at a scale of 1/{scale}"
+                f"patch_size={patch}: too large for {counted(too_small, 'image')} at a scale of 1/{scale}"
             )
         self.pairs, self.patch, self.scale = pairs, patch, scale
         self.seed, self.start, self.length, self.augment = seed, start, length, augment

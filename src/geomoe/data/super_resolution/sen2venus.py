@@ -32,6 +32,7 @@ from torch import Tensor
 from geomoe.data.super_resolution.pairs import RealPairs
 from geomoe.data.super_resolution.stretch import Stretch, divided, stretched
 from geomoe.errors import GeomoeError
+from geomoe.printable import counted
 
 __all__ = ["Acquisition", "Sen2VenusPairs", "sen2venus_acquisitions"]
 
@@ -162,7 +163,7 @@ def sen2venus_acquisitions(root: Path, scale: int, bands: int, stretch: bool) ->
     for index in sorted(root.rglob("index.csv")):
         missing += [path for path in _listed(index, resolution, names) if path not in found]
     if missing:
-        raise GeomoeError(f"{len(missing)} files of Sen2Venus are missing, first {missing[0]}")
+        raise GeomoeError(f"{counted(len(missing), 'file')} of Sen2Venus missing, first {missing[0]}")
     if not pairs:
         raise GeomoeError(
             f"{root} holds no *_{resolution}_{names[0]}.pt; give the folder of Sen2Venus's unpacked sites"
