@@ -64,7 +64,7 @@ def bicubic(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def small_aerial() -> tuple[Path, torch.Tensor]:
-    """The aerial image made small, as a GeoTIFF, and its truth ``[3, H, W]`` in [0, 1]."""
+    """The aerial image downsampled, as a GeoTIFF, and its truth ``[3, H, W]`` in [0, 1]."""
     image = np.asarray(Image.open(DATA / "ucmerced_airplane71.png").convert("RGB"))
     low, high = degrade(torch.from_numpy(image.copy()).permute(2, 0, 1), SCALE, get_degradation("bilinear"))
     path = OUT / "aerial_small.tif"

@@ -129,7 +129,7 @@ def test_a_folder_a_pipe_and_a_device_are_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to(os.devnull)
     for name in ("folder", "pipe", "device"):
-        with pytest.raises(GeomoeError, match="what stands there is no file"):
+        with pytest.raises(GeomoeError, match="what is there is not a file"):
             _write(tmp_path / name, b"new")
     assert (tmp_path / "device").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["device", "folder", "pipe"]

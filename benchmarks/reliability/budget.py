@@ -1,4 +1,4 @@
-"""What --dry-run foretells of a job beside what the job takes: time, memory and disk.
+"""What --dry-run estimates of a job beside what the job takes: time, memory and disk.
 
     python benchmarks/reliability/budget.py [--jobs 8] [--json]
 

@@ -3,7 +3,7 @@
     python benchmarks/super_resolution/conserve.py --data FOLDER [--model mfg_hmoe_light] [--images 60]
     python benchmarks/super_resolution/conserve.py --scenes scene.tif ... [--model mfg_hmoe_light]
 
-Images of FOLDER (of UCMerced those of the test split) are made small and super-resolved. For each way of
+Images of FOLDER (of UCMerced those of the test split) are downsampled and super-resolved. For each way of
 making them small, the gain of the model over bicubic upsampling, and what ways to keep the input add to it:
 
 - mean: ``geomoe evaluate --conserve``, what is missing in a pixel's square as a smooth surface of that mean;

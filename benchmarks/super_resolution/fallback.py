@@ -97,12 +97,12 @@ def main() -> None:
             with torch.inference_mode():
                 ours = loaded.model(low[None])[0].clamp(0, 1)
             bicubic = interpolated(low[None], args.scale)[0].clamp(0, 1)
-            strange = (reference.surprise(shown_rows(loaded, low)) > 1).reshape(low.shape[-2:])
-            marked.append(strange.double().mean().item())
-            strange = strange.repeat_interleave(args.scale, 0).repeat_interleave(args.scale, 1)
-            for row, result in enumerate((ours, torch.where(strange, bicubic, ours), bicubic)):
+            unusual = (reference.surprise(shown_rows(loaded, low)) > 1).reshape(low.shape[-2:])
+            marked.append(unusual.double().mean().item())
+            unusual = unusual.repeat_interleave(args.scale, 0).repeat_interleave(args.scale, 1)
+            for row, result in enumerate((ours, torch.where(unusual, bicubic, ours), bicubic)):
                 error = ((result - high) ** 2).double().mean(0)
-                errors[row] += error.sum().item(), error[strange].sum().item()
+                errors[row] += error.sum().item(), error[unusual].sum().item()
         print(
             f"| {name} | {np.mean(marked):.2%} | {_gain(errors[0, 0], errors[2, 0])} | "
             f"{_gain(errors[1, 0], errors[2, 0])} | {_gain(errors[0, 1], errors[2, 1])} |",

@@ -72,7 +72,7 @@ def atomic_write(path: str | os.PathLike[str], folder: Path | None = None) -> It
     It is made under a name that nobody can have foreseen, and never through a link: a symbolic link at
     ``path`` is replaced by the file, and what it names is left alone. The file has the permissions of the one
     that it replaces, or those that the umask gives. After an error, in the block or later, what stood at
-    ``path`` stands there still and nothing else is left. A process that is killed leaves a file
+    ``path`` is there still and nothing else is left. A process that is killed leaves a file
     ``.NAME.XXXXXXXX.part`` at most.
 
     Args:
@@ -80,8 +80,8 @@ def atomic_write(path: str | os.PathLike[str], folder: Path | None = None) -> It
         folder: on the same file system, where the file is made; that of ``path`` if ``None``.
 
     Raises:
-        GeomoeError: if it cannot be written, the one that stands there is write-protected, or something else
-            than a file stands there.
+        GeomoeError: if it cannot be written, the existing one is write-protected, or something else
+            than a file is there.
 
     Example:
         >>> with atomic_write("scores.json") as file:  # doctest: +SKIP
@@ -196,11 +196,11 @@ def _permissions(place: Path) -> int | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "what stands there is no file")
+        raise OSError(errno.EINVAL, "what is there is not a file")
     if place.is_symlink():
         return None
     if not os.access(place, os.W_OK):
-        raise PermissionError(errno.EACCES, "the file that stands there is write-protected")
+        raise PermissionError(errno.EACCES, "the existing file is write-protected")
     return stat.S_IMODE(found.st_mode) & 0o777
 
 

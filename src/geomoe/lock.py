@@ -23,7 +23,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 class BusyError(GeomoeError):
-    """Another process is at it."""
+    """Another process is working on it."""
 
 
 @contextmanager

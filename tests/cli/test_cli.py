@@ -231,7 +231,7 @@ def test_a_job_that_is_ended_can_be_gone_on_with(scene, weights, tmp_path, numbe
     assert done.returncode == status
     kept = tmp_path / ".out.tif.geomoe"
     assert done.stderr.splitlines()[-1] == (
-        f"geomoe: {said}; 1 of 12 tiles are kept in {kept}; the same command goes on"
+        f"geomoe: {said}; 1 of 12 tiles are kept in {kept}; the same command resumes it"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "scene.tif"]
     goes_on = [sys.executable, "-m", "geomoe.cli.main", *map(str, args)]

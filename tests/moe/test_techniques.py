@@ -459,8 +459,8 @@ def test_one_in_a_hundred_of_the_known_falls_back_and_nearly_all_of_the_strange(
     router.fit(torch.randn(4000, C) @ turn)
     known = router(torch.randn(4000, C) @ turn)
     assert (~known.kept).float().mean() == pytest.approx(0.01, abs=0.006)
-    for strange in (10 * torch.randn(50, C) @ turn, torch.randn(50, C) @ turn + 100):
-        plan = router(strange)
+    for unusual in (10 * torch.randn(50, C) @ turn, torch.randn(50, C) @ turn + 100):
+        plan = router(unusual)
         assert (~plan.kept).float().mean() > 0.9
         assert not plan.weights[~plan.kept].any()
         assert moe.routing_health(plan).dropped == 0

@@ -61,7 +61,7 @@ def cut_job(folder: Path, tiles: int, **options: object) -> Path:
         run_job(folder / "src.tif", folder / "cut", Counting(tiles), **options)
     kept = folder / "cut" / ".out.tif.geomoe"
     assert caught.value.__notes__ == [
-        f"{tiles} of {TILES} tiles are kept in {kept}; the same command goes on"
+        f"{tiles} of {TILES} tiles are kept in {kept}; the same command resumes it"
     ]
     return kept
 

@@ -92,7 +92,7 @@ def test_a_scene_that_takes_too_long_is_tried_again_after_the_others(
     assert len(told) == 2
     if not retries:
         wanted = (
-            "it took more than 5 s (--scene-timeout); 1 of its 9 tiles are kept, the same command goes on"
+            "it took more than 5 s (--scene-timeout); 1 of its 9 tiles are kept, the same command resumes it"
         )
         assert found[0].message == wanted
 
@@ -151,5 +151,5 @@ def test_who_ends_a_night_is_told_how_far_it_is(
     monkeypatch.setattr(many, "Processes", lambda *_: Ended(clock, {0: [[done()]]}))
     with pytest.raises(KeyboardInterrupt) as caught:
         many.upscale_many(scenes(2))
-    wanted = "1 of 2 scenes have ended, 8 tiles are done and kept; the same command goes on"
+    wanted = "1 of 2 scenes have ended, 8 tiles are done and kept; the same command resumes it"
     assert caught.value.__notes__ == [wanted]

@@ -1,4 +1,4 @@
-"""Many scenes: none of them stands in the way of another."""
+"""Many scenes: one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_report_is_there_while_work_goes_on(tmp_path: Path) -> None:
 
 
 def _free(monkeypatch: pytest.MonkeyPatch, count: float) -> None:
-    """So many bytes on every disk, by what foretells; what begins a job sees the true ones."""
+    """So many bytes on every disk, by what estimates; what begins a job sees the true ones."""
     usage = SimpleNamespace(free=round(count))
     shutil = SimpleNamespace(disk_usage=lambda folder: usage)
     monkeypatch.setattr("geomoe.pipeline.batch.estimate.shutil", shutil)

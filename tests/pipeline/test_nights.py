@@ -55,7 +55,7 @@ def test_a_scene_that_hangs_does_not_stop_the_others(
     thread.join()
     assert [outcome.status for outcome in found] == ["failed", "done"]
     assert found[0].message.startswith("it took more than 6 s (--scene-timeout); ")
-    assert found[0].message.endswith(" of its 1936 tiles are kept, the same command goes on")
+    assert found[0].message.endswith(" of its 1936 tiles are kept, the same command resumes it")
     assert not multiprocessing.active_children()
 
 
@@ -216,7 +216,7 @@ def test_an_interrupted_night_leaves_nothing_unpacked(tmp_path: Path, settings: 
     ended = "interrupted" if number == signal.SIGINT else "terminated"
     assert re.fullmatch(
         rf"geomoe: {ended}; \d+ of 40 scenes have ended, \d+ tiles are done and kept; "
-        "the same command goes on",
+        "the same command resumes it",
         said.splitlines()[-1],
     )
     assert "Traceback" not in said

@@ -211,9 +211,7 @@ def test_a_class_map_is_verified_and_known_as_made(src: Path, dst: Path, model: 
     ]
     names = dst.with_name("dst.tif.aux.xml")
     names.write_bytes(names.read_bytes().replace(b"river", b"water"))
-    assert verify(dst).faults == (
-        f"{names.name} stands beside it, which other tools read with it: remove it",
-    )
+    assert verify(dst).faults == (f"{names.name} is beside it, which other tools read with it: remove it",)
     names.unlink()  # it is for other tools alone
     assert verify(dst).faults == ()
     dst.write_bytes(dst.read_bytes()[:-1] + b"\0")

@@ -39,7 +39,7 @@ __all__ = ["audit"]
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is drawn."
 )
 @click.option("--skip-corrupt", is_flag=True, help="Leave out samples that cannot be read, and say which.")
-@click.option("--overwrite", is_flag=True, help="Replace a report that stands there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing report.")
 def audit(
     model: str,
     root: Path,

@@ -31,7 +31,7 @@ def models(name: str | None, scale: int | None, as_json: bool) -> None:
     """
     if name is None:
         if scale is not None:
-            raise click.UsageError("--scale wants a NAME")
+            raise click.UsageError("--scale needs a NAME")
         if as_json:
             say(*_as_json(_listed()))
         else:

@@ -66,7 +66,7 @@ def picture(
 ) -> None:
     """Draw crops of IMAGE super-resolved by models, beside the truth, and which expert drew each pixel.
 
-    IMAGE is made small first, so that its own pixels are the truth. Without --crop, the square is taken in
+    IMAGE is downsampled first, so that its own pixels are the truth. Without --crop, the square is taken in
     which truth, baseline and the models differ most.
     """
     from geomoe.evaluation.crops import parse_crop

@@ -54,7 +54,7 @@ class Bar:
         self._bar.advance(self._task)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         self._bar.stop()
 
 

@@ -30,7 +30,7 @@ class DataSet:
         source: what it is, and whose.
         terms: on which it may be used.
         find: where it lies, given a user's folder; None where that holds something else.
-        files: images of a part; None where nobody published a split.
+        files: images of a part; None where no split is published.
         split: the published one as training takes it, in words; None where there is none, or as usual.
         legend: of masks and of a cube's labels.
         sensor: that took the images; None where it is not one alone, or not known.

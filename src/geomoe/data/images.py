@@ -157,8 +157,8 @@ def sift(
     Args:
         things: files, or pairs of files.
         read: reads one, or raises a GeomoeError that names it.
-        skip: whether those that cannot be read are left out, and told of.
-        say: told of them in a line.
+        skip: whether those that cannot be read are left out, and reported.
+        say: called with a line about them.
 
     Raises:
         GeomoeError: some cannot be read and are not to be skipped, or none can; it names all.

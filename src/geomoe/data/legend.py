@@ -17,7 +17,7 @@ from geomoe.errors import GeomoeError
 __all__ = ["IGNORED", "Legend", "colours_for"]
 
 IGNORED = -1
-"""In a sample's ``mask``, a pixel whose class nobody knows, or that is not to be looked at."""
+"""In a sample's ``mask``, a pixel whose class is not known, or that is not to be looked at."""
 
 _GOLDEN = 0.381966
 """Share of the circle between two hues: of any number of them, those that follow each other differ."""

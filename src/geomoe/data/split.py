@@ -58,7 +58,7 @@ class Shares:
 def hold_out(found: Sequence[T], share: float, what: str) -> tuple[list[T], list[T]]:
     """As :func:`every`, at least one; raises GeomoeError, which begins with ``what``, for fewer than two."""
     if len(found) == 1:
-        raise GeomoeError(f"{what}; training wants at least two, one to validate on")
+        raise GeomoeError(f"{what}; training needs at least two, one to validate on")
     return every(found, max(share, 1e-6))
 
 

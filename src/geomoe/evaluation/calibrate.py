@@ -191,7 +191,7 @@ def _images(root: Path, model: LoadedModel) -> _Cases:
 
 
 def _made_small(held_out: Sequence[_Case], how: str) -> str:
-    return f"{len(held_out)} images held out of training, made small by {how}"
+    return f"{len(held_out)} images held out of training, downsampled by {how}"
 
 
 def _files(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
@@ -207,5 +207,5 @@ def _files(root: Path, model: LoadedModel) -> tuple[list[Path], list[Path]]:
         return files(root, "fit"), files(root, "validation")
     found = find_images(root)
     if len(found) < _LEAST:
-        raise GeomoeError(f"{root} holds {len(found)} images; calibration wants {_LEAST} or more")
+        raise GeomoeError(f"{root} holds {len(found)} images; calibration needs {_LEAST} or more")
     return hold_out(found, _HELD_OUT, "images")

@@ -37,7 +37,7 @@ from geomoe.pipeline.tiles import Box
 __all__ = ["FRAMES", "check_target", "draw", "figure_of", "save_figure"]
 
 FRAMES = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
-"""Colours of the frames of crops: Okabe and Ito's, told apart with any common colour deficiency."""
+"""Colours of the frames of crops: Okabe and Ito's, distinguished with any common colour deficiency."""
 
 _SUFFIXES = (".png", ".pdf")
 _DPI = 120
@@ -282,7 +282,7 @@ def _in_words(score: Score) -> str:
 def _footnote(comparison: Comparison) -> str:
     said = [f"x{comparison.scale}"]
     if comparison.truth is not None:
-        said[0] += f" of an input made small by {comparison.degradation}"
+        said[0] += f" of an input downsampled by {comparison.degradation}"
         said.append(f"PSNR and SSIM by protocol {comparison.protocol}")
     if comparison.chosen:
         said.append("the crop is where the panels differ most")

@@ -101,9 +101,9 @@ def evaluate_samples(
         split: of the data.
         device: of the model.
         precision: that the model computes in.
-        skip_corrupt: whether samples that cannot be read are left out, and told of.
+        skip_corrupt: whether samples that cannot be read are left out, and reported.
         progress: called with samples done and samples in all.
-        say: told in a line what is left out.
+        say: called with a line that says what is left out.
 
     Raises:
         GeomoeError: nothing to score, samples that cannot be read, or classes that the model does not know.

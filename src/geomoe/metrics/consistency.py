@@ -1,4 +1,4 @@
-"""Does a result, made small again, give back the image that it was made from?"""
+"""Does a result, downsampled again, give back the image that it was made from?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeSmall = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Consistency:
-    """How far a result made small lies from its input.
+    """How far a downsampled result is from its input.
 
     Attributes:
         l1: mean absolute difference, in the unit of the images; 0 is best.

@@ -24,7 +24,7 @@ class OpenSR:
     """Seven scores of one image. Each is nan where it is undefined.
 
     Attributes:
-        reflectance: consistency; mean absolute difference of the result made small and the input. 0 is best.
+        reflectance: consistency; mean absolute difference of the result downsampled and the input. 0 is best.
         spectral: consistency; mean spectral angle of the two, degrees. 0 is best.
         spatial: consistency; length of the shift between the two, pixels of the input. 0 is best.
         synthesis: mean absolute difference of result and upsampled input: detail added, right or not.

@@ -49,7 +49,7 @@ class Protocol:
         """Refuse images of ``bands`` bands if the protocol cannot compare them, with a GeomoeError."""
         if self.channels == "luma" and bands != 3:
             raise GeomoeError(
-                f"protocol {self.name} compares luma, which wants 3 bands, not {bands}; use hsenet"
+                f"protocol {self.name} compares luma, which needs 3 bands, not {bands}; use hsenet"
             )
 
     def compared(self, result: Tensor, truth: Tensor, scale: int) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ def phase_shift(result: Tensor, truth: Tensor, steps: int = 100) -> tuple[float,
     Args:
         result: ``[C, H, W]``.
         truth: like ``result``.
-        steps: parts of a pixel that are told apart.
+        steps: parts of a pixel that are distinguished.
 
     Returns:
         Rows and columns, in pixels; nan for both if either image is flat.

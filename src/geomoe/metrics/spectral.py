@@ -54,7 +54,7 @@ def sam(result: Tensor, truth: Tensor) -> float:
     """
     check_pair(result, truth)
     if len(truth) < 2:
-        raise GeomoeError("the spectral angle (sam) wants two bands or more, not 1; leave it out")
+        raise GeomoeError("the spectral angle (sam) needs two bands or more, not 1; leave it out")
     x, y = result.double(), truth.double()
     lengths = x.norm(dim=0) * y.norm(dim=0)  # [H, W]
     defined = lengths > 0

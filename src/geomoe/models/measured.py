@@ -21,9 +21,9 @@ class Measured:
 
     Attributes:
         data: what images, in words.
-        sensor: that took them, by the names of :mod:`geomoe.raster.read.sensor`; ``None`` where nobody said.
+        sensor: that took them, by the names of :mod:`geomoe.raster.read.sensor`; ``None`` if not known.
         gsd: their ground sampling distance in metres, which is the results'; the inputs' is ``scale`` times
-            as long. ``None`` where nobody said.
+            as long. ``None`` where it is not known.
         degradation: how the inputs were made.
         noise: standard deviation of the inputs' noise, as it is estimated of scenes, in units of [0, 1]: its
             quartiles over the images. ``None`` where no image tells.

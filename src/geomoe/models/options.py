@@ -214,7 +214,7 @@ class AttentionConfig(CentredConfig):
 
     @property
     def tile(self) -> int:
-        """Side of a tile that a CPU's caches and memory are at ease with: 80 at 180 channels, 256 at 64."""
+        """Side of a tile that a CPU's caches and memory handle well: 80 at 180 channels, 256 at 64."""
         return min(max(16384 // self.embed_dim // self.window, 4) * self.window, 256)
 
 

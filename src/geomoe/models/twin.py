@@ -1,4 +1,4 @@
-"""Dense twins: what stands in the place of a mixture of experts, to see what routing is worth."""
+"""Dense twins: what replaces a mixture of experts, to see what routing is worth."""
 
 from __future__ import annotations
 

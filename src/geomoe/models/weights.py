@@ -66,7 +66,7 @@ class Card:
         reference: what the router saw in training, as :class:`RoutingReference` writes it; may be empty.
         bfloat16: what computing in bfloat16 costs, as
             :class:`geomoe.evaluation.super_resolution.precision.Loss` gives it, with what it was measured on;
-            empty where nobody has measured it, and ``auto`` is float32 then.
+            empty where it has not been measured, and ``auto`` is float32 then.
         measured: on what else the weights were scored, as :class:`Measured` writes each; see
             :meth:`evaluations`. Older cards have none.
         task: family that the weights were trained for; older cards are of super-resolution.

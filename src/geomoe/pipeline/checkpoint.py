@@ -355,7 +355,7 @@ class Work:
             self._clean()
         elif done:
             error.add_note(
-                f"{done} of {len(self._done)} tiles are kept in {self._folder}; the same command goes on"
+                f"{done} of {len(self._done)} tiles are kept in {self._folder}; the same command resumes it"
             )
 
     def _clean(self) -> None:

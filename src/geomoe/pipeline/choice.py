@@ -35,7 +35,7 @@ _NEAR = 1.5
 """Pixels so many times as long, or as short, as those that were measured count as measured; and so much noise
 as three of four inputs had at most."""
 _FAINT = 0.01
-"""Noise that is none, as a share of the range: inputs that are made small have less than the scene has."""
+"""Noise that is none, as a share of the range: inputs that are downsampled have less than the scene has."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from geomoe.raster.write.cog import compressed_share
 __all__ = ["START", "Forecast", "forecast_job", "forecast_upscale"]
 
 _PART = 0.1
-"""Of the job's work, at most, is done to foretell it."""
+"""Of the job's work, at most, is done to estimate it."""
 _TILES = 12
 _SIDE = 512
 """Of what is kept of a tile, to see how small it becomes."""

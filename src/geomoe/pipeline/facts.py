@@ -65,10 +65,10 @@ def model_item_of(record: Mapping[str, Any]) -> str:
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """A JSON object; an empty one where something else stands."""
+    """A JSON object; an empty one where there is something else."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: object) -> list[Any]:
-    """A JSON array; an empty one where something else stands."""
+    """A JSON array; an empty one where there is something else."""
     return value if isinstance(value, list) else []

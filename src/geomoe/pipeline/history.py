@@ -86,7 +86,7 @@ def lineage(
     if configuration.get("precision", "float32") != "float32":
         how += f" Convolutions and products were computed in {configuration['precision']}."
     if configuration["fallback"]:
-        how += " Where its routing was unlike that of training, plain interpolation stands in its place."
+        how += " Where its routing was unlike that of training, plain interpolation is used instead."
     if configuration.get("conserve"):
         how += " The mean of the image over each pixel of the source is that pixel."
     if layer:

@@ -27,7 +27,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that reports nothing."""
 
     def start(self, total: int, done: int, note: str) -> None:
         """Ignore it."""
@@ -90,7 +90,7 @@ class Night:
         if scene not in self._tiles:
             return ""
         done, total = self._tiles[scene]
-        return f"; {done} of its {total} tiles are kept, the same command goes on" if done else ""
+        return f"; {done} of its {total} tiles are kept, the same command resumes it" if done else ""
 
     def opened(self, scene: int, total: int, done: int) -> None:
         """A scene has ``total`` tiles, of which ``done`` were done before."""

@@ -79,7 +79,7 @@ def upscale(
     Args:
         src: the scene; see :class:`~geomoe.pipeline.request.Request`.
         dst: the output, ``.tif``.
-        progress: hears of every tile.
+        progress: told of every tile.
         order: the order in which the tiles are done, a permutation of their numbers. The bytes are the same.
         told: given the plan, with its notes, before the first tile.
         options: ``model``, ``scale`` and whatever else a `Request` has, and maps by their names.

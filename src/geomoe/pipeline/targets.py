@@ -52,7 +52,7 @@ def refuse_overlap(
     weights: Path | None = None,
     item: str | None = None,
 ) -> None:
-    """Raise GeomoeError where something that is written is also read, or stands there and may not go.
+    """Raise GeomoeError where an output is also an input, or exists and may not be replaced.
 
     Args:
         targets: of the job.
@@ -69,7 +69,7 @@ def refuse_overlap(
     if found is not None:
         what = "the file of the weights" if found[1] == weights else "the input itself"
         raise GeomoeError(f"{found[0]} is {what}, or holds it; write to another file")
-    if not targets[0].folder.exists():  # else it may be our own finished work that stands there
+    if not targets[0].folder.exists():  # else it may be our own finished output
         for target in targets:
             target.refuse_what_stands()
 

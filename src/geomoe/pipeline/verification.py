@@ -177,7 +177,7 @@ def _of_links(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
 def _of_neighbours(image: Path, item: Mapping[str, Any]) -> list[str]:
     own = image.with_name(image.name + NAMES)
     return [
-        f"{file.name} stands beside it, which other tools read with it: remove it"
+        f"{file.name} is beside it, which other tools read with it: remove it"
         for file in beside(image)
         if not (file == own and _is_of_names(file, item))
     ]

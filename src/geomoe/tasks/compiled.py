@@ -39,7 +39,7 @@ def compile_blocks(model: nn.Module, device: str = "cpu", backend: str = "induct
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if device == "cpu" and backend == "inductor" and shutil.which(compiler) is None:
         raise GeomoeError(
-            f"there is no C++ compiler {compiler}, which --model.compile wants on a CPU; install one, name "
+            f"there is no C++ compiler {compiler}, which --model.compile needs on a CPU; install one, name "
             "another in the environment variable CXX, or leave --model.compile out"
         )
     names = _blocks(model)

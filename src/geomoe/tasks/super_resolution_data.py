@@ -48,7 +48,7 @@ def band_count(bands: int | str) -> int:
 
 
 class SuperResolutionData(StreamData):
-    """Images held in memory and made small, or pairs of images that two sensors measured, cut into patches.
+    """Images held in memory and downsampled, or pairs of images that two sensors measured, cut into patches.
 
     Args:
         root: folder of the images, or of all ``sources``.

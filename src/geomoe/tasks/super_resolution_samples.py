@@ -1,4 +1,4 @@
-"""Images whose truth is known, by name: made small, or measured by two sensors."""
+"""Images whose truth is known, by name: downsampled, or measured by two sensors."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def named_images(
 ) -> Named:
     """Samples with ``image`` and ``target``, and ``known`` where a model is informed; read one by one.
 
-    A folder of images that nobody published a split of is every part.
+    A folder of images without a published split is every part.
 
     Args:
         root: of the images.
         part: of a data set with a published split.
         weights: whose scale, bands and range of values the samples have.
-        degradation: by which images are made small, each always alike; or ``real``.
+        degradation: by which images are downsampled, each always alike; or ``real``.
         skip: whether images that cannot be read are left out.
-        say: told of them in a line.
+        say: called with a line about them.
 
     Raises:
         GeomoeError: nothing to score, images that cannot be read, or an unknown degradation.

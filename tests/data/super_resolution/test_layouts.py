@@ -51,7 +51,7 @@ def test_a_copy_of_aid_that_lacks_an_image_is_refused(aid):
 def test_every_kth_is_held_out():
     assert hold_out(range(40), 0.05, "") == ([i for i in range(40) if i not in (19, 39)], [19, 39])
     assert hold_out("ab", 0.05, "") == (["a"], ["b"])
-    with pytest.raises(GeomoeError, match="one thing; training wants at least two"):
+    with pytest.raises(GeomoeError, match="one thing; training needs at least two"):
         hold_out("a", 0.05, "one thing")
 
 

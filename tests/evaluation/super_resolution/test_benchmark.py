@@ -569,7 +569,7 @@ def test_a_run_that_another_process_is_at_is_left_to_it(data, tmp_path):
     with locked(out / "routed" / ".seed0", "busy"):
         table = run_benchmark(benchmark, data, out, say=said.append, train=here, device="cpu")
     assert [row.arm for row in table.rows] == ["dense"]
-    assert said[0] == "run 1 of 2: routed, seed 0, is left to the process that is at it"
+    assert said[0] == "run 1 of 2: routed, seed 0, is left to the process that is working on it"
     assert not (out / "routed" / "seed0").exists()
     assert list((out / "routed").iterdir()) == []
     with locked(out / "dense" / ".seed0", "busy"), locked(out / "routed" / ".seed0", "busy"):

@@ -170,7 +170,7 @@ def test_joined_results_are_those_of_all_images():
         ({"degradation": "mtf"}, "leave train, test, degradation out"),
         ({"sources": []}, "expected a list of sources"),
         ({"sources": "no_such_list"}, "no configuration of that name ships"),
-        ({"sources": None}, "each: a network for each sensor wants sources"),
+        ({"sources": None}, "each: a network for each sensor needs sources"),
         ({"sources": [{"name": "photos", "folder": "photos"}]}, "and the sensor of each"),
         ({"degradations": ["foo"]}, "no degradation is called 'foo'"),
         ({"degradations": "mtf"}, "a list of names"),

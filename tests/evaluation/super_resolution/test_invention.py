@@ -97,7 +97,7 @@ def test_a_scene_s_own_overshoot_is_that_over_itself_made_small(tmp_path):
     dotted[:, 18, 18] = 255
     mask = np.ones((40, 36), dtype=bool)
     assert own_overshoot(write_scene(tmp_path / "dotted.tif", dotted, mask=mask), 4) == 1 / (40 * 36)
-    mask[17, 17] = False  # in the same pixel of the scene made small
+    mask[17, 17] = False  # in the same pixel of the scene downsampled
     assert own_overshoot(write_scene(tmp_path / "invalid.tif", dotted, mask=mask), 4) == 0
 
 

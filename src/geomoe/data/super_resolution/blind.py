@@ -58,7 +58,7 @@ class DegradationMixture:
 
     @property
     def compresses(self) -> bool:
-        """Whether it wants 8-bit images of 3 bands."""
+        """Whether it needs 8-bit images of 3 bands."""
         return self.quality is not None
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
@@ -112,7 +112,7 @@ class AnyOf:
 
     @property
     def compresses(self) -> bool:
-        """Whether one of them wants 8-bit images of 3 bands."""
+        """Whether one of them needs 8-bit images of 3 bands."""
         return any(part.compresses for part in self.parts)
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Degradations: how a low-resolution input is made from a high-resolution image.
 
-"Down-sampled by 4" is not a definition: the same image made small by two libraries differs by up
+"Down-sampled by 4" is not a definition: the same image downsampled by two libraries differs by up
 to 28 dB. A degradation therefore has a name, and the name fixes kernel, antialiasing and rounding.
 """
 
@@ -36,9 +36,9 @@ __all__ = [
 REAL = "real"
 """Stands on a card in place of a name where inputs were measured by a sensor, not made."""
 MIXED = "mixed"
-"""Stands there where each of several sources has its own."""
+"""Recorded where each of several sources has its own."""
 UNKNOWN = "unknown"
-"""Stands there where nobody said, as in what is converted from a published checkpoint."""
+"""Recorded where none is known, as in what is converted from a published checkpoint."""
 
 
 class Degrader(Protocol):
@@ -54,7 +54,7 @@ class Degrader(Protocol):
 
     @property
     def compresses(self) -> bool:
-        """Whether it wants 8-bit images of 3 bands."""
+        """Whether it needs 8-bit images of 3 bands."""
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """``[B, C, H, W]`` in [0, 1] to ``[B, C, H / scale, W / scale]``."""
@@ -187,6 +187,6 @@ def crop_to_multiple(x: Tensor, scale: int) -> Tensor:
 def interpolated(x: Tensor, scale: int) -> Tensor:
     """``[B, C, H, W]`` by the bicubic kernel with a = -0.75: the baseline of every comparison here.
 
-    It scores 0.2 to 0.4 dB higher than the kernel with a = -0.5 on images made small bilinearly.
+    It scores 0.2 to 0.4 dB higher than the kernel with a = -0.5 on images downsampled bilinearly.
     """
     return F.interpolate(x, scale_factor=scale, mode="bicubic")

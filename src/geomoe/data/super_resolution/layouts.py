@@ -95,7 +95,7 @@ def real_pairs(
             train on must share, low-resolution pixels.
         names: of the bands, if not the usual ones; of ``paired`` and ``oli2msi``.
         skip: whether files that cannot be read are left out; of ``paired`` and ``oli2msi``.
-        say: told in a line how scenes were matched, and what is left out.
+        say: called with a line that says how scenes were matched, and what is left out.
 
     Raises:
         GeomoeError: not the layout, another scale, or files that cannot be used.

@@ -129,7 +129,7 @@ class Reading(TypedDict):
         patch: side of a low-resolution patch; smaller training images are continued by mirroring.
         skip: whether images that cannot be read are left out; not, if it is not said.
         max_pixels: that an image may have; see :func:`geomoe.data.images.read_picture`.
-        say: told of them, and of what is to be known of the others.
+        say: called with a line about them, and about the others.
     """
 
     scale: int
@@ -165,7 +165,7 @@ def source_pairs(source: Source, root: Path, part: Part, **how: Unpack[Reading])
     images = [image for _, image in read]
     if not images:
         raise GeomoeError(
-            f"source {source.name}: no image is left for its part {part}; it wants more images, or other "
+            f"source {source.name}: no image is left for its part {part}; it needs more images, or other "
             "shares of validation and held_out"
         )
     if part == "fit":

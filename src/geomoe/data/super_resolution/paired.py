@@ -47,7 +47,7 @@ def match_scenes(
         root: of the two folders.
         scale: that the pairs must have.
         tolerance: by how much grids may be off, in high-resolution pixels.
-        say: told in a line how scenes were matched, and which were not.
+        say: called with a line that says how scenes were matched, and which were not.
 
     Raises:
         GeomoeError: no such folders, no match or several, scenes without a grid, another ratio of pixel
@@ -104,7 +104,7 @@ def read_paired(
         least: a pair that shares less along a side, such as neighbours whose edges overlap, is left out.
         names: of the bands, if not the usual ones.
         skip: whether pairs that cannot be read are left out.
-        say: told in a line what is left out.
+        say: called with a line that says what is left out.
 
     Raises:
         GeomoeError: nothing left, too few bands, or types that differ within a pair.

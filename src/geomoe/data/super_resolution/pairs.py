@@ -33,13 +33,13 @@ NOTHING = Known()
 """What is known of an image of which nothing is."""
 
 _AROUND = 4
-"""Low-resolution pixels around a patch that are made small with it: as far as a kernel reaches, and more."""
+"""Low-resolution pixels around a patch that are downsampled with it: as far as a kernel reaches, and more."""
 
 
 def degrade(image: Tensor, scale: int, degradation: Degrader) -> tuple[Tensor, Tensor]:
     """An image ``[C, H, W]`` to ``(low, high)``: high cut to whole multiples of ``scale``.
 
-    Of an image whose bands are all equal, one is made small and stands for all, noise included: so does a
+    Of an image whose bands are all equal, one is downsampled and stands for all, noise included: so does a
     scene of one band come to a model of several.
 
     A uint8 image gives a uint8 low one where the degradation rounds to 8 bits, else float32. Floats, which
@@ -130,7 +130,7 @@ def inner(low: Tensor, high: Tensor, starts: Sequence[int], patch: int, scale: i
 
 
 class RealPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs that two sensors measured: nothing is made small, and patches lie on the low image's grid.
+    """Pairs that two sensors measured: nothing is downsampled, and patches lie on the low image's grid.
 
     Args:
         pairs: ``(low, high)`` in [0, 1], ``[C, h, w]`` and ``[C, s h, s w]``; uint8 is divided by 255.
@@ -202,7 +202,7 @@ class ImagePairs(RealPairs):
     def cut(
         self, index: int, patch: int, rng: np.random.Generator, seed: int, any_phase: bool
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Pairs.cut`; of any phase, the patch is made small by itself, with what lies around it."""
+        """As :meth:`Pairs.cut`; of any phase, the patch is downsampled by itself, with its surroundings."""
         low, high = self.pairs[index]
         s = self.scale
         y, x = _place(rng, high, patch * s, 1 if any_phase else s)
@@ -231,10 +231,10 @@ class PatchStream(Dataset[Sample]):
     Nothing depends on what was drawn before, so a run that is resumed at sample i goes on with the
     patches that it would have seen.
 
-    A high-resolution patch begins at any pixel and is made small by itself, with what lies around it. Patches
-    cut from images that were made small whole would all share one phase of the low-resolution grid, one in
-    ``scale * scale``, and a long training learns the images by heart. Of real pairs both are cut, on the grid
-    of the low-resolution image.
+    A high-resolution patch begins at any pixel and is downsampled by itself, with its surroundings. Patches
+    cut from images that were downsampled as a whole would all share one phase of the low-resolution grid, one
+    in ``scale * scale``, and a long training memorises them. Of real pairs both are cut, on the grid of the
+    low-resolution image.
 
     Args:
         pairs: whole images to cut from.

@@ -44,7 +44,7 @@ class SensorDegradation:
 
     @property
     def compresses(self) -> bool:
-        """Whether it wants 8-bit images of 3 bands."""
+        """Whether it needs 8-bit images of 3 bands."""
         return any(isinstance(stage, Jpeg) for stage in self.stages)
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A training set mixed of several: their folders and shares, how they are made small, what is held out."""
+"""A training set mixed of several: their folders and shares, how they are downsampled, what is held out."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class Source:
     def known(self) -> Known:
         """What is known of all its images.
 
-        An image that was made small stands for one that its sensor took: it is told of the sensor's pixels,
+        An image that was downsampled stands for one that its sensor took: it is told of the sensor's pixels,
         as a scene of the sensor will be, not of its own.
         """
         return Known(self.sensor, self.gsd)
 
     @property
     def one_band(self) -> bool:
-        """Whether one band stands in the place of all."""
+        """Whether one band is used in place of all."""
         return self.bands is not None and "," not in self.bands
 
     @property
@@ -189,7 +189,7 @@ def read_part(
         least: pixels of the sides that an image keeps where some of its pixels are not valid.
         skip: whether images that cannot be read are left out.
         max_pixels: that an image may have.
-        say: told of them, and of what is to be known of the others.
+        say: called with a line about them, and about the others.
 
     Returns:
         ``[bands, H, W]``, uint8 or float32 in about [0, 1].

@@ -17,7 +17,7 @@ from geomoe.tasks.source_list import SourceList
 __all__ = ["SECTIONS", "SUPER_RESOLUTION", "Arm", "Benchmark", "Recipe", "check_seeds"]
 
 SUPER_RESOLUTION = "super_resolution"
-"""The task whose images are made small to be scored; samples of all others are what they are."""
+"""The task whose images are downsampled to be scored; samples of all others are what they are."""
 SECTIONS = ("trainer", "model", "data", "ema", "weights")
 """Of the options of ``geomoe fit`` that a recipe has."""
 

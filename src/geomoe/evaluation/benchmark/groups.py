@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """The images of one sensor or source, made small in one way.
+    """The images of one sensor or source, downsampled in one way.
 
     Attributes:
         name: of the sensor or source.

@@ -75,7 +75,7 @@ class Images(Protocol):
         """Those of an estimator, which learns first."""
 
     def tile(self) -> Tensor:
-        """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if smaller."""
+        """The middle of the first test image, downsampled: ``[1, bands, 64, 64]``; mirrored if smaller."""
 
 
 def locate_images(benchmark: Benchmark, root: Path) -> Images:
@@ -108,7 +108,7 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
 
 
 class _Upscaled:
-    """What images have in common that are made small, wherever they come from."""
+    """What images have in common that are downsampled, wherever they come from."""
 
     benchmark: Benchmark
 

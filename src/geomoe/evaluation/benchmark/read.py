@@ -112,7 +112,7 @@ def _benchmark(found: object) -> Benchmark:
             check_estimator(f"arms.{arm.name}", arm.model, arm.features, arm.options)
         if arm.each and not (benchmark.sources and all(s.sensor for s in benchmark.sources_of(arm))):
             raise GeomoeError(
-                f"arms.{arm.name}.each: a network for each sensor wants sources, and the sensor of each"
+                f"arms.{arm.name}.each: a network for each sensor needs sources, and the sensor of each"
             )
     return benchmark
 

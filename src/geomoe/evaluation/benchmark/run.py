@@ -83,7 +83,7 @@ def run_benchmark(
 
     ``out`` gets a folder for every arm and seed, ``table.md``, ``.tex``, ``.json``, ``.html``, ``scores.csv``
     and ``curves.png``. An interrupted run goes on at the last whole epoch, a finished one is not
-    repeated, and one whose configuration or images changed starts over. One that another process is at is
+    repeated, and one whose configuration or images changed starts over. One that another process works on is
     left to it, so that several processes share a benchmark; the last to end writes the table of all.
 
     Args:
@@ -128,7 +128,7 @@ def run_benchmark(
                     say(f"{run.name} failed: {error}")
                     continue
         except BusyError:
-            say(f"{here}, is left to the process that is at it")
+            say(f"{here}, is left to the process that is working on it")
             continue
         means = {name: result.mean(name) for name in result.baseline}
         say(f"{run.name}: {show(means)} on {result.scored}")

@@ -86,7 +86,7 @@ class Run:
         """Keep other processes from this run, also while a training goes on whose benchmark was killed.
 
         Raises:
-            BusyError: one is at it.
+            BusyError: another process works on it.
             GeomoeError: its folder cannot be made.
         """
         parent = self.folder.parent

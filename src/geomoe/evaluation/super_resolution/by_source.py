@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 Told = Literal["all", "scene", "nothing"]
-"""What informed models are told of an image: its source and exactly how it was made small; what
+"""What informed models are told of an image: its source and exactly how it was downsampled; what
 ``geomoe upscale`` would find of a scene of that sensor with these pixels; or nothing."""
 
 LARGE, TILE = 128, 32
@@ -63,13 +63,13 @@ class SourceImages:
 
 @dataclass(frozen=True)
 class SourceScores:
-    """Scores of one model on a part of one source, whose images were made small in one way.
+    """Scores of one model on a part of one source, whose images were downsampled in one way.
 
     Attributes:
         weights, hash: name of the model's weights, and what tells them from all others.
         source: name of the source.
         sensor, gsd: of the source; None where it is not known.
-        degradation: by which the images were made small.
+        degradation: by which the images were downsampled.
         scores: by image, or by tile of one that is large.
         baseline: the same of bicubic upsampling.
         noise: of the low-resolution images, by image, in units of [0, 1], as it is estimated of scenes; of
@@ -137,7 +137,7 @@ def read_sources_part(
         validation: share of what is not held out.
         limit: of a source with more images, so many that lie evenly among them.
         skip: whether images that cannot be read are left out.
-        say: told of them, and of the sources that are left out, in a line.
+        say: called with a line about them, and about the sources that are left out.
 
     Raises:
         GeomoeError: a source without images in this part, or nothing to score at all.
@@ -206,7 +206,7 @@ def score_sources(
 
     Raises:
         GeomoeError: models of several scales or another number of bands, unknown names, or images that
-            cannot be made small or are too small to score.
+            cannot be downsampled or are too small to score.
     """
     scales = {model.contract.scale for model in models}
     if len(scales) != 1:

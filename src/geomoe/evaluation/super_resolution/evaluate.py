@@ -99,7 +99,7 @@ def _made(
     if layout in REAL_LAYOUTS:
         raise GeomoeError(
             f"{root} holds pairs that were measured ({layout}), of which both images, and those to train on, "
-            "would be made small; score them with degradation 'real', or give the folder of one resolution"
+            "would be downsampled; score them with degradation 'real', or give the folder of one resolution"
         )
     files = SPLIT_LAYOUTS.get(layout)
     paths = find_images(root) if files is None else files(root, split)
@@ -164,18 +164,18 @@ def evaluate(
             images alone, all of which are; the name of the folder that holds an image is its class.
         protocol: name of a :class:`geomoe.metrics.protocol.Protocol`.
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
-            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is made small; their
+            measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is downsampled; their
             values come in the range that the model was trained in.
         metrics: names of :data:`geomoe.evaluation.super_resolution.further.METRICS`; those of the
             protocol are always there.
         split: of UCMerced and AID.
         device: of the model.
         precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.
-        skip_corrupt: whether images that cannot be read are left out, and told of.
+        skip_corrupt: whether images that cannot be read are left out, and reported.
         conserve: whether the model's results are given the means that their inputs have, within 0 and 1; see
             :func:`geomoe.layers.super_resolution.conserve.conserve`.
         progress: called with images done and images in all.
-        say: told in a line what is left out, and how scenes of two folders were matched.
+        say: called with a line that says what is left out, and how scenes of two folders were matched.
 
     Raises:
         GeomoeError: nothing to score, images that cannot be read, or unknown names.

@@ -46,7 +46,7 @@ def score_further(
     """The metrics ``names`` of one image, but for those that are undefined of it.
 
     ERGAS, SAM and SCC are of all bands, in 8 bits and cut as ``rules`` say. Consistency is the PSNR of the
-    whole, unrounded result made small, at most the cap of ``rules``.
+    whole, unrounded result downsampled, at most the cap of ``rules``.
 
     Args:
         names: from :func:`check_metrics`.

@@ -179,11 +179,11 @@ def scene_overshoot(scene: str | Path, **options: Any) -> tuple[float, float]:
 
 
 def own_overshoot(scene: str | Path, scale: int, bands: str | None = None) -> float:
-    """Overshoot of a scene over itself made small, which is about what an ideal result has over the scene.
+    """Overshoot of a scene over itself downsampled, which is about what an ideal result has over the scene.
 
     Args:
         scene: anything that can be upscaled.
-        scale: by which it is made small, by antialiased bilinear interpolation.
+        scale: by which it is downsampled, by antialiased bilinear interpolation.
         bands: as of :func:`geomoe.upscale`.
     """
     with open_scene(scene, bands) as file:

@@ -22,7 +22,7 @@ SENSORS = ("sentinel-2", "landsat", "aerial")
 
 @dataclass(frozen=True)
 class Known:
-    """Facts of one image, each ``None`` where nobody says.
+    """Facts of one image, each ``None`` where it is not known.
 
     Attributes:
         sensor: one of :data:`SENSORS`; another name is as good as none.

@@ -24,7 +24,7 @@ OVERLAPPING_BUFFERS = (r"relative_position_index_(SA|OCA)",)
 
 
 def trunk_rules() -> list[Rule]:
-    """Blocks of windows, what stands around them, nothing beside them."""
+    """Blocks of windows, what surrounds them, nothing beside them."""
     return [
         Rule("conv_first", "trunk.shallow"),
         Rule("patch_embed.norm", "trunk.norm_in"),

@@ -2,7 +2,7 @@
 
 Wang et al., "Hybrid Attention-Based U-Shaped Network for Remote Sensing Image Super-Resolution", IEEE TGRS
 2023. Single-scale extraction modules (SEM) on three levels of a U, with attention among channels on every
-level, and among all pixels too on the finest. A cross-scale interaction module (CIM) stands in the place of
+level, and among all pixels too on the finest. A cross-scale interaction module (CIM) replaces
 the skip connections, and the input upsampled bilinearly is added at the end.
 
 The same function as the authors' program, by whose structure the paper's outline is filled in. Every block

@@ -65,7 +65,7 @@ class MoE(nn.Module):
             grid: the shape that the rows came from; known of pixels with their surroundings, else ``(N,)``.
             context: ``[N, D]`` for a router that is conditioned.
             valid: ``[N]`` bool, rows that there are; the others have no expert, count nowhere and give 0,
-                whatever stands there (NaN too). Surroundings of pixels are seen as they are.
+                whatever they hold (NaN too). Surroundings of pixels are seen as they are.
             trace: the plan is recorded there.
         """
         if grid is None and isinstance(rows, Neighbourhoods):

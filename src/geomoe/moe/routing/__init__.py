@@ -1,1 +1,1 @@
-"""Routers: scores, choices and what stands between them make a plan."""
+"""Routers: scores, choices and what lies between them make a plan."""

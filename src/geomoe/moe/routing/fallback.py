@@ -96,13 +96,13 @@ class Fallback(AnyRouter):
         context: Tensor | None = None,
         valid: Tensor | None = None,
     ) -> RoutingPlan:
-        """The router's plan, with strange rows sent the safe way."""
+        """The router's plan, with unusual rows sent to the fallback."""
         plan: RoutingPlan = self.router(rows, grid, context, valid)
-        strange = self.distance(rows) > self.threshold
-        strange = (strange if valid is None else strange & valid)[:, None]  # [N, 1]
+        unusual = self.distance(rows) > self.threshold
+        unusual = (unusual if valid is None else unusual & valid)[:, None]  # [N, 1]
         kept = torch.ones_like(plan.experts, dtype=torch.bool) if plan.kept is None else plan.kept
         if self.answer == "shared":
-            return replace(plan, kept=kept & ~strange, weights=plan.weights.masked_fill(strange, 0))
+            return replace(plan, kept=kept & ~unusual, weights=plan.weights.masked_fill(unusual, 0))
         experts = torch.arange(plan.num_experts, device=rows.device).expand(plan.num_rows, -1)
         even = plan.weights.new_full(experts.shape, 1 / plan.num_experts)
         none = torch.zeros_like(experts, dtype=torch.bool)
@@ -110,6 +110,6 @@ class Fallback(AnyRouter):
             plan,
             experts=torch.cat([plan.experts, experts], 1),
             weights=torch.cat([plan.weights, even], 1),
-            kept=torch.cat([kept & ~strange, strange.expand(experts.shape)], 1),
+            kept=torch.cat([kept & ~unusual, unusual.expand(experts.shape)], 1),
             dropped=None if plan.dropped is None else torch.cat([plan.dropped, none], 1),
         )

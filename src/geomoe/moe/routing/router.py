@@ -1,4 +1,4 @@
-"""Routers: signals in, a RoutingPlan out. A router is a score, a choice, and what stands between them."""
+"""Routers: signals in, a RoutingPlan out. A router is a score, a choice, and what lies between them."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def by_cluster(crew: Crew, pins: Sequence[str], shares: Sequence[dict[str, Any]]
     """Have the scenes done by the workers of a cluster.
 
     A scheduler that goes away is waited for, and told anew of what is not done: what its workers had done by
-    then is found done, and what they had begun is gone on with.
+    then is found done, and what they had begun is resumed.
 
     Args:
         crew: of the scenes.
@@ -77,7 +77,7 @@ def by_cluster(crew: Crew, pins: Sequence[str], shares: Sequence[dict[str, Any]]
             if now - lost >= _PATIENCE:
                 raise GeomoeError(
                     f"the Dask scheduler {scheduler} cannot be reached: {error}; {len(crew.found)} of "
-                    f"{len(crew.requests)} scenes were done, the same command goes on"
+                    f"{len(crew.requests)} scenes were done, the same command resumes it"
                 ) from error
             time.sleep(1)
 
@@ -96,7 +96,7 @@ class _Cluster:
         self._topic = f"geomoe-{uuid4()}"
         self._futures: dict[int, Future[Outcome]] = {}
         self._requests: dict[int, Request] = {}
-        self._at: dict[int, str] = {}  # the worker that is at a scene
+        self._at: dict[int, str] = {}  # the worker of a scene
         self._heard: queue.SimpleQueue[tuple[str, Event | None]] = queue.SimpleQueue()
         client.subscribe_topic(self._topic, self._hear)
 
@@ -138,7 +138,7 @@ class _Cluster:
         return outcome
 
     def stop(self, number: int) -> None:
-        """End the worker that is at a scene; others that it was given go to other workers."""
+        """End the worker of a scene; others that it was given go to other workers."""
         future, worker = self._futures.pop(number), self._at.pop(number, None)
         with suppress(*_LOST):  # before its worker ends: else another one would be given it
             self._client.cancel([future], force=True)

@@ -20,7 +20,7 @@ from geomoe.pipeline.request import Request
 __all__ = ["PATIENCE", "Advanced", "Begun", "Crew", "Engine", "Event", "Opened", "Turn", "Turns"]
 
 PATIENCE = 600.0
-"""Seconds to wait for a sign of life of whoever is at a scene; to read back a large file takes minutes."""
+"""Seconds to wait for a sign of life of whoever works on a scene; to read back a large file takes minutes."""
 _PAUSE = 1.0
 """Seconds until a scene that another process is at is looked at again."""
 _TICK = 1.0
@@ -65,7 +65,7 @@ class Engine(Protocol):
         """What has happened, by the number of the scene; waits so long at most where nothing has."""
 
     def stop(self, number: int) -> None:
-        """End whoever is at a scene; nothing more is heard of it."""
+        """End whoever works on a scene; nothing more is heard of it."""
 
 
 class Crew:
@@ -75,8 +75,8 @@ class Crew:
         requests: the scenes.
         retries: how often one that failed is tried again.
         limit: seconds that one may take; infinite where it may take any.
-        heard: is told what became of each.
-        night: is told of every tile.
+        heard: called with what became of each.
+        night: called for every tile.
 
     Attributes:
         found: what became of scenes that nothing more is done on, by their numbers.
@@ -106,7 +106,7 @@ class Crew:
         tiles = self._night.tiles_done
         return (
             f"{len(self.found)} of {len(self.requests)} scenes have ended, {tiles} tiles are done and kept; "
-            "the same command goes on"
+            "the same command resumes it"
         )
 
     def work(self, engine: Engine) -> None:
@@ -158,7 +158,7 @@ class Turn:
         number: of the scene.
         attempt: which one it is, from 1 on.
         due: not before this time (of `time.monotonic`).
-        sign: the last sign of life of the process that was at it, if one was.
+        sign: the last sign of life of the process that was working on it, if one was.
         since: when that sign was first seen.
     """
 

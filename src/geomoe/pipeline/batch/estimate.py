@@ -199,7 +199,7 @@ def _short(wanted: Sequence[_Wanted], share: float, at_hand: int) -> Iterator[tu
     """Disks on which the files do not fit: a folder, bytes wanted and bytes free.
 
     A scene at hand needs room for its scratch files and the largest that its outputs may become, the others
-    for what they will be; what stands there and is replaced makes room.
+    for what they will be; what is replaced makes room.
     """
     of_disk: dict[int, list[list[_File]]] = defaultdict(list)
     for scene in wanted:

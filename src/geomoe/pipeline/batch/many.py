@@ -29,10 +29,10 @@ def upscale_many(
     heard: Callable[[Outcome], None] = lambda outcome: None,
     night: Night | None = None,
 ) -> list[Outcome]:
-    """Super-resolve many scenes; none of them stands in the way of another.
+    """Super-resolve many scenes; one that fails does not stop the others.
 
     A scene that was made before from the same scene with the same settings is left as it is (even if others
-    may be overwritten), and one that was begun is gone on with. One that another process is at (perhaps of
+    may be overwritten), and one that was begun is resumed. One that another process works on (perhaps of
     another machine, where the disk is shared) is left to that, and looked at again at the end, for as long as
     that shows signs of life. A process that dies, for want of memory or otherwise, is replaced, and its scene
     tried again.
@@ -46,8 +46,8 @@ def upscale_many(
             this machine. Needs ``geomoe[dask]``.
         retries: how often a scene that failed, or took too long, is tried again, after the others.
         limit: seconds that a scene may take; then its process is ended. What is done of it is kept.
-        heard: is told what became of each scene, as it ends.
-        night: is told of every tile.
+        heard: called with what became of each scene, as it ends.
+        night: called for every tile.
 
     Returns:
         In the order of the requests.

@@ -108,7 +108,7 @@ def do_scene(request: Request, pin: str = "", progress: Progress | None = None) 
     Args:
         request: with a model by its name.
         pin: of its weights, by `pinned`; any will do if it is empty.
-        progress: hears of every tile.
+        progress: told of every tile.
     """
     began = time.monotonic()
     try:

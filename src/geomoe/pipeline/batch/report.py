@@ -26,13 +26,13 @@ class Outcome:
     Attributes:
         request: for the scene.
         status: ``done``; ``there``: made before from this scene with these settings; ``empty``: it has no
-            valid pixel, and nothing is made of it; ``busy``: another process is at it; ``failed``;
+            valid pixel, and nothing is made of it; ``busy``: another process is working on it; ``failed``;
             ``waiting``: it has not ended.
         seconds: of the last attempt.
         resumed: tiles that an earlier process, or an earlier attempt, had done.
         attempts: how often it was tried.
         message: the error, in one line; of a scene that was made, what was decided of it.
-        sign: where it is ``busy``, what changes as long as whoever is at it works.
+        sign: where it is ``busy``, what changes as long as whoever works on it is alive.
     """
 
     request: Request

@@ -97,7 +97,7 @@ class Processes:
             yield number, message
 
     def stop(self, number: int) -> None:
-        """End the one that is at a scene."""
+        """End the one that works on a scene."""
         worker = next(worker for worker, (at, _) in self._at.items() if at == number)
         worker.stop()
         del self._at[worker]

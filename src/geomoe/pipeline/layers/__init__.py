@@ -19,7 +19,7 @@ __all__ = ["LAYERS", "make_layers"]
 LAYERS = {
     "experts": "which expert drew each pixel",
     "confidence": "how sure the model is of each class",
-    "consistency": "the output made small again, less the scene",
+    "consistency": "the output downsampled again, less the scene",
     "reliability": "where the model was shown what training did not have",
 }
 """Of each map, by the name of its module, what it shows."""

@@ -32,7 +32,7 @@ class ProductBand:
     Attributes:
         name: of the band.
         file: where it is; of a product that is not unpacked, its name inside.
-        pixel: its side on the ground, in units of the CRS; by it the grids of a product are told apart.
+        pixel: its side on the ground, in units of the CRS; by it the grids of a product are distinguished.
         band: in the file, from 1.
         aliases: other names, by which it can be chosen.
         scale, offset: physical value = stored value * scale + offset; a file's own win, if it has some.

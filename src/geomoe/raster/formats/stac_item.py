@@ -55,7 +55,7 @@ class Asset:
 
     Attributes:
         key: its name in the item.
-        href: where it is, as it stands there.
+        href: where it is, as it is written there.
         named: whether its bands are described.
         bands: what is said of them; of one without a description there is one, that may be any number.
     """

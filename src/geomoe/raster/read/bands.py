@@ -88,7 +88,7 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
         model_bands: bands that the model takes at once, for the message when there are none.
 
     Raises:
-        GeomoeError: for a band that does not exist, stands twice or is a mask, if none is left, and for a
+        GeomoeError: for a band that does not exist, is given twice or is a mask, if none is left, and for a
             scene of colours by their numbers.
     """
     if ColorInterp.palette in scene.colorinterp:
@@ -114,7 +114,7 @@ def select_bands(scene: Scene, spec: str | Sequence[str | int] | None, model_ban
         raise GeomoeError(f"no band was named; {_available(scene)}")
     twice = sorted({b for b in chosen if chosen.count(b) > 1})
     if twice:
-        raise GeomoeError(f"band {twice[0]} stands twice in the selection; name each band once")
+        raise GeomoeError(f"band {twice[0]} is given twice in the selection; name each band once")
     return chosen
 
 

@@ -23,7 +23,7 @@ _WRITTEN = {
     "swir1": "swir16", "swir2": "swir22", "panchromatic": "pan", "tir": "lwir", "tir1": "lwir11",
     "tir2": "lwir12", "nir1": "nir", "nirnarrow": "nir08", "narrownir": "nir08",
 }  # fmt: skip
-# Before words are told apart: "infra-red" is not red, nor is "red edge".
+# Before words are distinguished: "infra-red" is not red, nor is "red edge".
 _PHRASES = (
     (re.compile(r"near[\s_-]*infra[\s_-]*red"), "nir"),
     (re.compile(r"short[\s_-]*wave(?:length)?[\s_-]*infra[\s_-]*red[\s_-]*"), "swir"),

@@ -1,4 +1,4 @@
-"""A class map made small, to be looked at, and what is on all of it."""
+"""A class map downsampled, to be looked at, and what is on all of it."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Scene:
 
     @property
     def scaled_by(self) -> tuple[str, ...]:
-        """Who says scale and offset of each band, in words; empty where nobody does."""
+        """Who says scale and offset of each band, in words; empty where there is none."""
         return tuple(
             "the file" if both != (1, 0) else "" for both in zip(self.scales, self.offsets, strict=True)
         )

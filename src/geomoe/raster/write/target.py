@@ -128,11 +128,11 @@ class Target:
             if work.exists() and not (self.folder.exists() and work.samefile(self.folder)):
                 raise GeomoeError(
                     f"{twin.name} is being made here, or was begun, and has the same item; choose another "
-                    f"name than {self.path.name}, or remove {work} if nothing is at it"
+                    f"name than {self.path.name}, or remove {work} if nothing is working on it"
                 )
 
     def refuse_what_stands(self) -> None:
-        """Raise GeomoeError where a file stands at the path, or speaks for one, and may not be replaced."""
+        """Raise GeomoeError where a file is at the path, or speaks for one, and may not be replaced."""
         for file in () if self.overwrite else (self.path, self.item, *self._neighbours()):
             if file.exists():
                 raise GeomoeError(
@@ -261,7 +261,7 @@ def commit(moves: Sequence[Move]) -> None:
         moves: all of a job; those whose part is gone are in place since an earlier, interrupted call.
 
     Raises:
-        GeomoeError: if a file cannot be replaced; what stood there stands there again, and every part waits
+        GeomoeError: if a file cannot be replaced; what was there is there again, and every part waits
             for another call.
     """
     done = [move for move in moves if not move.part.exists()]
