@@ -12,8 +12,7 @@ from .test_fit import folder, train  # noqa: F401
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-@pytest.mark.parametrize("every", [1, 50])
+@pytest.mark.parametrize(("wrong", "every"), [(float("nan"), 50), (float("inf"), 1)])
 def test_a_loss_that_is_no_number_ends_the_training(folder, tmp_path, monkeypatch, wrong, every):  # noqa: F811
     real = SuperResolution.training_step
 
