@@ -236,7 +236,7 @@ def test_a_job_that_is_ended_can_be_gone_on_with(scene, weights, tmp_path, numbe
     assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "scene.tif"]
     goes_on = [sys.executable, "-m", "geomoe.cli.main", *map(str, args)]
     again = subprocess.run(goes_on, capture_output=True, text=True, check=True)
-    assert "goes on: 1 of 12 tiles were done" in again.stderr
+    assert "resumes: 1 of 12 tiles were done" in again.stderr
     model = f"tiny.{read_card(Path(weights)).hash[:12]}.stac.json"
     made = ["out.stac.json", "out.tif", "scene.tif", model]
     assert sorted(path.name for path in tmp_path.iterdir()) == made

@@ -164,7 +164,7 @@ def test_what_was_begun_is_checked_by_one_tile_of_it(src: Path) -> None:
     model.model.register_forward_hook(lambda *_: passes.append(1))
     heard = Hearing()
     upscale(src, out / "o.tif", model=model, scale=2, progress=heard)
-    assert heard.told == "4 goes on: 4 of 9 tiles were done"
+    assert heard.told == "4 resumes: 4 of 9 tiles were done"
     assert len(passes) == TILES - 4 + 1
     upscale(src, out / "whole.tif", model=model, scale=2)
     assert len(passes) == TILES - 4 + 1 + TILES, "none before the first tile"

@@ -78,7 +78,7 @@ def test_a_scene_that_takes_too_long_is_tried_again_after_the_others(
     monkeypatch.setattr(crew_module, "tidy", tidied.append)
     requests = scenes(2)
     crew, _, told = made(requests, retries)
-    # The second try goes on from where the first was stopped, and is done with it.
+    # The second try continues from where the first was stopped, and is done with it.
     engine = Scripted(clock, {0: [[Begun(), Opened(9, 0), Advanced()], *[[]] * 5, [done(1)]], 1: [[done()]]})
     crew.work(engine)
     assert engine.tried == ([0, 1, 0] if retries else [0, 1])

@@ -160,7 +160,7 @@ def test_a_job_that_goes_on_keeps_to_the_precision_that_it_began_in(
     begin(scene, begun, model)
     heard = _Listener()
     report = run(scene, "out.tif", model=model, progress=heard)
-    assert heard.note.startswith("goes on: 2 of")
+    assert heard.note.startswith("resumes: 2 of")
     assert report.plan.precision == begun
     assert report.output.read_bytes() == whole.output.read_bytes()
 

@@ -1,4 +1,4 @@
-"""A job that is cut off goes on where it was, and nobody can tell from the result."""
+"""A job that is cut off continues where it was, and nobody can tell from the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_same_call_goes_on(folder: Path, tiles: int) -> None:
     assert {"job.json", "journal", "scratch.tif"} <= {path.name for path in kept.iterdir()}
     heard = Counting(TILES - tiles + 1)
     report = run_job(folder / "src.tif", folder / "cut", heard)
-    assert heard.told == (TILES, tiles, f"goes on: {tiles} of {TILES} tiles were done")
+    assert heard.told == (TILES, tiles, f"resumes: {tiles} of {TILES} tiles were done")
     assert (report.resumed, report.skipped) == (tiles, 1)
     assert same_files(folder)
 

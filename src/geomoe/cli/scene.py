@@ -55,7 +55,7 @@ _OPTIONS = (
     click.option(
         "--scene-timeout",
         type=Seconds(),
-        help="Of a manifest: how long a scene may take, such as 2h; then the others go on without it.",
+        help="Of a manifest: how long a scene may take, such as 2h; then the others continue without it.",
     ),
     click.option(
         "--report",

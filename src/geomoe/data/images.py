@@ -176,7 +176,7 @@ def sift(
         raise GeomoeError(wrong[0])
     what = f"{len(wrong)} of {len(wrong) + len(found)} cannot be used: {' | '.join(wrong)}"
     if not skip or not found:
-        raise GeomoeError(f"{what}; mend or remove them (fit and evaluate go on without by --skip-corrupt)")
+        raise GeomoeError(f"{what}; repair or remove them, or leave them out by --skip-corrupt")
     say(f"left out, {what}")
     return found
 

@@ -1,7 +1,7 @@
 """The core that every system is made of. Imports torch alone.
 
 units       a tensor as the rows that are routed, and back; signals, what a router looks at beside them
-routing     a score, a choice and what lies between them make a plan; the routers of the literature
+routing     gate logits, their transforms and the selection of experts; the routers of the literature
 experts     banks of experts
 dispatch    a plan carried out on a bank, and the results combined
 layers      a router and a bank put together, and mixtures without choices

@@ -1,4 +1,4 @@
-"""Settings that change as training goes on, kept with the weights.
+"""Settings that change during training, kept with the weights.
 
 A number of experts, a temperature, a rate are plain numbers, which a schedule (or a user) may change. What
 they are then stands in the module's ``state_dict()`` beside the weights, as a scalar, if it is not what the

@@ -1,4 +1,4 @@
-"""A job that outlives its process: what is done is kept, and the next process goes on from there."""
+"""A job that outlives its process: what is done is kept, and the next process continues from there."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Work:
         if same and not self.placed:
             what = self._resume()
             if not what:
-                self.note = f"goes on: {self.resumed} of {len(self._done)} tiles were done"
+                self.note = f"resumes: {self.resumed} of {len(self._done)} tiles were done"
                 return
         was = found[0]
         if was is not None:

@@ -118,7 +118,7 @@ class Job:
             "reliability": self.reference.digest() if self.reference else None,
             "version": geomoe_version(),
             # Another build of torch or another processor may round otherwise; what else does, is found out
-            # when the job goes on.
+            # when the job is resumed.
             "torch": torch.__version__,
             "precision": self.runner.precision,
             "device": self.runner.hardware,

@@ -73,7 +73,7 @@ def upscale(
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
     out as they went in; the transform is finer by ``scale``. Memory does not grow with the scene. All files
     appear complete and checked, each with a STAC item beside it that says how it was made, or none does.
-    However a call ends, the same call goes on where it was; see `Work`. Bands beyond those the model takes at
+    However a call ends, the same call resumes it; see `Work`. Bands beyond those the model takes at
     once go through in groups; see `Runner`.
 
     Args:

@@ -26,7 +26,7 @@ _PARTS: dict[str, type] = {
     "lr_schedulers": list,
     "hyper_parameters": dict,
 }
-"""What Lightning needs to go on from, and what it has to be."""
+"""What Lightning needs to continue from, and what it has to be."""
 
 
 class SafeCheckpoints(TorchCheckpointIO):
@@ -47,7 +47,7 @@ class SafeCheckpoints(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What ``geomoe fit`` wrote to go on from, on the CPU.
+    """What ``geomoe fit`` wrote to continue from, on the CPU.
 
     A checkpoint is an archive whose entries have a CRC each, which torch does not look at; here all are.
 
@@ -70,7 +70,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise GeomoeError(f"{path} is damaged, or no checkpoint of geomoe fit: {why}; {advice}") from error
     for name, kind in _PARTS.items():
         part = found.get(name) if isinstance(found, dict) else None
-        # Lightning goes on without what a list lacks.
+        # Lightning continues without what a list lacks.
         if not isinstance(part, kind) or (isinstance(part, list) and len(part) != 1):
             raise GeomoeError(f"{path} is no checkpoint of geomoe fit: it has no {name}; {advice}")
     return found

@@ -50,7 +50,7 @@ class FiniteLoss(pl.Callback):
         if bad > 0:
             raise GeomoeError(
                 f"the loss or the weights became NaN or infinite in steps {self._before + 1} to "
-                f"{trainer.global_step}, of which nothing is written; go on from the last epoch's checkpoint "
+                f"{trainer.global_step}, of which nothing is written; resume the last epoch's checkpoint "
                 "with a lower --model.learning_rate, or look for images with wild values"
             )
         self._sum.zero_()

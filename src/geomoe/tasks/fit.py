@@ -143,13 +143,13 @@ class _FitCLI(LightningCLI):
         except OSError as error:
             what = f"{error.filename or 'a file'}: {error.strerror or error}"
             raise GeomoeError(
-                f"training ended, {what}; go on from the last epoch's checkpoint with --ckpt_path"
+                f"training ended, {what}; resume from the last epoch's checkpoint with --ckpt_path"
             ) from error
         except Exception as error:
             # Whole, and yet of other parts than this training has: anything may come of that.
             if (path := self.config.fit.ckpt_path) and not self._writer.trained:
                 raise GeomoeError(
-                    f"{path} is no checkpoint that this training can go on from: {_first_line(error)}"
+                    f"{path} is no checkpoint that this training can continue from: {_first_line(error)}"
                 ) from error
             raise
 

@@ -241,7 +241,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(data, tmp_path):
     assert 3 <= at < 3000
     spent = json.loads((run / "state.json").read_text())["seconds"]
     assert spent > 0
-    assert f"goes on at step {at} of 3000" in describe_benchmark(read_benchmark(config), data, out)[-1]
+    assert f"continues at step {at} of 3000" in describe_benchmark(read_benchmark(config), data, out)[-1]
     # Left to itself the rest would take minutes: the training is told that nothing is left of it.
     resumed = []
 
@@ -273,7 +273,7 @@ def test_a_resumed_run_scores_as_one_that_was_left_alone(finished, data, tmp_pat
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(benchmark, data, out, only=["routed"], seeds=[1], train=cut, device="cpu")
-    assert "goes on at step 3 of 6" in describe_benchmark(benchmark, data, out, seeds=[1])[2]
+    assert "continues at step 3 of 6" in describe_benchmark(benchmark, data, out, seeds=[1])[2]
     run_benchmark(benchmark, data, out, only=["routed"], seeds=[1], train=here, device="cpu")
     whole, resumed = (json.loads((f / "routed" / "seed1" / "result.json").read_text())
                       for f in (folder / "out", out))  # fmt: skip

@@ -228,7 +228,7 @@ class ImagePairs(RealPairs):
 class PatchStream(Dataset[Sample]):
     """Sample i of an endless stream of random patches; the same i gives the same patch, always.
 
-    Nothing depends on what was drawn before, so a run that is resumed at sample i goes on with the
+    Nothing depends on what was drawn before, so a run that is resumed at sample i continues with the
     patches that it would have seen.
 
     A high-resolution patch begins at any pixel and is downsampled by itself, with its surroundings. Patches
@@ -245,7 +245,7 @@ class PatchStream(Dataset[Sample]):
         augment: any phase of the grid; flips and transposition, each with probability 1/2.
         rank, world: of the ``length * world`` samples from ``start``, every ``world``-th, from ``rank``. A
             batch of b in each of ``world`` processes holds the samples that b times ``world`` in one would.
-        forget: if given, samples have a ``known``, of which each fact is forgotten with this probability.
+        forget: if given, samples have a ``known``, of which each fact is dropped with this probability.
     """
 
     def __init__(

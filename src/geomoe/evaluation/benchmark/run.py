@@ -82,7 +82,7 @@ def run_benchmark(
     """Carry out what is not finished yet, and write the table of all that is.
 
     ``out`` gets a folder for every arm and seed, ``table.md``, ``.tex``, ``.json``, ``.html``, ``scores.csv``
-    and ``curves.png``. An interrupted run goes on at the last whole epoch, a finished one is not
+    and ``curves.png``. An interrupted run continues at the last whole epoch, a finished one is not
     repeated, and one whose configuration or images changed starts over. One that another process works on is
     left to it, so that several processes share a benchmark; the last to end writes the table of all.
 
@@ -94,7 +94,7 @@ def run_benchmark(
         only: names of arms to run; the table holds the others too where they are finished.
         device: that scores and measures; training chooses by ``trainer.accelerator``.
         say: given a line when a run begins or ends.
-        train: given the configuration file and the checkpoint to go on from; a process of ``geomoe fit`` if
+        train: given the configuration file and the checkpoint to resume; a process of ``geomoe fit`` if
             not given.
 
     Raises:
@@ -139,7 +139,7 @@ def run_benchmark(
             table = _write(whole, finished, images, out, place, say)
     if failed:
         raise GeomoeError(
-            f"{len(failed)} of {len(planned)} runs failed: {'; '.join(failed)}; run again to go on"
+            f"{len(failed)} of {len(planned)} runs failed: {'; '.join(failed)}; run again to continue"
         )
     if not finished:
         raise BusyError(
@@ -173,7 +173,7 @@ def _stands(run: Run) -> str:
     if run.arm.features is not None:
         return f"{run.arm.model} on {run.arm.features}"
     done = run.trained
-    return f"goes on at step {done} of {run.steps}" if done else f"{run.steps} steps"
+    return f"continues at step {done} of {run.steps}" if done else f"{run.steps} steps"
 
 
 def _left(ahead: list[Run], planned: list[Run]) -> str:

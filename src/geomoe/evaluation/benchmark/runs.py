@@ -104,7 +104,7 @@ class Run:
         """Train to the end, score the best weights, write the result.
 
         Args:
-            train: given ``fit.yaml`` and the checkpoint to go on from.
+            train: given ``fit.yaml`` and the checkpoint to continue from.
             device: that scores.
             say: given a line when training has ended.
         """

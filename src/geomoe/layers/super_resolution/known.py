@@ -57,7 +57,7 @@ class Known:
         return [*named, *(number for pair in pairs for number in pair)]
 
     def forgetting(self, rng: np.random.Generator, share: float) -> Known:
-        """With each fact forgotten with probability ``share``, so that what is trained does without."""
+        """With each fact dropped with probability ``share``, so that what is trained does without."""
         lost: dict[str, None] = {field.name: None for field in fields(self) if rng.random() < share}
         return replace(self, **lost)
 
@@ -70,7 +70,7 @@ class Known:
 class Informed(nn.Module):
     """Adds what is known of an image to what routers see of each of its pixels.
 
-    It starts at 0: a trained model that is given one goes on from where it was, and what is not known adds
+    It starts at 0: a trained model that is given one continues from where it was, and what is not known adds
     nothing.
 
     Args:

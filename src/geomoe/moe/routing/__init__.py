@@ -1,1 +1,1 @@
-"""Routers: scores, choices and what lies between them make a plan."""
+"""Routers: gate logits, their transforms and the selection of experts make a plan."""

@@ -1,8 +1,8 @@
-"""Adjustments between score and choice.
+"""Logit transforms and selection biases, between score and choice.
 
-An adjustment of the **belief** changes logits, and with them choice and weights: noise, temperature, expert
-dropout. An adjustment of the **preference** changes the choice alone: a bias that balances, the restriction
-to one group.
+A logit transform (``adjust``) changes gate logits, and with them selection and weights: noise, temperature,
+expert dropout. A selection bias (``prefer``, :class:`Preference`) changes the selection alone: a bias that
+evens the load, the restriction to one group.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Choices: from what a router thinks of the experts to the experts that a row is given.
+"""Choices: from gate logits to the experts that a row is given, and their gate weights.
 
-A choice is a module without parameters. It takes the logits ``[N, E]`` (what the router believes, with its
-gradient) and the preference ``[N, E]`` (what it chooses by: the logits, perhaps moved by a bias that
-balances), and gives a :class:`Selection`.
+A choice is a module without parameters. It takes the gate logits ``[N, E]``, through which gradients reach
+the router, and the preference ``[N, E]`` that experts are selected by (the logits, perhaps with a selection
+bias added), and gives a :class:`Selection`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Routers: signals in, a RoutingPlan out. A router is a score, a choice, and what lies between them."""
+"""Routers: signals in, a RoutingPlan out; gate logits, their transforms, and the selection of experts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["AnyRouter", "Router"]
 
 
 class AnyRouter(nn.Module):
-    """Base of whatever makes plans: :class:`Router`, and what stands around one."""
+    """Base of whatever makes plans: :class:`Router`, and what wraps one."""
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -63,18 +63,18 @@ class AnyRouter(nn.Module):
 
 
 class Router(AnyRouter):
-    """Scores the experts for every row and chooses among them.
+    """Gives every row gate logits over experts and selects among them.
 
-    In this order: the score's logits; noise; ``adjust``, each of which changes the belief; ``prefer``, each
-    of which changes the choice alone; the choice; capacity. All of it in float32, whatever the precision of
-    the signals.
+    In this order: the score's logits; noise; ``adjust``, logit transforms that change gates and selection;
+    ``prefer``, selection biases that change the selection alone; the choice; capacity. All of it in float32,
+    whatever the precision of the signals.
 
     Args:
-        score: what the router thinks of every expert.
-        choice: which of them a row is given; :class:`geomoe.moe.routing.choice.TopK` of 1 by default.
+        score: gives the gate logits.
+        choice: selects experts by them; :class:`geomoe.moe.routing.choice.TopK` of 1 by default.
         noise: on the logits, while training.
-        adjust: modules on the logits ``[N, E]``, such as temperature and expert dropout.
-        prefer: modules on what is chosen by, such as a bias that balances.
+        adjust: logit transforms, modules on ``[N, E]`` such as temperature and expert dropout.
+        prefer: selection biases, such as one that evens the load.
         capacity: places of the experts; None for no limit.
 
     Raises:

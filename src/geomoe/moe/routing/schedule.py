@@ -1,4 +1,4 @@
-"""Schedules: routing that changes as training goes on.
+"""Schedules: routing that changes during training.
 
 Each is set once a step, by the share of the run that is done. What is set is saved with the weights
 (:mod:`geomoe.moe.settings`).

@@ -1,4 +1,4 @@
-"""Scores: what a router thinks of every expert for every row, before anything is chosen.
+"""Scores: the gate logits of every expert for every row, before anything is selected.
 
 A score is a module that takes rows ``[N, C]`` (hashes take ids ``[N]``) and, where it is conditioned, a
 context ``[N, D]``, and gives logits ``[N, E]`` in float32. To write a new router is most often to write a

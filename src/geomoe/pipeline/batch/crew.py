@@ -110,7 +110,7 @@ class Crew:
         )
 
     def work(self, engine: Engine) -> None:
-        """Have all done that is not; after an engine that failed, another one goes on."""
+        """Have all done that is not; after an engine that failed, another one continues."""
         for left, _ in self._running.values():
             self._turns.put(left)
         self._running.clear()

@@ -82,7 +82,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 class UnfinishedReport:
-    """The report of a night that goes on: whoever looks, or whatever ends it, finds the scenes until then.
+    """The report of a run in progress: whoever looks, or whatever ends it, finds the scenes until then.
 
     Args:
         path: of the file, which `write_report` replaces at the end.

@@ -49,7 +49,7 @@ class Scratch:
     """An uncompressed GeoTIFF, laid out once and then filled by plain writes.
 
     The header with all metadata is complete, and every block has its place, before the first pixel is known.
-    A process that is killed therefore leaves a file that another can go on with, several may fill it at once,
+    A process that is killed therefore leaves a file that another can continue, several may fill it at once,
     and a full disk is an error of the write that it befalls. What was not written takes no space. A mask is
     a second such file, named as GDAL looks for it.
 
