@@ -163,8 +163,6 @@ def test_whole_networks_and_fitted_estimators_may_decide_together():
         ("convnext_t", {"mixers": ("best",)}, "mixers=.*local, wide"),
         ("convnext_t", {"mixers": ("local", "wide"), "router": "expert_choice"}, "router='expert_choice'"),
         ("vit_ti", {"adapters": ()}, "adapters=.*ranks from 1"), ("vit_ti", {"adapters": (0,)}, "adapters="),
-        ("vit_ti", {"adapters": (2,), "twin": "parameters"}, "twin: "),
-        ("convnext_t", {"mixers": ("local", "wide"), "twin": "active"}, "twin: "),
         ("vit_ti", {"committee": 0}, "committee=0"), ("vit_ti", {"vote": "loudest"}, "vote='loudest'"),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from torch import Tensor, nn
 
+from geomoe.models.twin import Twin, twin_of
 from geomoe.moe import JoinedBank, LowRankExperts, MoE, Router
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.units import Tokens
@@ -28,12 +29,15 @@ class AdapterMoE(nn.Linear):
         outputs: width of the result.
         ranks: of each expert.
         router: of ``inputs`` channels; knows as many experts as there are ranks.
+        twin: what stands in the place of the mixture.
     """
 
-    def __init__(self, inputs: int, outputs: int, ranks: Sequence[int], router: Router) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, ranks: Sequence[int], router: Router, twin: Twin = "none"
+    ) -> None:
         super().__init__(inputs, outputs)
         banks = [LowRankExperts(inputs, outputs, rank, len(list(same))) for rank, same in groupby(ranks)]
-        self.moe = MoE(router, JoinedBank(banks))
+        self.moe = twin_of(MoE(router, JoinedBank(banks)), twin)
 
     def forward(self, input: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """``[B, ..., inputs]`` to ``[B, ..., outputs]``; the plan has a row for each token."""
@@ -44,8 +48,9 @@ class AdapterMoE(nn.Linear):
 
 def freeze_base(model: nn.Module, head: nn.Module) -> None:
     """Let nothing of ``model`` learn but its adapters, with their routers, and its ``head``."""
+    adapters = [part.moe for part in model.modules() if isinstance(part, AdapterMoE)]
+    learning = [p for moe in adapters for p in moe.parameters() if p.requires_grad]  # but frozen routers
     model.requires_grad_(False)
     head.requires_grad_(True)
-    for part in model.modules():
-        if isinstance(part, AdapterMoE):
-            part.moe.requires_grad_(True)
+    for parameter in learning:
+        parameter.requires_grad_(True)

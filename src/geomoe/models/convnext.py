@@ -56,8 +56,6 @@ class ConvNextConfig(SparseConfig):
             raise ValueError(f"mixers={self.mixers!r}: expected some of {', '.join(MIXERS)}")
         if self.mixers:
             check_router(self.router, self.router_options, SAMPLE_ROUTERS)
-        if self.mixers and self.twin != "none":
-            raise ValueError("twin: there is none of mixers; leave one of the two out")
 
 
 class Block(nn.Module):
@@ -68,7 +66,7 @@ class Block(nn.Module):
         self.depthwise: nn.Module
         if c.mixers:
             router = SAMPLE_ROUTERS[c.router](2 * channels, len(c.mixers), **c.router_options)
-            self.depthwise = SampleMoE(router, [MIXERS[name](channels) for name in c.mixers])
+            self.depthwise = SampleMoE(router, [MIXERS[name](channels) for name in c.mixers], c.twin)
         else:
             self.depthwise = nn.Conv2d(channels, channels, c.kernel, padding=c.kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, _EPS)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.models.sparse_ffn import OF_ALL, ROUTERS
+from geomoe.models.twin import Twin, twin_of
 from geomoe.moe import ModuleExperts, MoE, Router, Samples, pooled
 from geomoe.moe.plan import RoutingTrace
 
@@ -58,14 +59,15 @@ class SampleMoE(nn.Module):
     Args:
         router: of 2 C channels; knows as many experts as there are.
         experts: modules from ``[B, C, H, W]`` to results of one shape.
+        twin: what stands in the place of the mixture.
 
     Raises:
         ValueError: a router of another number of experts.
     """
 
-    def __init__(self, router: Router, experts: Sequence[nn.Module]) -> None:
+    def __init__(self, router: Router, experts: Sequence[nn.Module], twin: Twin = "none") -> None:
         super().__init__()
-        self.moe = MoE(router, ModuleExperts(experts))
+        self.moe = twin_of(MoE(router, ModuleExperts(experts)), twin)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """``[B, C, H, W]`` to what experts give; the plan has a row for each sample."""

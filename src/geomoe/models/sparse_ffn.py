@@ -15,13 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from geomoe.models.options import LabelConfig
-from geomoe.models.twin import Twin, twin_width
+from geomoe.models.twin import Mixture, Twin, twin_of, twin_width
 from geomoe.moe import FeedForwardExperts, MoE, Router
 from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.routing import published
 from geomoe.moe.units import Tokens
 
-__all__ = ["OF_ALL", "ROUTERS", "DenseFFN", "SparseConfig", "SparseFFN", "check_router", "feed_forward"]
+__all__ = [
+    "OF_ALL",
+    "ROUTERS",
+    "DenseFFN",
+    "SparseConfig",
+    "SparseFFN",
+    "check_router",
+    "dense_twin",
+    "feed_forward",
+]
 
 _GIVEN = ("channels", "num_experts")
 
@@ -61,7 +70,7 @@ class SparseConfig(LabelConfig):
         experts: in each of these layers, each as large as the layer that it stands for.
         router: one of :data:`ROUTERS`.
         router_options: of that router, beside width and number of experts, such as ``{top_k: 1}``.
-        twin: dense layers in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     sparse: Literal["none", "all", "every_2", "last_2"] = "none"
@@ -97,14 +106,18 @@ class DenseFFN(nn.Module):
         return out
 
 
+def _parts(config: SparseConfig, channels: int) -> tuple[Router, FeedForwardExperts]:
+    router = ROUTERS[config.router](channels, config.experts, **config.router_options)
+    return router, FeedForwardExperts(channels, int(channels * config.mlp_ratio), config.experts)
+
+
 class SparseFFN(nn.Module):
     """The same as E experts of that size, each token through those that a router chose for it."""
 
     def __init__(self, config: SparseConfig, channels: int) -> None:
         super().__init__()
-        router = ROUTERS[config.router](channels, config.experts, **config.router_options)
-        bank = FeedForwardExperts(channels, int(channels * config.mlp_ratio), config.experts)
-        self.moe = MoE(router, bank)
+        mixture = MoE(*_parts(config, channels))
+        self.moe = twin_of(mixture, config.twin, lambda: dense_twin(mixture, config.twin, channels))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
         """``[B, H, W, C]`` to the same; the plan has a row for each token, and the grid ``(B, H, W)``."""
@@ -112,12 +125,17 @@ class SparseFFN(nn.Module):
         return tokens.from_rows(self.moe(tokens.to_rows(x), grid=tokens.grid, trace=trace))
 
 
+def dense_twin(mixture: Mixture, twin: Twin, channels: int) -> DenseFFN:
+    """The dense layer that stands for a mixture of feed-forward layers."""
+    return DenseFFN(channels, twin_width(mixture, twin, each=2 * channels + 1))
+
+
 def feed_forward(config: SparseConfig, channels: int, block: int, blocks: int) -> DenseFFN | SparseFFN:
     """The feed-forward layer of block number ``block``, from 0, of ``blocks``."""
     if not config.is_sparse(block, blocks):
         return DenseFFN(channels, int(channels * config.mlp_ratio))
-    if config.twin == "none":
+    if config.twin not in ("active", "parameters"):
         return SparseFFN(config, channels)
     with torch.device("meta"):
-        mixture = SparseFFN(config, channels).moe
-    return DenseFFN(channels, twin_width(mixture, config.twin, each=2 * channels + 1))
+        mixture = MoE(*_parts(config, channels))
+    return dense_twin(mixture, config.twin, channels)

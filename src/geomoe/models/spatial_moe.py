@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomoe.models.options import ModelConfig
 from geomoe.models.sparse_ffn import OF_ALL, ROUTERS, check_router
-from geomoe.models.twin import Twin, twin_width
+from geomoe.models.twin import EvenExperts, GatedTwin, Mixture, Twin, twin_of, twin_width
 from geomoe.moe.experts.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layers.layer import MoE
 from geomoe.moe.plan import RoutingTrace
@@ -23,7 +23,7 @@ from geomoe.moe.routing.published import dual_router, single_router
 from geomoe.moe.routing.router import Router
 from geomoe.moe.units import Neighbourhoods, Pixels
 
-__all__ = ["SpatialConfig", "SpatialMoE", "SpatialTwin", "route_pixels"]
+__all__ = ["SpatialConfig", "SpatialMoE", "SpatialTwin", "mix_pixels", "route_pixels"]
 
 GROUPED: dict[str, Callable[..., Router]] = {"dual": dual_router, "single": single_router}
 """Routers that know the groups of experts."""
@@ -39,7 +39,7 @@ class SpatialConfig(ModelConfig):
         router: ``dual`` (a group, then an expert of it), ``single`` (one gate over all), or one of
             :data:`geomoe.models.sparse_ffn.ROUTERS` that chooses for each pixel by itself.
         router_options: of that router, beside width and experts, such as ``{top_k: 2}``.
-        twin: dense convolutions in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     kernel_sizes: tuple[int, ...] = (1, 3)
@@ -69,6 +69,11 @@ def _router(c: SpatialConfig, channels: int) -> Router:
     return ROUTERS[c.router](channels, sum(sizes), **c.router_options)
 
 
+def _mixture(c: SpatialConfig, channels: int, outputs: int) -> MoE:
+    groups = [ConvExperts(channels, outputs, size, c.experts) for size in c.kernel_sizes]
+    return MoE(_router(c, channels), HeterogeneousBank(groups))
+
+
 class SpatialMoE(nn.Module):
     """Experts of each kernel size, from ``channels`` to ``outputs``; each pixel by some of them.
 
@@ -80,8 +85,8 @@ class SpatialMoE(nn.Module):
 
     def __init__(self, config: SpatialConfig, channels: int, outputs: int) -> None:
         super().__init__()
-        groups = [ConvExperts(channels, outputs, size, config.experts) for size in config.kernel_sizes]
-        self.moe = MoE(_router(config, channels), HeterogeneousBank(groups))
+        mixture = _mixture(config, channels, outputs)
+        self.moe = twin_of(mixture, config.twin, lambda: SpatialTwin(mixture, config.twin, channels, outputs))
 
     def forward(self, x: Tensor, valid: Tensor | None = None, trace: RoutingTrace | None = None) -> Tensor:
         """``[B, C, H, W]`` to ``[B, outputs, H, W]``; see :func:`route_pixels`."""
@@ -89,28 +94,38 @@ class SpatialMoE(nn.Module):
 
 
 class SpatialTwin(nn.Sequential):
-    """A dense layer for a :class:`SpatialMoE`: its largest kernel, GELU, and a 1x1 convolution.
+    """A dense layer for a mixture of convolutions: its largest kernel, GELU, and a 1x1 convolution.
 
     Two convolutions, for one that is as large as several of the same reach would be no larger.
 
     Args:
-        config: of the mixture.
+        mixture: that it stands for.
+        twin: what is to be equal.
         channels: of the features.
         outputs: of the result.
+        beside: parameters outside of the mixture that its router alone makes use of.
     """
 
-    def __init__(self, config: SpatialConfig, channels: int, outputs: int) -> None:
-        size = max(config.kernel_sizes)
-        with torch.device("meta"):
-            mixture = SpatialMoE(config, channels, outputs).moe
-        hidden = twin_width(mixture, config.twin, each=size**2 * channels + 1 + outputs)
+    def __init__(self, mixture: Mixture, twin: Twin, channels: int, outputs: int, beside: int = 0) -> None:
+        reach = mixture.bank.reach
+        size = 2 * reach + 1
+        hidden = twin_width(mixture, twin, size**2 * channels + 1 + outputs, beside)
         super().__init__(
-            nn.Conv2d(channels, hidden, size, padding=size // 2), nn.GELU(), nn.Conv2d(hidden, outputs, 1)
+            nn.Conv2d(channels, hidden, size, padding=reach), nn.GELU(), nn.Conv2d(hidden, outputs, 1)
         )
 
 
+def mix_pixels(config: SpatialConfig, channels: int, outputs: int) -> SpatialMoE | SpatialTwin:
+    """A mixture of convolutions, or the dense layer that stands for one."""
+    if config.twin not in ("active", "parameters"):
+        return SpatialMoE(config, channels, outputs)
+    with torch.device("meta"):
+        mixture = _mixture(config, channels, outputs)
+    return SpatialTwin(mixture, config.twin, channels, outputs)
+
+
 def route_pixels(
-    moe: MoE,
+    moe: MoE | GatedTwin | EvenExperts,
     x: Tensor,
     signals: Tensor | None = None,
     valid: Tensor | None = None,
@@ -119,7 +134,7 @@ def route_pixels(
     """Every pixel of ``x`` through experts that are convolutions.
 
     Args:
-        moe: with a bank of convolutions.
+        moe: with a bank of convolutions, or a twin of such.
         x: ``[B, C, H, W]``, what the experts see.
         signals: ``[B, R, H, W]``, what the router sees; ``x`` itself if not given.
         valid: ``[B, H, W]`` bool, pixels that there are; the others have no expert, count nowhere and give 0.
@@ -128,7 +143,9 @@ def route_pixels(
     Returns:
         ``[B, outputs, H, W]``.
     """
-    pixels, around = Pixels.of(x), Neighbourhoods.of(x, moe.bank.reach)
+    # The expert of a gated twin sees the image, and puts the border that it wants around it.
+    reach = 0 if isinstance(moe, GatedTwin) else moe.bank.reach
+    pixels, around = Pixels.of(x), Neighbourhoods.of(x, reach)
     shown = pixels.to_rows(x if signals is None else signals)
     there = None if valid is None else valid.reshape(-1)
     return pixels.from_rows(moe(around, shown, grid=pixels.grid, valid=there, trace=trace))

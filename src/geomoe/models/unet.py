@@ -21,7 +21,7 @@ from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.label import Normalise
 from geomoe.models.options import MapConfig
 from geomoe.models.registry import register
-from geomoe.models.spatial_moe import SpatialConfig, SpatialMoE, SpatialTwin
+from geomoe.models.spatial_moe import SpatialConfig, SpatialMoE, mix_pixels
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["UNet", "UNetConfig"]
@@ -68,8 +68,7 @@ class Block(nn.Module):
         inside = channels * c.ratio
         self.norm = nn.LayerNorm(channels)
         self.conv = conv3x3(channels, inside)
-        mixture = SpatialMoE if c.twin == "none" else SpatialTwin
-        self.mix = mixture(c, inside, channels) if sparse else nn.Conv2d(inside, channels, 1)
+        self.mix = mix_pixels(c, inside, channels) if sparse else nn.Conv2d(inside, channels, 1)
 
     def forward(self, x: Tensor, valid: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         y = F.gelu(self.conv(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)))

@@ -64,8 +64,6 @@ class VitConfig(SparseConfig):
             raise ValueError(f"embed_dim={self.embed_dim}: expected a multiple of 4, for the positions")
         if self.adapters is not None and not (self.adapters and all(rank >= 1 for rank in self.adapters)):
             raise ValueError(f"adapters={self.adapters!r}: expected ranks from 1, such as [4, 4, 8]")
-        if self.adapters is not None and self.twin != "none":
-            raise ValueError("twin: there is none of adapters; leave one of the two out")
 
 
 def positions(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
@@ -86,7 +84,7 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         if c.adapters is not None:
             router = ROUTERS[c.router](dim, len(c.adapters), **c.router_options)
-            self.qkv = AdapterMoE(dim, 3 * dim, c.adapters, router)
+            self.qkv = AdapterMoE(dim, 3 * dim, c.adapters, router, c.twin)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
         batch, height, width, dim = x.shape

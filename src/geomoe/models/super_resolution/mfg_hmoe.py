@@ -14,6 +14,7 @@ norm, nothing is subtracted from the input, and routers, whose choice is hard, n
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -29,8 +30,9 @@ from geomoe.layers.super_resolution.known import Informed
 from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.registry import register
-from geomoe.models.spatial_moe import route_pixels
+from geomoe.models.spatial_moe import SpatialTwin, route_pixels
 from geomoe.models.super_resolution.hat import HybridOptions, hybrid_trunk
+from geomoe.models.twin import EvenExperts, GatedTwin, Twin, twin_of
 from geomoe.moe.experts.convolution import ConvExperts, HeterogeneousBank
 from geomoe.moe.layers.layer import MoE
 from geomoe.moe.plan import RoutingTrace
@@ -63,6 +65,8 @@ class MfgHmoeConfig(HybridOptions):
             ``mlp``, two 1x1 convolutions with a GELU between, so wide there that they cost what routing and
             ``top_k`` experts of the largest kernel cost. None has experts, only ``gated`` has routers, and
             options that describe what is not there are without effect.
+        twin: what stands in the place of a routed head's mixture; see :data:`geomoe.models.twin.Twin`. Twins
+            are as large as the mixture that they stand for, heads as a paper would draw them.
         routing: ``soft``, ``straight_through`` or ``hard``; see :data:`geomoe.moe.RoutingMode`.
         width: channels before the experts.
         expert_width: channels after an expert's pixel shuffle, where experts draw features.
@@ -84,6 +88,7 @@ class MfgHmoeConfig(HybridOptions):
     aggregation: Literal["paper", "released"] = "paper"
     signals: Literal["levels", "last"] = "levels"
     head: Literal["routed", "gated", "dense", "mlp"] = "routed"
+    twin: Twin = "none"
     routing: RoutingMode = "soft"
     width: int = 64
     expert_width: int = 64
@@ -107,6 +112,14 @@ class MfgHmoeConfig(HybridOptions):
             raise ValueError(
                 f"informed=True: head={self.head!r} has no routers to tell; choose routed or gated"
             )
+        if self.twin != "none" and self.head != "routed":
+            raise ValueError(
+                f"twin={self.twin!r}: head={self.head!r} has no mixture; leave one of the two out"
+            )
+        if self.informed and self.twin in ("active", "parameters"):
+            raise ValueError(
+                f"informed=True: twin={self.twin!r} has no router to tell; choose gated or frozen"
+            )
         if self.aggregation == "released" and self.trunk != "hybrid":
             raise ValueError(f"aggregation='released': expected trunk='hybrid', not {self.trunk!r}")
 
@@ -120,6 +133,11 @@ class MfgHmoeConfig(HybridOptions):
     def seen(self) -> int:
         """Levels that the routers see."""
         return len(self.depths) if self.signals == "levels" else 1
+
+    @property
+    def routes(self) -> bool:
+        """Whether there are routers."""
+        return self.head == "gated" or (self.head == "routed" and self.twin not in ("active", "parameters"))
 
     @property
     def outputs(self) -> int:
@@ -212,14 +230,8 @@ class RoutedUpsampler(nn.Module):
         super().__init__()
         self.scale = c.scale
         self.narrow = nn.Conv2d(c.embed_dim, c.width, 3, padding=1)
-        if c.head == "routed":
-            router, sizes = _router(c), zip(c.kernel_sizes, c.group_sizes, strict=True)
-            self.routed = MoE(
-                router, HeterogeneousBank([ConvExperts(c.width, c.outputs, k, m) for k, m in sizes])
-            )
-        else:
-            self.one = OneExpert(c)
-        self.routes = c.head == "routed"
+        self.one = OneExpert(c) if c.head != "routed" else None
+        self.routed = _routed(c) if c.head == "routed" else None
         draws_image = c.draws == "image"
         self.last = nn.Identity() if draws_image else nn.Conv2d(c.expert_width, c.bands, 3, padding=1)
         if c.base == "bicubic":
@@ -233,19 +245,47 @@ class RoutedUpsampler(nn.Module):
         """What gives the image."""
         if not isinstance(self.last, nn.Identity):
             return self.last
-        one = None if self.routes else self.one.conv
-        return self.routed.bank if one is None else one[-1] if isinstance(one, nn.Sequential) else one
+        part: nn.Module | None = self.routed if self.one is None else self.one.conv
+        part = part.expert if isinstance(part, GatedTwin) else part
+        part = part.bank if isinstance(part, MoE) else part
+        assert part is not None
+        return part[-1] if isinstance(part, nn.Sequential) else part
 
     def forward(self, features: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
         """Features ``[B, C, H, W]`` and signals ``[B, R, H, W]`` to ``[B, bands, s*H, s*W]``."""
         x = F.leaky_relu(self.narrow(features))
-        wide = self._choose(x, signals, trace) if self.routes else self.one(x, signals, trace)
-        out: Tensor = self.last(F.pixel_shuffle(wide, self.scale))
+        out: Tensor = self.last(F.pixel_shuffle(self._wide(x, signals, trace), self.scale))
         return out
 
-    def _choose(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
+    def _wide(self, x: Tensor, signals: Tensor | None, trace: RoutingTrace | None) -> Tensor:
+        if self.one is not None:
+            return self.one(x, signals, trace)  # type: ignore[no-any-return]
+        if isinstance(self.routed, SpatialTwin):
+            return self.routed(x)  # type: ignore[no-any-return]
+        assert self.routed is not None
         assert signals is not None
         return route_pixels(self.routed, x, signals, trace=trace)
+
+
+def _routed(c: MfgHmoeConfig) -> MoE | GatedTwin | EvenExperts | SpatialTwin:
+    """The mixture, or its twin."""
+    dense = c.twin in ("active", "parameters")
+    with torch.device("meta") if dense else nullcontext():
+        banks = [
+            ConvExperts(c.width, c.outputs, *of) for of in zip(c.kernel_sizes, c.group_sizes, strict=True)
+        ]
+        mixture = MoE(_router(c), HeterogeneousBank(banks))
+        beside = sum(p.numel() for p in _aggregation(c).parameters()) if dense else 0
+
+    def twin() -> SpatialTwin:
+        return SpatialTwin(mixture, c.twin, c.width, c.outputs, beside)
+
+    return twin() if dense else twin_of(mixture, c.twin, twin)
+
+
+def _aggregation(c: MfgHmoeConfig) -> MultiLevelAggregation | ReleasedAggregation:
+    kind = ReleasedAggregation if c.aggregation == "released" else MultiLevelAggregation
+    return kind(c.embed_dim, c.router_width, c.seen)
 
 
 def _convolution_trunk(c: MfgHmoeConfig) -> ConvolutionTrunk:
@@ -276,10 +316,7 @@ class MfgHmoe(nn.Module):
         self.multiple = c.window if c.trunk == "hybrid" else 1
         released = c.aggregation == "released"
         self.trunk = hybrid_trunk(c, released) if c.trunk == "hybrid" else _convolution_trunk(c)
-        aggregation = ReleasedAggregation if released else MultiLevelAggregation
-        self.aggregate = (
-            aggregation(c.embed_dim, c.router_width, c.seen) if c.head in ("routed", "gated") else None
-        )
+        self.aggregate = _aggregation(c) if c.routes else None
         self.informed = Informed(c.router_width) if c.informed else None
         self.upsample = RoutedUpsampler(c)
 

@@ -26,6 +26,8 @@ from geomoe.layers.windows import crop_to, pad_to_windows
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.options import AttentionConfig
 from geomoe.models.registry import register
+from geomoe.models.sparse_ffn import DenseFFN, dense_twin
+from geomoe.models.twin import GatedTwin, Twin
 from geomoe.moe.dispatch.run import dispatch
 from geomoe.moe.experts.rows import FeedForwardExperts
 from geomoe.moe.plan import RoutingTrace
@@ -46,6 +48,7 @@ class Swin2MoseConfig(AttentionConfig):
         num_experts: E of every layer.
         top_k: experts that an image is given, 2 or more.
         noise: whether the choice is noisy while training (Shazeer et al. 2017).
+        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     embed_dim: int = 90
@@ -54,6 +57,7 @@ class Swin2MoseConfig(AttentionConfig):
     num_experts: int = 8
     top_k: int = 2
     noise: bool = False
+    twin: Twin = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +96,29 @@ class MoeSm(nn.Module):
         return out.view(x.shape)
 
 
+class GatedFFN(nn.Module):
+    """One feed-forward layer for all images, times the sum of the gates that each would be given."""
+
+    def __init__(self, moe: MoeSm, dense: DenseFFN) -> None:
+        super().__init__()
+        self.gated = GatedTwin(moe.router, dense)
+
+    def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
+        """As :class:`MoeSm`."""
+        return self.gated(x, x.mean((1, 2)), grid=x.shape[:1], trace=trace)  # type: ignore[no-any-return]
+
+
+def _feed_forward(c: Swin2MoseConfig) -> MoeSm | GatedFFN | DenseFFN:
+    """MoE-SM, or its twin."""
+    moe = MoeSm(c)
+    if c.twin == "frozen":
+        moe.router.requires_grad_(False)
+    if c.twin in ("none", "frozen"):
+        return moe
+    dense = dense_twin(moe, c.twin, c.embed_dim)
+    return GatedFFN(moe, dense) if c.twin == "gated" else dense
+
+
 class Block(nn.Module):
     """``x + LN(attention(x))``, then ``x + LN(MoE-SM(x))``: residuals are normalised after, as in Swin V2."""
 
@@ -99,7 +126,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention = CosineWindowAttention(c.embed_dim, c.heads, c.window, shift)
         self.norm1 = nn.LayerNorm(c.embed_dim)
-        self.experts = MoeSm(c)
+        self.experts = _feed_forward(c)
         self.norm2 = nn.LayerNorm(c.embed_dim)
         self.drop_path = DropPath(drop_path)
 

@@ -19,7 +19,7 @@ from geomoe.moe.plan import RoutingPlan
 from geomoe.moe.routing.router import AnyRouter
 from geomoe.moe.sort import count_choices
 
-__all__ = ["PrunedRouter", "prune", "used_experts"]
+__all__ = ["PrunedRouter", "keep_experts", "prune", "used_experts"]
 
 
 def used_experts(plans: Iterable[RoutingPlan], keep: int) -> tuple[int, ...]:
@@ -97,15 +97,15 @@ def prune(layer: MoE, keep: Sequence[int]) -> MoE:
         keep: experts that remain, ascending.
     """
     _check(keep, layer.router.num_experts)
-    return MoE(PrunedRouter(layer.router, keep), _kept(layer.bank, keep), layer.shared, layer.backend)
+    return MoE(PrunedRouter(layer.router, keep), keep_experts(layer.bank, keep), layer.shared, layer.backend)
 
 
-def _kept(bank: ExpertBank, keep: Sequence[int]) -> ExpertBank:
-    """A copy of ``bank`` with the experts ``keep`` alone."""
+def keep_experts(bank: ExpertBank, keep: Sequence[int]) -> ExpertBank:
+    """A copy of ``bank`` with the experts ``keep`` alone, ascending."""
     if isinstance(bank, JoinedBank | HeterogeneousBank):
         ends = pairwise(accumulate((part.num_experts for part in bank), initial=0))
         mine = [([e - a for e in keep if a <= e < b], part) for (a, b), part in zip(ends, bank, strict=True)]
-        return type(bank)([_kept(part, inside) for inside, part in mine if inside])  # type: ignore[misc]
+        return type(bank)([keep_experts(part, inside) for inside, part in mine if inside])  # type: ignore[misc]
     bank = deepcopy(bank)
     if isinstance(bank, ModuleExperts):
         bank.experts = nn.ModuleList(bank.experts[e] for e in keep)
