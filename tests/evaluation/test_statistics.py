@@ -9,6 +9,7 @@ from geomoe.evaluation.statistics import (
     bootstrap_interval,
     holm,
     mean_interval,
+    rank_arms,
     wilcoxon,
 )
 
@@ -110,3 +111,36 @@ def test_a_large_image_counts_for_more_where_sizes_are_given():
     assert found.mean == 0.8
     assert found.low == 0 < found.high == 1
     assert bootstrap_interval(scores, sizes=np.ones(3)) == bootstrap_interval(scores)
+
+
+def test_the_critical_difference_is_that_of_the_tables():
+    """Demsar 2006, section 3.2.2: four classifiers on 14 data sets are told apart from 1.25 ranks on."""
+    scores = np.tile([0.4, 0.3, 0.2, 0.1], (14, 1))
+    found = rank_arms(scores)
+    assert found.ranks == (1, 2, 3, 4)
+    assert found.critical == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+    assert found.groups == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_arms_that_tie_everywhere_do_not_differ():
+    found = rank_arms(np.ones((12, 3)))
+    assert (found.p, found.ranks, found.groups) == (1.0, (2, 2, 2), [(0, 1, 2)])
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (50, 2)])
+def test_too_few_blocks_or_arms_have_no_test(shape):
+    assert rank_arms(np.random.default_rng(0).normal(size=shape)) is None
+
+
+@pytest.mark.parametrize(("blocks", "arms", "ties"), [(10, 5, False), (12, 3, False), (60, 4, True)])
+def test_equal_arms_are_called_different_at_the_stated_rate(blocks, arms, ties):
+    """Friedman's test and Nemenyi's of all pairs, each at 5 %; of answers that are right or wrong, too."""
+    rng, alarms, pairs = np.random.default_rng(5), 0, 0
+    for _ in range(600):
+        scores = rng.normal(size=(blocks, arms)) + rng.normal(size=(blocks, 1))
+        found = rank_arms((scores > 0).astype(float) if ties else scores)
+        alarms += found.p < 0.05
+        pairs += np.ptp(found.ranks) > found.critical
+    assert alarms / 600 < 0.075
+    assert pairs / 600 < 0.075
+    assert ties or alarms / 600 > 0.025

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from statistics import fmean
 
@@ -17,7 +18,13 @@ from scipy import stats
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Interval", "agreement", "bootstrap_interval", "holm", "mean_interval", "wilcoxon"]
+__all__ = [
+    "FEWEST_BLOCKS", "Interval", "Ranking", "agreement", "bootstrap_interval", "holm", "mean_interval",
+    "rank_arms", "wilcoxon",
+]  # fmt: skip
+
+FEWEST_BLOCKS = 10
+"""That :func:`rank_arms` wants: of fewer its distribution is not known well enough (Demsar 2006, 3.2.2)."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,66 @@ def holm(p: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p) - rank) * p[i]))
         corrected[i] = least
     return corrected
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Arms by their mean ranks over blocks.
+
+    Attributes:
+        ranks: mean rank of each arm, 1 for the best; arms that tie in a block share their ranks.
+        blocks: over how many.
+        p: of Friedman's test that all arms are alike.
+        critical: difference of two mean ranks from which Nemenyi's test calls two arms different.
+        level: of Nemenyi's test, for all pairs together.
+    """
+
+    ranks: tuple[float, ...]
+    blocks: int
+    p: float
+    critical: float
+    level: float
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """Arms, best first, of which no two are shown to differ; none that is part of another group."""
+        order = sorted(range(len(self.ranks)), key=self.ranks.__getitem__)
+        found: list[tuple[int, ...]] = []
+        for i, first in enumerate(order):
+            near = [j for j in order[i:] if self.ranks[j] - self.ranks[first] < self.critical]
+            if len(near) > 1 and not (found and set(near) <= set(found[-1])):
+                found.append(tuple(near))
+        return found
+
+
+@cache
+def _studentized(level: float, arms: int) -> float:
+    """Quantile of the studentized range of so many arms, with infinite degrees of freedom."""
+    return float(stats.studentized_range.ppf(level, arms, np.inf))
+
+
+def rank_arms(scores: NDArray[np.float64], level: float = 0.05) -> Ranking | None:
+    """Friedman's test by Iman and Davenport's F (1980), and Nemenyi's critical difference (Demsar 2006).
+
+    Args:
+        scores: ``[B, K]``, a row for each block (an image, a seed), a column for each arm; more is better.
+        level: of Nemenyi's test.
+
+    Returns:
+        None for fewer than three arms, or than :data:`FEWEST_BLOCKS`.
+    """
+    blocks, arms = scores.shape
+    if arms < 3 or blocks < FEWEST_BLOCKS:
+        return None
+    ranks = stats.rankdata(-scores, axis=1)
+    critical = _studentized(1 - level, arms) * np.sqrt(arms * (arms + 1) / (12 * blocks))
+    p = 1.0
+    if np.ptp(scores, axis=1).any():  # else all tie everywhere
+        square = float(stats.friedmanchisquare(*scores.T).statistic)  # with ties corrected for
+        left = blocks * (arms - 1) - square
+        ratio = np.inf if left <= 0 else (blocks - 1) * square / left
+        p = float(stats.f.sf(ratio, arms - 1, (arms - 1) * (blocks - 1)))
+    return Ranking(tuple(ranks.mean(0).tolist()), blocks, p, float(critical), level)
 
 
 def agreement(scores: NDArray[np.float64]) -> float:

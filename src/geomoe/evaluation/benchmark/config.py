@@ -42,6 +42,10 @@ class Arm:
         each: whether it is one network for each sensor of the sources, which share its steps as their
             sources share the patches, and are one row of the table.
         sensor: it is trained and scored on the sources of this one alone.
+        members: networks of which the arm is an ensemble, each trained for its share of the steps, from a
+            seed of its own; 1 for none.
+        member: number of one of them, from 1; 0 of all else.
+        at: where the arm stands in a sweep, such as ``{experts: 4, top_k: 1}``; empty outside of one.
         features: what an estimator of :mod:`geomoe.evaluation.benchmark.estimators` is shown of the samples;
             None for a network.
     """
@@ -56,6 +60,14 @@ class Arm:
     each: bool = False
     sensor: str | None = None
     features: str | None = None
+    members: int = 1
+    member: int = 0
+    at: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def twin(self) -> str:
+        """What stands in the place of its mixtures, as of :data:`geomoe.models.twin.Twin`."""
+        return str(self.options.get("twin", "none"))
 
     @property
     def trained(self) -> bool:
@@ -156,24 +168,26 @@ class Benchmark:
         return f"in training those of each source, in the test {' and '.join(self.degradations)}"
 
     def parts(self, arm: Arm) -> tuple[Arm, ...]:
-        """What is run of an arm: itself, or its networks, one for each sensor."""
-        if not arm.each:
+        """What is trained of an arm: itself, or its networks, one for each sensor, or member."""
+        shares: dict[str, float] = {str(i): 1.0 for i in range(1, arm.members + 1)}
+        if arm.each:
+            shares = {}
+            for source in self.sources_of(arm):
+                shares[str(source.sensor)] = shares.get(str(source.sensor), 0.0) + source.share
+        elif arm.members == 1:
             return (arm,)
-        shares: dict[str, float] = {}
-        for source in self.sources_of(arm):
-            shares[str(source.sensor)] = shares.get(str(source.sensor), 0.0) + source.share
         every = self.steps_per_epoch(arm)
         epochs, total = self.steps(arm) // every, sum(shares.values())
         parts = []
-        for sensor, share in shares.items():
+        for number, (of, share) in enumerate(shares.items(), 1):
             mine = max(1, round(every * share / total))
             recipe = {
                 **arm.recipe,
                 "trainer": {**arm.recipe.get("trainer", {}), "max_steps": mine * epochs},
                 "data": {**arm.recipe.get("data", {}), "steps_per_epoch": mine},
             }
-            name = f"{arm.name}-{sensor}"
-            parts.append(replace(arm, name=name, recipe=recipe, each=False, sensor=sensor))
+            part = replace(arm, name=f"{arm.name}-{of}", recipe=recipe, each=False, members=1)
+            parts.append(replace(part, sensor=of) if arm.each else replace(part, member=number))
         return tuple(parts)
 
     def steps_per_epoch(self, arm: Arm) -> Any:

@@ -44,6 +44,14 @@ class Cost:
     seconds: float
     peak_mb: float
 
+    def times(self, members: int) -> Cost:
+        """Of so many such networks, one after the other; each holds its weights, of float32."""
+        weights = (members - 1) * 4 * self.parameters / 1e6
+        return Cost(
+            members * self.parameters, members * self.active, members * self.gmac, members * self.seconds,
+            self.peak_mb + weights,
+        )  # fmt: skip
+
 
 def measure_costs(
     weights: Mapping[str, Path], tile: Tensor, device: torch.device, rounds: int = 9

@@ -1,16 +1,21 @@
-"""Validation over the training of each arm."""
+"""Pictures of a table: validation over the training of each arm, and scores over a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.files import atomic_write
 from geomoe.metrics.measures import measure
 
-__all__ = ["draw_curves", "mean_curve"]
+if TYPE_CHECKING:
+    from geomoe.evaluation.benchmark.table import Row
+    from geomoe.evaluation.statistics import Ranking
+
+__all__ = ["draw_curves", "draw_ranks", "draw_scaling", "mean_curve"]
 
 # Okabe and Ito's colours: people with any of the common colour deficiencies tell them apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -41,8 +46,98 @@ def draw_curves(path: Path, results: Mapping[str, Sequence[Result]], metric: str
         marker = "o" if len(curve) < 2 else None
         axes.plot(steps, values, style, marker=marker, color=_COLOURS[i % len(_COLOURS)], label=label)
     axes.set_xlabel("step")
-    axes.set_ylabel(", ".join(filter(None, (f"validation {measure(metric).title}", measure(metric).unit))))
+    axes.set_ylabel(f"validation {_named(metric)}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
+
+
+def draw_scaling(path: Path, rows: Sequence[Row], metric: str) -> None:
+    """Write a PNG of the scores of a sweep, with intervals: over its first option, and over operations.
+
+    Args:
+        path: of the file.
+        rows: of a table; those that stand in a sweep, with costs, are drawn.
+        metric: by which they are compared.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not there; it comes with the extra ``demo``.
+    """
+    from matplotlib.figure import Figure  # optional
+
+    first, *others = dict.fromkeys(key for row in rows for key in row.at)
+    lines: dict[str, list[Row]] = {}
+    for row in sorted((row for row in rows if row.at), key=lambda row: row.at.get(first, 0.0)):
+        name = ", ".join(f"{key}={row.at[key]:g}" for key in others if key in row.at)
+        lines.setdefault(name, []).append(row)
+    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for i, (name, some) in enumerate(sorted(lines.items())):
+        costs = [row.cost.gmac if row.cost else float("nan") for row in some]
+        for axes, x in zip(panels, ([row.at.get(first, float("nan")) for row in some], costs), strict=True):
+            scores = [row.scores[metric] for row in some]
+            axes.errorbar(
+                x, [one.mean for one in scores], [one.half for one in scores], marker="osD^v"[i % 5],
+                capsize=3, color=_COLOURS[i % len(_COLOURS)], linestyle=_STYLES[i % len(_STYLES)],
+                label=name or None,
+            )  # fmt: skip
+            axes.set_xscale("log", base=2)
+            axes.grid(alpha=0.3)
+    panels[0].set_xlabel(first)
+    panels[0].set_ylabel(_named(metric))
+    panels[1].set_xlabel("GMAC of a tile")
+    panels[1].xaxis.set_major_formatter("{x:.3g}")
+    ticks = sorted({row.at[first] for row in rows if first in row.at})
+    panels[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels[0].minorticks_off()
+    if len(lines) > 1:
+        panels[0].legend(fontsize="small")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+
+
+def draw_ranks(path: Path, labels: Sequence[str], ranking: Ranking) -> None:
+    """Write a critical-difference diagram (Demsar 2006) as PNG: arms by mean rank, bars over those that tie.
+
+    Args:
+        path: of the file.
+        labels: of the arms, in the order of the ranking's.
+        ranking: what is drawn.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not there; it comes with the extra ``demo``.
+    """
+    from matplotlib.figure import Figure  # optional
+
+    order = sorted(range(len(labels)), key=ranking.ranks.__getitem__)
+    groups = ranking.groups if ranking.p < ranking.level else [tuple(order)]
+    half, top = -(-len(order) // 2), 1.2 + 0.3 * len(groups)
+    figure = Figure(figsize=(9, 0.4 * (half + top) + 0.7), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for place, arm in enumerate(order):
+        left = place < half
+        y = -top - (place if left else len(order) - 1 - place)
+        x, rank = (0.8 if left else len(order) + 0.2), ranking.ranks[arm]
+        axes.plot([rank, rank, x], [0, y, y], color="#444444", linewidth=1)
+        words = f"{labels[arm]}  {rank:.2f}" if left else f"{rank:.2f}  {labels[arm]}"
+        axes.text(x, y, f" {words} ", ha="right" if left else "left", va="center", fontsize=9)
+    for i, group in enumerate(groups):
+        ends = [ranking.ranks[group[0]] - 0.04, ranking.ranks[group[-1]] + 0.04]
+        axes.plot(ends, [-0.5 - 0.3 * i] * 2, color=_COLOURS[0], linewidth=4, solid_capstyle="butt")
+    axes.plot([1, 1 + ranking.critical], [1, 1], color=_COLOURS[1], linewidth=2, marker="|", markersize=9)
+    axes.text(
+        1 + ranking.critical / 2, 1.25, f"critical difference {ranking.critical:.2f}", ha="center", fontsize=9
+    )
+    axes.plot([1, len(order)], [0, 0], color="black", linewidth=1.2)
+    for tick in range(1, len(order) + 1):
+        axes.plot([tick, tick], [0, 0.2], color="black", linewidth=1.2)
+        axes.text(tick, 0.3, str(tick), ha="center", va="bottom", fontsize=9)
+    axes.set_ylim(-top - half, 2.2)
+    axes.set_axis_off()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", bbox_inches="tight")
+
+
+def _named(metric: str) -> str:
+    return ", ".join(filter(None, (measure(metric).title, measure(metric).unit)))

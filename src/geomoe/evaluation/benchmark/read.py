@@ -30,9 +30,10 @@ from geomoe.tasks.class_task import ClassTask
 from geomoe.tasks.families import family
 from geomoe.tasks.options import options_of
 from geomoe.tasks.source_list import SourceList, parse_sources, read_sources
+from geomoe.tasks.task import Task
 from geomoe.tasks.weights import WeightsWriter
 
-__all__ = ["read_benchmark"]
+__all__ = ["read_benchmark", "taken_by_benchmark"]
 
 # What is the same for all arms by definition, or differs by definition, is no part of the recipe.
 _TAKEN = {
@@ -47,7 +48,7 @@ _OF_IMAGES: dict[str, Any] = {
     "degradations": ["bilinear", "mtf"], "limit": None,
 }  # fmt: skip
 _OF_SAMPLES: dict[str, Any] = {"settings": {}, "split_by_seed": False}
-_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights", "each", "features")
+_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights", "each", "features", "members", "at")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -85,9 +86,7 @@ def _benchmark(found: object) -> Benchmark:
         "weights": WeightsWriter,
     }  # fmt: skip
     given |= _of_images(given) if task == SUPER_RESOLUTION else _of_samples(given, of.data)
-    taken = {**_TAKEN, "model": (*_TAKEN["model"], *of.task.from_data), "data": (*_TAKEN["data"], "scale")}
-    if task == SUPER_RESOLUTION:
-        taken["model"] = (*_TAKEN["model"], "scale", "bands")
+    taken = taken_by_benchmark(of.task)
     arms = _mapping(given["arms"], "arms")
     expect(bool(arms), "arms", arms, "at least one")
 
@@ -115,6 +114,15 @@ def _benchmark(found: object) -> Benchmark:
                 f"arms.{arm.name}.each: a network for each sensor needs sources, and the sensor of each"
             )
     return benchmark
+
+
+def taken_by_benchmark(task: type[Task]) -> dict[str, tuple[str, ...]]:
+    """Options of ``geomoe fit`` by section that a recipe does not have: they are the benchmark's own."""
+    return {
+        **_TAKEN,
+        "model": (*_TAKEN["model"], *task.from_data),
+        "data": (*_TAKEN["data"], "scale"),
+    }
 
 
 def _of_images(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,9 +191,18 @@ def _arm(name: object, found: object, read_recipe: Callable[[object, str], Recip
     expect(features is None or isinstance(features, str), f"{where}.features", features, "a name")
     each = given.get("each")
     expect(each in (None, "sensor"), f"{where}.each", each, "sensor, or nothing")
+    members, at = given.get("members", 1), _mapping(given.get("at") or {}, f"{where}.at")
+    good = type(members) is int and members >= 1
+    expect(good, f"{where}.members", members, "a whole number from 1")
+    if members > 1 and (features is not None or each is not None):
+        raise GeomoeError(f"{where}.members: an ensemble is of networks for all sensors; leave it out")
+    for key, value in at.items():
+        expect(isinstance(value, int | float), f"{where}.at.{key}", value, "a number")
     return Arm(
         name=str(name),
         label=str(given.get("label", name)),
+        members=members,
+        at=at,
         model=given["model"],
         options=options,
         recipe=recipe,
@@ -198,10 +215,11 @@ def _arm(name: object, found: object, read_recipe: Callable[[object, str], Recip
 def _scored_arm(name: str, given: dict[str, Any], where: str) -> Arm:
     weights = given["weights"]
     expect(isinstance(weights, str), f"{where}.weights", weights, "a name or path of weights")
-    for key in ("model", "options", "recipe", "each", "features"):
+    for key in ("model", "options", "recipe", "each", "features", "members"):
         if key in given:
             raise GeomoeError(f"{where}: weights are scored as they are; leave {key} out, or weights")
-    return Arm(name, str(given.get("label", name)), weights, {}, {}, _paper(given, where), weights)
+    at = _mapping(given.get("at") or {}, f"{where}.at")
+    return Arm(name, str(given.get("label", name)), weights, {}, {}, _paper(given, where), weights, at=at)
 
 
 def _paper(arm: Mapping[str, Any], where: str) -> dict[str, float]:

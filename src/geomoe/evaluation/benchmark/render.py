@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -13,7 +13,7 @@ from geomoe.evaluation.benchmark.table import Row, Table
 from geomoe.evaluation.statistics import Interval
 from geomoe.metrics.measures import measure
 
-__all__ = ["cells", "group_cells", "html", "latex", "markdown"]
+__all__ = ["cells", "group_cells", "html", "latex", "markdown", "scaling_cells"]
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
@@ -29,6 +29,8 @@ th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #222; }
 tr.flagship { background: #eef4fb; font-weight: 600; }
 img { max-width: 100%; }
+figure { margin: 1rem 0; }
+figcaption { color: #444; }
 """
 
 
@@ -41,6 +43,7 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
         ("GMAC", _cost(lambda c: f"{c.gmac:.2f}" if c.gmac >= 1 else f"{c.gmac:.3g}")),
         ("s/tile", _cost(lambda c: f"{c.seconds:.3g}")),
         ("peak MB", _cost(lambda c: f"{c.peak_mb:.0f}")),
+        *_twins(table),
         ("training min", lambda r: f"{r.training_seconds / 60:.1f}"),
     ]
     metrics = list(table.rows[0].scores)
@@ -55,6 +58,28 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     printed = [name for name in metrics if any(name in row.paper for row in table.rows)]
     columns += [(f"paper: {measure(name).title}", partial(_paper, name)) for name in printed]
     return [title for title, _ in columns], [[text(row) for _, text in columns] for row in table.rows]
+
+
+def _twins(table: Table) -> list[tuple[str, Callable[[Row], str]]]:
+    """What is a twin of the flagship, and by how much it misses the flagship's size and cost."""
+    flagship = next((row.cost for row in table.rows if row.arm == table.flagship), None)
+
+    def missed(of: Callable[[Cost], float]) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            if flagship is None or row.cost is None or row.arm == table.flagship:
+                return ""
+            return f"{100 * (of(row.cost) / of(flagship) - 1):+.1f} %"
+
+        return text
+
+    if not any(row.twin for row in table.rows):
+        return []
+    return [
+        ("twin", lambda row: row.twin),
+        ("parameters +/-", missed(lambda c: c.parameters)),
+        ("active +/-", missed(lambda c: c.active)),
+        ("GMAC +/-", missed(lambda c: c.gmac)),
+    ]
 
 
 def _cost(text: Callable[[Cost], str]) -> Callable[[Row], str]:
@@ -100,15 +125,39 @@ def group_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     return titles, lines
 
 
+def scaling_cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """The arms of a sweep, by where they stand in it."""
+    rows = sorted((row for row in table.rows if row.at), key=lambda row: list(row.at.values()))
+    keys = list(dict.fromkeys(key for row in rows for key in row.at))
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        *((key, partial(_at, key)) for key in keys),
+        ("parameters", _cost(lambda c: f"{c.parameters:,}")),
+        ("active per pixel", _cost(lambda c: f"{c.active:,}")),
+        ("GMAC", _cost(lambda c: f"{c.gmac:.3g}")),
+        (_title(table.ranks), partial(_score, table.ranks)),
+    ]
+    return [title for title, _ in columns], [[text(row) for _, text in columns] for row in rows]
+
+
+def _at(key: str, row: Row) -> str:
+    return f"{row.at[key]:g}" if key in row.at else ""
+
+
 def markdown(table: Table) -> str:
     """For a README."""
     titles, rows = cells(table)
     lines = [f"# {table.title}", ""]
     lines += [f"- {name}: {value}" for name, value in table.header.items()]
     lines += ["", *_grid(titles, rows)]
-    if table.groups:
-        lines += ["", *_grid(*group_cells(table))]
+    for titles, rows in _further(table):
+        lines += ["", *_grid(titles, rows)]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+
+
+def _further(table: Table) -> list[tuple[list[str], list[list[str]]]]:
+    """Tables beside the main one: by sensor and source, and of a sweep."""
+    groups = [group_cells(table)] if table.groups else []
+    return groups + ([scaling_cells(table)] if any(row.at for row in table.rows) else [])
 
 
 def _grid(titles: list[str], rows: list[list[str]]) -> list[str]:
@@ -128,7 +177,7 @@ def latex(table: Table) -> str:
             r"\centering",
             rf"\caption{{{_tex(table.title)}. {_tex(said)}. {_tex(' '.join(table.notes))}}}",
             *_tabular(*cells(table)),
-            *(_tabular(*group_cells(table)) if table.groups else ()),
+            *(line for grid in _further(table) for line in _tabular(*grid)),
             r"\end{table*}",
             "",
         ]
@@ -158,22 +207,23 @@ def _tex(text: str) -> str:
     return text.translate(_TEX)
 
 
-def html(table: Table, curves: Path | None = None) -> str:
-    """A page that needs no other file; ``curves`` is a PNG to put inside."""
+def html(table: Table, pictures: Mapping[str, Path] | None = None) -> str:
+    """A page that needs no other file; ``pictures`` are PNGs to put inside, by what they show."""
     marks = [_marked(row, table) for row in table.rows]
     tables = _html_table(*cells(table), marks)
-    if table.groups:
-        tables += _html_table(*group_cells(table), [""] * len(table.groups))
+    for titles, rows in _further(table):
+        tables += _html_table(titles, rows, [""] * len(rows))
     header = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in table.header.items())
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    picture = ""
-    if curves is not None:
-        data = base64.b64encode(curves.read_bytes()).decode()
-        picture = f'<p><img alt="Validation by step" src="data:image/png;base64,{data}"></p>\n'
+    shown = ""
+    for words, path in (pictures or {}).items():
+        data = base64.b64encode(path.read_bytes()).decode()
+        picture = f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
+        shown += f"<figure>{picture}<figcaption>{escape(words)}</figcaption></figure>\n"
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
         f"<style>{_STYLE}</style>\n<h1>{escape(table.title)}</h1>\n<dl>{header}</dl>\n"
-        f"{tables}<ul>{notes}</ul>\n{picture}</html>\n"
+        f"{tables}<ul>{notes}</ul>\n{shown}</html>\n"
     )
 
 

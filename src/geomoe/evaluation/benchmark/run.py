@@ -15,7 +15,7 @@ from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark import runs
 from geomoe.evaluation.benchmark.config import Benchmark
 from geomoe.evaluation.benchmark.cost import measure_costs
-from geomoe.evaluation.benchmark.curves import draw_curves
+from geomoe.evaluation.benchmark.curves import draw_curves, draw_ranks, draw_scaling
 from geomoe.evaluation.benchmark.images import Images, locate_images
 from geomoe.evaluation.benchmark.render import html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, join, write_json, write_scores
@@ -30,7 +30,8 @@ from geomoe.pipeline.runner import pick_device
 
 __all__ = ["describe_benchmark", "run_benchmark"]
 
-_WRITTEN = ("table.json", "table.md", "table.tex", "table.html", "scores.csv", "curves.png")
+_PICTURES = ("curves.png", "scaling.png", "ranks.png")
+_WRITTEN = ("table.json", "table.md", "table.tex", "table.html", "scores.csv", *_PICTURES)
 
 
 def locate_data(benchmark: Benchmark, root: Path) -> Images:
@@ -81,10 +82,11 @@ def run_benchmark(
 ) -> Table:
     """Carry out what is not finished yet, and write the table of all that is.
 
-    ``out`` gets a folder for every arm and seed, ``table.md``, ``.tex``, ``.json``, ``.html``, ``scores.csv``
-    and ``curves.png``. An interrupted run continues at the last whole epoch, a finished one is not
-    repeated, and one whose configuration or images changed starts over. One that another process works on is
-    left to it, so that several processes share a benchmark; the last to end writes the table of all.
+    ``out`` gets a folder for every arm and seed, ``table.md``, ``.tex``, ``.json``, ``.html``,
+    ``scores.csv``, ``curves.png``, and ``scaling.png`` and ``ranks.png`` where there is a sweep, or arms to
+    rank. An interrupted run continues at the last whole epoch, a finished one is not repeated, and one whose
+    configuration or images changed starts over. One that another process works on is left to it, so that
+    several processes share a benchmark; the last to end writes the table of all.
 
     Args:
         benchmark: from :func:`read_benchmark`.
@@ -119,6 +121,9 @@ def run_benchmark(
             with run.alone():
                 if run.result is not None:
                     say(f"{here}, is finished")
+                    continue
+                if run.waits:
+                    say(f"{here}, waits for its members")
                     continue
                 say(f"{here}, {_stands(run)}{_left(planned[i - 1 :], planned)}")
                 try:
@@ -168,6 +173,8 @@ def _stands(run: Run) -> str:
         return "is finished"
     if run.changed:
         return f"starts over: its configuration or images changed; what was there is kept beside {run.folder}"
+    if run.members:
+        return f"scores what its {len(run.members)} members say together"
     if run.arm.weights is not None:
         return "is scored as it is"
     if run.arm.features is not None:
@@ -178,13 +185,17 @@ def _stands(run: Run) -> str:
 
 def _left(ahead: list[Run], planned: list[Run]) -> str:
     """Time that the runs ahead will take, by those that are finished: of the arm, or of any arm a step."""
-    done = [(run.arm.name, result) for run in planned if (result := run.result) is not None and run.steps]
+    done = [
+        (run.arm.name, result)
+        for run in planned
+        if (result := run.result) is not None and run.steps and not run.members
+    ]
     if not done:
         return ""
     usual = fmean(result.seconds / result.steps for _, result in done)
     seconds = 0.0
     for run in ahead:
-        if run.result is None:
+        if run.result is None and not run.members:
             mine = [result.seconds / result.steps for name, result in done if name == run.arm.name]
             steps = run.steps
             with suppress(GeomoeError, OSError):  # another process may be at it, and move files
@@ -206,7 +217,10 @@ def _finished(benchmark: Benchmark, images: Images, out: Path) -> dict[str, list
         except GeomoeError:  # a model that is not there and was left out
             continue
         lacking = {run.seed for run in planned if run.result is None}
-        if done := [run for run in planned if run.seed not in lacking]:
+        # Of an ensemble the members are no results of the arm.
+        if done := [
+            run for run in planned if run.seed not in lacking and bool(run.members) == (arm.members > 1)
+        ]:
             finished[arm.name] = done
     return finished
 
@@ -230,19 +244,41 @@ def _write(
 ) -> Table:
     results = {name: _results(name, done) for name, done in finished.items()}
     networks = {name: done[0] for name, done in finished.items() if done[0].arm.features is None}
-    weights = {name: run.folder / "best.safetensors" for name, run in networks.items()}
+    weights = {name: (run.members or (run,))[0].folder / "best.safetensors" for name, run in networks.items()}
     costs = measure_costs(weights, images.tile(), device)
+    costs = {name: cost.times(benchmark.arm(name).members) for name, cost in costs.items()}
     table = make_table(benchmark, results, costs, hardware(device))
-    curves = out / "curves.png"
-    try:
-        trained = {row.label: results[row.arm] for row in table.rows if results[row.arm][0].curve}
-        draw_curves(curves, trained, table.ranks)
-    except ModuleNotFoundError:
-        curves.unlink(missing_ok=True)
-        say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")
+    pictures = _draw(table, results, out, say)
     write_json(out / "table.json", table.as_dict())
     write_scores(out / "scores.csv", [result for done in results.values() for result in done])
-    page = html(table, curves if curves.exists() else None)
+    page = html(table, pictures)
     for name, text in {"table.md": markdown(table), "table.tex": latex(table), "table.html": page}.items():
         write_text(out / name, text)
     return table
+
+
+def _draw(
+    table: Table, results: dict[str, list[Result]], out: Path, say: Callable[[str], None]
+) -> dict[str, Path]:
+    """Pictures of a table, by what they show."""
+    trained = {row.label: results[row.arm] for row in table.rows if results[row.arm][0].curve}
+    drawn: dict[str, tuple[str, Callable[[Path], None]]] = {
+        "curves.png": ("Validation by step", lambda path: draw_curves(path, trained, table.ranks))
+    }
+    if any(row.at for row in table.rows):
+        words = "Scores of the sweep with their intervals, by its first option and by what a tile costs"
+        drawn["scaling.png"] = (words, lambda path: draw_scaling(path, table.rows, table.ranks))
+    if (ranking := table.ranking) is not None:
+        labels = [row.label for row in table.rows]
+        words = "Mean ranks, 1 for the best; no two arms under one bar are shown to differ"
+        drawn["ranks.png"] = (words, lambda path: draw_ranks(path, labels, ranking))
+    for name in _PICTURES:
+        (out / name).unlink(missing_ok=True)
+    pictures: dict[str, Path] = {}
+    try:
+        for name, (words, draw) in drawn.items():
+            draw(out / name)
+            pictures[words] = out / name
+    except ModuleNotFoundError:
+        say("no curves.png: matplotlib is not there; install it by: pip install 'geomoe[demo]'")
+    return pictures

@@ -21,6 +21,7 @@ import yaml
 
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
+from geomoe.evaluation.benchmark.ensemble import joined
 from geomoe.evaluation.benchmark.images import Images, Scored
 from geomoe.evaluation.benchmark.result import Result, read_result, write_json
 from geomoe.evaluation.hardware import hardware
@@ -46,6 +47,7 @@ class Run:
         images: it is trained and scored on.
         config: of ``geomoe fit``.
         hash: of all that decides the result: model, recipe, seed, images, degradation, protocol.
+        members: of an ensemble, the runs whose answers are averaged; it is scored when all are finished.
     """
 
     arm: Arm
@@ -55,6 +57,12 @@ class Run:
     images: Images
     config: dict[str, Any]
     hash: str
+    members: tuple[Run, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is an ensemble some of whose members are not finished."""
+        return any(member.result is None for member in self.members)
 
     @property
     def name(self) -> str:
@@ -109,6 +117,17 @@ class Run:
             say: given a line when training has ended.
         """
         self._begin()
+        if self.members:
+            loaded = [load(str(member.folder / "best.safetensors")) for member in self.members]
+            found = self.images.score(joined(self.arm.name, loaded), self.arm, device)
+            trained = [result for member in self.members if (result := member.result) is not None]
+            result = replace(
+                self._result(found, trained[0].hardware),
+                seconds=sum(one.seconds for one in trained),
+                weights=" ".join(one.weights for one in trained),
+            )
+            write_json(self.folder / "result.json", result)
+            return result
         if self.arm.features is not None:
             began = time.monotonic()
             found = self.images.fit_and_score(self.arm, self.seed)
@@ -209,6 +228,7 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
     Raises:
         GeomoeError: a model that is not there, or options that it does not have.
     """
+    whole = {part.name: arm for arm in benchmark.arms for part in benchmark.parts(arm)}
     parts = [part for arm in benchmark.arms for part in benchmark.parts(arm)]
     models = {arm.name: asdict(benchmark.model_config(arm)) for arm in parts if arm.features is None}
     runs = []
@@ -228,7 +248,18 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
             text = json.dumps([decides, images.digest], sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()
             runs.append(Run(arm, seed, benchmark.steps(arm), folder, images, config, digest))
+            if arm.member and arm.member == whole[arm.name].members:
+                runs.append(_ensemble(benchmark, whole[arm.name], runs[-arm.member :], out))
     return runs
+
+
+def _ensemble(benchmark: Benchmark, arm: Arm, members: list[Run], out: Path) -> Run:
+    """The run that scores what its members say together."""
+    first = members[0]
+    digest = hashlib.sha256(" ".join(member.hash for member in members).encode()).hexdigest()
+    folder = out / arm.name / f"seed{first.seed}"
+    config = {**first.config, "members": len(members)}
+    return Run(arm, first.seed, benchmark.steps(arm), folder, first.images, config, digest, tuple(members))
 
 
 def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, images: Images, folder: Path) -> dict[str, Any]:
@@ -247,9 +278,10 @@ def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, images: Images, folde
             {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": options}
             for kind, options in ((benchmark.of.task, model), (benchmark.of.data, data))
         )
-    # The seed decides initial weights and the order of patches alike: the same for every arm.
+    # The seed decides initial weights and the order of patches alike: the same for every arm, but
+    # for members of an ensemble, which have to differ.
     return {
-        "seed_everything": seed,
+        "seed_everything": seed + 1000 * arm.member,
         **recipe,
         "trainer": {**recipe.get("trainer", {}), "default_root_dir": str(folder), "logger": logger},
         "model": model,

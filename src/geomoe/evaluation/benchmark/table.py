@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
@@ -16,7 +16,17 @@ from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.groups import Group, make_groups, of, paired, scores, sizes
 from geomoe.evaluation.benchmark.result import Result
-from geomoe.evaluation.statistics import Interval, agreement, holm, mean_interval, wilcoxon
+from geomoe.evaluation.benchmark.twins import differences, twin_name
+from geomoe.evaluation.statistics import (
+    FEWEST_BLOCKS,
+    Interval,
+    Ranking,
+    agreement,
+    holm,
+    mean_interval,
+    rank_arms,
+    wilcoxon,
+)
 from geomoe.metrics.measures import measure, show
 
 __all__ = ["Row", "Table", "make_table"]
@@ -36,6 +46,8 @@ class Row:
             None for the flagship, and where no seed is finished for both.
         p: of the difference, by Wilcoxon over images, corrected by Holm over the arms.
         paper: the scores that a paper prints, by metric.
+        twin: what it is beside the flagship, such as ``gated dense twin``; empty for no twin.
+        at: where it stands in a sweep.
     """
 
     arm: str
@@ -48,6 +60,8 @@ class Row:
     difference: Interval | None
     p: float | None
     paper: dict[str, float]
+    twin: str = ""
+    at: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ class Table:
     notes: tuple[str, ...]
     ranks: str
     groups: tuple[Group, ...] = ()
+    ranking: Ranking | None = None
+    """Of the rows, in their order; None where there are too few arms or blocks."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -98,6 +114,9 @@ def make_table(
         _row(arm, results[arm.name], costs.get(arm.name), differences.get(arm.name), p.get(arm.name), ranks)
         for arm in arms
     ]
+    refused = {arm.name: found for arm in arms if (found := _refused(benchmark, arm))}
+    twins = {arm.name: twin_name(benchmark, arm) for arm in arms if arm.name not in refused}
+    rows = [replace(row, twin=twins.get(row.arm, "no twin")) for row in rows]
     rows.sort(key=lambda row: _better(ranks, row.scores[ranks].mean))
     every = [result for arm in arms for result in results[arm.name]]
     header = {
@@ -111,8 +130,19 @@ def make_table(
         "commit": _all(result.commit or "unknown" for result in every),
     }
     notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results, ranks)]
+    if any(row.twin for row in rows):
+        notes.append(
+            f"+/-: what is left of a mismatch to {benchmark.flagship}, of whole networks: parameters, those "
+            "that take part in a pixel's result, and operations of the tile."
+        )
+    notes += [f"{benchmark.arm(name).label} is no twin of {benchmark.flagship}: {'; '.join(found)}."
+              for name, found in refused.items()]  # fmt: skip
     groups = make_groups(benchmark, {row.arm: results[row.arm] for row in rows})
-    return Table(benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), ranks, groups)
+    ranking, said = _ranking(rows, results, ranks)
+    notes += said
+    return Table(
+        benchmark.title, benchmark.flagship, header, tuple(rows), tuple(notes), ranks, groups, ranking
+    )
 
 
 def _row(
@@ -138,7 +168,13 @@ def _row(
         difference=None if paired is None else mean_interval(paired, sizes=sizes(results, ranks)),
         p=p,
         paper=arm.paper,
+        at=arm.at,
     )
+
+
+def _refused(benchmark: Benchmark, arm: Arm) -> list[str]:
+    """Why an arm that claims to be a twin is none."""
+    return differences(benchmark, arm) if twin_name(benchmark, arm) else []
 
 
 def _better(metric: str, value: float) -> float:
@@ -203,6 +239,12 @@ def _notes(
         if arm.each:
             each = [f"{part.sensor} ({benchmark.steps(part)} steps)" for part in benchmark.parts(arm)]
             notes.append(f"{arm.label}: {len(each)} networks, {', '.join(each)}; costs are of one of them.")
+        if arm.members > 1:
+            steps = benchmark.steps(benchmark.parts(arm)[0])
+            notes.append(
+                f"{arm.label}: {arm.members} networks of {steps} steps each, which share the steps of "
+                "one run; their answers are averaged, and costs are of all of them."
+            )
     for row in rows:
         missing = [seed for seed in benchmark.seeds if seed not in row.seeds]
         if missing and row.arm not in scored:
@@ -231,6 +273,37 @@ def _orders(rows: Sequence[Row], results: Mapping[str, Sequence[Result]], ranks:
             f"Kendall's tau {agreement(np.array(by_seed).T):+.2f}."
         )
     return notes
+
+
+def _ranking(
+    rows: Sequence[Row], results: Mapping[str, Sequence[Result]], ranks: str
+) -> tuple[Ranking | None, list[str]]:
+    """Whether arms differ at all, and which, by their ranks in each sample; and that in words."""
+    if len(rows) < _FEWEST:
+        return None, []
+    found = [scores(results[row.arm], row.seeds, of(ranks)) for row in rows]  # [S, N] each
+    seeds = set.intersection(*(set(row.seeds) for row in rows))
+    if len({one.shape[1] for one in found}) > 1 or (found[0].shape[1] == 1 and not seeds):
+        return None, []
+    what, blocks = "samples", [one.mean(0) for one in found]
+    if len(blocks[0]) == 1:
+        what, blocks = "seeds", [scores(results[row.arm], sorted(seeds), of(ranks))[:, 0] for row in rows]
+    ranking = rank_arms(-_better(ranks, 1.0) * np.array(blocks).T)
+    if ranking is None:
+        few = (
+            f"Friedman's and Nemenyi's tests want {FEWEST_BLOCKS} blocks or more; {len(blocks[0])} {what} are"
+        )
+        return None, [f"{few} too few, so arms are not ranked."]
+    p = "p < 0.0001" if ranking.p < 1e-4 else f"p = {ranking.p:.4f}"
+    order = ", ".join(f"{row.label} {rank:.2f}" for row, rank in zip(rows, ranking.ranks, strict=True))
+    said = [f"Friedman's test over {ranking.blocks} {what}, {len(rows)} arms: {p}. Mean ranks: {order}."]
+    if ranking.p < ranking.level:
+        said.append(
+            f"By Nemenyi's test at 5 %, arms differ whose mean ranks are {ranking.critical:.2f} apart."
+        )
+    else:
+        said.append("No arm is shown to differ from another, so that pairs are not tested by Nemenyi's.")
+    return ranking, said
 
 
 _FEWEST = 3

@@ -1,0 +1,65 @@
+"""Which arms are twins of the flagship: the same network but for its mixtures, by the same recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from geomoe.evaluation.benchmark.config import Arm, Benchmark
+from geomoe.models.twin import TWINS
+from geomoe.models.weights import load
+
+__all__ = ["differences", "twin_name"]
+
+_OF_A_RUN = ("seed", "steps")
+"""Of a card's recipe: what differs between two trainings by one recipe."""
+
+
+def twin_name(benchmark: Benchmark, arm: Arm) -> str:
+    """What an arm claims to be beside the flagship, such as ``gated dense twin``; empty for no twin."""
+    flagship = benchmark.arm(benchmark.flagship)
+    if arm is flagship or arm.features is not None or flagship.features is not None:
+        return ""
+    if arm.members > 1:
+        return f"ensemble of {arm.members}"
+    twin = arm.twin if arm.weights is None else getattr(benchmark.model_config(arm), "twin", "none")
+    return TWINS.get(twin, "")
+
+
+def differences(benchmark: Benchmark, arm: Arm) -> list[str]:
+    """What keeps an arm from being a twin: options and recipe that are not the flagship's, each in words.
+
+    The members of an ensemble share the flagship's steps, and are trained as it is but for their number.
+    """
+    mine, theirs = (_facts(benchmark, one) for one in (arm, benchmark.arm(benchmark.flagship)))
+    return [
+        f"{name} {_said(mine, name)}, not {_said(theirs, name)}"
+        for name in sorted(mine | theirs)
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def _facts(benchmark: Benchmark, arm: Arm) -> dict[str, Any]:
+    """Everything but ``twin`` that decides what is trained, and how, by dotted names."""
+    options = asdict(benchmark.model_config(arm))
+    options.pop("twin", None)
+    if arm.weights is None:
+        recipe: dict[str, Any] = dict(benchmark.recipe_of(arm))
+    else:
+        card = load(arm.weights, benchmark.scale).card
+        told = {key: value for key, value in card.recipe.items() if key not in _OF_A_RUN}
+        recipe = {"card": {**told, "data": card.data, "degradation": card.degradation}}
+    return dict(_flat({**recipe, "options": options}))
+
+
+def _flat(found: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in found.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _said(facts: dict[str, Any], name: str) -> str:
+    return str(facts[name]) if name in facts else "as usual"
