@@ -8,7 +8,16 @@ import geomoe
 from geomoe.errors import GeomoeError
 from geomoe.models.registry import build
 from geomoe.models.twin import EvenExperts, GatedTwin, twin_of
-from geomoe.moe import FeedForwardExperts, ModuleExperts, MoE, RoutingTrace, softmax_router
+from geomoe.moe import (
+    FeedForwardExperts,
+    LinearScore,
+    ModuleExperts,
+    MoE,
+    Router,
+    RoutingTrace,
+    TopK,
+    softmax_router,
+)
 from geomoe.moe.routing.published import noisy_top_k_router
 from geomoe.moe.routing.router import AnyRouter
 from tests.models.sizes import tiny
@@ -92,7 +101,7 @@ def test_experts_without_a_choice_are_their_mean():
     rows = torch.randn(6, 4)
     expected = torch.stack([expert(rows) for expert in experts]).mean(0)
     assert torch.allclose(twin_of(moe, "parameters")(rows), expected, atol=1e-6)
-    one = EvenExperts(MoE(noisy_top_k_router(4, 3, 1), ModuleExperts(experts)))
+    one = EvenExperts(MoE(Router(LinearScore(4, 3), TopK(1)), ModuleExperts(experts)))
     assert torch.allclose(one(rows), experts[1](rows)), "the largest"
 
 
