@@ -15,6 +15,7 @@ __all__ = [
     "NearestHead",
     "PixelShuffleUpsampler",
     "ResidualBlock",
+    "ResidualUnit",
     "ShuffleHead",
     "bottleneck3x3",
     "conv3x3",
@@ -167,4 +168,16 @@ class NearestHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = upsample_nearest(F.leaky_relu(self.narrow(x)), self.steps, self.ups)
         out: Tensor = self.last(F.leaky_relu(self.high(y), 0.2))
+        return out
+
+
+class ResidualUnit(nn.Module):
+    """``x + conv(relu(conv(relu(x))))``, of 3x3 convolutions (Lin et al., RefineNet, CVPR 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = conv3x3(width, width), conv3x3(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
         return out

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-__all__ = ["SelectiveScan", "linear_recurrence", "selective_scan"]
+__all__ = ["GatedScan", "SelectiveScan", "linear_recurrence", "selective_scan"]
 
 
 def linear_recurrence(decay: Tensor, added: Tensor) -> Tensor:
@@ -114,7 +114,31 @@ class SelectiveScan(nn.Module):
         with torch.no_grad():
             self.to_step.bias.copy_(start + torch.log(-torch.expm1(-start)))  # softplus of it is ``start``
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The result; steps that are not ``valid`` (``[B, L]`` bool) leave every state as it is."""
         rank, b, c = self.from_input(x).split(self.sizes, -1)
-        y = selective_scan(x, F.softplus(self.to_step(rank)), -self.log_a.exp(), b, c)
-        return y + self.skip * x
+        step = F.softplus(self.to_step(rank))
+        if valid is not None:
+            step = step * valid.unsqueeze(-1)
+        return selective_scan(x, step, -self.log_a.exp(), b, c) + self.skip * x
+
+
+class GatedScan(nn.Module):
+    """What stands around a state space: ``leave(LN(scan(silu(conv(value)))) * silu(gate))``.
+
+    Args:
+        channels: in and out.
+        inner: of the state space.
+        state: numbers of a state.
+        conv: a depthwise convolution over what is scanned.
+    """
+
+    def __init__(self, channels: int, inner: int, state: int, conv: nn.Module) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(channels, 2 * inner), nn.Linear(inner, channels)
+        self.conv, self.norm = conv, nn.LayerNorm(inner)
+        self.scan = SelectiveScan(inner, state, rank=max(inner // 16, 1))
+
+    def finish(self, scanned: Tensor, gate: Tensor) -> Tensor:
+        out: Tensor = self.leave(self.norm(scanned) * F.silu(gate))
+        return out
