@@ -20,6 +20,12 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(params=["unet", "unet_moe"])
+def local(request):
+    """Those that see a pixel's surroundings alone."""
+    return request.param
+
+
 def test_any_size_and_any_bands(name):
     model = tiny(name, bands=5).eval()
     for size in [(1, 1), (7, 3), (16, 12)]:
@@ -39,12 +45,12 @@ def test_the_contract_names_what_comes_out(name):
     ]  # fmt: skip
     tiling = contract.tiling
     assert tiling.tile % tiling.multiple == tiling.margin % tiling.multiple == 0
-    assert tiling.reach <= tiling.margin
+    assert tiling.reach is None or tiling.reach <= tiling.margin
 
 
-def test_what_lies_beyond_the_reach_is_not_seen(name):
+def test_what_lies_beyond_the_reach_is_not_seen(local):
     """The promise that tiles rest on; the reach is not promised too far by more than a cell."""
-    model = tiny(name).eval()
+    model = tiny(local).eval()
     tiling = model.contract.tiling
     side = tiling.multiple * (-(-tiling.reach // tiling.multiple) + 2)
     x = torch.rand(1, 3, 8, side + 8)
@@ -56,8 +62,8 @@ def test_what_lies_beyond_the_reach_is_not_seen(name):
     assert apart[: side - tiling.reach + 2 * tiling.multiple].any()
 
 
-def test_a_tile_is_what_the_whole_image_gives_there(name):
-    model = tiny(name).eval()
+def test_a_tile_is_what_the_whole_image_gives_there(local):
+    model = tiny(local).eval()
     tiling = model.contract.tiling
     start, core, margin = 2 * tiling.margin, 16, tiling.margin
     x = torch.rand(1, 3, start + core + 2 * margin, start + core + 2 * margin)
@@ -68,8 +74,8 @@ def test_a_tile_is_what_the_whole_image_gives_there(name):
     assert (part[..., inside, inside] - whole[..., there, there]).abs().max() < 1e-5
 
 
-def test_what_is_not_valid_is_seen_as_the_mean_and_not_routed(name):
-    model = tiny(name, depth=1, mean=(0.4,)).eval()
+def test_what_is_not_valid_is_seen_as_the_mean_and_not_routed(local):
+    model = tiny(local, depth=1, mean=(0.4,)).eval()
     x, valid = torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
     valid[:, :, 5:] = False  # half of the cells at 4 and 5, all of those from 6
     nothing, mean = x.masked_fill(~valid[:, None], float("nan")), x.masked_fill(~valid[:, None], 0.4)
@@ -79,7 +85,7 @@ def test_what_is_not_valid_is_seen_as_the_mean_and_not_routed(name):
     assert found.isfinite().all()
     assert torch.equal(found, model(mean, valid=valid))
     counted = [plan.valid.view(plan.grid).sum().item() for plan in trace]
-    assert counted == {"unet": [], "unet_moe": [4 * 3, 8 * 5]}[name]
+    assert counted == {"unet": [], "unet_moe": [4 * 3, 8 * 5]}[local]
 
 
 def test_what_fills_up_an_image_is_not_routed():
