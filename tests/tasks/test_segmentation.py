@@ -12,6 +12,7 @@ from geomoe.cli.main import main
 from geomoe.data.legend import IGNORED
 from geomoe.models import load
 from geomoe.models.contract import Input
+from geomoe.moe.plan import RoutingTrace
 from geomoe.tasks.checkpoint import read_checkpoint
 from geomoe.tasks.fit import fit
 from geomoe.tasks.segmentation import Segmentation, cross_entropy, dice
@@ -204,3 +205,22 @@ def test_items_weigh_as_many_pixels_as_have_a_truth():
     metrics = task.metrics()
     metrics.update(answer, batch["mask"])
     assert float((found * sizes)[1:].sum() / sizes.sum()) == pytest.approx(float(metrics.compute()["oa"]))
+
+
+def test_a_model_brings_losses_of_its_own():
+    """MambaMoE's is of what it says at three sizes: with it the coarse heads learn, without it they do not."""
+    options = {"width": 8, "inner": (2, 2, 2, 2), "state": 4, "head": 8}
+    batch = {"image": torch.rand(1, 3, 16, 16), "mask": torch.randint(0, 3, (1, 16, 16))}
+    for losses, learns in (
+        ({"cross_entropy": 1.0, "uncertain_labels": 1.0}, True),
+        ({"cross_entropy": 1.0}, False),
+    ):
+        task = Segmentation("mamba_moe", classes=("a", "b", "c"), options=options, losses=losses)
+        terms = task.losses(batch, RoutingTrace())
+        assert terms.keys() == losses.keys()
+        torch.stack(list(terms.values())).sum().backward()
+        assert (task.model.heads[2].out.weight.grad is not None) == learns
+    with pytest.raises(GeomoeError, match="there are: cross_entropy, dice, uncertain_labels"):
+        Segmentation("mamba_moe", options=options, losses={"l2": 1.0})
+    with pytest.raises(GeomoeError, match="there are: cross_entropy, dice$"):
+        Segmentation("unet", losses={"uncertain_labels": 1.0})

@@ -18,7 +18,6 @@ from torchmetrics.classification import (
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
 from geomoe.metrics.average_accuracy import AverageAccuracy
-from geomoe.moe.plan import RoutingTrace
 from geomoe.tasks.class_task import ClassTask
 
 __all__ = ["Segmentation", "cross_entropy", "dice"]
@@ -89,9 +88,8 @@ class Segmentation(ClassTask):
         super().__init__(model, {**facts, "std": tuple(std)}, **recipe)
         self.classes, self.shares = names, tuple(shares)
 
-    def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
-        prediction: Tensor = self.model(batch["image"], trace=trace, valid=batch.get("valid"))
-        return prediction
+    def given(self, batch: Batch) -> dict[str, Tensor]:
+        return {"valid": batch["valid"]} if "valid" in batch else {}
 
     def truth(self, batch: Batch) -> Tensor:
         mask = batch["mask"]

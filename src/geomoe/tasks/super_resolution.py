@@ -13,7 +13,6 @@ from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.metrics.protocol import PROTOCOLS, Protocol, get_protocol
 from geomoe.models.contract import ModelContract
 from geomoe.models.weights import LoadedModel
-from geomoe.moe.plan import RoutingTrace
 from geomoe.tasks.super_resolution_losses import LOSSES
 from geomoe.tasks.task import Task
 
@@ -57,11 +56,9 @@ class SuperResolution(Task):
         task.protocol = PROTOCOLS.get(weights.card.protocol, task.protocol)
         return task
 
-    def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
+    def given(self, batch: Batch) -> dict[str, Tensor]:
         contract: ModelContract = self.model.contract  # type: ignore[assignment]
-        informed = {"known": batch["known"]} if "known" in batch and contract.informed else {}
-        result: Tensor = self.model(batch["image"], trace=trace, **informed)
-        return result
+        return {"known": batch["known"]} if "known" in batch and contract.informed else {}
 
     def truth(self, batch: Batch) -> Tensor:
         return batch["target"]

@@ -73,6 +73,11 @@ def check_losses(weights: Mapping[str, float], known: Iterable[str]) -> dict[str
     return dict(weights)
 
 
+def objectives(model: torch.nn.Module) -> Mapping[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]]:
+    """A model's own losses by name, of all that its ``answers`` gives (the prediction first) and the truth."""
+    return getattr(model, "objectives", {})
+
+
 class Task(pl.LightningModule):
     """Training of a registered model: optimiser, schedule, balance, validation beside a baseline.
 
@@ -89,8 +94,8 @@ class Task(pl.LightningModule):
         options: further configuration of the model.
         start: weights to start from, by name or path, instead of random ones: a model of this name and
             configuration.
-        losses: weights of a sum, by the names of the family's losses, such as ``{l1: 1.0, ssim: 0.1}``; the
-            first one alone by default.
+        losses: weights of a sum, by the names of the family's losses and of the model's own ``objectives``,
+            such as ``{l1: 1.0, ssim: 0.1}``; the family's first one alone by default.
         learning_rate: of the optimiser.
         optimizer: ``adam``, or ``muon`` for the weights in the trunk's blocks, beside Adam for the others.
         betas: of Adam.
@@ -158,7 +163,7 @@ class Task(pl.LightningModule):
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = model
         self.loss_weights = check_losses(
-            {next(iter(self.LOSSES)): 1.0} if losses is None else losses, self.LOSSES
+            {next(iter(self.LOSSES)): 1.0} if losses is None else losses, {**self.LOSSES, **objectives(built)}
         )
         self.learning_rate, self.optimizer, self.betas = learning_rate, optimizer, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
@@ -167,19 +172,32 @@ class Task(pl.LightningModule):
         self._traces: list[RoutingTrace] = []
         """Of the batches since the last optimiser step."""
 
+    def given(self, batch: Batch) -> dict[str, Tensor]:
+        """What of a batch the model is given beside the image, by name."""
+        return {}
+
     def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
         """The model's prediction for a batch."""
-        prediction: Tensor = self.model(batch["image"], trace=trace)
+        prediction: Tensor = self.model(batch["image"], trace=trace, **self.given(batch))
         return prediction
 
     def truth(self, batch: Batch) -> Tensor:
         """What the prediction is compared with."""
         raise NotImplementedError(f"{type(self).__name__} must define truth")
 
-    def losses(self, prediction: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Every term that has a weight, unweighted."""
-        truth = self.truth(batch)
-        return {name: self.LOSSES[name](prediction, truth) for name in self.loss_weights}
+    def losses(self, batch: Batch, trace: RoutingTrace) -> dict[str, Tensor]:
+        """Every term that has a weight, unweighted; those of the model are of all its answers."""
+        truth, own = self.truth(batch), objectives(self.model)
+        answers: Mapping[str, Tensor] = {}
+        if own.keys() & self.loss_weights.keys():
+            answers = self.model.answers(batch["image"], trace=trace, **self.given(batch))  # type: ignore[operator]
+            prediction = next(iter(answers.values()))
+        else:
+            prediction = self.predict(batch, trace)
+        return {
+            name: own[name](answers, truth) if name in own else self.LOSSES[name](prediction, truth)
+            for name in self.loss_weights
+        }
 
     def answer(self, prediction: Tensor) -> Tensor:
         """A prediction as metrics and people take it: of logits probabilities."""
@@ -248,7 +266,7 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         trace = RoutingTrace()
-        terms = self.losses(self.predict(batch, trace), batch)
+        terms = self.losses(batch, trace)
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, prog_bar=True)
         loss = torch.stack([weight * terms[name] for name, weight in self.loss_weights.items()]).sum()
         if self.balance in BALANCE and self._balances():
