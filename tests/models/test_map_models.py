@@ -147,9 +147,9 @@ def test_bfloat16_follows_float32(name):
         ({"scale": 4}, "no option 'scale'"),
     ],
 )  # fmt: skip
-def test_bad_options_are_named(name, options, said):
+def test_bad_options_are_named(local, options, said):
     with pytest.raises(geomoe.GeomoeError, match=said):
-        tiny(name, **options)
+        tiny(local, **options)
 
 
 def test_parameter_count():

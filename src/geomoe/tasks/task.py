@@ -74,7 +74,7 @@ def check_losses(weights: Mapping[str, float], known: Iterable[str]) -> dict[str
 
 
 def objectives(model: torch.nn.Module) -> Mapping[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]]:
-    """A model's own losses by name, of all that its ``answers`` gives (the prediction first) and the truth."""
+    """A model's own losses by name, of all its ``answers`` (the prediction first) and the truth."""
     return getattr(model, "objectives", {})
 
 
