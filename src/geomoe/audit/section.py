@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["Cell", "Figure", "Finding", "Level", "Section", "Table"]
+__all__ = ["TIMINGS", "Cell", "Figure", "Finding", "Level", "Section", "Table"]
+
+TIMINGS = "timings"
+"""Key of a section's data below which stands what a clock says, and what no run finds twice."""
 
 Level = Literal["fault", "warning", "sound", "note"]
 """A fault is shown in red and decides the verdict; ``sound`` says that a check was made and passed."""
@@ -68,7 +71,8 @@ class Section:
         text: how it was measured, in a few sentences.
         findings: of most weight first.
         tables, figures: in the order of reading.
-        data: the same in numbers, for JSON: plain lists, dictionaries, strings, numbers and None.
+        data: the same in numbers, for JSON: plain lists, dictionaries, strings, numbers and None; what was
+            timed stands below :data:`TIMINGS`.
     """
 
     name: str

@@ -57,21 +57,17 @@ def audit(
     others (random, shuffled, constant, the best that there are) to see what that costs.
     """
     from geomoe.audit.report import check_folder, write_report
-    from geomoe.audit.run import audit as run
-    from geomoe.audit.run import subject_of
-    from geomoe.audit.sections import SECTIONS, find_sections
-    from geomoe.models import load
+    from geomoe.audit.request import Request
+    from geomoe.audit.sections import find_sections
 
-    chosen = SECTIONS if not only else find_sections([name.strip() for name in only.split(",")])
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    find_sections(names)  # raises, before anything is read
     check_folder(out, overwrite=overwrite)
     if overlap([out], [Path(model), root]):
         raise GeomoeError(f"{out} is or holds what is audited; give another --out")
-    loaded = load(model)
-    subject = subject_of(
-        loaded, root, split=split, images=images, seed=seed, skip_corrupt=skip_corrupt,
-        say=lambda line: say(f"geomoe: note: {line}", err=True),
-    )  # fmt: skip
+    asked = Request(model, str(root), split, images, names, seed, skip_corrupt)
+    subject = asked.subject(lambda line: say(f"geomoe: note: {line}", err=True))
     with told("sections") as progress:
-        found = run(subject, chosen, progress, split)
+        found = asked.audit(subject, progress)
     report = write_report(found, out)
     say(f"{found.verdict.level}: {found.verdict.text}", str(report))

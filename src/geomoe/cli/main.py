@@ -26,6 +26,7 @@ _COMMANDS = {
     "data": ("geomoe.cli.data", "List data sets, or say what a folder holds."),
     "evaluate": ("geomoe.cli.evaluate", "Score weights on images whose truth is known."),
     "picture": ("geomoe.cli.picture", "Draw results of several models side by side, and expert maps."),
+    "reproduce": ("geomoe.cli.reproduce", "Do an audit again and compare every number."),
     "fit": ("geomoe.cli.train", "Train a model from a configuration file."),
     "convert": ("geomoe.cli.convert", "Make weights of a published checkpoint that you have."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),

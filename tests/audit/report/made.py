@@ -53,6 +53,7 @@ def made(level="fault", names=("forest", NASTY), manifest=None):
         manifest if manifest is not None else {
             "command": "geomoe audit 'weights <x>.safetensors' --data /data/a --out report",
             "date": "2026-11-26",
+            "request": {"model": "weights <x>.safetensors", "data": "/data/a"},
             "data": {"name": names[-1], "crs": None, "samples": [1, 2]},
             "samples": {f"{i}.png": "00" for i in range(40)},
         },

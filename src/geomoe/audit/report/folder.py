@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from geomoe.audit.plain import json_text
 from geomoe.audit.report.latex import latex
 from geomoe.audit.run import Audit
 from geomoe.errors import GeomoeError
@@ -76,8 +75,10 @@ def write_report(audit: Audit, folder: str | Path) -> Path:
         for section in audit.sections:
             for table in section.tables:
                 _write(part / "tables" / f"{table.name}.tex", latex(table))
-        _write(part / "audit.json", _json(audit.as_dict()))
-        _write(part / "manifest.json", _json(audit.manifest))
+        found = json_text(audit.as_dict()).encode("utf-8", "backslashreplace")
+        (part / "audit.json").write_bytes(found)
+        results = {"file": "audit.json", "sha256": hashlib.sha256(found).hexdigest()}
+        _write(part / "manifest.json", json_text({**audit.manifest, "results": results}))
         _write(part / "report.html", page(audit, drawn))
     return Path(folder) / "report.html"
 
@@ -110,16 +111,3 @@ def _replaced(place: Path) -> Iterator[Path]:
 
 def _write(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-def _json(value: Any) -> str:
-    return f"{json.dumps(_known(value), indent=2, ensure_ascii=False, allow_nan=False)}\n"
-
-
-def _known(value: Any) -> Any:
-    """JSON knows neither nan nor infinity: there is null."""
-    if isinstance(value, dict):
-        return {key: _known(of) for key, of in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(of) for of in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

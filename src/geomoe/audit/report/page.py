@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from geomoe.audit.report.cells import Column, columns
 from geomoe.audit.report.figures import Drawn
+from geomoe.audit.request import Request
 from geomoe.audit.run import Audit
 from geomoe.audit.section import Finding, Level, Section
 from geomoe.printable import printable
@@ -19,8 +20,10 @@ __all__ = ["page"]
 
 _WORST: tuple[Level, ...] = ("fault", "warning", "sound", "note")
 _SIGNS = {"fault": "×", "warning": "!", "sound": "✓", "note": "i"}
-_MANY = 30
+_MANY = 60
 """Entries, from which the page counts what the manifest lists."""
+_LONG = 8
+"""Of a list, shown."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,15 @@ def _numbered(audit: Audit, drawn: Mapping[str, Drawn]) -> list[_Section]:
 
 def _command(audit: Audit, section: Section) -> str:
     """Makes this section alone; empty where the audit was not made by the command."""
-    command: str = audit.manifest.get("command", "")
-    return f"{command.partition(' --only ')[0]} --only {section.name}" if command else ""
+    asked = audit.manifest.get("request")
+    return replace(Request(**asked), only=(section.name,)).command() if asked else ""
 
 
 def _groups(manifest: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Facts of a manifest by group: title, and name and text of each."""
     for name, value in manifest.items():
+        if name == "request":  # the command says it
+            continue
         if isinstance(value, Mapping) and len(value) < _MANY:
             yield _title(name), [(_title(key), _said(fact)) for key, fact in value.items()]
         elif isinstance(value, Mapping):
@@ -135,6 +140,6 @@ def _said(fact: Any) -> str:
     if isinstance(fact, Mapping):
         return "; ".join(f"{key}: {_said(value)}" for key, value in fact.items())
     if isinstance(fact, Sequence) and not isinstance(fact, str):
-        shown = ", ".join(map(_said, fact[:_MANY]))
-        return f"{shown} … {len(fact)} in all" if len(fact) > _MANY else shown
+        shown = ", ".join(map(_said, fact[:_LONG]))
+        return f"{shown} … {len(fact)} in all" if len(fact) > _LONG else shown or "none"
     return "–" if fact is None or fact == "" else str(fact)

@@ -1,0 +1,67 @@
+"""What is asked of an audit: enough to do it, and to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from geomoe.audit.manifest import manifest_of
+from geomoe.audit.run import Audit, audit, subject_of
+from geomoe.audit.sections import SECTIONS, find_sections
+from geomoe.audit.subject import Subject
+from geomoe.data.split import Split
+from geomoe.models.weights import load
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """An audit by its options.
+
+    Attributes:
+        model: name of weights, or a file of them.
+        data: folder of the samples.
+        split: of the data.
+        images: at most so many samples; None for all.
+        only: names of sections; empty for all.
+        seed: of all that is drawn.
+        skip_corrupt: whether samples that cannot be read are left out.
+    """
+
+    model: str
+    data: str
+    split: Split = "test"
+    images: int | None = None
+    only: tuple[str, ...] = ()
+    seed: int = 0
+    skip_corrupt: bool = False
+
+    def command(self, out: str = "report") -> str:
+        """As one types it; what is as usual is left out."""
+        words = ["geomoe", "audit", self.model, "--data", self.data, "--out", out]
+        words += ["--split", self.split] if self.split != "test" else []
+        words += ["--images", str(self.images)] if self.images is not None else []
+        words += ["--only", ",".join(self.only)] if self.only else []
+        words += ["--seed", str(self.seed)] if self.seed else []
+        words += ["--skip-corrupt"] if self.skip_corrupt else []
+        return shlex.join(words)
+
+    def subject(self, say: Callable[[str], None] = lambda line: None) -> Subject:
+        """What is audited; ``say`` is told in a line what is left out.
+
+        Raises:
+            GeomoeError: as :func:`geomoe.load` and :func:`geomoe.audit.run.subject_of`.
+        """
+        return subject_of(
+            load(self.model), Path(self.data), split=self.split, images=self.images, seed=self.seed,
+            skip_corrupt=self.skip_corrupt, say=say,
+        )  # fmt: skip
+
+    def audit(self, subject: Subject, progress: Callable[[int, int], None] | None = None) -> Audit:
+        """What is found of :meth:`subject`, with a manifest."""
+        sections = find_sections(self.only) if self.only else SECTIONS
+        manifest = manifest_of(self, subject)
+        return replace(audit(subject, sections, progress, self.split), manifest=manifest)
