@@ -88,4 +88,4 @@ def test_what_is_of_a_manifest_is_not_ignored_for_one_scene(capsys, option):
     with pytest.raises(SystemExit) as ended:
         main(["upscale", "s.tif", "o.tif", option])
     assert ended.value.code == 2
-    assert f"{option.partition('=')[0]} is of a --manifest" in capsys.readouterr().err
+    assert f"{option.partition('=')[0]} is for a --manifest" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_a_cube_is_found_in_its_folder(tmp_path):
         ({"labels": np.zeros((2, 2), np.uint8)}, r"labels \[2, 2\]"),
         ({"cube": np.zeros((6, 5), np.uint8)}, r"a cube \[6, 5\]"),
         ({"labels": np.zeros((6, 5))}, "labels of float64"),
-        ({"labels": np.zeros((6, 5), object)}, "is no cube that can be read"),
+        ({"labels": np.zeros((6, 5), object)}, "is not a cube that can be read"),
     ],
 )
 def test_a_file_that_is_no_cube_is_refused(tmp_path, arrays, said):
@@ -106,9 +106,9 @@ def test_a_file_that_is_no_cube_is_refused(tmp_path, arrays, said):
 
 def test_a_broken_cube_is_refused(tmp_path):
     (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 no more")
-    with pytest.raises(GeomoeError, match="is no cube"):
+    with pytest.raises(GeomoeError, match="is not a cube"):
         read_cube(tmp_path / "c.npz")
-    with pytest.raises(GeomoeError, match="is no cube"):
+    with pytest.raises(GeomoeError, match="is not a cube"):
         read_cube(tmp_path / "none.npz")
 
 

@@ -16,7 +16,7 @@ from geomoe.evaluation.benchmark.render import cells, markdown
 from geomoe.evaluation.benchmark.run import describe_benchmark
 from geomoe.evaluation.benchmark.samples import Samples
 from geomoe.evaluation.statistics import mean_interval
-from tests.evaluation.super_resolution.test_benchmark import here
+from tests.evaluation.super_resolution.tiny import here
 from tests.tasks.test_segmentation import cube
 
 TRAINER = {"max_steps": 4, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}

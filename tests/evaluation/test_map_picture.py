@@ -46,6 +46,6 @@ def test_a_map_is_drawn_in_its_colours_with_the_classes_that_are_on_it(
 
 def test_what_is_no_class_map_is_refused(tmp_path: Path) -> None:
     write_scene(tmp_path / "s.tif", pixels(1, 8, 8, "uint8"))
-    with pytest.raises(GeomoeError, match=r"s\.tif is no map of classes"):
+    with pytest.raises(GeomoeError, match=r"s\.tif is not a map of classes"):
         map_picture.draw_map(tmp_path / "s.tif", tmp_path / "s.png")
     assert not (tmp_path / "s.png").exists()

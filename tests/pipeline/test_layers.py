@@ -176,7 +176,7 @@ def test_what_is_made_is_told_by_what_it_is(src: Path, tmp_path: Path) -> None:
     asked = Request.of(src, out, model=model, scale=2, reliability=mask, fallback=True)
     assert is_made(asked)
     assert not is_made(replace(asked, fallback=False))
-    assert not is_made(replace(asked, dst=mask, layers={"reliability": out})), "a map is no image"
+    assert not is_made(replace(asked, dst=mask, layers={"reliability": out})), "a map is not an image"
     assert not is_made(replace(asked, layers={"consistency": mask})), "nor another map"
     stricter = replace(model, reference=replace(model.reference, threshold=0.1))
     assert not is_made(replace(asked, model=stricter)), "calibrated anew, it would be another image"

@@ -312,7 +312,7 @@ def _asks(**options: object) -> Callable[[Path, Path, LoadedModel], None]:
         (_asks(fallback=True), "gives a map of 3 classes, no image; leave out --fallback"),
         (_asks(conserve=True), "gives a map of 3 classes, no image; leave out --conserve"),
         (_asks(consistency=True), "gives no image .* leave out --consistency"),
-        (_asks(reliability=True), "brings no routing reference"),
+        (_asks(reliability=True), "has no routing reference"),
         (_asks(scale=2), "gives a map of 3 classes; expected weights of a model that gives an image"),
     ],
 )

@@ -128,9 +128,9 @@ def test_what_cannot_be_a_table_is_refused_in_one_line(src: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "radiometry", "says"),
     [
-        ({"bands": "3,2,1"}, "unit", "--bands is of a scene; leave it out for a folder of images"),
-        ({"nodata": 0.0}, "unit", "--nodata is of a scene"),
-        ({"tile": 8}, "unit", "--tile is of a scene"),
+        ({"bands": "3,2,1"}, "unit", "--bands is for a scene; leave it out for a folder of images"),
+        ({"nodata": 0.0}, "unit", "--nodata is for a scene"),
+        ({"tile": 8}, "unit", "--tile is for a scene"),
         ({}, "values", "scenes takes values as they are, and images of a folder are brought to 0 to 1"),
     ],
 )

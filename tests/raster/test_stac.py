@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,12 +156,11 @@ def test_what_is_written_is_read_again_and_always_the_same(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("last", [None, "x", True, [1], 1])
-def test_lists_of_many_digits_are_written_in_no_time(last: object) -> None:
+def test_lists_of_many_digits_are_written(last: object) -> None:
+    """A search that tries 2 ** digits ways would never end."""
     item = an_item()
     item["properties"]["x"] = [*([28.1234567] * 2000), last]
-    began = time.monotonic()
     data = item_bytes(item, "x")
-    assert time.monotonic() - began < 5  # it was 2 ** digits
     assert json.loads(data) == json.loads(json.dumps(item))
     assert (b"28.1234567, 28" in data) == (last == 1 and last is not True)
 
@@ -289,13 +287,11 @@ def test_hostile_json_is_one_line_of_ours(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("many", [[1], [{}], [[[["a"]]]]])
-def test_no_more_is_compared_with_a_schema_than_takes_seconds(many: list[Any]) -> None:
+def test_items_of_very_many_values_are_not_compared_with_a_schema(many: list[Any]) -> None:
     item = an_item()
     for place in ("links", "stac_extensions"):
-        began = time.monotonic()
         with pytest.raises(GeomoeError, match="more than 10000 values"):
             check_item(item | {place: many * 1_000_000}, "a.stac.json")
-        assert time.monotonic() - began < 1
     item["geometry"]["coordinates"] *= 20_000
     with pytest.raises(GeomoeError, match="more than 10000 values"):
         check_item(item, "a.stac.json")

@@ -178,7 +178,7 @@ def evaluate(
         if conserve:
             raise GeomoeError("a card holds what weights make by themselves; leave out --conserve or --card")
         if split != "test":
-            raise GeomoeError(f"split {split} is of training; a card holds what was found on the test split")
+            raise GeomoeError(f"split {split} is for training; a card holds what was found on the test split")
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
         raise GeomoeError(f"{out} cannot be written; give --json a file in a folder that exists")
     # No JSON is read of the images.

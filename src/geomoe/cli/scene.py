@@ -158,7 +158,7 @@ def predict(picture: Path | None, **given: Any) -> None:
         (_table if table else _carry_out)(**given)
         return
     if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
-        raise click.UsageError("a --picture is drawn of one map of classes")
+        raise click.UsageError("--picture draws one map of classes")
     from geomoe.evaluation.map_picture import draw_map
     from geomoe.evaluation.picture import check_target
 
@@ -177,7 +177,7 @@ def _table(src: str, dst: str, model: str, **given: Any) -> None:
 
     said_by, usual = click.get_current_context().get_parameter_source, ParameterSource.DEFAULT
     if foreign := [name for name in given if name not in _OF_TABLES and said_by(name) is not usual]:
-        raise click.UsageError(f"--{foreign[0].replace('_', '-')} is of maps; leave it out for a table")
+        raise click.UsageError(f"--{foreign[0].replace('_', '-')} is for maps; leave it out for a table")
     options = {name: given[name] for name in _OF_TABLES}
     pipeline.check_table(src, dst, overwrite=options["overwrite"])
     with told("samples") as progress:
@@ -206,7 +206,7 @@ def _carry_out(
         if src or dst or options["bands"] or any(options[name] for name in LAYERS):
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
         if dry_run and (scheduler or report):
-            raise click.UsageError("a --dry-run is of this machine, and writes no report")
+            raise click.UsageError("a --dry-run describes this machine, and writes no report")
         common = {name: value for name, value in options.items() if name not in ("bands", *LAYERS)}
         requests = pipeline.read_manifest(manifest, **common)
         if dry_run:
@@ -224,7 +224,7 @@ def _carry_out(
         "report": report,
     }
     if given := [f"--{name}" for name, value in of_many.items() if value is not None]:
-        raise click.UsageError(f"{given[0]} is of a --manifest; leave it out for one scene")
+        raise click.UsageError(f"{given[0]} is for a --manifest; leave it out for one scene")
     asked = pipeline.Request.of(src, dst, **options)
     refuse_early(asked)
     from geomoe.models import load  # and torch, which takes seconds

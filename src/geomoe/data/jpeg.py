@@ -32,7 +32,7 @@ class Jpeg:
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``[B, 3, H, W]`` in [0, 1], rounded to 8 bits first. ``generator`` is not drawn from."""
         if x.shape[1] != 3:
-            raise GeomoeError(f"JPEG is of 3 bands, not {x.shape[1]}; choose a degradation without it")
+            raise GeomoeError(f"JPEG needs 3 bands, not {x.shape[1]}; choose a degradation without it")
         images = (x * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()  # [B, H, W, 3]
         return torch.stack([self._again(image) for image in images]).permute(0, 3, 1, 2).to(x) / 255
 

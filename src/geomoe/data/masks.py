@@ -101,7 +101,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.integer]:
         GeomoeError: no image of one band of whole numbers, or too large a one.
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise GeomoeError(f"{path} is no image; a mask ends in {', '.join(IMAGE_SUFFIXES)}")
+        raise GeomoeError(f"{path} is not an image; a mask ends in {', '.join(IMAGE_SUFFIXES)}")
     if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
         raise GeomoeError(f"{path} is compressed with loss, which blurs classes; expected a PNG or TIFF")
     try:

@@ -224,7 +224,7 @@ def _refuse_of_scenes(model: LoadedModel, **given: object) -> None:
     """Raise GeomoeError for what images of a folder do not have: they are read and sized as in training."""
     for name, value in given.items():
         if value is not None:
-            raise GeomoeError(f"--{name} is of a scene; leave it out for a folder of images")
+            raise GeomoeError(f"--{name} is for a scene; leave it out for a folder of images")
     if takes_values(model):
         raise GeomoeError(
             f"{model.name} takes values as they are, and images of a folder are brought to 0 to 1; "

@@ -95,7 +95,7 @@ def _files(path: Path) -> tuple[Path, Path]:
         return path, item_path(path)
     name = _written_as(read_item(path))
     if name is None:
-        raise GeomoeError(f"{path.name} is no item of an output of geomoe: it names no file beside it")
+        raise GeomoeError(f"{path.name} is not the item of an output of geomoe: it names no file beside it")
     # Renamed together, they have one name again; the file that the item names may be the one copied from.
     for ending in dict.fromkeys((Path(name).suffix, *_ENDINGS)):
         beside = path.with_name(path.name.removesuffix(".stac.json") + ending)

@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         part = found.get(name) if isinstance(found, dict) else None
         # Lightning continues without what a list lacks.
         if not isinstance(part, kind) or (isinstance(part, list) and len(part) != 1):
-            raise GeomoeError(f"{path} is no checkpoint of geomoe fit: it has no {name}; {advice}")
+            raise GeomoeError(f"{path} is not a checkpoint of geomoe fit: it has no {name}; {advice}")
     return found
 
 

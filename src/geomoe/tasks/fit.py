@@ -57,6 +57,11 @@ _DATA_PARALLEL = {
 
 
 class _FitCLI(LightningCLI):
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        # Of the others each would have a parser of its own made, at every start.
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         inside = ".init_args" if self.subclass_mode_model else ""
         for section in ("data", "model"):
@@ -149,7 +154,7 @@ class _FitCLI(LightningCLI):
             # Whole, and yet of other parts than this training has: anything may come of that.
             if (path := self.config.fit.ckpt_path) and not self._writer.trained:
                 raise GeomoeError(
-                    f"{path} is no checkpoint that this training can continue from: {_first_line(error)}"
+                    f"{path} is not a checkpoint that this training can continue from: {_first_line(error)}"
                 ) from error
             raise
 

@@ -82,5 +82,7 @@ def parse_sources(listed: object) -> tuple[Source, ...]:
             raise GeomoeError(f"source {name}: {' '.join(str(error).split())}") from error
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
-        raise GeomoeError(f"two sources are called {max(names, key=names.count)!r}; name them apart")
+        raise GeomoeError(
+            f"two sources are called {max(names, key=names.count)!r}; give each a name of its own"
+        )
     return tuple(sources)

@@ -127,7 +127,7 @@ class SuperResolutionData(StreamData):
             )
         if self.degradation.compresses and self.bands != 3:
             raise GeomoeError(
-                f"degradation {degradation} compresses as JPEG, which is of 3 bands, not {self.bands}; "
+                f"degradation {degradation} compresses as JPEG, which needs 3 bands, not {self.bands}; "
                 "choose mtf_noise or blind_float"
             )
         self.patch_size, self.validation = patch_size, validation

@@ -44,7 +44,7 @@ def _precise(loss: Loss) -> Loss:
 def _check_size(name: str, x: Tensor, least: int) -> None:
     if min(x.shape[-2:]) < least:
         raise GeomoeError(
-            f"the loss {name} wants patches of {least} x {least} pixels of the result or more, not "
+            f"the loss {name} needs patches of {least} x {least} pixels of the result or more, not "
             f"{x.shape[-1]} x {x.shape[-2]}; give a larger --data.patch_size, or leave it out"
         )
 

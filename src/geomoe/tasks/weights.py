@@ -105,14 +105,14 @@ class WeightsWriter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if not checkpoint["callbacks"].get(self.state_key):
-            raise GeomoeError("the checkpoint does not say how good the best weights are; begin anew")
+            raise GeomoeError("the checkpoint does not say how good the best weights are; start over")
         self._resumes_at = checkpoint["global_step"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._resumes_at not in (None, trainer.global_step):
             raise GeomoeError(
                 f"the checkpoint is of step {self._resumes_at} and its loop of step "
-                f"{trainer.global_step}; begin anew"
+                f"{trainer.global_step}; start over"
             )
         self.trained = True
         if trainer.is_global_zero:

@@ -14,7 +14,7 @@ from geomoe.evaluation.benchmark.images import locate_images
 from geomoe.evaluation.benchmark.render import group_cells, html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, join
 from geomoe.evaluation.benchmark.run import describe_benchmark
-from tests.evaluation.super_resolution.test_benchmark import FILE, TINY, here
+from tests.evaluation.super_resolution.tiny import FILE, TINY, here
 
 SOURCES = [
     {"name": "photos", "folder": "photos", "share": 3, "sensor": "aerial", "degradations": {"mtf": 1}},

@@ -14,13 +14,13 @@ from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import load
 from geomoe.models.published import convert, to_published
 from geomoe.models.published.swinir import SWINIR
-from tests.evaluation.super_resolution.test_benchmark import FILE, data, here, written  # noqa: F401
+from tests.evaluation.super_resolution.tiny import FILE, here, written
 from tests.models.sizes import tiny
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_an_arm_starts_from_a_converted_file(data: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_arm_starts_from_a_converted_file(data: Path, tmp_path: Path) -> None:
     model = tiny("swinir")
     torch.save({"params": to_published(SWINIR, model)}, tmp_path / "theirs.pth")
     start = tmp_path / "theirs.safetensors"
@@ -44,7 +44,7 @@ def test_an_arm_starts_from_a_converted_file(data: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_arm_of_weights_is_scored_as_it_is_beside_one_that_is_trained(
-    data: Path,  # noqa: F811
+    data: Path,
     tmp_path: Path,
 ) -> None:
     torch.save({"params": to_published(SWINIR, tiny("swinir"))}, tmp_path / "theirs.pth")

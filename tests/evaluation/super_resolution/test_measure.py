@@ -85,7 +85,7 @@ def test_evaluate_puts_what_it_finds_on_the_card(
         (("--card", "x.safetensors", "--conserve"), 1, "leave out --conserve or --card"),
         (("--card", "x.tif"), 1, "must end in .safetensors"),
         (("--card", "none/x.safetensors"), 1, "does not exist"),
-        (("--card", "x.safetensors", "--split", "validation"), 1, "split validation is of training"),
+        (("--card", "x.safetensors", "--split", "validation"), 1, "split validation is for training"),
         (("--card", "x.safetensors", "--gsd", "0"), 2, "--gsd"),
     ],
 )  # fmt: skip

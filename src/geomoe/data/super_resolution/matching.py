@@ -84,7 +84,7 @@ def match(
         what = {path for each in (one, other) for path in (near[each].low, near[each].high)}
         raise GeomoeError(
             f"{', '.join(sorted(f'{path.parent.name}/{path.name}' for path in what))} show one place, and "
-            "neither names nor days tell which belong together; call counterparts alike in both folders"
+            "neither names nor days tell which belong together; give counterparts equal names"
         )
     by.update("date" if one in by_day else "place" for one in near)
     found |= near

@@ -181,7 +181,9 @@ def mixed_pairs(sources: Sequence[Source], root: Path, part: Part, **how: Unpack
     """Pairs of a part of all sources that have a share; see :func:`source_pairs`."""
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
-        raise GeomoeError(f"data.sources: two are called {max(names, key=names.count)!r}; name them apart")
+        raise GeomoeError(
+            f"data.sources: two are called {max(names, key=names.count)!r}; give each a name of its own"
+        )
     used = [source for source in sources if source.share > 0]
     if not used:
         raise GeomoeError("data.sources: no source has a share above 0")

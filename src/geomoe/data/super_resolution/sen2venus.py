@@ -94,7 +94,7 @@ def _load(path: Path) -> Tensor:
         except RuntimeError:  # a file of before torch 1.6 cannot be mapped
             tensor = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise GeomoeError(f"{path} is no file of a tensor alone, or is damaged; copy it again") from error
+        raise GeomoeError(f"{path} is not a file of a single tensor, or is damaged; copy it again") from error
     if not isinstance(tensor, Tensor) or tensor.ndim != 4:
         raise GeomoeError(f"{path} holds no tensor [N, bands, height, width]")
     return tensor

@@ -76,7 +76,7 @@ class Source:
             get_degradation(name)
             expect(share > 0, f"{self.name}.degradations.{name}", share, "a share above 0")
         if self.made and self.degradation.compresses:
-            raise GeomoeError(f"source {self.name}: JPEG is of 8-bit images, which made surfaces are not")
+            raise GeomoeError(f"source {self.name}: JPEG needs 8-bit images, which made surfaces are not")
         expect(self.gsd is None or 0 < self.gsd < math.inf, f"{self.name}.gsd", self.gsd, "metres, above 0")
         check_variants(self.variants)
         if self.sensor not in (None, *SENSORS):

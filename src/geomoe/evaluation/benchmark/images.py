@@ -98,7 +98,7 @@ def locate_images(benchmark: Benchmark, root: Path) -> Images:
         if (layout := find_layout(folder)) in REAL_LAYOUTS:
             raise GeomoeError(
                 f"{folder} holds pairs that were measured ({layout}), which training would take as they are "
-                f"and the test would make small by {benchmark.degradation}; give a folder of images alone"
+                f"and the test would downsample by {benchmark.degradation}; give a folder of images alone"
             )
     if benchmark.test is not None:
         one, other = train.resolve(), test.resolve()

@@ -81,7 +81,9 @@ def read_result(path: Path) -> Result | None:
         found = _by_name(json.loads(read_small(path)))
         return Result(**{**found, "curve": [(step, value) for step, value in found["curve"]]})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise GeomoeError(f"{path} is no result of a run; remove it, and the run is scored again") from error
+        raise GeomoeError(
+            f"{path} is not the result of a run; remove it, and the run is scored again"
+        ) from error
 
 
 def _by_name(found: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def run_benchmark(
     Raises:
         GeomoeError: a model, option or image that is not there, or runs that failed; the table of the others
             is written first.
-        BusyError: other processes are at all of it, and nothing is finished yet.
+        BusyError: other processes are working on all of it, and nothing is finished yet.
     """
     whole, chosen = benchmark.choose(seeds, None), benchmark.choose(seeds, only)
     place = pick_device(device)
@@ -148,7 +148,7 @@ def run_benchmark(
         )
     if not finished:
         raise BusyError(
-            f"other processes are at all {len(planned)} runs in {out}; the last to end writes the table"
+            f"other processes work on all {len(planned)} runs in {out}; the last to end writes the table"
         )
     return table
 

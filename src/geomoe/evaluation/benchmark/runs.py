@@ -324,7 +324,7 @@ def _state(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise GeomoeError(
-            f"{folder / 'state.json'} is damaged; remove {folder} to train that run anew"
+            f"{folder / 'state.json'} is damaged; remove {folder} to train that run again"
         ) from error
 
 

@@ -232,7 +232,7 @@ def _rules(protocol: str | None, bands: int) -> Protocol:
 def _read(path: Path, bands: int) -> Tensor:
     """As :func:`geomoe.data.images.read_image`; a raster of one band where more are wanted as that one."""
     if not path.is_file():
-        raise GeomoeError(f"{path} does not exist or is no file; give an image")
+        raise GeomoeError(f"{path} does not exist or is not a file; give an image")
     try:
         return read_image(path, bands)
     except GeomoeError:

@@ -65,7 +65,7 @@ def convert(
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         # Shapes that no program gave: to tell options from them, and to change tensors, fails in many ways.
         raise GeomoeError(
-            f"{source}: it is no {layout.name} as published: its shapes do not fit each other"
+            f"{source}: it is not {layout.name} as published: its shapes do not fit each other"
         ) from error
     card = Card(
         model=_name(source, layout, config, model),

@@ -95,7 +95,7 @@ def to_ours(
     for key, value in config.items():
         if value is None:
             raise GeomoeError(f"no tensor tells {key} of this {layout.name}; give it by --option {key}=VALUE")
-    other = f"it is no {layout.name} with such options"
+    other = f"it is not {layout.name} with such options"
     with torch.device("meta"), at_most(4 * len(published) + 256, other):
         model = build(layout.model, config)
     rules = layout.rules(model.config)
@@ -104,22 +104,22 @@ def to_ours(
         rule, names = _rule(rules, ours)
         for name in names:
             if name not in published:
-                raise GeomoeError(f"it is no {layout.name} as published: it has no {name}")
+                raise GeomoeError(f"it is not {layout.name} as published: it has no {name}")
         tensor = rule.change.to_ours([published[name] for name in names], like.shape)
         if tensor.shape != like.shape:
             raise GeomoeError(
-                f"it is no {layout.name} as published: {' and '.join(names)} give {list(tensor.shape)}, "
+                f"it is not {layout.name} as published: {' and '.join(names)} give {list(tensor.shape)}, "
                 f"expected {list(like.shape)}"
             )
         if not tensor.is_floating_point():
-            raise GeomoeError(f"it is no {layout.name} as published: {names[0]} is of {tensor.dtype}")
+            raise GeomoeError(f"it is not {layout.name} as published: {names[0]} is of {tensor.dtype}")
         state[ours] = tensor
         used.update(names)
     left = [name for name in published if name not in used]
     left = [name for name in left if not any(re.fullmatch(ignored, name) for ignored in layout.ignored)]
     if left:
         raise GeomoeError(
-            f"it is no {layout.name} as published: {len(left)} tensors are left over, "
+            f"it is not {layout.name} as published: {len(left)} tensors are left over, "
             f"among them {left[0][:80]!r}"
         )
     return model, state

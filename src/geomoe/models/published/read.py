@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             named), or tensors that claim to be larger than the file.
     """
     if not path.is_file():
-        raise GeomoeError(f"{path} does not exist, or is no file; give a checkpoint (.pth, .pt)")
+        raise GeomoeError(f"{path} does not exist, or is not a file; give a checkpoint (.pth, .pt)")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,7 +85,7 @@ def _load(path: Path, size: int) -> Any:
         if found is None:
             raise GeomoeError("it is damaged, or not a file that torch.save or safetensors wrote") from error
         raise GeomoeError(
-            f"it holds {found[1] or found[2]}, which is no tensor and is not loaded; save and convert its "
+            f"it holds {found[1] or found[2]}, which is not a tensor and is not loaded; save and convert its "
             "state_dict() alone"
         ) from error
 

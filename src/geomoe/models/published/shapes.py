@@ -25,7 +25,7 @@ def shape(state: State, name: str) -> tuple[int, ...]:
 def expect(true: bool, what: str) -> None:
     """Raise GeomoeError unless something holds that a layout takes for granted."""
     if not true:
-        raise GeomoeError(f"it is no network as published: {what}")
+        raise GeomoeError(f"it is not a network as published: {what}")
 
 
 def count(state: State, pattern: str) -> int:

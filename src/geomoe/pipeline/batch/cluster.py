@@ -70,7 +70,7 @@ def by_cluster(crew: Crew, pins: Sequence[str], shares: Sequence[dict[str, Any]]
             with Client(scheduler, timeout=_CONNECT, set_as_default=False) as client:
                 crew.work(_Cluster(client, pins, shares))
         except ValueError as error:
-            raise GeomoeError(f"{scheduler} is no address of a Dask scheduler: {error}") from error
+            raise GeomoeError(f"{scheduler} is not the address of a Dask scheduler: {error}") from error
         except _LOST as error:
             now = time.monotonic()
             lost = now if lost is None or len(crew.found) > before else lost

@@ -80,7 +80,7 @@ def reference_of(model: Upscaler) -> RoutingReference:
         raise _routes_nothing(model.name)
     if model.reference is None:
         raise GeomoeError(
-            f"{model.name} brings no routing reference; learn it from its training data with "
+            f"{model.name} has no routing reference; learn it from its training data with "
             f"geomoe calibrate, or {_LEAVE_OUT}"
         )
     return model.reference
@@ -109,7 +109,7 @@ def surprise(
     if shown.shape[1] != len(reference.mean):
         raise GeomoeError(
             f"the routing reference of {name} is for {len(reference.mean)} channels, its router sees "
-            f"{shown.shape[1]}; write it anew with geomoe calibrate"
+            f"{shown.shape[1]}; write it again with geomoe calibrate"
         )
     pixels: NDArray[np.float64] = on_pixels(trace[-1], reference.surprise(shown).numpy(), height, width)
     return pixels

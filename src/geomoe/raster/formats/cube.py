@@ -46,7 +46,7 @@ def read_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
                 raise ValueError("it holds no arrays")
             return arrays
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise GeomoeError(f"{path} is no cube that can be read: {error}") from error
+        raise GeomoeError(f"{path} is not a cube that can be read: {error}") from error
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def quicklook(path: Path, side: int) -> tuple[NDArray[np.uint8], tuple[ClassValu
                 data: NDArray[np.uint8] = source.read(1, out_shape=shape)
             named = {int(value): str(name) for value, name in json.loads(legend)["classes"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise GeomoeError(f"{path.name} is no map of classes that geomoe wrote") from error
+            raise GeomoeError(f"{path.name} is not a map of classes that geomoe wrote") from error
     hues = {value: "#" + bytes(colours[value][:3]).hex() for value in named}
     return data, tuple(ClassValue(value, named[value], hues[value]) for value in sorted(named))
 

@@ -33,7 +33,7 @@ def read_collection(path: Path) -> list[tuple[str, Path]]:
     collection = read_json(path.name, read_small(path))
     links = collection.get("links")
     if collection.get("type") not in ("Collection", "Catalog") or not isinstance(links, list):
-        raise GeomoeError(f"{path} is no STAC collection; expected type Collection and a list of links")
+        raise GeomoeError(f"{path} is not a STAC collection; expected type Collection and a list of links")
     hrefs = [link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == "item"]
     if len(hrefs) > MAX_ITEMS:
         raise GeomoeError(f"{path} links to {len(hrefs)} items, more than {MAX_ITEMS}; split it")
@@ -44,11 +44,11 @@ def _item(path: Path, href: object) -> tuple[str, Path]:
     place = local_href(path, href) if isinstance(href, str) else None
     if place is None:
         raise GeomoeError(
-            f"{path.name} links to {str(href)[:120]!r}, which is no local file; download the items"
+            f"{path.name} links to {str(href)[:120]!r}, which is not a local file; download the items"
         )
     local = local_file(place)
     item: dict[str, Any] = read_json(local.name, read_small(local))
     found = item.get("id")
     if item.get("type") != "Feature" or not isinstance(found, str) or not _ID.fullmatch(found):
-        raise GeomoeError(f"{local} is no STAC item whose id can name a file (letters, digits, . _ -)")
+        raise GeomoeError(f"{local} is not a STAC item whose id can name a file (letters, digits, . _ -)")
     return found, local

@@ -64,7 +64,9 @@ class Target:
         self.path = writable_place(path)
         self.overwrite = overwrite
         if self.path.suffix.lower() not in _SUFFIXES:
-            raise GeomoeError(f"{self.path.name!r} is no GeoTIFF by its name; end the output's name in .tif")
+            raise GeomoeError(
+                f"{self.path.name!r} is not a GeoTIFF by its name; end the output's name in .tif"
+            )
         self.item = item_path(self.path)
         if self.item.is_dir():
             raise GeomoeError(f"{self.item} is a folder; give the name of a file to write")
