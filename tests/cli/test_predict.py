@@ -81,7 +81,7 @@ def test_a_folder_of_images_becomes_a_table(capsys: pytest.CaptureFixture[str], 
         (("t.csv", "--model", "land", "--fallback"), "--fallback is for maps", 2),
         (("t.csv", "--model", "land"), "gives a map of 3 classes, no row of a table", 1),
         (("t.csv", "--model", "land", "--experts", "e.tif"), "--experts is for maps", 2),
-        (("t.csv", "--model", "land", "--picture", "p.png"), "drawn of one map", 2),
+        (("t.csv", "--model", "land", "--picture", "p.png"), "draws one map", 2),
         (("o.tif", "--model", "land", "--picture", "p.gif"), "must end in .png or .pdf", 1),
     ],
 )

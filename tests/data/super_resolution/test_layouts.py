@@ -227,8 +227,8 @@ def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path):
     torch.save(tensor, path, _use_new_zipfile_serialization=False)  # cannot be mapped, but read
     assert len(real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)) == 3
     torch.save(tensor.numpy(), path)
-    with pytest.raises(GeomoeError, match="no file of a tensor alone"):
+    with pytest.raises(GeomoeError, match="not a file of a single tensor"):
         real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(GeomoeError, match="no file of a tensor alone, or is damaged"):
+    with pytest.raises(GeomoeError, match="not a file of a single tensor, or is damaged"):
         real_pairs("sen2venus", tmp_path, "test", scale=2, bands=4)

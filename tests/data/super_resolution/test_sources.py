@@ -132,7 +132,7 @@ def test_made_surfaces_are_pairs_of_any_phase_that_know_how_they_were_made():
         ({"held_out": 1.0}, "x.held_out"),
         ({"variants": {"dark": 2.0}}, "sum to 1"),
         ({"gsd": 0.0}, "x.gsd"),
-        ({"made": ("flat",), "degradations": {"mtf": 99.0, "sensors_jpeg": 1.0}}, "JPEG is of 8-bit images"),
+        ({"made": ("flat",), "degradations": {"mtf": 99.0, "sensors_jpeg": 1.0}}, "JPEG needs 8-bit images"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(options, match):

@@ -156,7 +156,7 @@ def test_patches_that_are_too_small_are_refused():
     small = torch.zeros(1, 3, 10, 16)
     with pytest.raises(GeomoeError, match=r"ssim needs patches of 11 x 11 .*16 x 10"):
         ssim(small, small)
-    with pytest.raises(GeomoeError, match="edge wants"):
+    with pytest.raises(GeomoeError, match="edge needs"):
         edge(small[..., :6], small[..., :6])
 
 
