@@ -50,7 +50,9 @@ def made(level="fault", names=("forest", NASTY), manifest=None):
     return Audit(
         "weights <x>", "0123abcd", "vmoe", "scene_classification", names[-1], 12, "test", 0,
         Finding(level, "dead_expert", f"Expert 2 of {names[-1]} is dead."), (usage, empty),
-        manifest if manifest is not None else {
+        manifest
+        if manifest is not None
+        else {
             "command": "geomoe audit 'weights <x>.safetensors' --data /data/a --out report",
             "date": "2026-11-26",
             "request": {"model": "weights <x>.safetensors", "data": "/data/a"},

@@ -168,7 +168,8 @@ def test_numbers_of_a_column_have_the_same_digits():
     assert texts(0.5, 0.123456, None) == ["0.5000", "0.1235", "–"]
     assert texts(30.12345, -1.0) == ["30.12", "−1.00"]
     assert texts(0.012345, 0.5) == ["0.0123", "0.5000"]
-    assert texts(0.00123456) == ["0.001235"]
+    assert texts(0.00123456, -0.001) == ["0.0012", "−0.0010"]
+    assert texts("-1.5 (-2 to -1)", "a-1") == ["−1.5 (−2 to −1)", "a-1"]
     assert texts(1512, 3) == ["1,512", "3"]
     assert texts(64.0, 2.0) == ["64", "2"]
     assert texts(float("nan"), float("inf"), "") == ["–", "∞", "–"]
@@ -205,3 +206,8 @@ def test_latex_is_set(report, tmp_path):
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_an_audit_without_a_manifest_has_a_report(tmp_path):
+    page = Page(write_report(made(manifest={}), tmp_path / "report").read_text("utf-8"))
+    assert not any("done again" in text for text in page.texts)

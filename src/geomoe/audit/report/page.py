@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from geomoe.audit.report.cells import Column, columns
+from geomoe.audit.report.cells import Column, columns, with_minus
 from geomoe.audit.report.figures import Drawn
 from geomoe.audit.request import Request
 from geomoe.audit.run import Audit
@@ -73,6 +73,7 @@ def page(audit: Audit, drawn: Mapping[str, Drawn]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_plain
     )
+    environment.filters["minus"] = with_minus
     template = environment.from_string((room / "page.html").read_text("utf-8"))
     return template.render(
         audit=audit,
