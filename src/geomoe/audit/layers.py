@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.sort import count_choices
 
-__all__ = ["choices_by_sample", "layer_names", "rows_by_sample"]
+__all__ = ["Tally", "choices_by_sample", "layer_names", "rows_by_sample"]
 
 
 def layer_names(model: nn.Module, trace: RoutingTrace) -> list[str]:
@@ -50,4 +53,75 @@ def choices_by_sample(plan: RoutingPlan, samples: int) -> Tensor | None:
     if plan.valid is not None:
         carried = carried * plan.valid[:, None]
     found = carried.new_zeros(samples, plan.num_experts)
-    return found.scatter_add(1, plan.experts.view(samples, -1), carried.view(samples, -1))
+    return found.scatter_add(1, plan.experts.reshape(samples, -1), carried.reshape(samples, -1))
+
+
+@dataclass
+class Tally:
+    """Sums over the plans of one layer.
+
+    Attributes:
+        experts: E.
+        top_k: choices of a row.
+        rows: that were routed.
+        choices: ``[E]``, carried out.
+        gates: ``[E]``, sums of weights.
+        belief: ``[E]``, sums of probabilities.
+        row_entropy: sum over rows of the entropy of their probabilities, nats.
+        confidence: sum over rows of the largest probability.
+        dropped: choices that found their expert full.
+        by_sample: ``[samples, E]`` for each batch, the choices of each sample; empty where rows are of no
+            samples.
+    """
+
+    experts: int
+    top_k: int
+    rows: int = 0
+    choices: Tensor = field(default_factory=lambda: torch.zeros(()))
+    gates: Tensor = field(default_factory=lambda: torch.zeros(()))
+    belief: Tensor = field(default_factory=lambda: torch.zeros(()))
+    row_entropy: float = 0.0
+    confidence: float = 0.0
+    dropped: int = 0
+    by_sample: list[Tensor] = field(default_factory=list)
+
+    def add(self, plan: RoutingPlan, samples: int) -> None:
+        """Count the valid rows of one more plan, of so many samples."""
+        mine = choices_by_sample(plan, samples)
+        if mine is not None:
+            self.by_sample.append(mine)
+        plan = plan.of_valid()
+        p = plan.probabilities.double()
+        self.rows += plan.num_rows
+        self.choices = self.choices + count_choices(plan).double()
+        self.gates = self.gates + plan.gates.double().sum(0)
+        self.belief = self.belief + p.sum(0)
+        self.row_entropy += float(torch.special.entr(p).sum())
+        self.confidence += float(p.amax(1).sum()) if plan.num_rows else 0.0
+        self.dropped += 0 if plan.dropped is None else int(plan.dropped.sum())
+
+    @property
+    def load(self) -> Tensor:
+        """``[E]`` share of the choices."""
+        return self.choices / self.choices.sum().clamp_min(1)
+
+    @property
+    def importance(self) -> Tensor:
+        """``[E]`` share of the gates."""
+        return self.gates / self.gates.sum().clamp_min(1e-12)
+
+    @property
+    def marginal_entropy(self) -> float:
+        """Entropy of the mean belief over ln E: 1 where experts are wanted alike."""
+        mean = self.belief / max(self.rows, 1)
+        return float(torch.special.entr(mean).sum()) / math.log(max(self.experts, 2))
+
+    @property
+    def conditional_entropy(self) -> float:
+        """Mean entropy of a row's belief over ln E: 0 where every row is sure."""
+        return self.row_entropy / max(self.rows, 1) / math.log(max(self.experts, 2))
+
+    @property
+    def dead(self) -> list[int]:
+        """Experts that no row was given."""
+        return [e for e, count in enumerate(self.choices.tolist()) if not count]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from geomoe.audit.facts import read_facts
 from geomoe.audit.manifest import manifest_of
 from geomoe.audit.run import Audit, audit, subject_of
 from geomoe.audit.sections import SECTIONS, find_sections
@@ -29,6 +30,7 @@ class Request:
         only: names of sections; empty for all.
         seed: of all that is drawn.
         skip_corrupt: whether samples that cannot be read are left out.
+        facts: file of what else is known of samples; see :func:`geomoe.audit.facts.read_facts`.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Request:
     only: tuple[str, ...] = ()
     seed: int = 0
     skip_corrupt: bool = False
+    facts: str | None = None
 
     def command(self, out: str = "report") -> str:
         """As one types it; what is as usual is left out."""
@@ -46,6 +49,7 @@ class Request:
         words += ["--images", str(self.images)] if self.images is not None else []
         words += ["--only", ",".join(self.only)] if self.only else []
         words += ["--seed", str(self.seed)] if self.seed else []
+        words += ["--facts", self.facts] if self.facts is not None else []
         words += ["--skip-corrupt"] if self.skip_corrupt else []
         return shlex.join(words)
 
@@ -53,11 +57,13 @@ class Request:
         """What is audited; ``say`` is told in a line what is left out.
 
         Raises:
-            GeomoeError: as :func:`geomoe.load` and :func:`geomoe.audit.run.subject_of`.
+            GeomoeError: as :func:`geomoe.load`, :func:`geomoe.audit.run.subject_of` and
+                :func:`geomoe.audit.facts.read_facts`.
         """
+        facts = None if self.facts is None else read_facts(Path(self.facts))
         return subject_of(
             load(self.model), Path(self.data), split=self.split, images=self.images, seed=self.seed,
-            skip_corrupt=self.skip_corrupt, say=say,
+            facts=facts, skip_corrupt=self.skip_corrupt, say=say,
         )  # fmt: skip
 
     def audit(self, subject: Subject, progress: Callable[[int, int], None] | None = None) -> Audit:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
+
+import numpy as np
 
 from geomoe import __version__
 from geomoe.audit.section import Finding, Section, Table
@@ -83,14 +85,20 @@ def _table(table: Table) -> dict[str, Any]:
     return {"name": table.name, "caption": table.caption, "columns": list(table.columns), "rows": rows}
 
 
-class _Spread(Sequence[tuple[str, Sample]]):
-    """Some of many samples, evenly spread over their list; each is read when it is asked for."""
+class _Mixed(Sequence[tuple[str, Sample]]):
+    """Some of many samples, spread evenly over their list, in random order.
 
-    def __init__(self, samples: Sequence[tuple[str, Sample]], number: int) -> None:
-        self.samples, self.number = samples, min(number, len(samples))
+    Neighbours in a list are of one class or scene: the batches of an audit, and the few samples that its
+    costly questions are asked of, have to be mixed. Each is read when it is asked for.
+    """
+
+    def __init__(self, samples: Sequence[tuple[str, Sample]], number: int, seed: int) -> None:
+        self.samples = samples
+        places = [i * len(samples) // number for i in range(number)]
+        self.places = [places[i] for i in np.random.default_rng(seed).permutation(number)]
 
     def __len__(self) -> int:
-        return self.number
+        return len(self.places)
 
     @overload
     def __getitem__(self, index: int) -> tuple[str, Sample]: ...
@@ -100,10 +108,9 @@ class _Spread(Sequence[tuple[str, Sample]]):
 
     def __getitem__(self, index: int | slice) -> tuple[str, Sample] | list[tuple[str, Sample]]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.number))]
-        if not -self.number <= index < self.number:
-            raise IndexError(index)
-        return self.samples[index % self.number * len(self.samples) // self.number]
+            return [self.samples[place] for place in self.places[index]]
+        sample: tuple[str, Sample] = self.samples[self.places[index]]
+        return sample
 
 
 def subject_of(
@@ -113,10 +120,11 @@ def subject_of(
     split: Split = "test",
     images: int | None = None,
     seed: int = 0,
+    facts: Mapping[str, Mapping[str, str]] | None = None,
     skip_corrupt: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Subject:
-    """Weights, and a part of the data at ``root``.
+    """Weights, and a part of the data at ``root``, its samples in random order.
 
     Args:
         model: from :func:`geomoe.load`.
@@ -124,18 +132,20 @@ def subject_of(
         split: of the data.
         images: at most so many samples, spread evenly over their list; all by default.
         seed: of all that is drawn.
+        facts: what else is known of samples by name; see :func:`geomoe.audit.facts.read_facts`.
         skip_corrupt: whether samples that cannot be read are left out, and told of.
         say: told in a line what is left out.
 
     Raises:
-        GeomoeError: no samples, or such that cannot be read or are not for these weights.
+        GeomoeError: no samples, or such that cannot be read or are not for these weights; facts of others.
     """
     named = family(model.card.task).data.named(Path(root), split, model, skip_corrupt=skip_corrupt, say=say)
     if not len(named.samples):
         raise GeomoeError(f"{root} has no samples in the split {split}; choose another one")
-    if images is not None:
-        named = replace(named, samples=_Spread(named.samples, images))
-    return Subject(model, named, seed)
+    if facts and (first := named.samples[0][0]) not in facts:
+        raise GeomoeError(f"the facts have no line for the sample {first}; give each sample one, by its name")
+    number = min(images or len(named.samples), len(named.samples))
+    return Subject(model, replace(named, samples=_Mixed(named.samples, number, seed)), seed, facts or {})
 
 
 def audit(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from geomoe.audit.counterfactuals import counterfactuals
+from geomoe.audit.dependence import dependence
+from geomoe.audit.gradient import gradient
 from geomoe.audit.maps import maps
 from geomoe.audit.probes import probes
 from geomoe.audit.section import Section
@@ -16,7 +19,7 @@ __all__ = ["SECTIONS", "Question", "find_sections"]
 
 Question = Callable[[Subject], Section]
 
-SECTIONS: tuple[Question, ...] = (usage, probes, maps, stability)
+SECTIONS: tuple[Question, ...] = (counterfactuals, gradient, usage, dependence, probes, maps, stability)
 """Each is named after its function; one that is added here is in the command and in the report."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from geomoe.audit.layers import Tally, layer_names
 from geomoe.data.sample import Batch
 from geomoe.evaluation.samples import batches
 from geomoe.models.weights import LoadedModel
@@ -30,11 +31,13 @@ class Subject:
         model: from :func:`geomoe.load`.
         samples: whose truth is known.
         seed: of all that is drawn.
+        facts: what else is known of samples, such as sensor, region or date, by the sample's name.
     """
 
     model: LoadedModel
     samples: Named
     seed: int = 0
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @cached_property
     def task(self) -> Task:
@@ -45,10 +48,25 @@ class Subject:
         """Names and values of some samples at a time."""
         return batches(self.samples.samples)
 
+    @cached_property
+    def tallies(self) -> dict[str, Tally]:
+        """How each layer uses its experts over all samples, by the layer's name."""
+        found: dict[str, Tally] = {}
+        for names, batch in self.batches():
+            trace = RoutingTrace()
+            self.predict(batch, trace)
+            for name, plan in zip(layer_names(self.model.model, trace), trace, strict=True):
+                found.setdefault(name, Tally(plan.num_experts, plan.top_k)).add(plan, len(names))
+        return found
+
+    def predict(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
+        """The model's prediction for a batch, as losses take it; the plans carried out are in ``trace``."""
+        with torch.no_grad():
+            return self.task.predict(batch, trace)
+
     def answer(self, batch: Batch, trace: RoutingTrace | None = None) -> Tensor:
-        """What the model says of a batch; the plans that it carried out are in ``trace``."""
-        with torch.inference_mode():
-            return self.task.answer(self.task.predict(batch, trace))
+        """What the model says of a batch, as metrics and people take it."""
+        return self.task.answer(self.predict(batch, trace))
 
     def scores(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Metrics of each sample, ``[B]``, the task's ``monitor`` among them."""

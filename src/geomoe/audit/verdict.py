@@ -8,13 +8,52 @@ from geomoe.audit.section import Finding, Level, Section
 
 __all__ = ["verdict"]
 
+_FIRST = (
+    "no_routing",
+    "untrained_router",
+    "constant_plan",
+    "not_better_than_shuffled",
+    "choice_does_not_matter",
+)
+"""Faults of the routing itself: with one of these other findings say little."""
+_SOUND = ("routing_matters",)
+"""What is told first of what is sound."""
+
 
 def verdict(sections: Sequence[Section]) -> Finding:
-    """What all findings come to: the first of the worst level."""
+    """What all findings come to, in one sentence.
+
+    A fault of the routing itself decides, then any other fault; a model whose routing matters is told to be
+    sound, with its warnings; where nothing was asked that decides, the worst of what was found is told.
+
+    Args:
+        sections: that were asked, in any order.
+
+    Returns:
+        A finding whose code is that of the one that decided.
+    """
     found = [finding for section in sections for finding in section.findings]
-    levels: tuple[Level, ...] = ("fault", "warning", "sound")
-    for level in levels:
-        for finding in found:
-            if finding.level == level:
-                return finding
+    faults = [finding for finding in found if finding.level == "fault"]
+    first = sorted(faults, key=lambda f: _FIRST.index(f.code) if f.code in _FIRST else len(_FIRST))
+    if first:
+        others = len({finding.code for finding in faults}) - 1
+        return _with(first[0], f"{others} other faults were found" if others > 1 else "", others == 1)
+    warnings = [finding for finding in found if finding.level == "warning"]
+    sound = [finding for finding in found if finding.level == "sound"]
+    matters = next((finding for finding in sound if finding.code in _SOUND), None)
+    if matters is not None:
+        several = f"there are {len(warnings)} warnings" if len(warnings) > 1 else ""
+        return _with(matters, several or ("there is one warning" if warnings else ""))
+    for some in (warnings, sound):
+        if some:
+            return some[0]
     return Finding("note", "nothing_checked", "Nothing was checked.")
+
+
+def _with(finding: Finding, more: str, one: bool = False) -> Finding:
+    """The finding with one more clause in its sentence."""
+    more = "one other fault was found" if one else more
+    level: Level = finding.level
+    return Finding(
+        level, finding.code, f"{finding.text.removesuffix('.')}; {more}." if more else finding.text
+    )

@@ -34,6 +34,12 @@ __all__ = ["audit"]
     type=click.IntRange(min=1),
     help="At most so many samples, spread evenly over their list.  [default: all]",
 )
+@click.option(
+    "--facts",
+    metavar="FILE.csv",
+    type=click.Path(path_type=Path),
+    help="What else is known of samples: a column name, and one for each of sensor, region, date ...",
+)
 @click.option("--only", default="", metavar="SECTION,...", help="These sections alone.  [default: all]")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is drawn."
@@ -46,6 +52,7 @@ def audit(
     out: Path,
     split: Split,
     images: int | None,
+    facts: Path | None,
     only: str,
     seed: int,
     skip_corrupt: bool,
@@ -65,7 +72,9 @@ def audit(
     check_folder(out, overwrite=overwrite)
     if overlap([out], [Path(model), root]):
         raise GeomoeError(f"{out} is or holds what is audited; give another --out")
-    asked = Request(model, str(root), split, images, names, seed, skip_corrupt)
+    asked = Request(
+        model, str(root), split, images, names, seed, skip_corrupt, None if facts is None else str(facts)
+    )
     subject = asked.subject(lambda line: say(f"geomoe: note: {line}", err=True))
     with told("sections") as progress:
         found = asked.audit(subject, progress)
