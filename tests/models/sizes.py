@@ -23,6 +23,7 @@ TINY = {
         "colours": COLOURS,
     },
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
+    "mobile": {"multiplier": 0.1, "layers": (1, 1, 1), "experts": 3},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
     "spt": {
@@ -34,6 +35,7 @@ TINY = {
         "fusion_squeeze": 3,
         "width": 6,
     },
+    "stacked_moe": {"widths": (8, 12), "experts": (2, 3)},
     "swin2_mose": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "num_experts": 2},
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "ttst": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},

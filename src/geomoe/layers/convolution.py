@@ -27,9 +27,9 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Of the RGB training images of DIV2K, which the published networks subtract (Agustsson and Timofte 2017)."""
 
 
-def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size; zeros beyond the image."""
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, or takes every ``stride``-th pixel; zeros beyond the image."""
+    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1)
 
 
 def bottleneck3x3(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -56,7 +56,7 @@ class Head(nn.Module):
         return out
 
 
-def label_contract(config: LabelConfig, features: int) -> ModelContract:
+def label_contract(config: ClassConfig, features: int) -> ModelContract:
     """One image in, one label out; features where there are no classes."""
     classes = config.classes
     output = Output("label", len(classes), classes=classes) if classes else Output("features", features)
