@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ def manifest_of(request: Request, subject: Subject) -> dict[str, Any]:
     given, so that a file that was rewritten without loss is the same sample.
     """
     model, named = subject.model, subject.samples
-    card, samples = model.card, hashes(named.samples)
+    card, samples = model.card, hashes(subject)
     tiling = model.contract.tiling
     return {
         "command": request.command(),
@@ -100,16 +100,18 @@ def machine() -> dict[str, Any]:
     return {"hardware": hardware(), "system": platform.platform(), "threads": torch.get_num_threads()}
 
 
-def hashes(samples: Iterable[tuple[str, Sample]]) -> dict[str, str]:
-    """Of each sample, by name: the first 16 digits of the SHA-256 of its tensors."""
+def hashes(subject: Subject) -> dict[str, str]:
+    """Of each sample, by name: the first 16 digits of the SHA-256 of its tensors and facts."""
     return {
-        name: _digest(
-            part
-            for key, value in sorted(sample.items())
-            for part in (f"{key} {value.dtype} {tuple(value.shape)}", value.contiguous().numpy().tobytes())
-        )[:16]
-        for name, sample in samples
+        name: _digest([*_parts(sample), *map(str, sorted(subject.facts.get(name, {}).items()))])[:16]
+        for name, sample in subject.samples.samples
     }
+
+
+def _parts(sample: Sample) -> Iterator[str | bytes]:
+    for key, value in sorted(sample.items()):
+        yield f"{key} {value.dtype} {tuple(value.shape)}"
+        yield value.contiguous().numpy().tobytes()
 
 
 def _digest(parts: Iterable[str | bytes]) -> str:

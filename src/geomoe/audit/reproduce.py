@@ -85,7 +85,7 @@ class Record:
                 f"{subject.model.name} are not the weights of the report: their hash is "
                 f"{subject.model.hash[:12]}, expected {was[:12]}; give the right ones by --model"
             )
-        known, found = self.manifest["samples"], hashes(subject.samples.samples)
+        known, found = self.manifest["samples"], hashes(subject)
         other = [name for name, of in known.items() if found.get(name) != of]
         other += [name for name in found if name not in known]
         if other:
