@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.super_resolution.evaluate import evaluate
+    from geomoe.evaluation.evaluate import evaluate
     from geomoe.models import create_model, list_models, load
     from geomoe.pipeline import predict, upscale
 
@@ -35,7 +35,7 @@ __all__ = [
 
 _HOMES = {
     "create_model": "geomoe.models",
-    "evaluate": "geomoe.evaluation.super_resolution.evaluate",
+    "evaluate": "geomoe.evaluation.evaluate",
     "list_models": "geomoe.models",
     "load": "geomoe.models",
     "predict": "geomoe.pipeline",

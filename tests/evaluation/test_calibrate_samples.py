@@ -62,3 +62,11 @@ def test_pixels_that_are_not_there_give_no_row():
     card = card_of("unet_moe", "segmentation")
     found = shown_rows(LoadedModel("tiny", model, card), torch.rand(3, 8, 8), valid=valid)
     assert len(found) == 32
+
+
+def test_a_folder_of_too_few_samples_is_told(data, tmp_path):
+    for name in CLASSES:
+        for number in range(2, 26):
+            (data / name / f"{number}.png").unlink()
+    with pytest.raises(GeomoeError, match="holds 2 samples to train on and 0 kept to validate on"):
+        calibrate(weights(tmp_path), tmp_path / "told.safetensors", data)

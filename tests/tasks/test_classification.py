@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import geomoe
 from geomoe import GeomoeError
 from geomoe.cli.main import main
 from geomoe.models import load, read_card
@@ -230,23 +231,40 @@ def test_what_was_found_is_noted_on_the_card_once(run, folder, capsys, tmp_path)
     assert f"{one.gain:+.4f} over the baseline's 0.3333" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--degradation", "mtf"], "--degradation is of models that give images"),
-        (["--card", "c.safetensors", "--sensor", "naip"], "--sensor is of models that give images"),
-        (
-            ["--card", "c.safetensors", "--precision", "bfloat16"],
-            "in float32; leave out --card or --precision",
-        ),
-    ],
-)
-def test_options_of_images_are_refused(run, folder, capsys, more, said):
+def test_options_of_images_are_refused(run, folder, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["evaluate", "--model", str(run / "best.safetensors"), "--data", str(folder), *more])
+        main(["evaluate", "--model", str(run / "best.safetensors"), "--data", str(folder), "--conserve"])
     assert stop.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert "best is of classification, which has no conserve; leave it out" in line
+
+
+def test_the_samples_can_be_said_to_be_others(run, folder, tmp_path):
+    target, own = tmp_path / "noted.safetensors", ["--sensor", "naip", "--gsd", "1", "--name", "mine"]
+    asked = ["--model", str(run / "best.safetensors"), "--data", str(folder), "--card", str(target)]
+    main(["evaluate", *asked, *own])
+    (one,) = read_card(target).evaluations
+    assert (one.data, one.sensor, one.gsd) == ("mine", "naip", 1)
+
+
+def test_what_bfloat16_costs_is_measured_of_every_task(run, folder, tmp_path, capsys):
+    target = tmp_path / "noted.safetensors"
+    asked = ["--model", str(run / "best.safetensors"), "--data", str(folder), "--card", str(target)]
+    main(["evaluate", *asked, "--precision", "bfloat16"])
+    card = read_card(target)
+    assert card.measured == []
+    assert card.bfloat16["low"] <= card.bfloat16["loss"] <= card.bfloat16["high"]
+    assert 0 < card.bfloat16["largest"] < 50
+    assert f"bfloat16 costs {card.bfloat16['loss']:.4f} against float32" in capsys.readouterr().out
+
+
+def test_one_function_evaluates_every_task(run, folder):
+    found = geomoe.evaluate(load(str(run / "best.safetensors")), folder, split="validation")
+    assert (found.task, found.protocol, found.ranks, found.overall.items) == (
+        "classification", "classification", "oa", 3
+    )  # fmt: skip
+    with pytest.raises(GeomoeError, match="has no degradation"):
+        geomoe.evaluate(load(str(run / "best.safetensors")), folder, degradation="mtf")
 
 
 def test_a_class_that_the_weights_do_not_know_is_named(run, tmp_path, capsys):
@@ -280,19 +298,14 @@ def test_export_puts_the_scores_of_the_test_on_the_card(run, folder, tmp_path, c
                 "hsenet",
             ]
         )
-    assert "protocol hsenet compares images, which best does not give" in capsys.readouterr().err
+    assert "best is of classification, which has no protocol; leave it out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["picture", "upscale"])
-def test_a_command_for_images_says_what_the_weights_give(run, folder, tmp_path, capsys, command):
-    weights, image = str(run / "best.safetensors"), str(folder / "river" / "00.png")
+def test_a_command_for_images_says_what_the_weights_give(run, tmp_path, capsys):
     scene = str(write_scene(run / "scene.tif", pixels(3, 8, 8, "uint8")))
-    args = {
-        "picture": [image, "-o", str(tmp_path / "x.png"), "--model", weights],
-        "upscale": [scene, str(tmp_path / "x.tif"), "--model", weights, "--scale", "4"],
-    }[command]
+    asked = [scene, str(tmp_path / "x.tif"), "--model", str(run / "best.safetensors"), "--scale", "4"]
     with pytest.raises(SystemExit) as stop:
-        main([command, *args])
+        main(["upscale", *asked])
     assert stop.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "gives a label of 3 classes; expected weights of a model that gives an image" in line

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from geomoe.cli.progress import told
-from geomoe.cli.say import say, say_table
-from geomoe.cli.score_table import score_table
+from geomoe.cli.say import say
+from geomoe.cli.score_table import say_scores
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap, write_text
 from geomoe.metrics.measures import measure
 
 if TYPE_CHECKING:
     from geomoe.evaluation.super_resolution.by_source import Told
-    from geomoe.evaluation.super_resolution.evaluate import Evaluation
     from geomoe.models.precision import Precision
 
 __all__ = ["evaluate"]
-
-FURTHER = ("ergas", "sam", "scc", "consistency")
 
 
 @click.command()
@@ -35,17 +32,19 @@ FURTHER = ("ergas", "sam", "scc", "consistency")
     help="Name of a model, or a weights file; several with --sources.",
 )
 @click.option("--scale", type=int, help="Of a model by name, 4 by default; weights have their own.")
-@click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the images.")
-@click.option("--protocol", default="mfg_hmoe", show_default=True, help="How result and truth are compared.")
+@click.option("--data", "root", required=True, type=click.Path(path_type=Path), help="Folder of the samples.")
+@click.option(
+    "--protocol", help="Of images that are made: how these and truth are compared.  [default: mfg_hmoe]"
+)
 @click.option(
     "--degradation",
-    help="How inputs are made; or real; several, with commas, with --sources.  [default: bilinear; with "
-    "--sources bilinear,mtf]",
+    help="Of images that are made larger: how inputs are made of the samples; or real; several, with commas, "
+    "with --sources.  [default: bilinear; with --sources bilinear,mtf]",
 )
 @click.option(
     "--metrics",
     default="",
-    help="Add any of ergas, sam, scc, consistency; those of the protocol are always there.",
+    help="Of images that are made, add any of ergas, sam, scc, consistency to those of the protocol.",
 )
 @click.option(
     "--split",
@@ -102,18 +101,22 @@ FURTHER = ("ergas", "sam", "scc", "consistency")
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Also write the result here ('-' prints it)."
 )
-@click.option("--name", default="", help="With --card: what the images are.  [default: their folder's name]")
-@click.option("--sensor", help="With --card: what took the images, such as sentinel-2, landsat-8, aerial.")
+@click.option(
+    "--name",
+    default="",
+    help="With --card: what the samples are.  [default: their data set's or folder's name]",
+)
+@click.option("--sensor", help="With --card: what took the samples, such as sentinel-2, landsat-8, aerial.")
 @click.option(
     "--gsd",
     type=click.FloatRange(0, 1e5, min_open=True),
-    help="With --card: ground sampling distance of the images, metres.",
+    help="With --card: their ground sampling distance, metres.",
 )
 def evaluate(
     models: tuple[str, ...],
     scale: int | None,
     root: Path,
-    protocol: str,
+    protocol: str | None,
     degradation: str | None,
     metrics: str,
     split: str,
@@ -153,7 +156,7 @@ def evaluate(
         evaluate_sources(
             models, scale or 4, root, sources, part=split,  # type: ignore[arg-type]
             degradations=_names(degradation or "bilinear,mtf"),
-            protocol=protocol, told_models=told_models, precision=precision, limit=limit,
+            protocol=protocol or "mfg_hmoe", told_models=told_models, precision=precision, limit=limit,
             skip_corrupt=skip_corrupt, device=device, out=out, markdown=markdown, card=card,
             overwrite=overwrite,
         )  # fmt: skip
@@ -161,10 +164,10 @@ def evaluate(
     if len(models) != 1 or told_models != "all" or limit is not None or markdown is not None:
         raise GeomoeError("several --model, --told, --limit and --markdown go with --sources; leave them out")
     [model] = models
+    from geomoe.evaluation.evaluate import evaluate as run
     from geomoe.evaluation.hardware import hardware
     from geomoe.evaluation.measure import measured, write_measured
-    from geomoe.evaluation.super_resolution.evaluate import evaluate as run
-    from geomoe.evaluation.super_resolution.precision import write_loss
+    from geomoe.evaluation.precision import write_loss
     from geomoe.models import list_models, load
     from geomoe.models.device import pick_device
     from geomoe.models.weights import check_target
@@ -181,51 +184,39 @@ def evaluate(
             raise GeomoeError(f"split {split} is for training; a card holds what was found on the test split")
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
         raise GeomoeError(f"{out} cannot be written; give --json a file in a folder that exists")
-    # No JSON is read of the images.
+    # No JSON is read of the samples.
     data = [] if out is None or out.suffix.lower() == ".json" else [root]
     if out is not None and overlap([out], [Path(model), *data, *([card] if card else [])]):
-        raise GeomoeError(f"{out} is the file of the weights, or among the images; give another --json")
+        raise GeomoeError(f"{out} is the file of the weights, or among the samples; give another --json")
     loaded = load(model, 4 if scale is None and model in list_models() else scale)
-    if not loaded.contract.gives("image"):
-        from geomoe.cli.samples import print_samples
-
-        of_images = {
-            "--protocol": protocol != "mfg_hmoe", "--degradation": degradation is not None,
-            "--metrics": bool(metrics), "--conserve": conserve, "--name": name, "--sensor": sensor,
-            "--gsd": gsd,
-        }  # fmt: skip
-        if foreign := [option for option, given in of_images.items() if given]:
-            raise GeomoeError(f"{foreign[0]} is of models that give images; {model} does not, leave it out")
-        print_samples(
-            loaded, root, split=split, device=device, precision=precision,  # type: ignore[arg-type]
-            skip_corrupt=skip_corrupt, out=out, card=card,
-        )  # fmt: skip
-        return
-    with told("images") as progress:
+    options = {
+        "protocol": protocol,
+        "degradation": degradation,
+        "metrics": _names(metrics),
+        "conserve": conserve,
+    }
+    with told("samples") as progress:
         result = run(
             loaded,
             root,
-            protocol=protocol,
-            degradation=degradation or "bilinear",
-            metrics=_names(metrics),
             split=split,  # type: ignore[arg-type]
             device=device,
             precision=precision,
             skip_corrupt=skip_corrupt,
-            conserve=conserve,
             progress=progress,
             say=lambda line: say(f"geomoe: note: {line}", err=True),
+            **{option: value for option, value in options.items() if value},
         )
     if str(out) == "-":
         say(*json.dumps(result.as_dict(), indent=2).split("\n"))
     else:
-        _print(result)
+        say_scores(result)
         if out is not None:
             write_text(out, f"{json.dumps(result.as_dict(), indent=2)}\n")
     if card is not None and result.loss is not None:
         write_loss(loaded, result, root, card, hardware(pick_device(device)))
     elif card is not None:
-        found = measured(result, root, name=name, sensor=sensor, gsd=gsd)
+        found = measured(result, name=name, sensor=sensor, gsd=gsd)
         write_measured(loaded, card, [found])
         said = measure(found.ranks).text(found.gain, sign=True)
         say(f"{card}: its card says {said} on {found.describe()}", err=str(out) == "-")
@@ -233,22 +224,3 @@ def evaluate(
 
 def _names(given: str) -> list[str]:
     return [name.strip() for name in given.split(",") if name.strip()]
-
-
-def _print(result: Evaluation) -> None:
-    title = f"{result.weights}, protocol {result.protocol}, input {result.degradation}"
-    if result.conserve:
-        title += ", means conserved"
-    rows = {**result.by_class, "all": result.overall}
-    first = [name for name in result.overall.values if name not in FURTHER]
-    say_table(score_table(title, rows, first, result.base, result.ranks))
-    if (loss := result.loss) is not None:
-        say(
-            f"{result.precision} costs {loss.loss:.4f} dB against float32 ({loss.low:.4f} to {loss.high:.4f} "
-            f"at 95 %); the largest difference of a pixel is {loss.largest:.1f} of 255 levels"
-        )
-    if further := [name for name in FURTHER if name in result.overall.values]:
-        title = "ERGAS and SAM: 0 is best; consistency in dB"
-        say_table(score_table(title, rows, further, result.base))
-    for name, count in result.overall.defined.items():
-        say(f"{measure(name).title} is defined on {count} of {result.overall.items} images")

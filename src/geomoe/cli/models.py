@@ -66,7 +66,7 @@ def _list() -> None:
             count = sum(
                 p.numel() for p in build(model, {}).parameters()
             )  # of a scale of 4, where there is one
-        weights = [_gain(key, card) for key, card in shipped.items() if card.model == model]
+        weights = [_with_gain(key, card) for key, card in shipped.items() if card.model == model]
         table.add_row(model, f"{count:,}", describe(model), "\n".join(weights) or "-")
     say_table(table)
 
@@ -85,18 +85,24 @@ def _list_measured() -> None:
     table.add_column("weights", no_wrap=True)
     table.add_column("scale", justify="right")
     table.add_column("measured on")
-    table.add_column("gain dB", justify="right")
+    table.add_column("gain", justify="right")
     for key, path in available_weights().items():
         card = read_card(path)
-        rows = [(one.describe(), f"{one.gain:+.2f}") for one in card.evaluations]
+        rows = [(one.describe(), _gain(one)) for one in card.evaluations]
         for on, gain in rows or [("its card does not say", "")]:
             table.add_row(key, str(card.config.get("scale")), on, gain)
     say_table(table)
 
 
-def _gain(key: str, card: Card) -> str:
-    gain = card.scores.get("gain")
-    return key if gain is None else f"{key} {gain:+.2f} dB"
+def _with_gain(key: str, card: Card) -> str:
+    """By the scores of the card, in the unit of what ranks there."""
+    gain, ranks = card.scores.get("gain"), [one.ranks for one in card.evaluations]
+    unit = measure(ranks[-1]).unit if ranks else ""
+    return key if gain is None else f"{key} {gain:+.2f} {unit}".rstrip()
+
+
+def _gain(one: Measured) -> str:
+    return measure(one.ranks).text(one.gain, sign=True)
 
 
 def _as_json(value: object) -> list[str]:
@@ -111,6 +117,8 @@ def _readable(name: str, card: dict[str, Any]) -> list[str]:
         if key == "measured":
             said = [_measured(one) for one in value] or ["its card does not say"]
             lines += [f"  {key:<20} {words}" for words in said]
+        elif value in ({}, "", []):  # of which the card says nothing
+            continue
         elif isinstance(value, dict):
             scored = value.get("scored") if key == "scores" else None
             lines.append(f"  {key}, {scored}" if scored else f"  {key}")
@@ -125,18 +133,20 @@ def _measured(held: dict[str, Any]) -> str:
     one = Measured.from_card(held)
     noise = "" if one.noise is None else f", noise {one.noise[0]:.2g} to {one.noise[1]:.2g}"
     return (
-        f"{measure(one.ranks).text(one.gain, sign=True)} over the baseline's "
+        f"{_gain(one)} over the baseline's "
         f"{measure(one.ranks).text(one.baseline[one.ranks])}: {one.describe()}{noise}; "
         f"{counted(one.images, 'image')}, protocol {one.protocol}, {one.date}"
     )
 
 
 def _short(value: object) -> object:
-    return (
-        f"{len(value)} rows or numbers, --json prints them"
-        if isinstance(value, list) and len(value) > 16
-        else value
-    )
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_short(each)}" for name, each in value.items())
+    if not isinstance(value, list):
+        return value
+    if value and all(isinstance(each, str) for each in value):
+        return "; ".join(value)
+    return f"{len(value)} rows or numbers, --json prints them" if len(value) > 16 else value
 
 
 def _legs(recipe: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +13,16 @@ from rich.table import Table
 
 from geomoe.cli.progress import told
 from geomoe.cli.say import say, say_table
+from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.super_resolution.compare import Comparison, Score
     from geomoe.models import LoadedModel
 
 __all__ = ["picture"]
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--model",
     "models",
@@ -30,18 +31,32 @@ __all__ = ["picture"]
     show_default=True,
     help="Name of a model, or a weights file; repeat it to compare several.",
 )
-@click.option("--scale", type=int, default=4, show_default=True)
+@click.option("--scale", type=int, help="Of a model by name, 4 by default; weights have their own.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The picture: .png or .pdf."
 )
 @click.option(
-    "--crop", "crops", multiple=True, metavar="X,Y,W,H", help="In high-resolution pixels; repeatable."
+    "--split",
+    type=click.Choice(["fit", "validation", "test"]),
+    help="Of samples of a folder.  [default: test]",
 )
-@click.option("--degradation", help="How the input is made of IMAGE.  [default: bilinear]")
+@click.option(
+    "--samples", type=click.IntRange(min=1), help="Of a folder, how many.  [default: 12; 3 of maps]"
+)
+@click.option(
+    "--crop",
+    "crops",
+    multiple=True,
+    metavar="X,Y,W,H",
+    help="Of an image that is made larger, in pixels of the result; repeatable.",
+)
+@click.option("--degradation", help="How the input is made of an image.  [default: bilinear]")
 @click.option(
     "--protocol", help="How result and truth are compared.  [default: mfg_hmoe; hsenet without RGB]"
 )
-@click.option("--as-input", "--no-truth", is_flag=True, help="IMAGE is the input itself; there is no truth.")
+@click.option(
+    "--as-input", "--no-truth", is_flag=True, help="The image is the input itself; there is no truth."
+)
 @click.option(
     "--layer", type=int, default=-1, show_default=True, help="Of those that route, from 1; -1 is the last."
 )
@@ -50,10 +65,12 @@ __all__ = ["picture"]
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @click.option("--overwrite", is_flag=True, help="Replace the picture where it exists.")
 def picture(
-    image: Path,
+    source: Path,
     models: tuple[str, ...],
-    scale: int,
+    scale: int | None,
     output: Path,
+    split: str | None,
+    samples: int | None,
     crops: tuple[str, ...],
     degradation: str | None,
     protocol: str | None,
@@ -64,69 +81,59 @@ def picture(
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    """Draw crops of IMAGE super-resolved by models, beside the truth, and which expert drew each pixel.
+    """Draw what models make of SOURCE beside the truth, and what their experts did.
 
-    IMAGE is downsampled first, so that its own pixels are the truth. Without --crop, the square is taken in
-    which truth, baseline and the models differ most.
+    Of models that make images larger, SOURCE is an image. It is downsampled first, so that its own pixels are
+    the truth; without --crop, the square is taken in which truth, baseline and the models differ most. Of
+    all others it is a folder of samples, as for evaluate: labels and how sure they are, or maps of classes.
     """
-    from geomoe.evaluation.crops import parse_crop
-    from geomoe.evaluation.picture import check_target, draw
-    from geomoe.evaluation.super_resolution.compare import compare
-    from geomoe.models import load
+    from geomoe.evaluation.evaluators import evaluator
+    from geomoe.evaluation.figures import check_target
+    from geomoe.models import list_models, load
 
     if as_input and (degradation or protocol):
         raise click.UsageError(
             "--degradation and --protocol mean nothing with --as-input, which has no truth"
         )
-    check_target(output, image, models, overwrite=overwrite)
-    boxes = [parse_crop(crop) for crop in crops]
-    loaded = _told_apart(models, [load(model, scale) for model in models])
-    with told("tiles") as progress:
-        found = compare(
-            image,
-            loaded,
-            scale=scale,
-            degradation=None if as_input else degradation or "bilinear",
-            crops=boxes,
+    check_target(output, source, models, overwrite=overwrite)
+    named = list_models()
+    loaded = [load(model, 4 if scale is None and model in named else scale) for model in models]
+    tasks = sorted({model.card.task for model in loaded})
+    if len(tasks) > 1:
+        raise GeomoeError(f"the weights are of {' and '.join(tasks)}; draw those of one task at a time")
+    options = {
+        "split": split, "samples": samples, "crops": crops, "degradation": degradation, "protocol": protocol,
+        "as_input": as_input, "tile": tile,
+    }  # fmt: skip
+    with told("parts") as progress:
+        drawn = evaluator(tasks[0]).picture(
+            _told_apart(models, loaded),
+            source,
+            output,
             layer=layer,
-            protocol=protocol,
-            tile=tile,
             device=device,
             progress=progress,
+            **{option: value for option, value in options.items() if value},
         )
-    draw(found, output)
     if as_json:
-        say(*json.dumps(found.as_dict(), indent=2).split("\n"))
-    else:
-        _print(found)
-        say(f"{output}: {_count(len(boxes) or 1, 'crop')}, {_count(len(loaded), 'model')}")
+        say(*json.dumps(drawn.found, indent=2).split("\n"))
+        return
+    if drawn.rows:
+        table = Table(*drawn.heads, title=drawn.title, box=None)
+        for row in drawn.rows:
+            table.add_row(*row)
+        say_table(table)
+    say(f"{output}: {drawn.said}")
 
 
-def _told_apart(given: tuple[str, ...], loaded: list[LoadedModel]) -> list[LoadedModel]:
+def _told_apart(given: Sequence[str], loaded: list[LoadedModel]) -> list[LoadedModel]:
     """Files of one name by their folders too: training calls all of its files ``best`` and ``last``."""
     names = [model.name for model in loaded]
-    return [
-        replace(model, name=f"{Path(path).resolve().parent.name}/{model.name}")
-        if names.count(model.name) > 1 and Path(path).is_file()
-        else model
-        for path, model in zip(given, loaded, strict=True)
-    ]
-
-
-def _print(found: Comparison) -> None:
-    if found.protocol is None:
-        return
-    heads = ["whole image", *(f"{c.x},{c.y},{c.width},{c.height}" for c in found.crops)]
-    title = f"PSNR and SSIM, protocol {found.protocol}, input {found.degradation}"
-    table = Table("", *heads, title=title, box=None)
-    for panel in found.panels:
-        table.add_row(panel.name, *(_cell(score) for score in (panel.whole, *panel.crops)))
-    say_table(table)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _cell(score: Score) -> str:
-    return "too small" if score is None else f"{score[0]:.2f} dB {score[1]:.4f}"
+    folders = [Path(path).resolve().parent.parts if Path(path).is_file() else () for path in given]
+    for depth in range(1, max(map(len, folders)) + 1):
+        alike = [name for name in names if names.count(name) > 1]
+        names = [
+            "/".join((*of[-depth:], model.name)) if name in alike else name
+            for name, of, model in zip(names, folders, loaded, strict=True)
+        ]
+    return [replace(model, name=name) for name, model in zip(names, loaded, strict=True)]

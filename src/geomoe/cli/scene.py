@@ -159,8 +159,8 @@ def predict(picture: Path | None, **given: Any) -> None:
         return
     if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
         raise click.UsageError("--picture draws one map of classes")
+    from geomoe.evaluation.figures import check_target
     from geomoe.evaluation.map_picture import draw_map
-    from geomoe.evaluation.picture import check_target
 
     check_target(picture, Path(given["src"]), (given["model"], given["dst"]), overwrite=given["overwrite"])
     _carry_out(**given)

@@ -51,7 +51,7 @@ def evaluate_sources(
 ) -> None:
     """Score models on a part of each source of a file; print or write one table, or note it on a card."""
     from geomoe.evaluation.hardware import hardware
-    from geomoe.evaluation.measure import measured_by_source, write_measured
+    from geomoe.evaluation.measure import write_measured
     from geomoe.evaluation.super_resolution.by_source import LARGE, TILE, read_sources_part, score_sources
     from geomoe.models import load
     from geomoe.models.device import pick_device
@@ -97,7 +97,7 @@ def evaluate_sources(
         "commit": commit() or "unknown",
     }
     if card is not None:
-        write_measured(loaded[0], card, [measured_by_source(row, protocol) for row in rows])
+        write_measured(loaded[0], card, [row.measured(protocol) for row in rows])
     found = {**header, "rows": [row.as_dict() for row in rows]}
     if str(out) == "-":
         say(*json.dumps(found, indent=1).split("\n"))

@@ -14,9 +14,43 @@ A batch has the same keys, and one more dimension in front.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import overload
+
 from torch import Tensor
 
-__all__ = ["Batch", "Sample"]
+__all__ = ["Batch", "Lazy", "Sample"]
 
 Sample = dict[str, Tensor]
 Batch = dict[str, Tensor]
+
+
+class Lazy(Sequence[tuple[str, Sample]]):
+    """Samples that are read one by one, whenever they are asked for, and held by nobody here.
+
+    Args:
+        names: of all that there are.
+        read: the sample of a place among them; always the same one.
+        places: those that are meant; all if None.
+    """
+
+    def __init__(
+        self, names: Sequence[str], read: Callable[[int], Sample], places: Sequence[int] | None = None
+    ) -> None:
+        self._names, self._read = names, read
+        self.places = range(len(names)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Sample]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Lazy: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[str, Sample] | Lazy:
+        if isinstance(index, slice):
+            return Lazy(self._names, self._read, self.places[index])
+        place = self.places[index]
+        return self._names[place], self._read(place)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from geomoe.evaluation.picture import save_figure
+from geomoe.evaluation.figures import write_figure
 from geomoe.raster.read.quicklook import class_counts, quicklook
 
 __all__ = ["draw_map", "figure_of_map"]
@@ -26,8 +25,7 @@ def draw_map(path: Path, target: Path) -> None:
     Raises:
         GeomoeError: no class map that geomoe wrote, or a picture that cannot be written.
     """
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        save_figure(figure_of_map(path), target)
+    write_figure(lambda: figure_of_map(path), target)
 
 
 def figure_of_map(path: Path) -> Figure:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,11 @@ from geomoe.data.images import to_unit
 from geomoe.data.sample import Batch, Sample
 from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
+from geomoe.evaluation.evaluation import Evaluation
+from geomoe.evaluation.precision import Loss, loss_of
 from geomoe.evaluation.scores import ItemScores, Scores
-from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.evaluation.statistics import bootstrap_interval
+from geomoe.metrics.measures import measure
 from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
@@ -27,59 +30,10 @@ from geomoe.tasks.families import family
 from geomoe.tasks.stream import Named
 from geomoe.tasks.task import Task
 
-__all__ = ["SampleEvaluation", "SampleScores", "batches", "evaluate_samples", "score_samples"]
+__all__ = ["SampleScores", "batches", "evaluate_samples", "score_samples"]
 
 _PIXELS = 2**18
 """Of a batch at most: 64 images of 64 x 64."""
-
-
-@dataclass(frozen=True)
-class SampleEvaluation:
-    """What :func:`evaluate_samples` found, with what is needed to repeat it.
-
-    Attributes:
-        weights, hash: name of the model's weights, and what tells them from all others.
-        task: family of the weights.
-        data, sensor, gsd: what the samples are, as of :class:`geomoe.tasks.stream.Named`.
-        scored: what was scored, in words.
-        precision: that the model computed in.
-        ranks: the metric by which models are compared.
-        base: what the baseline is called.
-        overall: over all samples.
-        interval: of ``ranks``, at 95 %: its bootstrap over samples; a large one counts for more where the
-            metric is over pixels.
-        by_class: of each class, how many samples and its metrics; empty where there are no classes.
-        by_item: metrics of each sample, those whose mean, by size, is that of all; without samples that
-            have no truth.
-        sizes: how much each of them counts.
-    """
-
-    weights: str
-    hash: str
-    task: str
-    data: str
-    sensor: str | None
-    gsd: float | None
-    scored: str
-    precision: Precision
-    ranks: str
-    base: str
-    overall: Scores
-    interval: Interval
-    by_class: dict[str, Scores]
-    by_item: ItemScores
-    sizes: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            **{name: value for name, value in asdict(self).items() if name not in ("interval", "sizes")},
-            "overall": self.overall.as_dict(self.ranks),
-            "interval_95": self.interval.ends,
-            "by_class": {
-                name: {"items": of.items, "scores": of.values} for name, of in self.by_class.items()
-            },
-        }
 
 
 def evaluate_samples(
@@ -92,22 +46,8 @@ def evaluate_samples(
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> SampleEvaluation:
-    """Compare what a model says of samples with what they are.
-
-    Args:
-        model: from :func:`geomoe.load`; its card names the task.
-        root: a folder of the data set that the weights are for.
-        split: of the data.
-        device: of the model.
-        precision: that the model computes in.
-        skip_corrupt: whether samples that cannot be read are left out, and reported.
-        progress: called with samples done and samples in all.
-        say: called with a line that says what is left out.
-
-    Raises:
-        GeomoeError: nothing to score, samples that cannot be read, or classes that the model does not know.
-    """
+) -> Evaluation:
+    """As :func:`geomoe.evaluate`, by the task and the data of the model's family alone."""
     of = family(model.card.task)
     task = of.task.of(model)
     named = of.data.named(Path(root), split, model, skip_corrupt=skip_corrupt, say=say)
@@ -115,14 +55,15 @@ def evaluate_samples(
     pick_precision(precision, place, measured=False)
     task.to(place).eval()
 
-    def answered(batch: Batch) -> Tensor:
+    def answered(batch: Batch, precision: Precision = precision) -> Tensor:
         with torch.inference_mode(), computing_in(precision, place):
             prediction = task.predict({key: value.to(place) for key, value in batch.items()})
         return task.answer(prediction).cpu()
 
-    found = score_samples(task, named, answered, progress)
+    exact = None if precision == "float32" else partial(answered, precision="float32")
+    found = score_samples(task, named, answered, progress, exact)
     classes = [name for output in model.contract.outputs.values() for name in output.classes]
-    return SampleEvaluation(
+    return Evaluation(
         weights=model.name,
         hash=model.hash,
         task=model.card.task,
@@ -130,7 +71,9 @@ def evaluate_samples(
         sensor=named.sensor,
         gsd=named.gsd,
         scored=f"{counted(len(found.by_item), f'{split} sample')} of {named.data}",
+        protocol=task.protocol_name,
         precision=precision,
+        loss=found.loss,
         ranks=task.monitor,
         base=task.base,
         overall=found.overall,
@@ -153,12 +96,14 @@ class SampleScores:
         by_class: of each class that there is, by its place.
         by_item: metrics of each sample that has a truth, as of :meth:`geomoe.tasks.task.Task.by_item`.
         sizes: how much each of them counts.
+        loss: what the precision of the answers costs, where there are exact ones.
     """
 
     overall: Scores
     by_class: dict[int, Scores]
     by_item: ItemScores
     sizes: dict[str, float]
+    loss: Loss | None = None
 
 
 def score_samples(
@@ -166,6 +111,7 @@ def score_samples(
     named: Named,
     answered: Callable[[Batch], Tensor],
     progress: Callable[[int, int], None] | None = None,
+    exact: Callable[[Batch], Tensor] | None = None,
 ) -> SampleScores:
     """Compare answers with what samples are, by the metrics of a task, beside its baseline.
 
@@ -174,6 +120,7 @@ def score_samples(
         named: samples.
         answered: what is said of a batch, as of :meth:`geomoe.tasks.task.Task.answer`.
         progress: called with samples done and samples in all.
+        exact: what would be said of it in float32, where ``answered`` is not.
 
     Raises:
         GeomoeError: no sample has a truth.
@@ -181,8 +128,8 @@ def score_samples(
     scores, base, by_class = task.metrics(), task.metrics(), task.metrics_by_class()
     by_item: ItemScores = {}
     sizes: dict[str, float] = {}
-    truths = []
-    done = 0
+    truths, losses = [], []
+    done, largest = 0, 0.0
     for names, batch in batches(named.samples):
         answer, truth = answered(batch), task.truth(batch)
         scores.update(answer, truth)
@@ -195,6 +142,15 @@ def score_samples(
             if size > 0:
                 by_item[name] = {metric: values[i] for metric, values in columns.items()}
                 sizes[name] = size
+        if exact is not None:
+            best = exact(batch)
+            largest = max(largest, float((best - answer).abs().max()))
+            kept = zip(names, task.by_item(best, batch)[task.monitor].tolist(), strict=True)
+            losses += [
+                measure(task.monitor).gain(value, by_item[name][task.monitor])
+                for name, value in kept
+                if name in by_item
+            ]
         done += len(names)
         if progress:
             progress(done, len(named.samples))
@@ -212,6 +168,7 @@ def score_samples(
         },
         by_item,
         sizes,
+        None if exact is None else loss_of(losses, largest, list(sizes.values())),
     )
 
 

@@ -36,13 +36,10 @@ class Scores:
         return measure(metric).gain(self.values[metric], self.baseline[metric])
 
     def as_dict(self, ranks: str) -> dict[str, Any]:
-        """For JSON; ``ranks`` is the metric whose gain is given."""
-        found = {
-            "items": self.items,
-            "scores": self.values,
-            "baseline": self.baseline,
-            "gain": self.gain(ranks),
-        }
+        """For JSON; ``ranks`` is the metric whose gain is given, where there is a baseline."""
+        found: dict[str, Any] = {"items": self.items, "scores": self.values}
+        if self.baseline:
+            found |= {"baseline": self.baseline, "gain": self.gain(ranks)}
         return {**found, "defined": self.defined} if self.defined else found
 
 

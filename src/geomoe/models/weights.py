@@ -65,7 +65,7 @@ class Card:
         hash: SHA-256 of names, shapes and bytes of all tensors.
         reference: what the router saw in training, as :class:`RoutingReference` writes it; may be empty.
         bfloat16: what computing in bfloat16 costs, as
-            :class:`geomoe.evaluation.super_resolution.precision.Loss` gives it, with what it was measured on;
+            :class:`geomoe.evaluation.precision.Loss` gives it, with what it was measured on;
             empty where it has not been measured, and ``auto`` is float32 then.
         measured: on what else the weights were scored, as :class:`Measured` writes each; see
             :meth:`evaluations`. Older cards have none.

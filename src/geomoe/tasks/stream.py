@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,38 +16,7 @@ from geomoe.data.split import Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 
-__all__ = ["Lazy", "Named", "StreamData"]
-
-
-class Lazy(Sequence[tuple[str, Sample]]):
-    """Samples that are read one by one, whenever they are asked for, and held by nobody here.
-
-    Args:
-        names: of all that there are.
-        read: the sample of a place among them; always the same one.
-        places: those that are meant; all if None.
-    """
-
-    def __init__(
-        self, names: Sequence[str], read: Callable[[int], Sample], places: Sequence[int] | None = None
-    ) -> None:
-        self._names, self._read = names, read
-        self._places = range(len(names)) if places is None else places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, Sample]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Lazy: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[str, Sample] | Lazy:
-        if isinstance(index, slice):
-            return Lazy(self._names, self._read, self._places[index])
-        place = self._places[index]
-        return self._names[place], self._read(place)
+__all__ = ["Named", "StreamData"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +26,7 @@ class Named:
     Attributes:
         data: name of the data set, or of its folder.
         samples: each with its name, such as its path below the folder that was given; perhaps
-            :class:`Lazy`, so go over them once.
+            :class:`geomoe.data.sample.Lazy`, so go over them once.
         sensor: that took them; None where it is not one alone, or not known.
         gsd: ground sampling distance in metres; None where it is not one alone, or not known.
     """

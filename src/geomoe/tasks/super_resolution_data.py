@@ -28,6 +28,7 @@ from geomoe.data.super_resolution.layouts import (
     real_pairs,
 )
 from geomoe.data.super_resolution.mixed import MixedPairs, mixed_pairs
+from geomoe.data.super_resolution.named import named_images
 from geomoe.data.super_resolution.paired import valid_tiles
 from geomoe.data.super_resolution.pairs import ImagePairs, Pairs, PatchStream, RealPairs, Share, mirror_to
 from geomoe.data.super_resolution.sources import Source, said_of
@@ -37,7 +38,6 @@ from geomoe.printable import counted
 from geomoe.tasks.registry import register
 from geomoe.tasks.stream import Named, StreamData
 from geomoe.tasks.super_resolution import SuperResolution
-from geomoe.tasks.super_resolution_samples import named_images
 
 __all__ = ["SuperResolutionData", "band_count"]
 
@@ -285,7 +285,15 @@ class SuperResolutionData(StreamData):
         degradation: str = "bilinear",
     ) -> Named:
         """As of every family; ``degradation`` is a name of docs/degradations.md, or ``real``."""
-        return named_images(root, part, weights, degradation, skip_corrupt, say)
+        asked = weights.contract
+        samples = named_images(
+            root, part, degradation, scale=asked.scale, bands=asked.bands, informed=asked.informed,
+            stretch=weights.card.data.get(VALUES) != REFLECTANCE, skip=skip_corrupt, say=say,
+        )  # fmt: skip
+        known = DATA_SETS.get(find_layout(root))
+        if known is None:
+            return Named(root.resolve().name, samples)
+        return Named(known.name, samples, known.sensor, known.gsd)
 
 
 register(SuperResolution, SuperResolutionData)

@@ -134,7 +134,7 @@ def test_a_disk_that_fills_leaves_the_old_picture(capsys, image, weights, tmp_pa
 
 def test_without_matplotlib_one_line_says_what_to_install(capsys, image, weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "geomoe.evaluation.picture", raising=False)
+    monkeypatch.delitem(sys.modules, "geomoe.evaluation.figures", raising=False)
     status, _, err = picture(capsys, image, weights, "-o", tmp_path / "out.png")
     assert status == 1
     said = "geomoe: error: this command needs matplotlib; install it by: pip install 'geomoe[demo]'"

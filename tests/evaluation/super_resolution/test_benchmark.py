@@ -20,11 +20,11 @@ from PIL import Image
 
 from geomoe import GeomoeError, create_model
 from geomoe.evaluation.benchmark import cost as cost_module
-from geomoe.evaluation.benchmark import images as images_module
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
 from geomoe.evaluation.benchmark import run as run_module
 from geomoe.evaluation.benchmark import runs as runs_module
 from geomoe.evaluation.benchmark.run import describe_benchmark
+from geomoe.evaluation.super_resolution import benchmark as images_module
 from geomoe.lock import BusyError, locked
 from geomoe.models import load
 from tests.evaluation.super_resolution.tiny import FILE, here, written

@@ -10,10 +10,10 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.configs import find_config
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
-from geomoe.evaluation.benchmark.images import locate_images
 from geomoe.evaluation.benchmark.render import group_cells, html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, join
 from geomoe.evaluation.benchmark.run import describe_benchmark
+from geomoe.evaluation.super_resolution.benchmark import locate_images
 from tests.evaluation.super_resolution.tiny import FILE, TINY, here
 
 SOURCES = [

@@ -8,8 +8,8 @@ import torch
 
 from geomoe import GeomoeError
 from geomoe.evaluation.benchmark import read_benchmark, run_benchmark
-from geomoe.evaluation.benchmark.images import locate_images
 from geomoe.evaluation.benchmark.runs import plan_runs
+from geomoe.evaluation.super_resolution.benchmark import locate_images
 from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.models import load
 from geomoe.models.published import convert, to_published

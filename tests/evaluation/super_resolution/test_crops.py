@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geomoe import GeomoeError
-from geomoe.evaluation.crops import check_inside, cut, most_different, parse_crop, score_crop
+from geomoe.evaluation.super_resolution.crops import check_inside, cut, most_different, parse_crop, score_crop
 from geomoe.metrics.image import psnr, to_luma
 from geomoe.metrics.protocol import get_protocol
 from geomoe.pipeline.tiles import Box

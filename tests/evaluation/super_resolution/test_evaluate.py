@@ -11,8 +11,8 @@ from torch import nn
 from geomoe import GeomoeError
 from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.evaluation.export import export
+from geomoe.evaluation.precision import Loss
 from geomoe.evaluation.super_resolution.evaluate import evaluate
-from geomoe.evaluation.super_resolution.precision import Loss
 from geomoe.models import read_card
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.weights import load, save

@@ -138,9 +138,9 @@ def test_models_says_of_weights_what_they_were_measured_on(
     there = {"new_x2": weights, "old_x2": tmp_path / "old.safetensors"}
     monkeypatch.setattr("geomoe.cli.models.available_weights", lambda: there)
     assert run("models") == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[-2:]]
-    assert lines[0] == ["new_x2", "2", "EuroSAT,", "held", "out", "(sentinel-2,", "10", "m),", "mtf", "+2.10"]
-    assert lines[1] == ["old_x2", "2", "its", "card", "does", "not", "say"]
+    new, old = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[-2:])
+    assert new == "new_x2 2 EuroSAT, held out (sentinel-2, 10 m), mtf +2.100 dB"
+    assert old == "old_x2 2 its card does not say"
     assert run("models", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["new_x2"] == {"model": "edsr", "scale": 2, "measured": [MEASURED]}

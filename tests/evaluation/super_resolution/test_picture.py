@@ -12,10 +12,11 @@ from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.data.super_resolution.degradation import interpolated
-from geomoe.evaluation.crops import most_different
-from geomoe.evaluation.picture import FRAMES, check_target, draw, figure_of
+from geomoe.evaluation.figures import check_target
 from geomoe.evaluation.super_resolution.compare import compare
+from geomoe.evaluation.super_resolution.crops import most_different
 from geomoe.evaluation.super_resolution.evaluate import evaluate
+from geomoe.evaluation.super_resolution.picture import FRAMES, draw, figure_of
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.pictures import expert_colours
 from geomoe.moe.plan import RoutingTrace

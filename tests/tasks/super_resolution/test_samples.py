@@ -13,7 +13,6 @@ from geomoe.evaluation.samples import batches, evaluate_samples
 from geomoe.evaluation.super_resolution.evaluate import evaluate
 from geomoe.layers.super_resolution.known import Known
 from geomoe.moe.plan import RoutingTrace
-from geomoe.tasks import super_resolution_samples
 from geomoe.tasks.super_resolution_data import SuperResolutionData
 
 SIZES = {"a/1": (40, 32), "a/2": (40, 32), "b/3": (36, 33), "b/4": (40, 32)}
@@ -56,7 +55,7 @@ def test_the_degradation_is_a_choice(folder, plain):
     ]
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
-    with pytest.raises(GeomoeError, match=r"holds images, not pairs .* degradation real is not for them"):
+    with pytest.raises(GeomoeError, match="holds no pairs that were measured"):
         SuperResolutionData.named(folder, "test", plain, degradation="real")
 
 
@@ -69,8 +68,7 @@ def test_images_are_read_when_they_are_asked_for(folder, plain, monkeypatch):
     samples = SuperResolutionData.named(folder, "test", plain).samples
     read = []
     monkeypatch.setattr(
-        super_resolution_samples,
-        "read_image",
+        "geomoe.data.super_resolution.named.read_image",
         lambda path, bands: read.append(path.stem) or read_image(path, bands),
     )
     assert len(samples) == 4

@@ -16,12 +16,12 @@ from geomoe.evaluation.benchmark import runs
 from geomoe.evaluation.benchmark.config import Benchmark
 from geomoe.evaluation.benchmark.cost import measure_costs
 from geomoe.evaluation.benchmark.curves import draw_curves, draw_ranks, draw_scaling
-from geomoe.evaluation.benchmark.images import Images, locate_images
+from geomoe.evaluation.benchmark.images import Images
 from geomoe.evaluation.benchmark.render import html, latex, markdown
 from geomoe.evaluation.benchmark.result import Result, join, write_json, write_scores
 from geomoe.evaluation.benchmark.runs import Run, plan_runs
-from geomoe.evaluation.benchmark.samples import Samples
 from geomoe.evaluation.benchmark.table import Table, make_table
+from geomoe.evaluation.evaluators import evaluator
 from geomoe.evaluation.hardware import hardware
 from geomoe.files import overlap, write_text
 from geomoe.lock import BusyError, locked
@@ -36,9 +36,7 @@ _WRITTEN = ("table.json", "table.md", "table.tex", "table.html", "scores.csv", *
 
 def locate_data(benchmark: Benchmark, root: Path) -> Images:
     """What a benchmark is trained and scored on, below ``root``; raises GeomoeError where it is not there."""
-    if benchmark.scale is None:
-        return Samples(benchmark, root / benchmark.train)
-    return locate_images(benchmark, root)
+    return evaluator(benchmark.task).benchmark_data(benchmark, root)
 
 
 def describe_benchmark(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,17 +20,20 @@ from geomoe.data.super_resolution.degradation import Degrader, get_degradation, 
 from geomoe.data.super_resolution.pairs import degrade
 from geomoe.data.super_resolution.sources import Source, read_part
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.crops import score_crop
-from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
+from geomoe.evaluation.scores import ItemScores, Scores, mean_scores, rounded
 from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.evaluation.super_resolution.crops import score_crop
+from geomoe.evaluation.super_resolution.evaluate import middle
 from geomoe.layers.super_resolution.known import Known
 from geomoe.metrics.measures import measure
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
+from geomoe.models.measured import Measured
 from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.noise import image_noise
 from geomoe.pipeline.tiles import Box
+from geomoe.tasks.commit import commit
 
 __all__ = [
     "LARGE",
@@ -89,6 +93,24 @@ class SourceScores:
     noise: dict[str, float] = field(default_factory=dict)
     ranks: str = "psnr"
     base: str = "bicubic"
+
+    def measured(self, protocol: str) -> Measured:
+        """As a card holds them."""
+        overall = self.overall
+        return Measured(
+            data=self.source,
+            sensor=self.sensor,
+            gsd=self.gsd,
+            degradation=self.degradation,
+            noise=middle(list(self.noise.values())),
+            protocol=protocol,
+            images=overall.items,
+            scores=rounded(overall.values),
+            baseline=rounded(overall.baseline),
+            date=datetime.now(UTC).date().isoformat(),
+            commit=commit(),
+            ranks=self.ranks,
+        )
 
     @property
     def overall(self) -> Scores:
@@ -191,8 +213,8 @@ def score_sources(
     """Scores of every model on every source under every degradation, in the order of sources.
 
     The images are super-resolved whole and scored, whole or by :func:`tiles_of`, as
-    :func:`geomoe.evaluation.crops.score_crop` does. One band is shown to the model three times and its three
-    results are averaged, as ``geomoe upscale`` does.
+    :func:`geomoe.evaluation.super_resolution.crops.score_crop` does. One band is shown to the model three
+    times and its three results are averaged, as ``geomoe upscale`` does.
 
     Args:
         models: of one scale and three bands.

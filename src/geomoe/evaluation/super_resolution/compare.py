@@ -15,11 +15,10 @@ from geomoe.data.images import read_image, to_unit
 from geomoe.data.super_resolution.degradation import get_degradation, interpolated
 from geomoe.data.super_resolution.pairs import degrade
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.crops import check_inside, most_different, score_crop
-from geomoe.evaluation.expert_maps import ExpertMap
+from geomoe.evaluation.expert_maps import ExpertMap, check_layer
+from geomoe.evaluation.super_resolution.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.super_resolution.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
-from geomoe.pipeline.layers.routing import is_gated, routed_layers
 from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device, tiling_of
 from geomoe.pipeline.tiles import Box, Tiles
 
@@ -70,7 +69,8 @@ class Comparison:
         eight_bit: whether the file holds 8-bit values, of which 0 to 255 are 0 to 1 here; others were scaled.
         degradation, protocol: how the input was made and how scores are; None without truth.
         crops: in high-resolution pixels.
-        chosen: whether the crop was found by :func:`geomoe.evaluation.crops.most_different`, not given.
+        chosen: whether the crop was found by
+            :func:`geomoe.evaluation.super_resolution.crops.most_different`, not given.
         panels: bicubic upsampling, then the models in their order.
     """
 
@@ -125,10 +125,10 @@ def compare(
         scale: of the super-resolution.
         degradation: a name of docs/degradations.md; None takes the image for the input itself, without truth.
         crops: in high-resolution pixels; without any, the one that
-            :func:`geomoe.evaluation.crops.most_different` finds.
+            :func:`geomoe.evaluation.super_resolution.crops.most_different` finds.
         layer: of those that route in a model, from 1; -1 is the last.
-        protocol: of the scores, see :func:`geomoe.evaluation.crops.score_crop`; if None ``mfg_hmoe`` for
-            three bands and ``hsenet``, which takes any, for others.
+        protocol: of the scores, see :func:`geomoe.evaluation.super_resolution.crops.score_crop`; if None
+            ``mfg_hmoe`` for three bands and ``hsenet``, which takes any, for others.
         tile: side of a tile in input pixels; each model's own if None.
         device: of the models.
         progress: called with tiles done and tiles in all.
@@ -138,7 +138,7 @@ def compare(
     """
     _check_models(models, scale)
     place = pick_device(device)
-    _check_layer(models, layer)
+    check_layer(models, layer)
     made = None if degradation is None else get_degradation(degradation)
     given = _read(Path(image), models[0].contract.bands)
     if given.shape[1] * given.shape[2] * (1 if made else scale**2) > _MOST:
@@ -211,16 +211,6 @@ def _check_models(models: Sequence[Upscaler], scale: int) -> None:
         )
     for model in models:
         check_scale(model, scale)
-
-
-def _check_layer(models: Sequence[Upscaler], layer: int) -> None:
-    """Refuse a layer that no model has; one that some lack is said in the picture."""
-    if layer == 0:
-        raise GeomoeError("layers that route are counted from 1, and -1 is the last; there is no layer 0")
-    routing = {m.name: 0 if is_gated(m.model) else routed_layers(m.model) for m in models}
-    most = max(routing, key=lambda name: routing[name])
-    if abs(layer) > max(routing[most], 1):
-        raise GeomoeError(f"no model routes in {abs(layer)} layers; {most} does in {routing[most]}")
 
 
 def _rules(protocol: str | None, bands: int) -> Protocol:

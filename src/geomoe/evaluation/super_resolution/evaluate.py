@@ -2,143 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from geomoe.data.datasets import DATA_SETS
-from geomoe.data.images import find_images, read_image, sift, to_unit
+from geomoe.data.images import to_unit
+from geomoe.data.sample import Lazy
 from geomoe.data.split import Split
-from geomoe.data.super_resolution.degradation import REAL, Degrader, get_degradation, interpolated
-from geomoe.data.super_resolution.layouts import (
-    REAL_LAYOUTS,
-    REFLECTANCE,
-    SPLIT_LAYOUTS,
-    VALUES,
-    find_layout,
-    real_pairs,
-)
-from geomoe.data.super_resolution.pairs import degrade
+from geomoe.data.super_resolution.degradation import REAL, interpolated
+from geomoe.data.super_resolution.layouts import REFLECTANCE, VALUES, find_layout
+from geomoe.data.super_resolution.named import MadeSmall, named_images
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.scores import ItemScores, Scores, mean_scores
+from geomoe.evaluation.evaluation import Evaluation
+from geomoe.evaluation.precision import loss_of
+from geomoe.evaluation.scores import ItemScores, mean_scores
+from geomoe.evaluation.statistics import bootstrap_interval
 from geomoe.evaluation.super_resolution.further import check_metrics, score_further
-from geomoe.evaluation.super_resolution.precision import Loss, loss_of
 from geomoe.layers.super_resolution.conserve import conserve as conserved
 from geomoe.metrics.protocol import get_protocol
-from geomoe.models import LoadedModel, ModelContract
+from geomoe.models import LoadedModel
 from geomoe.models.device import pick_device
 from geomoe.models.precision import Precision, computing_in, pick_precision
 from geomoe.noise import image_noise
 from geomoe.printable import counted
 
-__all__ = ["Evaluation", "evaluate", "middle"]
+__all__ = ["ImageEvaluation", "evaluate", "middle"]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What :func:`evaluate` found, with everything that is needed to repeat it.
+@dataclass(frozen=True, kw_only=True)
+class ImageEvaluation(Evaluation):
+    """What :func:`evaluate` found; samples are images, by their paths below the folder that was scored.
 
-    ``by_item`` and ``baseline_by_item`` go by an image's path below the folder that was scored; ``loss`` is
-    what ``precision`` costs against float32, where it is another. ``noise`` is that of the inputs, as
-    :func:`geomoe.noise.image_noise` estimates it in units of [0, 1]: its quartiles over the images;
-    ``None`` where no image tells.
+    Attributes:
+        scale: of the model.
+        conserve: as it was asked for.
+        baseline_by_item: metrics of the baseline of each image.
     """
 
-    weights: str
-    hash: str
     scale: int
-    scored: str
-    protocol: str
-    degradation: str
-    precision: Precision
-    loss: Loss | None
     conserve: bool
-    overall: Scores
-    by_class: dict[str, Scores]
-    by_item: ItemScores
     baseline_by_item: ItemScores
-    noise: tuple[float, float] | None = None
-
-    @property
-    def ranks(self) -> str:
-        """The metric by which models are compared."""
-        return get_protocol(self.protocol).ranks
-
-    @property
-    def base(self) -> str:
-        """What needs no learning, with which they are compared."""
-        return get_protocol(self.protocol).base
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; gains included."""
-        return {
-            **asdict(self),
-            "overall": self.overall.as_dict(self.ranks),
-            "by_class": {name: s.as_dict(self.ranks) for name, s in self.by_class.items()},
-        }
 
 
-_Cases = tuple[int, str, Iterator[tuple[str, str, Tensor, Tensor, Degrader | None]]]
-"""How many there are, what they are; of each its class, name, both images and what made the one small."""
-
-
-def _made(
-    root: Path,
-    contract: ModelContract,
-    degradation: Degrader,
-    split: Split,
-    skip: bool,
-    say: Callable[[str], None],
-) -> _Cases:
-    layout = find_layout(root)
-    if layout in REAL_LAYOUTS:
-        raise GeomoeError(
-            f"{root} holds pairs that were measured ({layout}), of which both images, and those to train on, "
-            "would be downsampled; score them with degradation 'real', or give the folder of one resolution"
-        )
-    files = SPLIT_LAYOUTS.get(layout)
-    paths = find_images(root) if files is None else files(root, split)
-    # All are looked at before the first is scored: an hour may lie between.
-    usable = {path for path, _ in sift(paths, lambda path: len(read_image(path, contract.bands)), skip, say)}
-
-    def cases() -> Iterator[tuple[str, str, Tensor, Tensor, Degrader]]:
-        for i, path in enumerate(paths):
-            if path not in usable:
-                continue
-            image = read_image(path, contract.bands)
-            drawn = degradation.drawn(i)
-            low, high = degrade(image, contract.scale, drawn)
-            # Rasters of other types than uint8 are never rounded.
-            made = drawn if image.dtype == torch.uint8 else drawn.unrounded()
-            yield path.parent.name, path.relative_to(root).as_posix(), low, high, made
-
-    n, left = len(usable), len(paths) - len(usable)
-    if files:
-        what = f"{counted(n, f'{split} image')} of {DATA_SETS[layout].title}"
+def _words(samples: Lazy, layout: str) -> str:
+    """What was scored."""
+    count = len(samples)
+    if not isinstance(samples, MadeSmall):
+        return f"{count} measured pairs of layout {layout}"
+    if samples.split is not None:
+        what = f"{counted(count, f'{samples.split} image')} of {DATA_SETS[layout].title}"
     else:
-        what = f"all {n} images of a folder" if n != 1 else "the one image of a folder"
-    return n, f"{what}, without {left} that cannot be read" if left else what, cases()
-
-
-def _measured(
-    root: Path, contract: ModelContract, stretch: bool, skip: bool, say: Callable[[str], None]
-) -> _Cases:
-    layout = find_layout(root)
-    if layout not in REAL_LAYOUTS:
-        raise GeomoeError(
-            f"{root} holds no pairs that were measured ({', '.join(REAL_LAYOUTS)}), which degradation 'real' "
-            "scores; give their folder, or the name of a degradation"
-        )
-    pairs = real_pairs(
-        layout, root, "test", scale=contract.scale, bands=contract.bands, stretch=stretch, skip=skip, say=say
-    )
-    cases = ((layout, f"pair {i}", *pairs[i], None) for i in range(len(pairs)))
-    return len(pairs), f"{len(pairs)} measured pairs of layout {layout}", cases
+        what = f"all {count} images of a folder" if count != 1 else "the one image of a folder"
+    left = samples.left_out
+    return f"{what}, without {left} that cannot be read" if left else what
 
 
 def evaluate(
@@ -155,7 +76,7 @@ def evaluate(
     conserve: bool = False,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> Evaluation:
+) -> ImageEvaluation:
     """Make images small, super-resolve them, compare with the originals.
 
     Args:
@@ -168,7 +89,7 @@ def evaluate(
             values come in the range that the model was trained in.
         metrics: names of :data:`geomoe.evaluation.super_resolution.further.METRICS`; those of the
             protocol are always there.
-        split: of UCMerced and AID.
+        split: of UCMerced and AID, and of pairs that were measured.
         device: of the model.
         precision: that the model computes in. In bfloat16 it computes in float32 too, for what that costs.
         skip_corrupt: whether images that cannot be read are left out, and reported.
@@ -183,12 +104,13 @@ def evaluate(
     rules, names = get_protocol(protocol), check_metrics(metrics)
     contract = model.contract
     root = Path(root)
-    if degradation == REAL:
-        stretch = model.card.data.get(VALUES) != REFLECTANCE
-        count, scored, cases = _measured(root, contract, stretch, skip_corrupt, say)
-    else:
-        made = get_degradation(degradation)
-        count, scored, cases = _made(root, contract, made, split, skip_corrupt, say)
+    reflectance = degradation == REAL and model.card.data.get(VALUES) == REFLECTANCE
+    samples = named_images(
+        root, split, degradation, scale=contract.scale, bands=contract.bands, stretch=not reflectance,
+        skip=skip_corrupt, say=say,
+    )  # fmt: skip
+    layout = find_layout(root)
+    known = DATA_SETS.get(layout)
     place = pick_device(device)
     pick_precision(precision, place, measured=False)
     module = model.model.to(place)
@@ -205,8 +127,13 @@ def evaluate(
     base: ItemScores = {}
     groups: dict[str, list[str]] = {}
     noises: list[float] = []
-    for done, (group, name, low, high, make_small) in enumerate(cases):
-        low, high = to_unit(low)[None], to_unit(high)
+    for done, (name, sample) in enumerate(samples):
+        low, high = to_unit(sample["image"])[None], to_unit(sample["target"])
+        make_small = None
+        if isinstance(samples, MadeSmall):
+            drawn = samples.degrader(done)
+            # Rasters of other types than uint8 are never rounded.
+            make_small = drawn if sample["target"].dtype == torch.uint8 else drawn.unrounded()
         result = upscaled(low, precision)
         try:
             bicubic = interpolated(low, contract.scale)[0]
@@ -217,31 +144,39 @@ def evaluate(
                 exact = upscaled(low, "float32")
                 kept = rules.scores(exact, high, contract.scale)
                 losses.append(kept[rules.ranks] - ours[name][rules.ranks])
-                largest = max(largest, float((exact - result).abs().max()) * 255)
+                largest = max(largest, float((exact - result).abs().max()))
         except GeomoeError as error:
             raise GeomoeError(f"{root / name}: {error}") from error
+        group = (root / name).parent.name if isinstance(samples, MadeSmall) else layout
         groups.setdefault(group, []).append(name)
         if (noise := image_noise(low[0].numpy())) is not None:
             noises.append(noise)
         if progress:
-            progress(done + 1, count)
-    return Evaluation(
+            progress(done + 1, len(samples))
+    return ImageEvaluation(
         weights=model.name,
         hash=model.hash,
-        scale=contract.scale,
-        scored=scored,
-        protocol=protocol,
+        task="super_resolution",
+        data=known.title if known else root.resolve().name,
+        sensor=known.sensor if known else None,
+        gsd=known.gsd if known else None,
+        scored=_words(samples, layout),
         degradation=degradation,
+        protocol=protocol,
         precision=precision,
         loss=loss_of(losses, largest) if losses else None,
-        conserve=conserve,
+        ranks=rules.ranks,
+        base=rules.base,
         overall=mean_scores(every, ours, base),
+        interval=bootstrap_interval(np.array([scores[rules.ranks] for scores in ours.values()])),
         by_class={
             name: mean_scores(every, _some(ours, of), _some(base, of)) for name, of in sorted(groups.items())
         },
         by_item=ours,
-        baseline_by_item=base,
         noise=middle(noises),
+        scale=contract.scale,
+        conserve=conserve,
+        baseline_by_item=base,
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.expert_maps import ExpertMap
+from geomoe.evaluation.expert_maps import ExpertMap, expert_map, main_experts, why_no_map
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.layers.routing import is_gated, kernel_sizes, on_pixels, unit_of
 from geomoe.pipeline.runner import Runner, Upscaler
 from geomoe.pipeline.tiles import Box, Tiles
 
@@ -50,14 +50,14 @@ def super_resolve(
             raise GeomoeError(f"{model.name} gave NaN or infinity on this image; use other weights")
         inner = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
         out[(slice(None), *_slices(tile.core, scale))] = large[(slice(None), *inner)]
-        why = "has a gate and one expert" if is_gated(model.model) else _why_none(trace, layer, window)
+        why = why_no_map(model.model, trace, layer, window.height, window.width)
         if not why:
-            plan = trace[_index(layer)]
             if experts is None:
-                experts = _empty_map(
-                    model, trace, layer, unit_of(plan, window.height, window.width), tiles, low
-                )
-            main = on_pixels(plan, plan.main.cpu().numpy(), window.height, window.width)
+                single: Literal["image", "tile"] = "image" if len(tiles) == 1 else "tile"
+                of_pixels = len(trace[layer - (layer > 0)].grid) == 3
+                empty = np.full(low.shape[1:], -1, dtype=np.int64)
+                experts = expert_map(model.model, trace, layer, "pixel" if of_pixels else single, empty)
+            main = main_experts(trace, layer, window.height, window.width)
             experts.experts[_slices(tile.core)] = main[rows, columns]
         advance()
     return torch.from_numpy(out), experts, why
@@ -69,31 +69,3 @@ def _slices(box: Box, scale: int = 1) -> tuple[slice, slice]:
         slice(box.y * scale, (box.y + box.height) * scale),
         slice(box.x * scale, (box.x + box.width) * scale),
     )
-
-
-def _index(layer: int) -> int:
-    return layer - 1 if layer > 0 else layer
-
-
-def _empty_map(
-    model: Upscaler, trace: RoutingTrace, layer: int, unit: str | None, tiles: Tiles, low: Tensor
-) -> ExpertMap:
-    plan = trace[_index(layer)]
-    return ExpertMap(
-        layer=range(1, len(trace) + 1)[_index(layer)],
-        layers=len(trace),
-        unit="pixel" if unit == "pixel" else "image" if len(tiles) == 1 else "tile",
-        group_sizes=plan.group_sizes,
-        kernel_sizes=kernel_sizes(model.model, plan),
-        experts=np.full(low.shape[1:], -1, dtype=np.int64),
-    )
-
-
-def _why_none(trace: RoutingTrace, layer: int, window: Box) -> str:
-    """Why the plans of a tile make no map; empty if they do."""
-    if not len(trace):
-        return "routes nothing"
-    if abs(layer) > len(trace):
-        return f"routes in fewer than {abs(layer)} layers"
-    plan = trace[_index(layer)]
-    return "" if unit_of(plan, window.height, window.width) else "routes neither pixels nor images"

@@ -11,63 +11,29 @@ Example:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 from torch import Tensor
 
-from geomoe.errors import GeomoeError
-from geomoe.evaluation.crops import cut
-from geomoe.evaluation.expert_maps import ExpertMap
-from geomoe.evaluation.layout import GAP, HEAD, LEGEND, WIDTH, Layout, shape_of
+from geomoe.evaluation.figures import Canvas, expert_legend, title, write_figure
 from geomoe.evaluation.super_resolution.compare import Comparison, Score
-from geomoe.files import atomic_write, overlap
-from geomoe.moe.pictures import expert_colours
+from geomoe.evaluation.super_resolution.crops import cut
+from geomoe.evaluation.super_resolution.layout import GAP, HEAD, LEGEND, WIDTH, Layout, shape_of
 from geomoe.pipeline.tiles import Box
 
-__all__ = ["FRAMES", "check_target", "draw", "figure_of", "save_figure"]
+__all__ = ["FRAMES", "draw", "figure_of"]
 
 FRAMES = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
 """Colours of the frames of crops: Okabe and Ito's, distinguished with any common colour deficiency."""
 
-_SUFFIXES = (".png", ".pdf")
-_DPI = 120
 _PERCENT = (0.5, 99.5)
-
-
-def check_target(target: Path, image: Path, models: Sequence[str] = (), *, overwrite: bool) -> None:
-    """Refuse a file that :func:`draw` could not write, before the work starts.
-
-    Args:
-        target: the picture to be.
-        image: what it is of.
-        models: by whom: names, or files of weights.
-        overwrite: whether ``target`` may exist.
-
-    Raises:
-        GeomoeError: with what is wrong with it.
-    """
-    if target.suffix.lower() not in _SUFFIXES:
-        raise GeomoeError(f"{target} must end in {' or '.join(_SUFFIXES)}")
-    if not target.parent.is_dir():
-        raise GeomoeError(f"{target.parent} does not exist; make the folder first")
-    if not os.access(target.parent, os.W_OK):
-        raise GeomoeError(f"{target.parent} is not writable; choose another folder")
-    if target.is_dir():
-        raise GeomoeError(f"{target} is a folder; give the name of a file to write")
-    if overlap([target], [image, *map(Path, models)]):
-        raise GeomoeError(f"{target} is the image itself, or a file of weights; write to another file")
-    if target.exists() and not overwrite:
-        raise GeomoeError(f"{target} exists; use --overwrite to replace it")
 
 
 def draw(comparison: Comparison, target: str | Path) -> None:
@@ -78,16 +44,7 @@ def draw(comparison: Comparison, target: str | Path) -> None:
     Raises:
         GeomoeError: if it cannot be written; nothing is left there then.
     """
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        save_figure(figure_of(comparison), Path(target))
-
-
-def save_figure(figure: Figure, target: Path) -> None:
-    """Write a figure in one step, without the time and what wrote it; raises as :func:`draw`."""
-    kind = target.suffix.lower().removeprefix(".")
-    unsaid = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
-    with atomic_write(target) as file:
-        figure.savefig(file, format=kind, dpi=_DPI, metadata=unsaid)
+    write_figure(lambda: figure_of(comparison), Path(target))
 
 
 def figure_of(comparison: Comparison) -> Figure:
@@ -98,7 +55,7 @@ def figure_of(comparison: Comparison) -> Figure:
     """
     comparison = _for_display(comparison)
     layout = Layout.of(comparison)
-    canvas = _Canvas(layout.height)
+    canvas = Canvas(WIDTH, layout.height)
     _draw_whole(canvas, layout, comparison)
     _draw_crops(canvas, layout, comparison)
     _draw_experts(canvas, layout, comparison)
@@ -108,30 +65,17 @@ def figure_of(comparison: Comparison) -> Figure:
     return canvas.figure
 
 
-class _Canvas:
-    """A figure on which axes are placed in inches from the upper left corner."""
-
-    def __init__(self, height: float) -> None:
-        self.figure, self._height = Figure(figsize=(WIDTH, height), facecolor="white"), height
-
-    def axes(self, label: str, x: float, y: float, width: float, height: float) -> Axes:
-        box = (x / WIDTH, 1 - (y + height) / self._height, width / WIDTH, height / self._height)
-        axes = self.figure.add_axes(box, label=label, xticks=[], yticks=[], anchor="N")
-        axes.spines[:].set_visible(False)
-        return axes
-
-
-def _draw_whole(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None:
+def _draw_whole(canvas: Canvas, layout: Layout, comparison: Comparison) -> None:
     axes = canvas.axes("whole", GAP, HEAD, *layout.whole)
     image = comparison.low if comparison.truth is None else comparison.truth
     height, width = image.shape[1:]
     _show(axes, image, _extent(comparison), "antialiased")
     _frame(axes, comparison.crops)
     what = "the input" if comparison.truth is None else "the truth"
-    _title(axes, comparison.image, f"{what}, {width} x {height}", layout.whole[0])
+    title(axes, comparison.image, f"{what}, {width} x {height}", layout.whole[0])
 
 
-def _draw_crops(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None:
+def _draw_crops(canvas: Canvas, layout: Layout, comparison: Comparison) -> None:
     left, y = layout.whole[0] + 2 * GAP, HEAD
     for number, crop in enumerate(comparison.crops):
         height = layout.cell * shape_of(crop.width, crop.height)
@@ -146,7 +90,7 @@ def _draw_crops(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None
             )
             _show(axes, image, (0, crop.width, crop.height, 0), "nearest")
             axes.spines[:].set(visible=True, color=_colour(number), linewidth=2)
-            _title(axes, name, _in_words(score), layout.cell)
+            title(axes, name, _in_words(score), layout.cell)
         y += layout.rows * (height + HEAD)
 
 
@@ -163,7 +107,7 @@ def _crop_panels(comparison: Comparison, number: int) -> Iterator[tuple[str, Ten
         yield panel.name, cut(panel.image, crop), panel.crops[number]
 
 
-def _draw_experts(canvas: _Canvas, layout: Layout, comparison: Comparison) -> None:
+def _draw_experts(canvas: Canvas, layout: Layout, comparison: Comparison) -> None:
     width, height = layout.result
     for place, panel in enumerate(comparison.panels[1:]):
         row, column = divmod(place, layout.in_a_row)
@@ -172,56 +116,18 @@ def _draw_experts(canvas: _Canvas, layout: Layout, comparison: Comparison) -> No
         axes = canvas.axes(f"result: {panel.name}", x, y, width, height)
         _show(axes, panel.image, _extent(comparison), "antialiased")
         score = _in_words(panel.whole)
-        _title(axes, panel.name, f"whole image {score}" if score else "", width)
+        title(axes, panel.name, f"whole image {score}" if score else "", width)
         axes = canvas.axes(f"experts: {panel.name}", x + width + GAP, y, width, height)
         if panel.experts is None:
             axes.set_facecolor("0.94")
             axes.text(0.5, 0.5, f"no expert map:\nit {panel.no_experts}", ha="center", va="center",
                       transform=axes.transAxes, fontsize=8, color="0.3")  # fmt: skip
             continue
-        picture = _coloured(panel.experts)
-        axes.imshow(picture, extent=_extent(comparison), interpolation="nearest")
+        axes.imshow(panel.experts.picture, extent=_extent(comparison), interpolation="nearest")
         _frame(axes, comparison.crops)
-        _title(axes, *_map_title(panel.experts), width)
+        title(axes, *panel.experts.title, width)
         legend = canvas.axes(f"legend: {panel.name}", x + 2 * (width + GAP), y, LEGEND, height)
-        _legend(legend, height, panel.experts)
-
-
-def _coloured(experts: ExpertMap) -> NDArray[np.uint8]:
-    """``[h, w, 3]`` the map in its colours, white where no expert counts."""
-    colours = np.vstack([expert_colours(experts.group_sizes).numpy(), np.full((1, 3), 255, np.uint8)])
-    picture: NDArray[np.uint8] = colours[experts.experts]
-    return picture
-
-
-def _map_title(experts: ExpertMap) -> tuple[str, str]:
-    unit = {"pixel": "each pixel", "tile": "each tile", "image": "the image"}[experts.unit]
-    layer = f"layer {experts.layer} of the {experts.layers} that route" if experts.layers > 1 else ""
-    return f"expert of {unit}", layer
-
-
-def _legend(axes: Axes, height: float, experts: ExpertMap) -> None:
-    """Every expert that drew a pixel, with its share; the largest ones where there is no room for all."""
-    line = 0.16
-    axes.set(xlim=(0, LEGEND), ylim=(height, 0))
-    room = max(int(height / line), 2)
-    seen = [i for i, share in enumerate(experts.shares) if share]
-    largest = sorted(seen, key=lambda i: -experts.shares[i])
-    kept = seen if len(seen) <= room else sorted(largest[: room - 1])
-    colours = expert_colours(experts.group_sizes).numpy() / 255
-    for number, i in enumerate(kept):
-        axes.add_patch(Rectangle((0.02, number * line + 0.02), 0.16, line - 0.04, color=colours[i]))
-        _legend_text(axes, number * line, experts.names[i], experts.shares[i])
-    if len(kept) < len(seen):
-        rest = [experts.shares[i] for i in largest[room - 1 :]]
-        _legend_text(axes, len(kept) * line, f"{len(rest)} more", sum(rest))
-
-
-def _legend_text(axes: Axes, y: float, name: str, share: float) -> None:
-    axes.text(0.25, y + 0.08, name, fontsize=7, va="center")
-    axes.text(
-        1.45, y + 0.08, f"{share:.1%}" if share >= 0.001 else "< 0.1%", fontsize=7, va="center", ha="right"
-    )
+        expert_legend(legend, LEGEND, height, panel.experts)
 
 
 def _for_display(comparison: Comparison) -> Comparison:
@@ -267,12 +173,6 @@ def _frame(axes: Axes, crops: tuple[Box, ...]) -> None:
 
 def _colour(number: int) -> str:
     return FRAMES[number % len(FRAMES)]
-
-
-def _title(axes: Axes, name: str, below: str, width: float) -> None:
-    room = max(int(width / 0.072), 8)
-    short = name if len(name) <= room else f"{name[: room - 3]}..."
-    axes.set_title(f"{short}\n{below}", fontsize=8, pad=3, linespacing=1.1, parse_math=False)
 
 
 def _in_words(score: Score) -> str:

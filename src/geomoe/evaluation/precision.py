@@ -16,19 +16,19 @@ from geomoe.models import LoadedModel
 from geomoe.models.weights import Card, save
 
 if TYPE_CHECKING:
-    from geomoe.evaluation.super_resolution.evaluate import Evaluation
+    from geomoe.evaluation.evaluation import Evaluation
 
 __all__ = ["Loss", "loss_of", "write_loss"]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What bfloat16 costs against float32, over images.
+    """What bfloat16 costs against float32, over samples.
 
     Attributes:
-        loss: PSNR in float32 less that in bfloat16, dB, mean.
-        low, high: its 95 % interval over images.
-        largest: difference of any pixel, in levels of 255.
+        loss: by how much the metric that ranks is better in float32, mean; of images PSNR in dB.
+        low, high: its 95 % interval over samples.
+        largest: difference of any number of an answer, such as a pixel or a probability, where 1 is 255.
     """
 
     loss: float
@@ -37,10 +37,11 @@ class Loss:
     largest: float
 
 
-def loss_of(losses: Sequence[float], largest: float) -> Loss:
-    """From what each image lost, dB, and the largest difference of a pixel, in levels of 255."""
-    found = mean_interval(np.array([losses], dtype=np.float64))
-    return Loss(round(found.mean, 5), round(found.low, 5), round(found.high, 5), round(largest, 2))
+def loss_of(losses: Sequence[float], largest: float, sizes: Sequence[float] | None = None) -> Loss:
+    """From what each sample lost, the largest difference, 0 to 1, and how much each counts, if not alike."""
+    counts = None if sizes is None else np.array(sizes, dtype=np.float64)
+    found = mean_interval(np.array([losses], dtype=np.float64), sizes=counts)
+    return Loss(round(found.mean, 5), round(found.low, 5), round(found.high, 5), round(largest * 255, 2))
 
 
 def write_loss(model: LoadedModel, found: Evaluation, root: Path, target: Path, hardware: str) -> Card:
@@ -49,7 +50,7 @@ def write_loss(model: LoadedModel, found: Evaluation, root: Path, target: Path, 
     Args:
         model: that was scored.
         found: in bfloat16.
-        root: the images.
+        root: the samples.
         target: file to write, ``.safetensors``; may be that of the weights.
         hardware: that it was measured on.
     """
