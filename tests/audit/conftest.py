@@ -2,8 +2,10 @@ import pytest
 
 from geomoe.tasks.registry import FAMILIES, Family
 from tests.audit.made import MadeTask
+from tests.audit.planted import PlantedTask
 
 
 @pytest.fixture(autouse=True)
-def made_task(monkeypatch):
+def made_tasks(monkeypatch):
     monkeypatch.setitem(FAMILIES, "made", Family(MadeTask, None))
+    monkeypatch.setitem(FAMILIES, "planted", Family(PlantedTask, None))

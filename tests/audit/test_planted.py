@@ -9,16 +9,10 @@ from geomoe.audit.gradient import gradient
 from geomoe.audit.usage import usage
 from geomoe.audit.verdict import verdict
 from geomoe.moe import Capacity, ExpertChoice, FrozenScore, Router, TopK
-from geomoe.tasks.registry import FAMILIES, Family
 from tests.audit.made import check_drawn, codes
-from tests.audit.planted import BANDS, EXPERTS, PlantedTask, expert, planted, score
+from tests.audit.planted import BANDS, EXPERTS, expert, planted, score
 
 QUESTIONS = (counterfactuals, gradient, usage, dependence)
-
-
-@pytest.fixture(autouse=True)
-def planted_task(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "planted", Family(PlantedTask, None))
 
 
 def asked(subject, *questions):
