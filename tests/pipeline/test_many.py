@@ -36,6 +36,7 @@ from tests.pipeline.fakes import of, scene_task
 from tests.scenes import left_over, pixels, write_scene
 
 
+@pytest.mark.slow
 def test_what_can_be_done_is_done_and_told(
     tmp_path: Path, settings: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_report_does_not_cost_the_manifest(tmp_path: Path) -> None:
         check_report(tmp_path / "x" / ".." / "m.csv", tmp_path / "m.csv", [], "mfg_hmoe_light")
 
 
+@pytest.mark.slow
 def test_weights_may_be_named_from_here(
     tmp_path: Path, settings: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
