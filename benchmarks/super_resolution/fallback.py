@@ -97,7 +97,7 @@ def main() -> None:
             with torch.inference_mode():
                 ours = loaded.model(low[None])[0].clamp(0, 1)
             bicubic = interpolated(low[None], args.scale)[0].clamp(0, 1)
-            unusual = (reference.surprise(shown_rows(loaded, low)) > 1).reshape(low.shape[-2:])
+            unusual = (reference.ood_score(shown_rows(loaded, low)) > 1).reshape(low.shape[-2:])
             marked.append(unusual.double().mean().item())
             unusual = unusual.repeat_interleave(args.scale, 0).repeat_interleave(args.scale, 1)
             for row, result in enumerate((ours, torch.where(unusual, bicubic, ours), bicubic)):

@@ -43,7 +43,7 @@ def run(model: LoadedModel, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     with torch.inference_mode():
         result = model.model(three[None])[0].clamp(0, 1)
     assert model.reference is not None
-    marked = (model.reference.surprise(shown_rows(model, three)) > 1).reshape(low.shape[-2:])
+    marked = (model.reference.ood_score(shown_rows(model, three)) > 1).reshape(low.shape[-2:])
     marked = marked.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     return result, torch.where(marked, interpolated(three[None], scale)[0].clamp(0, 1), result), marked
 

@@ -47,7 +47,7 @@ def test_what_a_router_of_labels_saw_is_on_the_card(data, tmp_path):
     assert load(str(tmp_path / "told.safetensors")).card.reference == card.reference
     reference = RoutingReference.from_card(card.reference)
     rows = shown_rows(load(str(tmp_path / "tiny.safetensors")), torch.rand(3, 16, 16))
-    assert (reference.surprise(rows) < reference.surprise(rows + 10)).all()
+    assert (reference.ood_score(rows) < reference.ood_score(rows + 10)).all()
 
 
 def test_a_network_that_routes_nothing_has_nothing_to_be_calibrated(data, tmp_path):

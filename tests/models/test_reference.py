@@ -29,9 +29,9 @@ def _rows(count: int, seed: int) -> torch.Tensor:
 def test_the_threshold_lets_the_quantile_of_what_was_held_out_pass() -> None:
     held_out = _rows(4000, 1)
     reference = RoutingReference.learn(_rows(8000, 0), held_out, 0.99, "made up")
-    surprise = reference.surprise(held_out)
-    assert (surprise > 1).double().mean() == pytest.approx(0.01, abs=5e-4)
-    assert reference.surprise(torch.full((1, 3), 40.0)) > 5
+    ood_score = reference.ood_score(held_out)
+    assert (ood_score > 1).double().mean() == pytest.approx(0.01, abs=5e-4)
+    assert reference.ood_score(torch.full((1, 3), 40.0)) > 5
     # Of a Gaussian in three dimensions, the 99th percentile of the squared distance: chi-square's.
     assert reference.threshold == pytest.approx(11.34, rel=0.08)
 
@@ -42,14 +42,14 @@ def test_distances_are_those_of_the_core() -> None:
     router.fit(rows)
     reference = RoutingReference.learn(rows, rows, 0.9, "made up")
     expected = (router.distance(far) / router.threshold).sqrt()
-    assert torch.allclose(reference.surprise(far).float(), expected, rtol=1e-3)
+    assert torch.allclose(reference.ood_score(far).float(), expected, rtol=1e-3)
 
 
 def test_the_card_gives_back_what_was_learned() -> None:
     reference = RoutingReference.learn(_rows(500, 0), _rows(200, 1), 0.99, "made up")
     again = RoutingReference.from_card(reference.for_card())
     assert again.digest() == reference.digest()
-    assert torch.equal(again.surprise(_rows(9, 2)), reference.surprise(_rows(9, 2)))
+    assert torch.equal(again.ood_score(_rows(9, 2)), reference.ood_score(_rows(9, 2)))
 
 
 @pytest.mark.parametrize(

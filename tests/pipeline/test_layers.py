@@ -103,11 +103,11 @@ def test_what_training_did_not_have_is_marked_and_interpolated(src: Path, tmp_pa
     plain, safe, mask = tmp_path / "plain.tif", tmp_path / "safe.tif", tmp_path / "mask.tif"
     upscale(src, plain, model=model, scale=2)
     upscale(src, safe, model=model, scale=2, reliability=mask, fallback=True)
-    (reliable, surprise), tags = read(mask)
+    (reliable, ood_score), tags = read(mask)
     wanted = np.where(data[0] == 0, 0, np.where(data[0] == 250, 2, 1))
     assert np.array_equal(reliable, wanted)
-    assert surprise[data[0] == 250] == pytest.approx(100 * (250 / 255 - 0.5) / 0.3, abs=1)
-    assert not surprise[data[0] == 0].any()
+    assert ood_score[data[0] == 250] == pytest.approx(100 * (250 / 255 - 0.5) / 0.3, abs=1)
+    assert not ood_score[data[0] == 0].any()
     assert "interpolation" in json.loads(tags["GEOMOE_LEGEND"])["bands"]["reliable"]
     marked = (reliable == 2).repeat(2, 0).repeat(2, 1)
     assert np.array_equal(read(safe)[0][:, ~marked], read(plain)[0][:, ~marked])

@@ -84,8 +84,8 @@ class RoutingReference:
         """SHA-256, in hexadecimal, of all that decides."""
         return hashlib.sha256(json.dumps(self.for_card(), sort_keys=True).encode()).hexdigest()
 
-    def surprise(self, rows: Tensor) -> Tensor:
-        """``[N]`` float64: distance of rows ``[N, C]`` over that of the threshold, 1 on it."""
+    def ood_score(self, rows: Tensor) -> Tensor:
+        """Out-of-distribution scores ``[N]`` float64 of rows ``[N, C]``: distances over the threshold's."""
         squared = mahalanobis(rows.double().cpu(), self.mean, self.precision)
         return (squared.clamp_min(0) / self.threshold).sqrt()
 

@@ -26,7 +26,7 @@ from geomoe.pipeline.facts import as_object
 from geomoe.pipeline.history import IMAGE, geomoe_version, seal
 from geomoe.pipeline.layers import make_layers
 from geomoe.pipeline.layers.base import DoneTile, Layer
-from geomoe.pipeline.layers.reliability import reference_of, surprise
+from geomoe.pipeline.layers.reliability import ood_score, reference_of
 from geomoe.pipeline.output import Output, Piece, begun_in, window_of
 from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
@@ -182,7 +182,7 @@ class Job:
                 trace=trace,
                 size=(tile.window.height, tile.window.width),
                 inner=tile.inner,
-                surprise=None if ran.surprise is None else ran.surprise[tile.inner],
+                ood_score=None if ran.ood_score is None else ran.ood_score[tile.inner],
             )
             maps = [
                 np.where(there, layer.pixels(done), blank)
@@ -203,7 +203,7 @@ class Job:
         def hear(trace: LastSignals) -> None:
             nonlocal first
             if unusual is not None and self.reference is not None:
-                np.maximum(unusual, surprise(trace, self.reference, self.model.name, *size), out=unusual)
+                np.maximum(unusual, ood_score(trace, self.reference, self.model.name, *size), out=unusual)
             first = first if len(first) else RoutingTrace(trace)
 
         wanted = self.reference is not None or any(layer.routed for layer in self.layers)

@@ -28,7 +28,7 @@ class DoneTile:
         trace: of the model's pass over the first group of bands of the tile with its margin.
         size: height and width of the tile with its margin.
         inner: rows and columns of the core in it.
-        surprise: ``[h, w]`` float64 of the core, see :func:`geomoe.pipeline.layers.reliability.surprise`;
+        ood_score: ``[h, w]`` float64 of the core, see :func:`geomoe.pipeline.layers.reliability.ood_score`;
             None where no map is ``judged``.
     """
 
@@ -39,7 +39,7 @@ class DoneTile:
     trace: RoutingTrace
     size: tuple[int, int]
     inner: tuple[slice, slice]
-    surprise: NDArray[np.float64] | None
+    ood_score: NDArray[np.float64] | None
 
 
 class Layer(Protocol):

@@ -20,7 +20,7 @@ from geomoe.raster.write.metadata import CogMetadata, same_place
 if TYPE_CHECKING:
     from geomoe.pipeline.request import Request
 
-__all__ = ["Reliability", "layer", "reference_of", "surprise"]
+__all__ = ["Reliability", "layer", "ood_score", "reference_of"]
 
 _LEAVE_OUT = "leave out --reliability and --fallback"
 
@@ -49,9 +49,9 @@ class Reliability:
         return np.zeros((2, height, width), dtype=np.uint8)
 
     def pixels(self, tile: DoneTile) -> NDArray[np.uint8]:
-        assert tile.surprise is not None
-        reliable = np.where(tile.surprise > 1, 2, 1)
-        return np.stack([reliable, np.clip(np.rint(tile.surprise * 100), 1, 255)]).astype(np.uint8)
+        assert tile.ood_score is not None
+        reliable = np.where(tile.ood_score > 1, 2, 1)
+        return np.stack([reliable, np.clip(np.rint(tile.ood_score * 100), 1, 255)]).astype(np.uint8)
 
     def legend(self) -> Mapping[str, Any]:
         drawn = "drawn by interpolation" if self._fallback else "to be looked at with care"
@@ -86,10 +86,10 @@ def reference_of(model: Upscaler) -> RoutingReference:
     return model.reference
 
 
-def surprise(
+def ood_score(
     trace: LastSignals, reference: RoutingReference, name: str, height: int, width: int
 ) -> NDArray[np.float64]:
-    """How unusual each pixel of an image is, ``[height, width]``; above 1: unlike training.
+    """Out-of-distribution score of each pixel of an image, ``[height, width]``; above 1: unlike training.
 
     Args:
         trace: of a model's pass over the image.
@@ -111,7 +111,7 @@ def surprise(
             f"the routing reference of {name} is for {len(reference.mean)} channels, its router sees "
             f"{shown.shape[1]}; write it again with geomoe calibrate"
         )
-    pixels: NDArray[np.float64] = on_pixels(trace[-1], reference.surprise(shown).numpy(), height, width)
+    pixels: NDArray[np.float64] = on_pixels(trace[-1], reference.ood_score(shown).numpy(), height, width)
     return pixels
 
 

@@ -27,7 +27,7 @@ class RanTile:
         valid: ``[C, H, W]`` bool.
         inner: rows and columns of the core.
         result: ``[D, H * scale, W * scale]`` float32, what the model gave; finite.
-        surprise: ``[H, W]`` float64, see :func:`geomoe.pipeline.layers.reliability.surprise`; None where
+        ood_score: ``[H, W]`` float64, see :func:`geomoe.pipeline.layers.reliability.ood_score`; None where
             nobody asked.
     """
 
@@ -36,7 +36,7 @@ class RanTile:
     valid: NDArray[np.bool_]
     inner: tuple[slice, slice]
     result: NDArray[np.float32]
-    surprise: NDArray[np.float64] | None
+    ood_score: NDArray[np.float64] | None
 
     def fine(self, scale: int) -> tuple[slice, ...]:
         """The core in ``result``."""

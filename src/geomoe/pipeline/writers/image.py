@@ -77,9 +77,9 @@ class ImageWriter:
 
     def pixels(self, tile: RanTile, radiometry: Radiometry, meta: CogMetadata) -> NDArray[np.generic]:
         core, fine, result = (slice(None), *tile.inner), tile.fine(self.scale), tile.result
-        if self._fallback and tile.surprise is not None and (tile.surprise > 1).any():
+        if self._fallback and tile.ood_score is not None and (tile.ood_score > 1).any():
             plain = interpolated(torch.from_numpy(tile.shown)[None], self.scale)[0].numpy()
-            result = np.where(upsample_mask(tile.surprise > 1, self.scale), plain, result)
+            result = np.where(upsample_mask(tile.ood_score > 1, self.scale), plain, result)
         if self._conserve:
             source = np.where(tile.valid, tile.data, radiometry.to_source(tile.shown))
             drawn = self._conserved(source, radiometry.to_source(result), meta)[fine]
