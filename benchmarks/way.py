@@ -36,7 +36,7 @@ def watched(arguments: list[str]) -> dict[str, int]:
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
     from geomoe.cli.main import cli
-    from geomoe.pipeline import plan_upscale
+    from geomoe.pipeline import plan_scene
     from geomoe.raster.stac import footprint
 
     calls: Counter[CodeType] = Counter()
@@ -69,7 +69,7 @@ def watched(arguments: list[str]) -> dict[str, int]:
     for hook in hooks:
         hook.remove()
     torch.set_num_threads(1)
-    tiles = plan_upscale(arguments[1], Path(arguments[2]).with_name("other.tif")).passes
+    tiles = plan_scene(arguments[1], Path(arguments[2]).with_name("other.tif")).passes
     return {
         "functions": len(calls),
         "files": len({code.co_filename for code in calls}),

@@ -27,7 +27,7 @@ from common import sha, write_scene
 
 from geomoe import create_model
 from geomoe.models.weights import Card, save
-from geomoe.pipeline import Outcome, Request, upscale, upscale_many
+from geomoe.pipeline import Outcome, Request, predict_many, upscale
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def run(folder: Path, scenes: int, size: int) -> dict[str, int]:
     cluster = Cluster(port, folder)
     thread = threading.Thread(
         target=lambda: ended.extend(
-            upscale_many(tasks, scheduler=f"tcp://127.0.0.1:{port}", retries=3, heard=told.append)
+            predict_many(tasks, scheduler=f"tcp://127.0.0.1:{port}", retries=3, heard=told.append)
         )
     )
     try:

@@ -34,7 +34,7 @@ def test_a_night_that_is_cut_off_leaves_its_report(capsys, scene, weights, tmp_p
         heard(Outcome(requests[1], "done"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geomoe.pipeline.upscale_many", cut_off)
+    monkeypatch.setattr("geomoe.pipeline.predict_many", cut_off)
     status, _, _ = run(capsys, "upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights)
     assert status == 130
     lines = (tmp_path / "m.csv.report.csv").read_text().splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geomoe.pipeline import UpscaleReport, upscale
+from geomoe.pipeline import SceneReport, upscale
 from tests.pipeline.fakes import nearest
 from tests.scenes import left_over, pixels, write_scene
 
@@ -49,7 +49,7 @@ def left_alone(folder: Path) -> Path:
     return folder
 
 
-def run_job(src: Path, out: Path, progress: Counting, **options: object) -> UpscaleReport:
+def run_job(src: Path, out: Path, progress: Counting, **options: object) -> SceneReport:
     """A job with a map, on tiles that are counted."""
     given: dict[str, object] = {"model": nearest(), "scale": 2, "experts": out / "experts.tif", **options}
     return upscale(src, out / "out.tif", progress=progress, **given)

@@ -150,6 +150,6 @@ def test_who_ends_a_night_is_told_how_far_it_is(
     monkeypatch.setattr(many, "pinned", lambda requests: [(request, "") for request in requests])
     monkeypatch.setattr(many, "Processes", lambda *_: Ended(clock, {0: [[done()]]}))
     with pytest.raises(KeyboardInterrupt) as caught:
-        many.upscale_many(scenes(2))
+        many.predict_many(scenes(2))
     wanted = "1 of 2 scenes have ended, 8 tiles are done and kept; the same command resumes it"
     assert caught.value.__notes__ == [wanted]

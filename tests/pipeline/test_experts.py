@@ -11,7 +11,7 @@ import torch
 from geomoe import GeomoeError
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingPlan
-from geomoe.pipeline import plan_upscale, upscale
+from geomoe.pipeline import plan_scene, upscale
 from geomoe.pipeline.layers.routing import on_pixels, routed_layers, unit_of
 from tests.models.sizes import tiny
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
@@ -64,7 +64,7 @@ def test_a_model_that_routes_nothing_is_refused_before_it_works(tmp_path):
     seen = []
     fake = convolutional()
     fake.model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2:]))
-    for job in (plan_upscale, upscale):
+    for job in (plan_scene, upscale):
         with pytest.raises(GeomoeError, match="fake routes nothing, so there are no experts to map"):
             job(src, tmp_path / "d.tif", model=fake, scale=2, experts=tmp_path / "e.tif")
     assert seen == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline import forecast_upscale, plan_upscale, upscale
+from geomoe.pipeline import forecast_scene, plan_scene, upscale
 from geomoe.pipeline import memory as memory_module
 from geomoe.pipeline.cgroup import memory_left
 from geomoe.pipeline.memory import available_memory, fitting_workers
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_a_dry_run_foretells_the_disk_and_writes_nothing(tmp_path: Path, dtype: str) -> None:
     write_scene(tmp_path / "src.tif", pixels(3, 600, 500, dtype), nodata=0)
-    told = forecast_upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(tile=64), scale=2)
+    told = forecast_scene(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(tile=64), scale=2)
     assert left_over(tmp_path) == ["src.tif"]
     assert told.tried == 7, "a tenth of 80 tiles, of which those at the edges are smaller"
     assert told.seconds > 4
@@ -34,7 +34,7 @@ def test_a_dry_run_foretells_the_disk_and_writes_nothing(tmp_path: Path, dtype: 
 
 def test_of_a_scene_of_one_tile_that_tile_is_tried(tmp_path: Path) -> None:
     write_scene(tmp_path / "src.tif", pixels(3, 5, 7, "uint8"))
-    told = forecast_upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(), scale=2)
+    told = forecast_scene(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(), scale=2)
     assert (told.tried, told.plan.tiles, told.plan.workers) == (1, 1, 1)
 
 
@@ -52,7 +52,7 @@ def test_a_dry_run_does_a_tenth_of_the_job_at_most(tmp_path: Path, side: tuple[i
     upscale(tmp_path / "src.tif", tmp_path / "dst.tif", model=model, scale=2)
     whole = sum(shown)
     shown.clear()
-    told = forecast_upscale(tmp_path / "src.tif", tmp_path / "new.tif", model=model, scale=2)
+    told = forecast_scene(tmp_path / "src.tif", tmp_path / "new.tif", model=model, scale=2)
     assert 0 < sum(shown) <= whole / 10
     assert told.tried == len(shown)
 
@@ -63,7 +63,7 @@ def test_tiles_without_a_valid_pixel_are_foretold_and_cost_nothing(tmp_path: Pat
     write_scene(tmp_path / "src.tif", data, nodata=0)
     write_scene(tmp_path / "full.tif", pixels(3, 320, 320, "uint16"), nodata=0)
     half, full = (
-        forecast_upscale(tmp_path / name, tmp_path / "dst.tif", model=nearest(tile=32), scale=2)
+        forecast_scene(tmp_path / name, tmp_path / "dst.tif", model=nearest(tile=32), scale=2)
         for name in ("src.tif", "full.tif")
     )
     assert half.output_bytes == pytest.approx(full.output_bytes / 2, rel=0.2)
@@ -89,7 +89,7 @@ def test_what_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch, budget: int
 
 def test_a_budget_is_refused_before_the_model_runs(tmp_path: Path) -> None:
     write_scene(tmp_path / "src.tif", pixels(3, 20, 20, "uint8"))
-    for do in (plan_upscale, upscale):
+    for do in (plan_scene, upscale):
         with pytest.raises(GeomoeError, match="--memory"):
             do(tmp_path / "src.tif", tmp_path / "dst.tif", model=nearest(), scale=2, memory=10**6)
     assert left_over(tmp_path) == ["src.tif"]

@@ -20,7 +20,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline import Request, plan_upscale, upscale, verify
+from geomoe.pipeline import Request, plan_scene, upscale, verify
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.layers import LAYERS
 from geomoe.pipeline.layers.base import DoneTile
@@ -187,7 +187,7 @@ def test_what_is_made_is_told_by_what_it_is(src: Path, tmp_path: Path) -> None:
 def test_a_fallback_that_cannot_be_had_is_told_by_the_plan(src: Path, tmp_path: Path) -> None:
     write_scene(src, pixels(3, 20, 20, "uint8"))
     with pytest.raises(GeomoeError, match="routes nothing"):
-        plan_upscale(src, tmp_path / "d.tif", model=convolutional(), scale=2, fallback=True)
+        plan_scene(src, tmp_path / "d.tif", model=convolutional(), scale=2, fallback=True)
 
 
 def test_a_map_is_one_module_and_one_line(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

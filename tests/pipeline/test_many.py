@@ -23,11 +23,11 @@ from geomoe.pipeline import (
     UnfinishedReport,
     check_report,
     forecast_many,
-    forecast_upscale,
-    plan_upscale,
+    forecast_scene,
+    plan_scene,
+    predict_many,
     read_manifest,
     upscale,
-    upscale_many,
     write_report,
 )
 from geomoe.pipeline.batch import cluster, crew
@@ -50,7 +50,7 @@ def test_what_can_be_done_is_done_and_told(
     tasks = [good, stands, missing, busy, changed]
     told: list[Outcome] = []
     with locked(tmp_path / "out" / ".c.tif.geomoe", "busy"):
-        found = upscale_many(of(tasks, settings), processes=2, heard=told.append)
+        found = predict_many(of(tasks, settings), processes=2, heard=told.append)
     assert [outcome.request for outcome in found] == of(tasks, settings)
     assert [outcome.status for outcome in found] == ["done", "failed", "failed", "busy", "there"]
     assert [outcome.attempts for outcome in found] == [1, 2, 2, 1, 1]
@@ -61,11 +61,11 @@ def test_what_can_be_done_is_done_and_told(
 
     time.sleep(0.01)
     write_scene(Path(changed.src), pixels(3, 40, 40, "uint16", seed=9))
-    again = upscale_many(of([good, busy, changed], settings), processes=1, retries=0)
+    again = predict_many(of([good, busy, changed], settings), processes=1, retries=0)
     assert [outcome.status for outcome in again] == ["there", "done", "failed"], (
         "a newer scene is another job"
     )
-    over = upscale_many(of([changed, good], replace(settings, overwrite=True)), processes=1)
+    over = predict_many(of([changed, good], replace(settings, overwrite=True)), processes=1)
     assert [outcome.status for outcome in over] == ["done", "there"], "what is right need not be replaced"
 
 
@@ -73,9 +73,9 @@ def test_what_can_be_done_is_done_and_told(
 def test_a_file_that_lost_its_item_is_not_taken_for_made(tmp_path: Path, settings: Request) -> None:
     (tmp_path / "out").mkdir()
     task = scene_task(tmp_path, "a")
-    upscale_many(of([task], settings), processes=1)
+    predict_many(of([task], settings), processes=1)
     (tmp_path / "out" / "a.stac.json").unlink()
-    (found,) = upscale_many(of([task], settings), processes=1, retries=0)
+    (found,) = predict_many(of([task], settings), processes=1, retries=0)
     assert (found.status, "exists already" in found.message) == ("failed", True)
 
 
@@ -102,7 +102,7 @@ def test_weights_may_be_named_from_here(
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
     task = scene_task(tmp_path, "a")
-    found = upscale_many(
+    found = predict_many(
         of([task], replace(settings, model="tiny.safetensors")), processes=1, scheduler="local"
     )
     assert [outcome.status for outcome in found] == ["done"]
@@ -112,7 +112,7 @@ def test_other_settings_are_another_job(tmp_path: Path, settings: Request) -> No
     (tmp_path / "out").mkdir()
     task = scene_task(tmp_path, "a")
     upscale(task.src, task.dst, model=settings.model, scale=2, tile=16, bands="1,2")
-    (found,) = upscale_many(of([task], settings), retries=0)
+    (found,) = predict_many(of([task], settings), retries=0)
     assert (found.status, "exists already" in found.message) == ("failed", True)
 
 
@@ -125,7 +125,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_scene_gone_on_with(
     other = scene_task(tmp_path, "b")
     found: list[Outcome] = []
     thread = threading.Thread(
-        target=lambda: found.extend(upscale_many(of([task, other], settings), processes=1))
+        target=lambda: found.extend(predict_many(of([task, other], settings), processes=1))
     )
     thread.start()
     journal = tmp_path / "out" / ".a.tif.geomoe" / "journal"
@@ -231,11 +231,11 @@ def test_what_many_scenes_take_is_foretold(tmp_path: Path, settings: Request) ->
     assert "none.tif" in told.refused[0].message
     assert told.passes == 3 * 3 + 13 * 13
     assert told.tried == 1, "nearly all the work is in one scene"
-    alone = forecast_upscale(large.src, large.dst, model=settings.model, scale=2, tile=16)
+    alone = forecast_scene(large.src, large.dst, model=settings.model, scale=2, tile=16)
     assert told.output_bytes == pytest.approx(alone.output_bytes * (1 + 40**2 / 200**2), rel=0.1)
     assert told.seconds > 4
     assert not told.short
-    upscale_many(of([small], settings), processes=1)
+    predict_many(of([small], settings), processes=1)
     rest = forecast_many(of([made, small], settings))
     assert (rest.there, rest.passes, rest.seconds) == (2, 0, 0), "both are made by now"
 
@@ -279,7 +279,7 @@ def test_a_disk_too_small_for_all_is_foretold(
 ) -> None:
     (tmp_path / "out").mkdir()
     tasks = [scene_task(tmp_path, name, 200) for name in "abc"]
-    plan = plan_upscale(tasks[0].src, tasks[0].dst, model=settings.model, scale=2, tile=16)
+    plan = plan_scene(tasks[0].src, tasks[0].dst, model=settings.model, scale=2, tile=16)
     hand = plan.scratch_bytes + plan.output_bytes
     one = forecast_many(of(tasks[:1], settings)).output_bytes
     _free(monkeypatch, hand + 1.5 * one)
@@ -298,7 +298,7 @@ def test_a_disk_too_small_for_all_is_foretold(
 
 def test_weights_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(GeomoeError, match="none"):
-        upscale_many([Request("a.tif", "b.tif", model=str(tmp_path / "none.safetensors"), scale=2)])
+        predict_many([Request("a.tif", "b.tif", model=str(tmp_path / "none.safetensors"), scale=2)])
 
 
 @pytest.mark.slow
@@ -308,7 +308,7 @@ def test_a_cluster_of_this_machine_does_the_same(tmp_path: Path, settings: Reque
         scene_task(tmp_path, "a"),
         Request(str(tmp_path / "none.tif"), str(tmp_path / "out" / "n.tif")),
     ]
-    found = upscale_many(of(tasks, settings), scheduler="local", processes=1)
+    found = predict_many(of(tasks, settings), scheduler="local", processes=1)
     assert [(outcome.status, outcome.attempts) for outcome in found] == [("done", 1), ("failed", 2)]
     upscale(tasks[0].src, tmp_path / "alone.tif", model=settings.model, scale=2, tile=16)
     assert Path(tasks[0].dst).read_bytes() == (tmp_path / "alone.tif").read_bytes()
@@ -320,7 +320,7 @@ def test_a_scheduler_that_is_not_there_is_named(
     monkeypatch.setattr(cluster, "_PATIENCE", 0.0)
     monkeypatch.setattr(cluster, "_CONNECT", 0.2)
     with pytest.raises(GeomoeError, match=r"scheduler tcp://127\.0\.0\.1:1 cannot be reached.*0 of 1 scenes"):
-        upscale_many(of([scene_task(tmp_path, "a")], settings), scheduler="tcp://127.0.0.1:1")
+        predict_many(of([scene_task(tmp_path, "a")], settings), scheduler="tcp://127.0.0.1:1")
 
 
 def test_a_report_says_how_many_tiles_were_gone_on_with(tmp_path: Path, settings: Request) -> None:

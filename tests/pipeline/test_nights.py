@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from geomoe.pipeline import Night, Outcome, Request, forecast_many, upscale_many
+from geomoe.pipeline import Night, Outcome, Request, forecast_many, predict_many
 from geomoe.pipeline.batch import crew, worker
 from geomoe.pipeline.batch.crew import Turns
 from tests.pipeline.fakes import of, scene_task
@@ -45,7 +45,7 @@ def test_a_scene_that_hangs_does_not_stop_the_others(
     found: list[Outcome] = []
 
     def work() -> None:
-        found.extend(upscale_many(of([hanging, other], settings), processes=1, limit=6.0, retries=0))
+        found.extend(predict_many(of([hanging, other], settings), processes=1, limit=6.0, retries=0))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -69,7 +69,7 @@ def test_nor_does_it_stop_a_cluster_which_tells_of_every_tile(tmp_path: Path, se
     def work() -> None:
         tasks = [hanging, other]
         found.extend(
-            upscale_many(
+            predict_many(
                 of(tasks, settings), processes=1, scheduler="local", limit=6.0, retries=0, night=night
             )
         )
@@ -96,7 +96,7 @@ def test_of_a_scene_that_hung_before_its_first_tile_nothing_is_left(
     folder = tmp_path / "out" / ".a.tif.geomoe"
     found: list[Outcome] = []
     thread = threading.Thread(
-        target=lambda: found.extend(upscale_many(of([task], settings), processes=1, limit=6.0, retries=0))
+        target=lambda: found.extend(predict_many(of([task], settings), processes=1, limit=6.0, retries=0))
     )
     thread.start()
     _until(thread, folder.exists)
@@ -115,7 +115,7 @@ def test_one_manifest_twice_at_once_ends_well_twice(tmp_path: Path, settings: Re
     found: list[list[Outcome]] = []
     nights = [
         threading.Thread(
-            target=lambda: found.append(upscale_many(of(tasks, settings), processes=1, retries=0))
+            target=lambda: found.append(predict_many(of(tasks, settings), processes=1, retries=0))
         )
         for _ in range(2)
     ]
@@ -163,7 +163,7 @@ def test_empty_scenes_are_no_failure_and_foreseen(tmp_path: Path, settings: Requ
     told = forecast_many(of(tasks, settings))
     assert [outcome.request.dst for outcome in told.empty] == [empty.dst]
     assert (told.scenes, told.refused) == (1, ())
-    found = upscale_many(of(tasks, settings), processes=1)
+    found = predict_many(of(tasks, settings), processes=1)
     assert [(outcome.status, outcome.attempts) for outcome in found] == [("empty", 1), ("done", 1)]
     assert "no valid pixel" in found[0].message
     assert left_over(tmp_path / "out")[:2] == ["a.stac.json", "a.tif"]

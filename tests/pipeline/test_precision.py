@@ -20,7 +20,7 @@ from geomoe.models import LoadedModel, load
 from geomoe.models.precision import AskedPrecision
 from geomoe.models.weights import save
 from geomoe.moe.routing.router import AnyRouter
-from geomoe.pipeline import Request, UpscaleReport, plan_upscale, upscale, verify
+from geomoe.pipeline import Request, SceneReport, plan_scene, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
 from geomoe.raster.stac.item import read_item
@@ -51,7 +51,7 @@ def weights(folder: Path, **on_the_card: Any) -> LoadedModel:
     return load(str(folder / "w.safetensors"), 2)
 
 
-def run(scene: Path, name: str, precision: AskedPrecision = "auto", **options: Any) -> UpscaleReport:
+def run(scene: Path, name: str, precision: AskedPrecision = "auto", **options: Any) -> SceneReport:
     given: dict[str, Any] = {"model": convolutional(), "scale": 2, "tile": 16, "device": "cpu", **options}
     return upscale(scene, scene.with_name(name), precision=precision, **given)
 
@@ -76,7 +76,7 @@ def test_auto_is_bfloat16_where_the_device_has_it_and_the_card_says_what_it_cost
             report = run(scene, f"{measured}{native}.tif", model=model)
             wanted = "bfloat16" if measured and native else "float32"
             assert report.plan.precision == precision_of(report.output) == wanted
-            assert plan_upscale(scene, tmp_path / "o.tif", model=model, scale=2).precision == wanted
+            assert plan_scene(scene, tmp_path / "o.tif", model=model, scale=2).precision == wanted
 
 
 @pytest.mark.usefixtures("native")
@@ -197,7 +197,7 @@ def test_bfloat16_that_is_imitated_is_told_in_one_line(
     monkeypatch.setattr("geomoe.models.precision.has_bfloat16", lambda device: native)
     notes = [
         *run(scene, "out.tif", "bfloat16").plan.notes,
-        *plan_upscale(
+        *plan_scene(
             scene, scene.with_name("p.tif"), model=convolutional(), scale=2, precision="bfloat16"
         ).notes,
     ]

@@ -15,7 +15,7 @@ import pytest
 
 from geomoe.errors import GeomoeError
 from geomoe.models import available_weights, load
-from geomoe.pipeline import UpscaleReport, upscale
+from geomoe.pipeline import SceneReport, upscale
 from geomoe.pipeline import checkpoint as work_module
 from geomoe.pipeline.history import model_item_name
 from geomoe.pipeline.provenance import model_item
@@ -26,7 +26,7 @@ from tests.scenes import left_over, pixels, write_scene
 MODEL = "fake.0123abcd.stac.json"
 
 
-def _run(folder: Path, **options: Any) -> UpscaleReport:
+def _run(folder: Path, **options: Any) -> SceneReport:
     given: dict[str, Any] = {"model": nearest(4), "experts": folder / "map.tif", **options}
     return upscale(folder / "src.tif", folder / "out.tif", **given)
 

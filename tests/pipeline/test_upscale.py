@@ -14,9 +14,10 @@ import torch
 from affine import Affine
 from rasterio.windows import Window
 
+from geomoe import pipeline
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import Card, LoadedModel
-from geomoe.pipeline import Request, describe_scene, plan_upscale, upscale, verify
+from geomoe.pipeline import Request, describe_scene, plan_scene, upscale, verify
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.runner import band_groups
 from tests.models.sizes import tiny
@@ -312,17 +313,17 @@ def test_overwrite_replaces_the_file(src: Path, dst: Path) -> None:
 
 def test_dry_run_tells_the_job_and_writes_nothing(src: Path, tmp_path: Path) -> None:
     write_scene(src, pixels(5, 50, 70, "uint16"))
-    plan = plan_upscale(src, tmp_path / "o.tif", model=nearest(4), tile=30, experts=tmp_path / "e.tif")
+    plan = plan_scene(src, tmp_path / "o.tif", model=nearest(4), tile=30, experts=tmp_path / "e.tif")
     assert (plan.size, plan.output_size, plan.tile) == ((70, 50), (280, 200), 32)
     assert (plan.tiles, plan.passes) == (6, 12)
     assert plan.groups == ((1, 2, 3), (4, 5, 5))
     assert plan.scratch_bytes > 280 * 200 * 5 * 2
     assert left_over(tmp_path) == ["src.tif"]
     write_scene(src, pixels(5, 500, 700, "uint16"))
-    big = plan_upscale(src, tmp_path / "o.tif", model=nearest(4), tile=30)
+    big = plan_scene(src, tmp_path / "o.tif", model=nearest(4), tile=30)
     assert big.memory_bytes == pytest.approx(plan.memory_bytes, rel=1e-3)  # but for the size of strips
     with pytest.raises(GeomoeError, match="does not exist"):
-        plan_upscale(src, tmp_path / "none" / "o.tif", model=nearest(4))
+        plan_scene(src, tmp_path / "none" / "o.tif", model=nearest(4))
 
 
 def test_description_says_what_was_understood(src: Path) -> None:
@@ -396,3 +397,8 @@ def test_another_option_that_no_tensor_tells_is_another_job(tmp_path: Path) -> N
         upscale(tmp_path / "s.tif", tmp_path / "o.tif", model=one, scale=2, overwrite=True)
         item = json.loads((tmp_path / "o.stac.json").read_text())
         assert item["properties"]["geomoe:configuration"]["options"]["border"] == border
+
+
+@pytest.mark.parametrize(("earlier", "now"), pipeline._EARLIER.items())
+def test_names_of_0_1_are_still_there(earlier: str, now: str) -> None:
+    assert getattr(pipeline, earlier) is getattr(pipeline, now)

@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.pipeline import describe_scene, plan_upscale, upscale
+from geomoe.pipeline import describe_scene, plan_scene, upscale
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.request import Request
 from geomoe.raster import band_order, open_scene, select_bands
@@ -148,7 +148,7 @@ def test_info_and_the_plan_say_what_was_decided(made: Path, tmp_path: Path) -> N
     facts = describe_scene(made / "MTD_MSIL2A.xml", bands="B11")
     assert facts["decided"] == "reflectance is (DN - 1000) / 10000, by processing baseline 05.10"
     assert facts["acquired"].startswith("2024-05-01")
-    plan = plan_upscale(made, tmp_path / "o.tif", model=nearest(), scale=2)
+    plan = plan_scene(made, tmp_path / "o.tif", model=nearest(), scale=2)
     assert facts["decided"] in plan.notes
 
 

@@ -18,7 +18,7 @@ from geomoe.pipeline.layers import LAYERS
 from geomoe.printable import counted
 
 if TYPE_CHECKING:
-    from geomoe.pipeline import Forecast, Outcome, Request, Upscaler
+    from geomoe.pipeline import Forecast, Outcome, Predictor, Request
 
 __all__ = ["info", "predict", "upscale"]
 
@@ -213,7 +213,7 @@ def _carry_out(
             _forecast_many(requests, processes)
             return
         how = {"processes": processes, "scheduler": scheduler, "retries": retries, "limit": scene_timeout}
-        _upscale_many(requests, Path(manifest), report, **how)
+        _predict_many(requests, Path(manifest), report, **how)
         return
     if src is None or dst is None:
         raise click.UsageError("expected SRC and DST, or --manifest")
@@ -232,10 +232,10 @@ def _carry_out(
     if asked.model != "auto":
         options["model"] = load(options["model"], asked.scale)
     if dry_run:
-        say(*_forecast_lines(pipeline.forecast_upscale(src, dst, **options)))
+        say(*_forecast_lines(pipeline.forecast_scene(src, dst, **options)))
         return
 
-    def heard(plan: pipeline.UpscalePlan) -> None:
+    def heard(plan: pipeline.ScenePlan) -> None:
         """What was decided of the scene, before the first tile and not after hours of them."""
         for note in plan.notes:
             say(note)
@@ -256,7 +256,7 @@ def _bands(names: Sequence[str]) -> str:
     return f"bands {', '.join(names)}" if len(names) <= _MANY_BANDS else f"{len(names)} bands"
 
 
-def _upscale_many(requests: list[Request], manifest: Path, report: str | None, **how: Any) -> None:
+def _predict_many(requests: list[Request], manifest: Path, report: str | None, **how: Any) -> None:
     from geomoe import pipeline
 
     place = Path(report or f"{manifest}.report.csv")
@@ -271,7 +271,7 @@ def _upscale_many(requests: list[Request], manifest: Path, report: str | None, *
     try:
         with night_progress() as shown:
             night = pipeline.Night(len(requests), shown)
-            outcomes = pipeline.upscale_many(requests, heard=heard, night=night, **how)
+            outcomes = pipeline.predict_many(requests, heard=heard, night=night, **how)
     except BaseException:
         so_far.write()
         raise
@@ -367,7 +367,7 @@ def info(
     """
     from geomoe.pipeline.describe import describe_scene
 
-    chosen: str | Upscaler | None = None
+    chosen: str | Predictor | None = None
     if model is not None or scale is not None:
         from geomoe.pipeline import Request
         from geomoe.pipeline.targets import refuse_early

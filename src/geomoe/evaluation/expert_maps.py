@@ -15,7 +15,7 @@ from geomoe.models import LoadedModel
 from geomoe.moe.pictures import expert_colours
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.pipeline.layers.routing import is_gated, kernel_sizes, on_pixels, routed_layers, unit_of
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Predictor
 
 __all__ = ["ExpertMap", "check_layer", "expert_map", "main_experts", "why_no_map"]
 
@@ -99,7 +99,7 @@ class ExpertMap:
         }
 
 
-def check_layer(models: Sequence[Upscaler | LoadedModel], layer: int) -> None:
+def check_layer(models: Sequence[Predictor | LoadedModel], layer: int) -> None:
     """Refuse a layer that no model has; one that some lack is said in the picture."""
     if layer == 0:
         raise GeomoeError("layers that route are counted from 1, and -1 is the last; there is no layer 0")

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geomoe.pipeline.batch.estimate import ManyForecast, forecast_many
     from geomoe.pipeline.batch.manifest import read_manifest
-    from geomoe.pipeline.batch.many import upscale_many
+    from geomoe.pipeline.batch.many import predict_many
     from geomoe.pipeline.batch.report import Outcome, UnfinishedReport, check_report, write_report
     from geomoe.pipeline.describe import describe_scene
-    from geomoe.pipeline.estimate import Forecast, forecast_upscale
-    from geomoe.pipeline.plan import UpscalePlan, plan_upscale
+    from geomoe.pipeline.estimate import Forecast, forecast_scene
+    from geomoe.pipeline.plan import ScenePlan, plan_scene
     from geomoe.pipeline.progress import Night, Progress
     from geomoe.pipeline.request import Request
-    from geomoe.pipeline.run import UpscaleReport, predict, upscale
-    from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.run import SceneReport, predict, upscale
+    from geomoe.pipeline.runner import Predictor
     from geomoe.pipeline.table import TableReport, check_table, predict_table
     from geomoe.pipeline.tiles import Box, Tile, Tiles
     from geomoe.pipeline.verification import Verification, verify
@@ -31,27 +31,27 @@ __all__ = [
     "ManyForecast",
     "Night",
     "Outcome",
+    "Predictor",
     "Progress",
     "Request",
+    "ScenePlan",
+    "SceneReport",
     "TableReport",
     "Tile",
     "Tiles",
     "UnfinishedReport",
-    "UpscalePlan",
-    "UpscaleReport",
-    "Upscaler",
     "Verification",
     "check_report",
     "check_table",
     "describe_scene",
     "forecast_many",
-    "forecast_upscale",
-    "plan_upscale",
+    "forecast_scene",
+    "plan_scene",
     "predict",
+    "predict_many",
     "predict_table",
     "read_manifest",
     "upscale",
-    "upscale_many",
     "verify",
     "write_report",
 ]
@@ -68,27 +68,39 @@ _HOMES = {
     "Tile": "tiles",
     "Tiles": "tiles",
     "UnfinishedReport": "batch.report",
-    "UpscalePlan": "plan",
-    "UpscaleReport": "run",
-    "Upscaler": "runner",
+    "ScenePlan": "plan",
+    "SceneReport": "run",
+    "Predictor": "runner",
     "Verification": "verification",
     "check_report": "batch.report",
     "check_table": "table",
     "describe_scene": "describe",
     "forecast_many": "batch.estimate",
-    "forecast_upscale": "estimate",
-    "plan_upscale": "plan",
+    "forecast_scene": "estimate",
+    "plan_scene": "plan",
     "predict": "run",
     "predict_table": "table",
     "read_manifest": "batch.manifest",
     "upscale": "run",
-    "upscale_many": "batch.many",
+    "predict_many": "batch.many",
     "verify": "verification",
     "write_report": "batch.report",
 }
 
 
+# What names that `predict` has made too narrow were in 0.1.
+_EARLIER = {
+    "UpscalePlan": "ScenePlan",
+    "UpscaleReport": "SceneReport",
+    "Upscaler": "Predictor",
+    "forecast_upscale": "forecast_scene",
+    "plan_upscale": "plan_scene",
+    "upscale_many": "predict_many",
+}
+
+
 def __getattr__(name: str) -> Any:
+    name = _EARLIER.get(name, name)
     if name not in _HOMES:
         raise AttributeError(f"module 'geomoe.pipeline' has no attribute {name!r}")
     return getattr(import_module(f"geomoe.pipeline.{_HOMES[name]}"), name)

@@ -169,7 +169,7 @@ def remarks(known: KnownScene, model: object, why: str) -> tuple[str, ...]:
 
     Args:
         known: of the scene.
-        model: an `Upscaler`, with a card or without.
+        model: an `Predictor`, with a card or without.
         why: these weights; empty where the user chose them.
     """
     card = getattr(model, "card", None)

@@ -20,8 +20,8 @@ from geomoe.raster.read.scene import Scene
 from geomoe.raster.write.target import in_bytes
 
 if TYPE_CHECKING:
-    from geomoe.pipeline.plan import UpscalePlan
-    from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.plan import ScenePlan
+    from geomoe.pipeline.runner import Predictor
     from geomoe.pipeline.writers.base import Writer
 
 __all__ = ["describe_scene"]
@@ -30,7 +30,7 @@ __all__ = ["describe_scene"]
 def describe_scene(
     src: str | os.PathLike[str],
     *,
-    model: str | Upscaler | None = None,
+    model: str | Predictor | None = None,
     scale: int | None = None,
     bands: str | Sequence[str | int] | None = None,
     nodata: float | Literal["none"] | None = None,
@@ -57,10 +57,10 @@ def describe_scene(
                 "holds": "classes, flags or numbers of colours alone; no measurements for a model",
             }
         known = known_of(scene)
-        upscaler, why, writer = (None, "", None) if model is None else _upscaler(model, scale, known)
+        predictor, why, writer = (None, "", None) if model is None else _predictor(model, scale, known)
         chosen = writer.bands(scene, bands) if writer else select_bands(scene, bands, 1)
         scene, sample = look(scene, chosen)
-        radiometry = _brought(upscaler, scene, sample)
+        radiometry = _brought(predictor, scene, sample)
         known = known.with_noise(sample, radiometry)
         facts = _place(scene, chosen)
         if others := left_out(scene, chosen):
@@ -81,24 +81,24 @@ def describe_scene(
         facts["known"] = known.describe() or "nothing of its sensor, pixels and noise"
         if scene.neighbours:
             facts["not read"] = ", ".join(scene.neighbours)
-        if upscaler is not None and writer is not None:
+        if predictor is not None and writer is not None:
             from geomoe.models.precision import pick_precision
             from geomoe.pipeline.choice import remarks
             from geomoe.pipeline.plan import job_needs, metadata_of
             from geomoe.pipeline.runner import is_measured, pick_device, tiling_of
 
             device = pick_device("auto")
-            precision = pick_precision("auto", device, is_measured(upscaler))
+            precision = pick_precision("auto", device, is_measured(predictor))
             metas = metadata_of(scene, chosen, writer, ())
-            tiling = tiling_of(upscaler)
-            needs = job_needs(scene, chosen, upscaler, writer, metas, tile, device, precision, None, tiling)
-            facts["upscale" if writer.scale > 1 else "predict"] = _job(needs, upscaler, writer)
-            if said := remarks(known, upscaler, why):
+            tiling = tiling_of(predictor)
+            needs = job_needs(scene, chosen, predictor, writer, metas, tile, device, precision, None, tiling)
+            facts["upscale" if writer.scale > 1 else "predict"] = _job(needs, predictor, writer)
+            if said := remarks(known, predictor, why):
                 facts["remarks"] = "; ".join(said)
     return facts
 
 
-def _upscaler(model: str | Upscaler, scale: int | None, known: KnownScene) -> tuple[Upscaler, str, Writer]:
+def _predictor(model: str | Predictor, scale: int | None, known: KnownScene) -> tuple[Predictor, str, Writer]:
     """The model for a scene, why it is that one, and the writer of what it gives."""
     from geomoe.pipeline.plan import model_for  # with torch, which no scene needs
     from geomoe.pipeline.writers import writer_of
@@ -123,7 +123,7 @@ def _place(scene: Scene, bands: Iterable[int]) -> dict[str, str]:
     }
 
 
-def _brought(model: Upscaler | None, scene: Scene, sample: SceneSample) -> Radiometry:
+def _brought(model: Predictor | None, scene: Scene, sample: SceneSample) -> Radiometry:
     """To the range of a model, or of most of them."""
     if model is None:
         return decide_radiometry(scene.dtype, sample)
@@ -147,7 +147,7 @@ _VALIDITY = {
 }
 
 
-def _job(plan: UpscalePlan, model: Upscaler, writer: Writer) -> str:
+def _job(plan: ScenePlan, model: Predictor, writer: Writer) -> str:
     width, height = plan.output_size
     return (
         f"{model.name}, {writer.does}: {width} x {height} pixels, "

@@ -15,12 +15,12 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.job import Job, open_job
 from geomoe.pipeline.memory import forget_peak, peak_memory
 from geomoe.pipeline.output import window_of
-from geomoe.pipeline.plan import UpscalePlan
+from geomoe.pipeline.plan import ScenePlan
 from geomoe.pipeline.request import Path, Request
 from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.raster.write.cog import compressed_share
 
-__all__ = ["START", "Forecast", "forecast_job", "forecast_upscale"]
+__all__ = ["START", "Forecast", "forecast_job", "forecast_scene"]
 
 _PART = 0.1
 """Of the job's work, at most, is done to estimate it."""
@@ -46,14 +46,14 @@ class Forecast:
         tried: tiles that this was learned from.
     """
 
-    plan: UpscalePlan
+    plan: ScenePlan
     seconds: float
     memory_bytes: int
     output_bytes: int
     tried: int
 
 
-def forecast_upscale(src: Path, dst: Path, **options: Any) -> Forecast:
+def forecast_scene(src: Path, dst: Path, **options: Any) -> Forecast:
     """What `upscale` would take with the same arguments; writes nothing.
 
     Raises:

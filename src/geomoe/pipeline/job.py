@@ -28,11 +28,11 @@ from geomoe.pipeline.layers import make_layers
 from geomoe.pipeline.layers.base import DoneTile, Layer
 from geomoe.pipeline.layers.reliability import ood_score, reference_of
 from geomoe.pipeline.output import Output, Piece, begun_in, window_of
-from geomoe.pipeline.plan import Prepared, UpscalePlan, metadata_of, model_for, notes_of, prepared
+from geomoe.pipeline.plan import Prepared, ScenePlan, metadata_of, model_for, notes_of, prepared
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import (
+    Predictor,
     Runner,
-    Upscaler,
     hardware,
     is_measured,
     options_of,
@@ -75,10 +75,10 @@ class Job:
     request: Request
     scene: Scene
     watch: Watch
-    plan: UpscalePlan
+    plan: ScenePlan
     tiles: Tiles
     runner: Runner
-    model: Upscaler
+    model: Predictor
     radiometry: Radiometry
     known: KnownScene
     remarks: tuple[str, ...]
@@ -267,7 +267,7 @@ def _outputs(
     metas: Sequence[CogMetadata],
     writer: Writer,
     layers: Sequence[Layer],
-    model: Upscaler,
+    model: Predictor,
 ) -> tuple[Output, ...]:
     """The first file and the maps, each with the tag of what it is beside those of all."""
     tags, scales = _tags(model), (writer.scale, *(1 for _ in layers))
@@ -381,7 +381,7 @@ def _said(nodata: float | str | None) -> float | str | None:
     return json_number(nodata) if isinstance(nodata, float) else nodata
 
 
-def _tags(model: Upscaler) -> Mapping[str, str]:
+def _tags(model: Predictor) -> Mapping[str, str]:
     """What a file says without its item. No time and no path: the same input gives the same bytes."""
     version = geomoe_version()
     return {

@@ -1,4 +1,4 @@
-"""What an upscaling job would do and need, before it touches a file."""
+"""What a job on a scene would do and need, before it touches a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geomoe.pipeline.layers.reliability import reference_of
 from geomoe.pipeline.memory import fitting_workers
 from geomoe.pipeline.request import AUTO, Path, Request
 from geomoe.pipeline.runner import (
-    Upscaler,
+    Predictor,
     band_groups,
     check_scale,
     is_measured,
@@ -45,13 +45,13 @@ from geomoe.raster.write.target import Target, check_space
 __all__ = [
     "MAX_OUTPUT_BANDS",
     "Prepared",
-    "UpscalePlan",
+    "ScenePlan",
     "asked_of",
     "job_needs",
     "metadata_of",
     "model_for",
     "notes_of",
-    "plan_upscale",
+    "plan_scene",
     "prepared",
 ]
 
@@ -61,7 +61,7 @@ _MAX_SIDE = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class UpscalePlan:
+class ScenePlan:
     """A job, described.
 
     Attributes:
@@ -118,7 +118,7 @@ class Prepared:
 
     scene: Scene
     known: KnownScene
-    model: Upscaler
+    model: Predictor
     why: str
     writer: Writer
     layers: tuple[Layer, ...]
@@ -127,10 +127,10 @@ class Prepared:
     tiling: Tiling
     targets: tuple[Target, ...]
     metas: tuple[CogMetadata, ...]
-    plan: UpscalePlan
+    plan: ScenePlan
 
 
-def plan_upscale(src: Path, dst: Path, **options: Any) -> UpscalePlan:
+def plan_scene(src: Path, dst: Path, **options: Any) -> ScenePlan:
     """What `upscale` would do with the same arguments; reads the scene's header only and writes nothing.
 
     Raises:
@@ -173,7 +173,7 @@ def prepared(request: Request) -> Iterator[Prepared]:
         )  # fmt: skip
 
 
-def asked_of(model: Upscaler, request: Request) -> tuple[Writer, tuple[Layer, ...], RoutingReference | None]:
+def asked_of(model: Predictor, request: Request) -> tuple[Writer, tuple[Layer, ...], RoutingReference | None]:
     """The writer and the maps that a request wants of a model; what its routing is compared with, if it is.
 
     Raises:
@@ -185,7 +185,7 @@ def asked_of(model: Upscaler, request: Request) -> tuple[Writer, tuple[Layer, ..
     return writer, layers, reference_of(model) if judged else None
 
 
-def model_for(model: str | Upscaler, scale: int | None, known: KnownScene) -> tuple[Upscaler, str]:
+def model_for(model: str | Predictor, scale: int | None, known: KnownScene) -> tuple[Predictor, str]:
     """The model for a scene of which this is known, and why it is that one; empty where its user said so.
 
     Args:
@@ -213,7 +213,7 @@ def metadata_of(
 def job_needs(
     scene: Scene,
     bands: tuple[int, ...],
-    model: Upscaler,
+    model: Predictor,
     writer: Writer,
     outputs: Sequence[CogMetadata],
     tile: int | None,
@@ -221,7 +221,7 @@ def job_needs(
     precision: Precision,
     memory: int | None,
     tiling: Tiling,
-) -> UpscalePlan:
+) -> ScenePlan:
     """The plan of a job on an open scene; tiles are cut by ``tiling``.
 
     Raises:
@@ -240,7 +240,7 @@ def job_needs(
     tiles = len(Tiles(scene.width, scene.height, tiling, tile))
     idle, each = _memory(scene, model, writer, len(bands), tiling, tile)
     workers = fitting_workers(idle, each, tiles, device, memory)
-    return UpscalePlan(
+    return ScenePlan(
         size=(scene.width, scene.height),
         output_size=(scene.width * scale, scene.height * scale),
         dtype=scene.dtype,
@@ -283,7 +283,7 @@ def notes_of(
 
 
 def _memory(
-    scene: Scene, model: Upscaler, writer: Writer, bands: int, tiling: Tiling, tile: int | None
+    scene: Scene, model: Predictor, writer: Writer, bands: int, tiling: Tiling, tile: int | None
 ) -> tuple[int, int]:
     """Bytes that a job takes without a tile, and that each tile takes while it is done."""
     side = tile_side(tiling, tile) + 2 * tiling.margin

@@ -28,7 +28,7 @@ from geomoe.pipeline.history import (
     title,
 )
 from geomoe.pipeline.output import Output
-from geomoe.pipeline.runner import Upscaler, options_of, tiling_of
+from geomoe.pipeline.runner import Predictor, options_of, tiling_of
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import Writer
 from geomoe.raster.read.known import KnownScene, pixel_metres
@@ -62,7 +62,7 @@ class Record:
     known: KnownScene
     remarks: Sequence[str]
     sources: Sequence[Mapping[str, str]]
-    model: Upscaler
+    model: Predictor
     writer: Writer
     outputs: Sequence[Output]
 
@@ -158,7 +158,7 @@ class Provenance:
         return [*links, model_link(self.model[0])]
 
 
-def model_item(model: Upscaler) -> dict[str, Any]:
+def model_item(model: Predictor) -> dict[str, Any]:
     """The item of a model by the machine learning model extension.
 
     Its input and output come from its contract; what its weights say of themselves from their card, where

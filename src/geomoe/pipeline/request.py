@@ -12,7 +12,7 @@ from geomoe.pipeline.layers import LAYERS
 
 if TYPE_CHECKING:
     from geomoe.models.precision import AskedPrecision
-    from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.runner import Predictor
 
 __all__ = ["AUTO", "Path", "Request"]
 
@@ -56,7 +56,7 @@ class Request:
 
     src: Path
     dst: Path
-    model: str | Upscaler = AUTO
+    model: str | Predictor = AUTO
     scale: int | None = 4
     fallback: bool = False
     conserve: bool = False

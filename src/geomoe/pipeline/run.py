@@ -13,18 +13,18 @@ from geomoe.pipeline.heap import trim_heap
 from geomoe.pipeline.history import model_item_name
 from geomoe.pipeline.job import Job, open_job
 from geomoe.pipeline.output import Piece
-from geomoe.pipeline.plan import UpscalePlan
+from geomoe.pipeline.plan import ScenePlan
 from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.provenance import Provenance, Record
 from geomoe.pipeline.request import Path as Place
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import options_of
 
-__all__ = ["UpscaleReport", "carry_out", "predict", "upscale"]
+__all__ = ["SceneReport", "carry_out", "predict", "upscale"]
 
 
 @dataclass(frozen=True)
-class UpscaleReport:
+class SceneReport:
     """What was done.
 
     Attributes:
@@ -34,7 +34,7 @@ class UpscaleReport:
         items: the STAC item beside each file written, in the order of the files.
         model_item: the one of the model, in the folder of the output.
         model: name of the weights.
-        plan: the job as `plan_upscale` describes it.
+        plan: the job as `plan_scene` describes it.
         resumed: tiles that an earlier process had done.
         skipped: tiles without a valid pixel, which the model was not run on.
         valid_share: share of sampled input pixels that are valid, 0 to 1.
@@ -47,7 +47,7 @@ class UpscaleReport:
     items: tuple[Path, ...]
     model_item: Path
     model: str
-    plan: UpscalePlan
+    plan: ScenePlan
     resumed: int
     skipped: int
     valid_share: float
@@ -65,9 +65,9 @@ def upscale(
     *,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
-    told: Callable[[UpscalePlan], None] = lambda plan: None,
+    told: Callable[[ScenePlan], None] = lambda plan: None,
     **options: Any,
-) -> UpscaleReport:
+) -> SceneReport:
     """Super-resolve a scene into a cloud-optimised GeoTIFF.
 
     Grid, data type, range, validity, band names, units, scales, offsets, colour interpretation and tags come
@@ -97,9 +97,9 @@ def predict(
     *,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
-    told: Callable[[UpscalePlan], None] = lambda plan: None,
+    told: Callable[[ScenePlan], None] = lambda plan: None,
     **options: Any,
-) -> UpscaleReport:
+) -> SceneReport:
     """Write what a model makes of a scene, under all that :func:`upscale` promises.
 
     Of a model that gives the classes of pixels that is one band of bytes: classes from 1 in the order of the
@@ -123,8 +123,8 @@ def carry_out(
     request: Request,
     progress: Progress | None = None,
     order: Sequence[int] | None = None,
-    told: Callable[[UpscalePlan], None] = lambda plan: None,
-) -> UpscaleReport:
+    told: Callable[[ScenePlan], None] = lambda plan: None,
+) -> SceneReport:
     """As :func:`upscale`, what a request asks for."""
     with open_job(request) as job, _work(job) as work:
         told(job.plan)
@@ -138,7 +138,7 @@ def carry_out(
             job.check_scene(whole=True)
         work.finish()
     model_item = model_item_name(job.model.name, job.model.hash, options_of(job.model))
-    return UpscaleReport(
+    return SceneReport(
         output=job.outputs[0].target.path,
         title=job.writer.title,
         layers={

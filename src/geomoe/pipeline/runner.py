@@ -27,8 +27,8 @@ from geomoe.raster.read.sample import SceneSample
 from geomoe.raster.read.scene import Scene
 
 __all__ = [
+    "Predictor",
     "Runner",
-    "Upscaler",
     "band_groups",
     "check_scale",
     "hardware",
@@ -46,7 +46,7 @@ _THREADS = threading.Lock()
 """Of the one who sets how many torch has, which is the process's."""
 
 
-class Upscaler(Protocol):
+class Predictor(Protocol):
     """A model with its weights, ready to run."""
 
     @property
@@ -74,7 +74,7 @@ class Upscaler(Protocol):
         """What the last router saw in training, if that is known."""
 
 
-def check_scale(model: Upscaler, scale: int | None) -> None:
+def check_scale(model: Predictor, scale: int | None) -> None:
     """Refuse weights that were trained for another scale than one that is asked for, or give no image then.
 
     Raises:
@@ -90,30 +90,30 @@ def check_scale(model: Upscaler, scale: int | None) -> None:
         )
 
 
-def tiling_of(model: Upscaler) -> Tiling:
+def tiling_of(model: Predictor) -> Tiling:
     """How a scene is cut for a model; raises GeomoeError for one that sees whole samples."""
     if model.contract.tiling is None:
         raise GeomoeError(f"{model.name} sees whole samples; expected a model that takes a scene in tiles")
     return model.contract.tiling
 
 
-def is_measured(model: Upscaler) -> bool:
+def is_measured(model: Predictor) -> bool:
     """Whether the weights have a card that says what computing in bfloat16 costs."""
     return bool(getattr(getattr(model, "card", None), "bfloat16", None))
 
 
-def options_of(model: Upscaler) -> dict[str, Any] | None:
+def options_of(model: Predictor) -> dict[str, Any] | None:
     """Every option of a model, as JSON holds them; ``None`` of one that has none."""
     config = getattr(model.model, "config", None)
     return json.loads(json.dumps(asdict(config))) if is_dataclass(config) else None  # type: ignore[arg-type]
 
 
-def takes_values(model: Upscaler) -> bool:
+def takes_values(model: Predictor) -> bool:
     """Whether a model is shown the values of a scene as they are, by the card of its weights."""
     return bool(getattr(getattr(model, "card", None), "radiometry", "unit") == "values")
 
 
-def radiometry_of(model: Upscaler, scene: Scene, sample: SceneSample) -> Radiometry:
+def radiometry_of(model: Predictor, scene: Scene, sample: SceneSample) -> Radiometry:
     """How values of a scene are brought to a model's range, by the card of its weights."""
     if takes_values(model):
         return as_they_are(len(sample.values))
@@ -157,7 +157,7 @@ class Runner:
     Bands are taken in groups of ``contract.bands``, each group in a pass of its own.
 
     Args:
-        upscaler: model and weights.
+        predictor: model and weights.
         device: that computes.
         precision: in which it does.
         known: what is known of every tile; told to a model that asks for it.
@@ -165,17 +165,17 @@ class Runner:
 
     def __init__(
         self,
-        upscaler: Upscaler,
+        predictor: Predictor,
         device: torch.device,
         precision: Precision = "float32",
         known: Known | None = None,
     ) -> None:
         self.precision = precision
-        self._contract = upscaler.contract
+        self._contract = predictor.contract
         self._known = Known.batch([known or Known()]).to(device)  # [1, Known.WIDTH]
-        self._name = upscaler.name
+        self._name = predictor.name
         self._device = device
-        self._model = upscaler.model.to(device).eval()
+        self._model = predictor.model.to(device).eval()
 
     @property
     def hardware(self) -> str:
@@ -205,7 +205,7 @@ class Runner:
     def __call__(
         self, data: NDArray[np.float32], heard: Callable[[LastSignals], None] | None = None
     ) -> NDArray[np.float32]:
-        """Upscale one tile, ``[C, H, W]``, by a model that gives an image; as `passes` and `join_bands`."""
+        """One tile, ``[C, H, W]``, by a model that gives an image; as `passes` and `join_bands`."""
         return join_bands(self.passes(data, None, heard), len(data))
 
     def passes(

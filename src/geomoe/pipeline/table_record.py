@@ -14,7 +14,7 @@ from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write, csv_text
 from geomoe.models.precision import Precision
 from geomoe.pipeline.history import geomoe_version
-from geomoe.pipeline.runner import Upscaler, hardware, options_of
+from geomoe.pipeline.runner import Predictor, hardware, options_of
 from geomoe.raster.stac.item import sha256
 
 __all__ = ["image_digests", "made_by", "record_path", "write_table"]
@@ -25,7 +25,7 @@ def record_path(table: Path) -> Path:
     return table.with_name(f"{table.name}.json")
 
 
-def made_by(model: Upscaler, device: torch.device, precision: Precision) -> dict[str, Any]:
+def made_by(model: Predictor, device: torch.device, precision: Precision) -> dict[str, Any]:
     """What answers depend on but for the samples, as items of maps say it."""
     return {
         "version": geomoe_version(),

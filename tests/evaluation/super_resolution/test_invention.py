@@ -40,7 +40,7 @@ class Bicubic(nn.Module):
         return result
 
 
-def upscaler(scale, stripes=0.0):
+def predictor(scale, stripes=0.0):
     return FakeUpscaler(Bicubic(scale, stripes), ModelContract.of_images(scale, 3, Tiling(4, 16, 4)))
 
 
@@ -120,7 +120,7 @@ def test_bicubic_upsampling_invents_nothing(scale):
 
 def test_what_is_added_to_nothing_is_found():
     plain = invention(bicubic(2), 2, quick=True)
-    striped = invention(by_model(upscaler(2, stripes=3 / LEVELS), "cpu"), 2, quick=True)
+    striped = invention(by_model(predictor(2, stripes=3 / LEVELS), "cpu"), 2, quick=True)
     for kind, error in striped.error.items():
         assert plain.error[kind] + 3 == pytest.approx(error, abs=0.7)
     assert striped.noise["2"] > plain.noise["2"] + 0.1
@@ -130,7 +130,7 @@ def test_what_is_added_to_nothing_is_found():
 def test_a_model_may_be_held_to_the_means_of_the_image():
     low = flat_noise(127, 5, 3, 16)
     for keep in (False, True):
-        high = by_model(upscaler(2, stripes=0.1), "cpu", keep_means=keep)(low.numpy())
+        high = by_model(predictor(2, stripes=0.1), "cpu", keep_means=keep)(low.numpy())
         means = high.reshape(3, 48, 2, 48, 2).mean((2, 4))
         assert np.allclose(means, low.numpy(), atol=1e-5) == keep
 
@@ -157,10 +157,10 @@ def test_the_overshoot_of_a_scene_is_that_of_the_file_that_is_made_of_it(tmp_pat
     mask = np.ones((40, 36), dtype=bool)
     mask[:10, :10] = False
     scene = write_scene(tmp_path / "scene.tif", data, mask=mask)
-    ours, base = scene_overshoot(scene, model=upscaler(2), scale=2, device="cpu")
+    ours, base = scene_overshoot(scene, model=predictor(2), scale=2, device="cpu")
     assert ours == pytest.approx(base, abs=2e-3)  # a rounding here and there
     assert base < 0.05  # what stands in pixels without data makes no edge
-    striped, same = scene_overshoot(scene, model=upscaler(2, stripes=0.4), scale=2, device="cpu")
+    striped, same = scene_overshoot(scene, model=predictor(2, stripes=0.4), scale=2, device="cpu")
     assert same == base
     assert striped > base + 0.2
 

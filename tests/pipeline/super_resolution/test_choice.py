@@ -16,8 +16,8 @@ from geomoe.layers.super_resolution.known import SENSORS
 from geomoe.models import load
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, save
-from geomoe.pipeline import choice, describe_scene, forecast_upscale, plan_upscale, upscale
-from geomoe.pipeline.batch.many import upscale_many
+from geomoe.pipeline import choice, describe_scene, forecast_scene, plan_scene, upscale
+from geomoe.pipeline.batch.many import predict_many
 from geomoe.pipeline.batch.one import do_scene, pinned
 from geomoe.pipeline.choice import choose, for_model, outside
 from geomoe.pipeline.job import is_made
@@ -171,8 +171,8 @@ def test_upscale_takes_what_fits_and_says_so_everywhere(tmp_path: Path, shipped:
     src, dst = scene(tmp_path, "sentinel2.tif", 2.0), tmp_path / "out.tif"
     said = "weights satellite_x2: measured on sentinel-2"
     options = {"scale": 2, "tile": 32, "device": "cpu"}
-    assert plan_upscale(src, dst, **options).notes == (said,)
-    assert forecast_upscale(src, dst, **options).plan.notes == (said,)
+    assert plan_scene(src, dst, **options).notes == (said,)
+    assert forecast_scene(src, dst, **options).plan.notes == (said,)
     assert describe_scene(src, model="auto", scale=2)["remarks"] == said
     told: list[str] = []
     report = upscale(src, dst, told=lambda plan: told.extend(plan.notes), **options)
@@ -195,7 +195,7 @@ def test_a_model_that_is_named_is_taken(tmp_path: Path, shipped: dict[str, Path]
 
 def test_an_unknown_scene_gets_the_default(tmp_path: Path, shipped: dict[str, Path]) -> None:
     src = scene(tmp_path, "scene.tif", 2.0, crs=None, transform=None)
-    notes = plan_upscale(src, tmp_path / "o.tif", scale=2, device="cpu").notes
+    notes = plan_scene(src, tmp_path / "o.tif", scale=2, device="cpu").notes
     assert notes[-1] == "weights mfg_hmoe_light_x2: the default, as no sensor is recognised"
 
 
@@ -240,7 +240,7 @@ def test_maps_that_some_weights_cannot_make_are_refused_before_the_night(
     tmp_path: Path, shipped: dict[str, Path]
 ) -> None:
     with pytest.raises(GeomoeError, match="routes nothing"):
-        upscale_many([Request.of("a.tif", "b.tif", reliability="r.tif", scale=2)])
+        predict_many([Request.of("a.tif", "b.tif", reliability="r.tif", scale=2)])
 
 
 def test_a_scale_without_weights_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline import Request, forecast_upscale, plan_upscale, read_manifest, upscale, verify
+from geomoe.pipeline import Request, forecast_scene, plan_scene, read_manifest, upscale, verify
 from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.job import is_made
 from tests.pipeline.fakes import FakeUpscaler, convolutional, of
@@ -211,9 +211,9 @@ def test_it_is_part_of_what_a_file_is_and_said(src: Path, dst: Path) -> None:
 def test_the_margin_that_it_needs_is_planned_foretold_and_said(src: Path, dst: Path) -> None:
     write_scene(src, pixels(3, 100, 100, "uint8"))
     model = replace(convolutional(), contract=ModelContract.of_images(2, 3, Tiling(4, 32, 4, reach=3)))
-    plain, kept = (plan_upscale(src, dst, model=model, scale=2, conserve=on) for on in (False, True))
+    plain, kept = (plan_scene(src, dst, model=model, scale=2, conserve=on) for on in (False, True))
     assert kept.memory_bytes > plain.memory_bytes
-    assert forecast_upscale(src, dst, model=model, scale=2, conserve=True).plan == kept
+    assert forecast_scene(src, dst, model=model, scale=2, conserve=True).plan == kept
     upscale(src, dst, model=model, scale=2, conserve=True)
     item = json.loads(dst.with_name("dst.stac.json").read_text())["properties"]
     assert "with a margin of 8 and" in item["processing:lineage"]

@@ -19,7 +19,7 @@ from geomoe.evaluation.expert_maps import ExpertMap, check_layer
 from geomoe.evaluation.super_resolution.crops import check_inside, most_different, score_crop
 from geomoe.evaluation.super_resolution.whole import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
-from geomoe.pipeline.runner import Runner, Upscaler, check_scale, pick_device, tiling_of
+from geomoe.pipeline.runner import Predictor, Runner, check_scale, pick_device, tiling_of
 from geomoe.pipeline.tiles import Box, Tiles
 
 __all__ = ["Comparison", "Panel", "compare"]
@@ -105,7 +105,7 @@ def _as_dict(score: Score) -> dict[str, float] | None:
 
 def compare(
     image: str | Path,
-    models: Sequence[Upscaler],
+    models: Sequence[Predictor],
     *,
     scale: int = 4,
     degradation: str | None = "bilinear",
@@ -195,7 +195,7 @@ def compare(
     )
 
 
-def _check_models(models: Sequence[Upscaler], scale: int) -> None:
+def _check_models(models: Sequence[Predictor], scale: int) -> None:
     names = [model.name for model in models]
     bands = sorted({model.contract.bands for model in models})
     if not models:

@@ -25,7 +25,7 @@ from geomoe.metrics.invention import noise_gain, overshoot, worst_error
 from geomoe.models.precision import Precision
 from geomoe.noise import image_noise
 from geomoe.pipeline.run import upscale
-from geomoe.pipeline.runner import Runner, Upscaler, pick_device
+from geomoe.pipeline.runner import Predictor, Runner, pick_device
 from geomoe.raster.formats.open import open_scene
 from geomoe.raster.read.radiometry import quantise
 from geomoe.raster.read.scene import Scene, open_file
@@ -91,7 +91,7 @@ class Invention:
 
 
 def by_model(
-    model: Upscaler, device: str = "auto", precision: Precision = "float32", *, keep_means: bool = False
+    model: Predictor, device: str = "auto", precision: Precision = "float32", *, keep_means: bool = False
 ) -> Enlarge:
     """A model as `upscale` runs it: told of the noise that is found in an image, and of nothing else.
 

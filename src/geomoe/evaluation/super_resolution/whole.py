@@ -12,14 +12,14 @@ from torch import Tensor
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.expert_maps import ExpertMap, expert_map, main_experts, why_no_map
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline.runner import Runner, Upscaler
+from geomoe.pipeline.runner import Predictor, Runner
 from geomoe.pipeline.tiles import Box, Tiles
 
 __all__ = ["super_resolve"]
 
 
 def super_resolve(
-    model: Upscaler, low: Tensor, tiles: Tiles, runner: Runner, layer: int, advance: Callable[[], None]
+    model: Predictor, low: Tensor, tiles: Tiles, runner: Runner, layer: int, advance: Callable[[], None]
 ) -> tuple[Tensor, ExpertMap | None, str]:
     """The result of a model, tile by tile, and the map of the experts of one layer.
 

@@ -21,7 +21,7 @@ from geomoe.pipeline.batch.one import failed, is_done, ready
 from geomoe.pipeline.batch.report import Outcome
 from geomoe.pipeline.estimate import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
-from geomoe.pipeline.plan import UpscalePlan, prepared
+from geomoe.pipeline.plan import ScenePlan, prepared
 from geomoe.pipeline.request import Request
 from geomoe.raster.read.sample import refuse_empty
 from geomoe.raster.write.cog import estimated_bytes
@@ -77,7 +77,7 @@ class _Wanted:
     """A scene that is to be made, by its header."""
 
     request: Request
-    plan: UpscalePlan
+    plan: ScenePlan
     files: tuple[_File, ...]
 
     @property
@@ -88,13 +88,13 @@ class _Wanted:
 def forecast_many(
     requests: Sequence[Request], *, processes: int | None = None, heard: Callable[[], None] = lambda: None
 ) -> ManyForecast:
-    """What `upscale_many` would take on this machine with the same arguments; writes nothing.
+    """What `predict_many` would take on this machine with the same arguments; writes nothing.
 
     Scenes that were begun are counted whole.
 
     Args:
-        requests: as for `upscale_many`.
-        processes: as for `upscale_many`.
+        requests: as for `predict_many`.
+        processes: as for `predict_many`.
         heard: called after each scene whose header was read.
 
     Raises:

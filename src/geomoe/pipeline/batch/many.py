@@ -16,10 +16,10 @@ from geomoe.pipeline.memory import available_memory
 from geomoe.pipeline.progress import Night
 from geomoe.pipeline.request import Request
 
-__all__ = ["divided", "upscale_many"]
+__all__ = ["divided", "predict_many"]
 
 
-def upscale_many(
+def predict_many(
     requests: Sequence[Request],
     *,
     processes: int | None = None,
@@ -88,7 +88,7 @@ def divided(request: Request, scenes: int, processes: int | None) -> tuple[list[
     Args:
         request: whose device and memory are those of all together.
         scenes: how many there are to do.
-        processes: how many at most; as for `upscale_many`.
+        processes: how many at most; as for `predict_many`.
     """
     devices = devices_of(request.device)
     count = processes or (len(devices) if devices[0] != "cpu" else max(1, torch.get_num_threads() // 4))

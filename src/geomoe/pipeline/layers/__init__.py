@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from geomoe.pipeline.layers.base import Layer
     from geomoe.pipeline.request import Request
-    from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.runner import Predictor
 
 __all__ = ["LAYERS", "make_layers"]
 
@@ -25,7 +25,7 @@ LAYERS = {
 """Of each map, by the name of its module, what it shows."""
 
 
-def make_layers(request: Request, model: Upscaler) -> tuple[Layer, ...]:
+def make_layers(request: Request, model: Predictor) -> tuple[Layer, ...]:
     """The maps that are asked for, in the order of the request.
 
     Raises:

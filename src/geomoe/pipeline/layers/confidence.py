@@ -11,7 +11,7 @@ from scipy.special import entr, softmax
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers.base import DoneTile
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Predictor
 from geomoe.raster.read.scene import Scene
 from geomoe.raster.write.metadata import CogMetadata, same_place
 
@@ -56,7 +56,7 @@ class Confidence:
         }
 
 
-def layer(request: object, model: Upscaler) -> Confidence:
+def layer(request: object, model: Predictor) -> Confidence:
     """The map of a model that gives the classes of pixels."""
     if not model.contract.gives("classes"):
         raise GeomoeError(f"{model.name} gives no classes of which it could be sure; leave out --confidence")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers.base import DoneTile
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Predictor
 from geomoe.raster.read.scene import Scene
 from geomoe.raster.write.metadata import CogMetadata, same_place
 
@@ -57,7 +57,7 @@ class Consistency:
         }
 
 
-def layer(request: object, model: Upscaler) -> Consistency:
+def layer(request: object, model: Predictor) -> Consistency:
     """The map of a model that gives an image."""
     if not model.contract.gives("image"):
         raise GeomoeError(f"{model.name} gives no image to be compared with SRC; leave out --consistency")

@@ -19,7 +19,7 @@ from geomoe.pipeline.layers.routing import (
     routed_layers,
     unit_of,
 )
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Predictor
 from geomoe.raster.read.scene import Scene
 from geomoe.raster.write.metadata import CogMetadata, same_place
 
@@ -36,7 +36,7 @@ class Experts:
     routed, judged = True, False
     record: Mapping[str, Any] = {}
 
-    def __init__(self, model: Upscaler) -> None:
+    def __init__(self, model: Predictor) -> None:
         self._model = model
         self._multiple = 1 if model.contract.tiling is None else model.contract.tiling.multiple
         self._legend: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class Experts:
         return "pixel" if unit == "pixel" else f"squares of {side} x {side} pixels, one choice for each"
 
 
-def layer(request: object, model: Upscaler) -> Experts:
+def layer(request: object, model: Predictor) -> Experts:
     """The map of a model that has layers that route."""
     if is_gated(model.model) or not routed_layers(model.model):
         raise _routes_nothing(model.name)

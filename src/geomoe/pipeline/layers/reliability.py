@@ -13,7 +13,7 @@ from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals
 from geomoe.pipeline.layers.base import DoneTile
 from geomoe.pipeline.layers.routing import on_pixels, routed_layers, unit_of
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Predictor
 from geomoe.raster.read.scene import Scene
 from geomoe.raster.write.metadata import CogMetadata, same_place
 
@@ -65,12 +65,12 @@ class Reliability:
         }
 
 
-def layer(request: Request, model: Upscaler) -> Reliability:
+def layer(request: Request, model: Predictor) -> Reliability:
     """The map of a model that routes and whose weights bring a reference."""
     return Reliability(reference_of(model), request.fallback)
 
 
-def reference_of(model: Upscaler) -> RoutingReference:
+def reference_of(model: Predictor) -> RoutingReference:
     """What the last router of a model saw in training.
 
     Raises:

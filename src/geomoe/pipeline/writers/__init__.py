@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from geomoe.errors import GeomoeError
 
 if TYPE_CHECKING:
-    from geomoe.pipeline.runner import Upscaler
+    from geomoe.pipeline.runner import Predictor
     from geomoe.pipeline.writers.base import Writer
 
 __all__ = ["WRITERS", "writer_of"]
@@ -21,7 +21,7 @@ WRITERS = ("image", "classes")
 """Kinds of :class:`geomoe.models.contract.Output` that a scene is made into, by modules of their names."""
 
 
-def writer_of(model: Upscaler, *, fallback: bool = False, conserve: bool = False) -> Writer:
+def writer_of(model: Predictor, *, fallback: bool = False, conserve: bool = False) -> Writer:
     """The writer of what a model gives.
 
     Args:

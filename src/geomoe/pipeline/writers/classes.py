@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geomoe.data.legend import colours_for
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import Output
-from geomoe.pipeline.runner import Upscaler
+from geomoe.pipeline.runner import Predictor
 from geomoe.pipeline.writers.base import RanTile
 from geomoe.raster.read.bands import exact_bands, exact_order
 from geomoe.raster.read.classes import ClassValue
@@ -85,7 +85,7 @@ class ClassWriter:
         return {"classes": {str(each.value): each.name for each in self.classes}, "nodata": 0}
 
 
-def writer(model: Upscaler, fallback: bool, conserve: bool) -> ClassWriter:
+def writer(model: Predictor, fallback: bool, conserve: bool) -> ClassWriter:
     """Of a model that gives the classes of pixels; raises GeomoeError for options that it has not."""
     [output] = model.contract.outputs.values()
     for option, asked in (("--fallback", fallback), ("--conserve", conserve)):

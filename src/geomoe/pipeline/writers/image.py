@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geomoe.data.super_resolution.degradation import interpolated
 from geomoe.errors import GeomoeError
 from geomoe.layers.super_resolution.conserve import conserve
-from geomoe.pipeline.runner import Upscaler, join_bands
+from geomoe.pipeline.runner import Predictor, join_bands
 from geomoe.pipeline.writers.base import RanTile
 from geomoe.raster.read.bands import band_order, select_bands
 from geomoe.raster.read.classes import ClassValue
@@ -102,7 +102,7 @@ class ImageWriter:
         return {}
 
 
-def writer(model: Upscaler, fallback: bool, conserve: bool) -> ImageWriter:
+def writer(model: Predictor, fallback: bool, conserve: bool) -> ImageWriter:
     """Of a model that gives an image; raises GeomoeError where it has other bands than the input."""
     [output] = model.contract.outputs.values()
     if output.channels != model.contract.bands:
