@@ -20,7 +20,7 @@ from geomoe.errors import GeomoeError
 from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.weights import LoadedModel, load, save
 from geomoe.moe.plan import RoutingTrace
-from geomoe.pipeline import Request, describe_scene, predict, upscale, verify
+from geomoe.pipeline import Request, describe_scene, plan_scene, predict, upscale, verify
 from geomoe.pipeline.job import is_made
 from geomoe.raster.stac.item import read_item
 from tests.models.test_map_models import CLASSES, COLOURS, tiny
@@ -391,3 +391,11 @@ def test_an_image_has_no_confidence_and_predict_is_upscale_by_another_name(
     predict(src, dst, model=loaded, tile=16, device="cpu")
     upscale(src, dst.with_name("u.tif"), model=loaded, scale=2, tile=16, device="cpu")
     assert rasterio.open(dst).read().tobytes() == rasterio.open(dst.with_name("u.tif")).read().tobytes()
+
+
+def test_memory_is_planned_by_what_the_card_says(src: Path, dst: Path, model: LoadedModel) -> None:
+    write_scene(src, pixels(BANDS, 40, 60, "uint16"), names=NAMES)
+    assert model.card.activations > 0
+    more = replace(model, card=replace(model.card, activations=model.card.activations + 10_000))
+    least, most = (plan_scene(src, dst, model=each, scale=None).memory_bytes for each in (model, more))
+    assert most - least == pytest.approx(40 * 60 * 10_000 * 1.3, rel=0.01)  # the tile is all of the scene

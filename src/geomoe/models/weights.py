@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from geomoe.errors import GeomoeError
 from geomoe.files import atomic_write
 from geomoe.layers.convolution import DIV2K_MEAN
+from geomoe.models.activations import bytes_per_pixel
 from geomoe.models.contract import Kind, ModelContract
 from geomoe.models.measured import Measured
 from geomoe.models.reference import RoutingReference
@@ -70,6 +71,8 @@ class Card:
         measured: on what else the weights were scored, as :class:`Measured` writes each; see
             :meth:`evaluations`. Older cards have none.
         task: family that the weights were trained for; older cards are of super-resolution.
+        activations: bytes of features that live at once for each pixel of an image, in float32; see
+            :func:`geomoe.models.activations.bytes_per_pixel`. 0 on older cards, and of models without tiling.
     """
 
     model: str
@@ -88,6 +91,7 @@ class Card:
     bfloat16: dict[str, Any] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
     task: str = "super_resolution"
+    activations: int = 0
 
     @property
     def evaluations(self) -> tuple[Measured, ...]:
@@ -156,7 +160,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
-    """Write weights and card to ``path``; returns the card with the hash filled in.
+    """Write weights and card to ``path``; returns the card with hash and ``activations`` filled in.
 
     Args:
         path: of the file.
@@ -169,7 +173,8 @@ def save(path: Path, model: nn.Module, card: Card, half: bool = False) -> Card:
     """
     weights = half_state(model) if half else model.state_dict()
     state = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    card = Card(**{**asdict(card), "hash": _hash(state)})
+    activations = card.activations or bytes_per_pixel(model)
+    card = replace(card, hash=_hash(state), activations=activations)
     with atomic_write(path) as file:
         file.write(to_bytes(state, metadata={_KEY: json.dumps(asdict(card))}))
     return card

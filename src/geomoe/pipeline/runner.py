@@ -29,6 +29,7 @@ from geomoe.raster.read.scene import Scene
 __all__ = [
     "Predictor",
     "Runner",
+    "activations_of",
     "band_groups",
     "check_scale",
     "hardware",
@@ -100,6 +101,11 @@ def tiling_of(model: Predictor) -> Tiling:
 def is_measured(model: Predictor) -> bool:
     """Whether the weights have a card that says what computing in bfloat16 costs."""
     return bool(getattr(getattr(model, "card", None), "bfloat16", None))
+
+
+def activations_of(model: Predictor) -> int:
+    """Bytes of features for each pixel of a tile, by the card of the weights; 0 where it does not say."""
+    return int(getattr(getattr(model, "card", None), "activations", 0))
 
 
 def options_of(model: Predictor) -> dict[str, Any] | None:
