@@ -276,8 +276,8 @@ def _findings(
         return f"{_amount(arms[name], monitor, unit)} against {_AGAINST[name]}"
 
     found = []
-    gains = "; ".join(said(name) for name in shuffles)
     better = [name for name, effect in shuffles.items() if effect.helps]
+    gains = "; ".join(said(name) for name in sorted(shuffles, key=lambda name: name not in better))
     in_loss = [name for name, effect in shuffles.items() if effect.helps_loss]
     if not better and not in_loss:
         text = f"The learned plan is not better than a shuffled one: it gains {gains}."
@@ -293,7 +293,7 @@ def _findings(
         )
         found.append(Finding("warning", "matters_in_loss_alone", text))
     else:
-        found.append(Finding("sound", "routing_matters", f"The learned plan gains {gains}."))
+        found.append(Finding("sound", "routing_matters", f"Routing matters: the learned plan gains {gains}."))
     if not any(finding.level == "fault" for finding in found):
         for name, (level, code, text) in _DOUBTS.items():
             if name in arms and not arms[name].helps and not arms[name].helps_loss:

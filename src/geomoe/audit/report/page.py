@@ -128,19 +128,15 @@ def _groups(manifest: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, 
         if name == "request":  # the command says it
             continue
         if isinstance(value, Mapping) and len(value) < _MANY:
-            yield _title(name), [(_title(key), _said(fact)) for key, fact in value.items()]
+            yield name, [(key, _said(fact)) for key, fact in value.items()]
         elif isinstance(value, Mapping):
-            yield _title(name), [("Entries", f"{len(value)}, listed in manifest.json")]
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ")
+            yield name, [("in all", f"{len(value)}, by name in manifest.json")]
 
 
 def _said(fact: Any) -> str:
     if isinstance(fact, Mapping):
-        return "; ".join(f"{key}: {_said(value)}" for key, value in fact.items())
+        return "; ".join(f"{key}: {_said(value)}" for key, value in fact.items()) or "none"
     if isinstance(fact, Sequence) and not isinstance(fact, str):
-        shown = ", ".join(map(_said, fact[:_LONG]))
+        shown = "; ".join(map(_said, fact[:_LONG]))  # names of classes have commas
         return f"{shown} … {len(fact)} in all" if len(fact) > _LONG else shown or "none"
     return "–" if fact is None or fact == "" else str(fact)
