@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.table import Table
 
+from geomoe.cli.progress import told
 from geomoe.cli.say import say, say_table
 from geomoe.errors import GeomoeError
+from geomoe.files import write_text
 from geomoe.printable import counted
 
-__all__ = ["data"]
+__all__ = ["LEAKS", "data"]
+
+LEAKS = 3
+"""Status where something was found; 1 is bad input."""
 
 
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-def data(folder: Path | None) -> None:
+@click.option("--leakage", is_flag=True, help="List images that parts of the split share; status 3 for any.")
+@click.option(
+    "--test", type=click.Path(path_type=Path), help="With --leakage: test images outside of FOLDER."
+)
+@click.option("--json", "out", type=click.Path(path_type=Path),
+              help="With --leakage: write the pairs to this file; - for standard output.")  # fmt: skip
+def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None) -> None:
     """List data sets that are known by their folders, with source and terms; or say what FOLDER holds.
 
     Others do as well: any folder of images, or of one for each class, images with masks, a cube with labels.
+    With --leakage, near duplicates and ground that train, validation and test share.
     """
     from geomoe.data.datasets import DATA_SETS, find_data_set
 
+    if leakage:
+        if folder is None:
+            raise GeomoeError("--leakage: give the folder of the data")
+        _leakage(folder, test, out)
+        return
+    if test is not None or out is not None:
+        raise GeomoeError("--test and --json go with --leakage")
     if folder is None:
         table = Table("name", "kind", "split", "sensor", "gsd", "source", "terms", box=None, pad_edge=False)
         for one in DATA_SETS.values():
@@ -50,6 +72,37 @@ def data(folder: Path | None) -> None:
         "terms": known.terms,
     }
     say(*(f"{name:<8} {value}" for name, value in facts.items() if value))
+
+
+def _leakage(folder: Path, test: Path | None, out: Path | None) -> None:
+    """One line for each pair; ends with status 3 where two parts share an image or ground."""
+    from geomoe.data.leakage import find_leaks, parts_of
+
+    with told("images") as progress:
+        found = find_leaks(parts_of(folder, test), progress)
+    text = json.dumps(asdict(found), indent=1)
+    if str(out) == "-":
+        say(*text.split("\n"))
+    else:
+        if out is not None:
+            write_text(out, f"{text}\n")
+        for leak in (*found.leaks, *found.within):
+            what = (
+                f"share {leak.value:.0%} of the ground" if leak.kind == "footprint" else f"r {leak.value:.3f}"
+            )
+            how = f", {leak.how}" if leak.how else ""
+            say(f"{leak.kind}  {leak.parts[0]} {leak.names[0]}  {leak.parts[1]} {leak.names[1]}  {what}{how}")
+    for line in found.unread:
+        say(f"geomoe: note: {line}", err=True)
+    parts = ", ".join(f"{number} of {part}" for part, number in found.images.items())
+    placed = f"{found.placed} with a place on Earth" if found.placed else "none with a place on Earth"
+    say(
+        f"{parts}, {placed}: {counted(len(found.leaks), 'pair')} across parts, "
+        f"{counted(len(found.within), 'duplicate')} within one",
+        err=True,
+    )
+    if found.leaks:
+        sys.exit(LEAKS)
 
 
 def _described(folder: Path) -> str:
