@@ -1,14 +1,28 @@
 """Faults that were planted are found, each by its name, and none in a model that has none."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from geomoe.audit.counterfactuals import counterfactuals
 from geomoe.audit.dependence import dependence
 from geomoe.audit.gradient import gradient
 from geomoe.audit.usage import usage
 from geomoe.audit.verdict import verdict
-from geomoe.moe import Capacity, ExpertChoice, FrozenScore, Router, TopK
+from geomoe.moe import (
+    Capacity,
+    ExpertChoice,
+    FeedForwardExperts,
+    FrozenScore,
+    OutputGatedMoE,
+    Router,
+    SoftMoE,
+    TopK,
+    confidence_logits,
+)
 from tests.audit.made import check_drawn, codes
 from tests.audit.planted import BANDS, EXPERTS, expert, planted, score
 
@@ -87,6 +101,50 @@ def test_a_dead_expert_is_named():
     section = usage(subject)
     assert codes(section)["dead_expert"] == "warning"
     assert section.data["layer 0"]["dead"] == [3]
+
+
+def test_a_model_without_plans_is_said_to_have_none():
+    subject = planted(count=8)
+    subject.model.model.forward = lambda x, trace=None, valid=None: torch.zeros(len(x), EXPERTS)
+    said, found = asked(subject)
+    assert (said.level, said.code) == ("fault", "no_routing")
+    assert faults(found) == {"no_routing"}
+
+
+def test_a_committee_weighs_by_a_rule_and_is_not_called_untrained():
+    subject = planted(count=16)
+    bank = subject.model.model.moe.bank
+    subject.model.model.moe = Rows(OutputGatedMoE(bank, confidence_logits))
+    _, found = asked(subject, gradient, counterfactuals)
+    assert found["gate_by_rule"] == "warning"
+    assert "untrained_router" not in found
+
+
+class Rows(nn.Module):
+    def __init__(self, moe):
+        super().__init__()
+        self.moe = moe
+
+    def forward(self, rows, grid=None, trace=None):
+        return self.moe(rows, grid=grid, trace=trace)
+
+
+def test_a_mixture_that_chooses_nothing_says_so():
+    class Soft(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.moe = SoftMoE(FeedForwardExperts(BANDS, 8, EXPERTS), BANDS)
+            self.contract = subject.model.contract
+
+        def forward(self, x, trace=None, valid=None):
+            return self.moe(x.flatten(2).transpose(1, 2), trace=trace).mean(1)[:, :EXPERTS]
+
+    subject = planted(side=2, count=8)
+    soft = Soft()
+    subject = replace(subject, model=SimpleNamespace(**{**vars(subject.model), "model": soft}))
+    section = counterfactuals(subject)
+    assert codes(section) == {"plans_not_replaced": "note"}
+    assert "chooses nothing" in section.text
 
 
 class Noisy(Router):

@@ -83,6 +83,8 @@ class Effect:
 
 def counterfactuals(subject: Subject) -> Section:
     """The learned plan against random, shuffled, foreign, constant and oracle ones, on the same samples."""
+    if not subject.tallies:
+        return Section("counterfactuals", _TITLE, "The model recorded no routing plan.")
     try:
         found = _Comparison(subject)
         for step in found.steps():
@@ -243,9 +245,10 @@ def _text(unit: str, side: int, several: bool, others: bool) -> str:
     parts = [
         "Every layer carries out another plan than its router's, on the same samples: random experts with "
         "weights of other rows of the sample; the rows' plans shuffled within the sample, so that use stays "
-        "as it is; the plan of another sample, at the same place; the most used experts for every row; or "
-        "the learned weights with experts of other rows. The most used experts and the last one keep what "
-        "the gates' strength does, and take the choice alone away. Intervals are paired, at 95 %, over "
+        "as it is; the plan of another sample, row by row from the same place (the nearest where sizes "
+        "differ); the most used experts for every row; or the learned weights with experts of other rows. "
+        "The most used experts and the last one keep what the gates' strength does, and take the choice "
+        "alone away. Intervals are paired, at 95 %, over "
         f"{over}.",
         "The oracle chooses with the truth in hand, for one layer at a time and on fewer samples: of the "
         "learned choice and each expert alone what has the least loss when all rows have it, in the row's "
@@ -298,10 +301,11 @@ def _findings(
         for name, (level, code, text) in _DOUBTS.items():
             if name in arms and not arms[name].helps and not arms[name].helps_loss:
                 found.append(Finding(level, code, f"{text}: it gains {said(name)}."))
-    for layer, effect in oracle.items():
-        amount = _amount(_turned(effect), monitor, unit)
-        text = f"In {layer} the oracle gains {amount} over the learned plan."
-        found.append(Finding("note", "oracle_gap", text))
+    if oracle:
+        layer = min(oracle, key=lambda name: oracle[name].gain.mean)
+        amount = _amount(_turned(oracle[layer]), monitor, unit)
+        most = "The oracle" if len(oracle) == 1 else f"The oracle of {layer}, which is the furthest ahead,"
+        found.append(Finding("note", "oracle_gap", f"{most} gains {amount} over the learned plan."))
     return found
 
 

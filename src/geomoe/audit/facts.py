@@ -6,7 +6,10 @@ import csv
 import io
 from calendar import month_name
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from geomoe.audit.subject import Subject
 from geomoe.errors import GeomoeError
@@ -38,8 +41,9 @@ def facts_of(subject: Subject) -> dict[str, list[str | None]]:
     """Values of each fact, sample by sample in the order of batches; facts that tell samples apart.
 
     Whole numbers that samples hold one of, what :attr:`Subject.facts` says, and the folder that a sample
-    lies in. A date counts by its month. A fact that has one value, or whose values are almost as many as
-    samples, is left out; so is a folder that says what another fact does.
+    lies in. A date counts by its month, and numbers that are almost as many as samples by their quarter. A
+    fact that has one value, or names that are almost as many as samples, is left out; so is a folder that
+    says what another fact does.
     """
     found: dict[str, list[str | None]] = {}
     classes = [name for output in subject.model.contract.outputs.values() for name in output.classes]
@@ -59,7 +63,8 @@ def facts_of(subject: Subject) -> dict[str, list[str | None]]:
         total += len(names)
         for values in found.values():
             values.extend([None] * (total - len(values)))
-    telling = {key: values for key, values in found.items() if _tells(values)}
+    by_quarter = {key: _quarters(values) for key, values in found.items()}
+    telling = {key: values for key, values in by_quarter.items() if _tells(values)}
     folders = telling.pop("folder", None)
     if folders is not None and not any(_alike(folders, values) for values in telling.values()):
         telling["folder"] = folders
@@ -71,6 +76,21 @@ def _shown(value: str | None) -> str | None:
         return None if value is None else month_name[date.fromisoformat(value[:10]).month]
     except ValueError:
         return value
+
+
+def _quarters(values: list[str | None]) -> list[str | None]:
+    """Numbers that are almost as many as samples, by the quarter of samples; all else as it is."""
+    known = [value for value in values if value is not None]
+    if len(set(known)) <= len(known) / 2:
+        return values
+    try:
+        numbers = [None if value is None else float(value) for value in values]
+    except ValueError:
+        return values
+    edges = np.quantile([number for number in numbers if number is not None], np.linspace(0, 1, 5))
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    places = [None if n is None else int(np.searchsorted(edges[1:-1], n)) for n in numbers]
+    return [None if place is None else names[place] for place in places]
 
 
 def _tells(values: list[str | None]) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
-from geomoe.audit.layers import layer_names
-from geomoe.audit.section import Finding, Section, Table
+from geomoe.audit.layers import layer_names, listed
+from geomoe.audit.section import Finding, Level, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.audit.units import total_loss
 from geomoe.data.sample import Batch
+from geomoe.moe.experts.bank import ExpertBank
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.routing.router import AnyRouter
 from geomoe.moe.telemetry import agreement
 
 __all__ = ["gradient"]
@@ -32,8 +34,9 @@ class Checked:
     """What was found of one layer.
 
     Attributes:
-        gradient: root mean square of the gradient of the router's weights over that of all others; None where
-            the router has no weights.
+        learns: whether something is there that should learn: a router, or the weights of another gate.
+        gradient: root mean square of the gradient of its weights over that of all others; None where it has
+            none.
         spread: largest range of an expert's probability over rows.
         repeated: share of choices on which two passes over the same batch differ, or difference in
             probability if that is more.
@@ -41,6 +44,7 @@ class Checked:
         digest: hash of the plan of the first batch.
     """
 
+    learns: bool
     gradient: float | None
     spread: float
     repeated: float
@@ -57,6 +61,7 @@ def gradient(subject: Subject) -> Section:
     gradients = _gradients(subject, batch)
     found = {
         name: Checked(
+            isinstance(first.routers[i], AnyRouter) or gradients[i] is not None,
             gradients[i],
             _spread(first[i]),
             _difference(first[i], second[i]),
@@ -65,7 +70,7 @@ def gradient(subject: Subject) -> Section:
         )
         for i, name in enumerate(layer_names(subject.model.model, first))
     }
-    same = torch.equal(once, twice)
+    same = torch.allclose(once, twice, rtol=1e-4, atol=1e-5)
     return Section(
         "gradient",
         "Are the routers trained, and their plans reproducible?",
@@ -80,25 +85,44 @@ def gradient(subject: Subject) -> Section:
 
 
 def _findings(found: Mapping[str, Checked], same: bool) -> list[Finding]:
-    said: list[Finding] = []
-    for name, layer in found.items():
-        if layer.gradient is None:
-            text = f"The router of {name} has no weights that could learn."
-            said.append(Finding("fault", "untrained_router", text))
-        elif layer.gradient < _NO_GRADIENT:
-            text = f"The router of {name} gets no gradient from the task: it is not trained."
-            said.append(Finding("fault", "untrained_router", text))
-        if layer.spread < _CONSTANT:
-            text = f"The gate of {name} emits constants: its plan is the same whatever the input."
-            said.append(Finding("fault", "constant_plan", text))
-    for name, layer in found.items():
-        if layer.repeated > _OTHER:
-            text = f"Two passes over one batch give other plans in {name}: there is noise at evaluation."
-            said.append(Finding("fault", "noise_at_evaluation", text))
-        elif layer.alone is not None and layer.alone > _OTHER:
-            text = f"The plan of {name} depends on the batch: a sample by itself is routed otherwise."
-            said.append(Finding("fault", "depends_on_batch", text))
-    if not same and not any(finding.code == "noise_at_evaluation" for finding in said):
+    def where(wrong: Callable[[Checked], bool]) -> list[str]:
+        return [name for name, layer in found.items() if wrong(layer)]
+
+    noisy = where(lambda layer: layer.repeated > _OTHER)
+    cases: tuple[tuple[Level, str, list[str], str], ...] = (
+        (
+            "fault",
+            "untrained_router",
+            where(lambda layer: layer.learns and (layer.gradient or 0) < _NO_GRADIENT),
+            "The task gives no gradient to the router of {}: it is not trained.",
+        ),
+        (
+            "fault",
+            "constant_plan",
+            where(lambda layer: layer.spread < _CONSTANT),
+            "The gate of {} emits constants: its plan is the same whatever the input.",
+        ),
+        (
+            "fault",
+            "noise_at_evaluation",
+            noisy,
+            "Two passes over one batch give other plans in {}: there is noise at evaluation.",
+        ),
+        (
+            "fault",
+            "depends_on_batch",
+            where(lambda layer: layer.repeated <= _OTHER < (layer.alone or 0)),
+            "The plan of {} depends on the batch: a sample by itself is routed otherwise.",
+        ),
+        (
+            "warning",
+            "gate_by_rule",
+            where(lambda layer: not layer.learns),
+            "The gate of {} weighs by a rule what experts say, and has nothing to learn.",
+        ),
+    )
+    said = [Finding(level, code, text.format(listed(names))) for level, code, names, text in cases if names]
+    if not same and not noisy:
         text = "Two passes over one batch give other answers, though plans are the same."
         said.append(Finding("fault", "answers_differ", text))
     if found and not said:
@@ -135,14 +159,29 @@ def _gradients(subject: Subject, batch: Batch) -> list[float | None]:
     trace = RoutingTrace()
     try:
         with torch.enable_grad():
-            total_loss(subject.task, subject.task.predict(batch, trace), batch).backward()
-        routers = [list(r.parameters()) if isinstance(r, nn.Module) else [] for r in trace.routers]
+            loss = total_loss(subject.task, subject.task.predict(batch, trace), batch)
+        if loss.requires_grad:  # else no weight takes part in it
+            loss.backward()
+        routers = [_gate(router) for router in trace.routers]
         theirs = {id(parameter) for router in routers for parameter in router}
         scale = _rms([parameter for parameter in parameters if id(parameter) not in theirs])
         return [_rms(router) / max(scale, 1e-30) if router else None for router in routers]
     finally:
         for parameter in parameters:
             parameter.grad = None
+
+
+def _gate(router: nn.Module | None) -> list[nn.Parameter]:
+    """The weights of a router; of a layer that is its own gate those that are not its experts'."""
+    if router is None:
+        return []
+    experts = {
+        id(parameter)
+        for bank in router.children()
+        if isinstance(bank, ExpertBank)
+        for parameter in bank.parameters()
+    }
+    return [parameter for parameter in router.parameters() if id(parameter) not in experts]
 
 
 def _rms(parameters: Sequence[nn.Parameter]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.sort import count_choices
 
-__all__ = ["Tally", "choices_by_sample", "layer_names", "rows_by_sample"]
+__all__ = ["Tally", "choices_by_sample", "layer_names", "listed", "rows_by_sample"]
 
 
 def layer_names(model: nn.Module, trace: RoutingTrace) -> list[str]:
@@ -33,6 +34,13 @@ def layer_names(model: nn.Module, trace: RoutingTrace) -> list[str]:
             seen[name] += 1
             names[i] = f"{name} ({seen[name]})"
     return names
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and 3 more``."""
+    if len(names) <= 2:
+        return " and ".join(names)
+    return f"{names[0]}, {names[1]} and {len(names) - 2} more"
 
 
 def rows_by_sample(plan: RoutingPlan, samples: int) -> Tensor | None:
