@@ -15,7 +15,7 @@ from torch import Tensor
 from geomoe.audit.drawing import colours, picture
 from geomoe.audit.layers import layer_names
 from geomoe.audit.probes import image_features
-from geomoe.audit.rows import BLOCKS, Cells, clustered_by, fewer, in_parts, multiple_of
+from geomoe.audit.rows import BLOCKS, Cells, affordable, clustered_by, fewer, in_parts, multiple_of
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.moe.plan import RoutingTrace
@@ -100,7 +100,7 @@ class _Map:
 
 def maps(subject: Subject) -> Section:
     """Maps of some samples, and where each layer's map explains most of the image when it is moved about."""
-    some, multiple, parts = fewer(subject, _SAMPLES), multiple_of(subject), in_parts(subject)
+    some, multiple, parts = fewer(affordable(subject, 2), _SAMPLES), multiple_of(subject), in_parts(subject)
     number = len(some.samples.samples)
     shown_at = set(np.linspace(0, number - 1, min(_SHOWN, number)).round().astype(int).tolist())
     shifted: dict[str, _Shifted] = {}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geomoe.audit.drawing import picture
 from geomoe.audit.layers import layer_names
-from geomoe.audit.rows import Cells, clustered_by, gate_shares, in_parts, multiple_of
+from geomoe.audit.rows import Cells, affordable, clustered_by, gate_shares, in_parts, multiple_of
 from geomoe.audit.section import Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
@@ -188,6 +188,7 @@ def _crop(images: Tensor, cells: Cells, row: int) -> NDArray[np.float32]:
 
 def probes(subject: Subject) -> Section:
     """How features and classes differ between each expert's rows and the others, and its favourites."""
+    subject = affordable(subject, 1, least=32)
     classes = [name for output in subject.model.contract.outputs.values() for name in output.classes]
     parts, multiple, first = in_parts(subject), multiple_of(subject), 0
     layers: dict[str, _Layer] = {}

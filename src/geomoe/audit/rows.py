@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch, Sample
+from geomoe.moe.flops import count_flops
 from geomoe.moe.plan import RoutingPlan
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 
 FEW = 10
 """With fewer samples than this, intervals are over parts of them: one cube is a whole data set."""
+_OPERATIONS = 8e11
 BLOCKS = 8
 """So many parts, each way, has a sample then."""
 
@@ -56,6 +58,16 @@ def fewer(subject: Subject, most: int) -> Subject:
         return subject
     places = torch.linspace(0, number - 1, most).round().long().tolist()
     return replace(subject, samples=replace(subject.samples, samples=_Some(subject.samples.samples, places)))
+
+
+def affordable(subject: Subject, passes: int, least: int = FEW) -> Subject:
+    """The same with fewer samples where so many ``passes`` over all of them were long to wait for.
+
+    By operations, so that the same samples are taken on every machine: a minute on two cores or less.
+    """
+    _, batch = next(fewer(subject, 1).batches())
+    each = count_flops(lambda: subject.answer(batch))
+    return fewer(subject, max(least, int(_OPERATIONS / max(each, 1) / passes)))
 
 
 class _Some(Sequence[tuple[str, Sample]]):
@@ -87,6 +99,7 @@ def gate_shares(plan: RoutingPlan) -> Tensor:
 def scored(subject: Subject, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """The task's ``monitor`` of each sample of a batch, or of each of its parts: values and sizes, ``[U]``.
 
+    Parts are in the order of :meth:`Cells.clusters`, those of the first sample first.
     Those without a truth are left in, with size 0 and a value that means nothing.
     """
     task = subject.task
@@ -104,7 +117,8 @@ def scored(subject: Subject, answer: Tensor, batch: Batch) -> tuple[Tensor, Tens
             for box in boxes
         ]
     values = [task.by_item(a, b)[task.monitor].double() for a, b in cuts]
-    return torch.cat(values), torch.cat([task.sizes(b).double() for _, b in cuts])
+    sizes = [task.sizes(b).double() for _, b in cuts]
+    return torch.stack(values, 1).flatten(), torch.stack(sizes, 1).flatten()
 
 
 def _cut(value: Tensor, box: tuple[int, int, int, int], height: int, width: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geomoe.audit.drawing import colours
 from geomoe.audit.layers import layer_names
-from geomoe.audit.rows import Cells, clustered_by, fewer, gate_shares, in_parts, multiple_of
+from geomoe.audit.rows import Cells, affordable, clustered_by, fewer, gate_shares, in_parts, multiple_of
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.evaluation.statistics import Interval, bootstrap_interval
@@ -75,7 +75,11 @@ class _Agreement:
 
 def stability(subject: Subject) -> Section:
     """Agreement of the plans of the same pixels when images are cut some pixels farther down and right."""
-    some, multiple, parts = fewer(subject, _SAMPLES), multiple_of(subject), in_parts(subject)
+    some, multiple, parts = (
+        fewer(affordable(subject, len(_SHIFTS) + 1), _SAMPLES),
+        multiple_of(subject),
+        in_parts(subject),
+    )
     layers: dict[str, dict[int, _Agreement]] = {}
     first = 0
     for names, batch in some.batches():

@@ -1,0 +1,204 @@
+"""What spoils the result and the routing: corruptions, missing bands, misregistration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from geomoe.audit.damage import Damage, Spread, damages
+from geomoe.audit.drawing import colours
+from geomoe.audit.rows import affordable, clustered_by, gate_shares, scored
+from geomoe.audit.section import Cell, Figure, Finding, Section, Table
+from geomoe.audit.stability import overlap
+from geomoe.audit.subject import Subject
+from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.metrics.measures import measure
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+__all__ = ["corruption"]
+
+_SAMPLES = 100
+_PASSES = 24
+_DRAWS = 1000
+
+
+@dataclass
+class _Watched:
+    """Of one way to spoil images, part by part."""
+
+    change: list[float] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    agreement: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """Of the metric's change."""
+        return bootstrap_interval(np.asarray(self.change), draws=_DRAWS, sizes=np.asarray(self.sizes))
+
+
+def corruption(subject: Subject) -> Section:
+    """The metric's change on spoiled images, and how far their plans stay those of clean ones."""
+    some = affordable(subject, _PASSES)
+    spread = Spread.of(batch["image"] for _, batch in some.batches())
+    ways = damages(spread, subject.seed)
+    watched = [_Watched() for _ in ways]
+    clean_entropy: list[float] = []
+    for number, (_, batch) in enumerate(some.batches()):
+        trace = RoutingTrace()
+        clean, size = scored(some, some.answer(batch, trace), batch)
+        clean_entropy += _entropies(trace)
+        counted = size > 0
+        for way, kept in zip(ways, watched, strict=True):
+            spoiled = {**batch, "image": way.apply(batch["image"], number)}
+            now = RoutingTrace()
+            value, _ = scored(some, some.answer(spoiled, now), spoiled)
+            kept.change += (value - clean)[counted].tolist()
+            kept.sizes += size[counted].tolist()
+            kept.agreement += _agreements(trace, now)
+            kept.entropy += _entropies(now)
+    before = float(np.mean(clean_entropy)) if clean_entropy else None
+    of = measure(subject.task.monitor)
+    rows = [_row(way, kept, before) for way, kept in zip(ways, watched, strict=True)]
+    return Section(
+        "corruption",
+        "What does the result, and the routing, stand?",
+        "Images are spoiled before the model sees them, the truth stays: noise, blur, JPEG, brightness and "
+        "contrast, in units of each band's standard deviation over the samples where it says std; bands "
+        "that are missing, filled with their mean, of many bands groups of neighbours; and the second half "
+        f"of the bands moved against the first. The change of {of.title} is paired by {clustered_by(some)}, "
+        f"with 95 % bootstrap intervals. Agreement is the part of the gates that goes to the same experts "
+        f"as on the clean image, entropy that of the router's belief over its largest (clean: "
+        f"{_said(before)}). On {len(some.samples.samples)} of {len(subject.samples.samples)} samples.",
+        tuple(_findings(ways, watched, subject.task.monitor)),
+        (
+            Table(
+                "corruption",
+                f"Change of {of.title} on spoiled images, and what became of the plans.",
+                ("damage", "strength", f"change of {of.title}", "low", "high", "agreement", "entropy"),
+                tuple(rows),
+            ),
+        ),
+        (
+            Figure(
+                "corruption",
+                f"Change of {of.title} (above, with 95 % intervals) and agreement of plans with those of "
+                f"clean images (below), by kind of damage from weak to strong; of missing bands one after "
+                f"the other.",
+                lambda drawing: _draw(drawing, ways, watched, of.title),
+            ),
+        ),
+        {
+            "monitor": subject.task.monitor,
+            "samples": len(some.samples.samples),
+            "clean_entropy": before,
+            "damages": [
+                {
+                    "kind": row[0],
+                    "strength": row[1],
+                    "change": row[2],
+                    "interval_95": [row[3], row[4]],
+                    "agreement": row[5],
+                    "entropy": row[6],
+                }
+                for row in rows
+            ],
+        },
+    )
+
+
+def _said(value: float | None) -> str:
+    return "nothing is routed" if value is None else f"{value:.3f}"
+
+
+def _of_samples(values: Tensor, plan: RoutingPlan) -> Tensor:
+    """Means over the valid rows of each sample, of values ``[N]``; nan of one without."""
+    number = plan.grid[0] if plan.num_rows % plan.grid[0] == 0 else 1
+    there = torch.ones_like(values) if plan.valid is None else plan.valid.to(values)
+    rows, weight = (values * there).view(number, -1), there.view(number, -1)
+    return rows.sum(1) / weight.sum(1)
+
+
+def _agreements(clean: RoutingTrace, now: RoutingTrace) -> list[float]:
+    """By sample, means over the layers whose rows are the same."""
+    found = [
+        _of_samples(overlap(gate_shares(a), gate_shares(b)), a)
+        for a, b in zip(clean, now, strict=True)
+        if a.num_rows == b.num_rows
+    ]
+    return torch.stack(found).nanmean(0).tolist() if found else []
+
+
+def _entropies(trace: RoutingTrace) -> list[float]:
+    found = [_of_samples(plan.entropy, plan) for plan in trace]
+    return torch.stack(found).nanmean(0).tolist() if found else []
+
+
+def _row(way: Damage, kept: _Watched, before: float | None) -> tuple[Cell, ...]:
+    interval = kept.interval
+    ends: list[float] | tuple[None, None] = interval.ends or (None, None)
+    mean = [float(np.nanmean(values)) if values else None for values in (kept.agreement, kept.entropy)]
+    return (way.kind, way.strength, interval.mean, *ends, *mean)
+
+
+def _findings(ways: list[Damage], watched: list[_Watched], monitor: str) -> list[Finding]:
+    of = measure(monitor)
+    changes = [kept.interval for kept in watched]
+    worst = min(range(len(ways)), key=lambda i: of.gain(changes[i].mean, 0.0))
+    said = f"{ways[worst].kind} ({ways[worst].strength})"
+    found = []
+    if of.gain(changes[worst].mean, 0.0) < 0:
+        ends = changes[worst].ends
+        between = "" if ends is None else f" ({of.text(ends[0], True)} to {of.text(ends[1], True)})"
+        change = of.text(changes[worst].mean, True)
+        text = f"Of what was tried {said} costs most: {of.title} {change}{between}."
+        found.append(Finding("note", "most_harmful", text))
+    agreement = [float(np.nanmean(kept.agreement)) if kept.agreement else np.nan for kept in watched]
+    if not np.isnan(agreement).any():
+        loss = [-of.gain(change.mean, 0.0) for change in changes]
+        together = stats.spearmanr(1 - np.asarray(agreement), loss)
+        if not np.isnan(together.statistic):
+            moves = "plans move where" if together.statistic > 0.5 else "plans say little of where"
+            text = (
+                f"Over the {len(ways)} damages the loss and the part of the gates that moves to other "
+                f"experts have a rank correlation of {together.statistic:.2f}: {moves} results suffer."
+            )
+            found.append(Finding("note", "routing_and_quality", text))
+    return found
+
+
+def _draw(drawing: Drawing, ways: list[Damage], watched: list[_Watched], title: str) -> None:
+    drawing.set_size_inches(7.0, 4.2)
+    drawing.set_layout_engine("constrained")
+    above, below = drawing.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
+    kinds = list(dict.fromkeys(way.kind for way in ways))
+    tint = colours((7,))
+    at = np.arange(len(ways)) + np.array([kinds.index(way.kind) for way in ways])
+    for number, kind in enumerate(kinds):
+        mine = [i for i, way in enumerate(ways) if way.kind == kind]
+        changes = [watched[i].interval for i in mine]
+        means = np.array([c.mean for c in changes])
+        reach = np.nan_to_num(np.array([(c.mean - c.low, c.high - c.mean) for c in changes])).clip(0).T
+        above.errorbar(at[mine], means, reach, fmt="o", color=tint[number % 7], markersize=4, linewidth=1)
+        if all(watched[i].agreement for i in mine):
+            shown = [float(np.nanmean(watched[i].agreement)) for i in mine]
+            below.bar(at[mine], shown, color=tint[number % 7])
+        above.text(
+            float(at[mine].mean()), 1.02, kind, ha="center", fontsize=7, transform=above.get_xaxis_transform()
+        )
+    above.axhline(0, color="0.6", linewidth=0.8)
+    above.set_ylabel(f"change of {title}", fontsize=8)
+    below.set_ylabel("agreement", fontsize=8)
+    below.set_ylim(0, 1)
+    below.set_xticks(at, [way.strength for way in ways], rotation=60, ha="right", fontsize=6)
+    for axes in (above, below):
+        axes.tick_params(axis="y", labelsize=7)

@@ -1,0 +1,107 @@
+"""Damages by hand, and what they do to a model whose answer and routing are known."""
+
+import pytest
+import torch
+
+from geomoe.audit.corruption import corruption
+from geomoe.audit.damage import Spread, blurred, compressed, damages, moved
+from tests.audit.made import check_drawn, codes, plan_of, subject
+
+
+def images(number=20, side=16, bands=3, seed=0):
+    return torch.rand(number, bands, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def by_first_band(x):
+    return [plan_of((x[:, 0] > 0.5).long().flatten(), 2, (len(x), *x.shape[2:]))]
+
+
+def of_first_band(x):
+    """Class 1 where the first band is above 0.5 on average."""
+    light = (x[:, :1].mean((2, 3)) > 0.5).float()
+    return torch.cat([1 - light, light], 1)
+
+
+def light_and_dark():
+    light = torch.tensor([0, 1] * 10)
+    return images() * 0.4 + 0.6 * light[:, None, None, None], light
+
+
+def test_spread_is_that_of_all_batches():
+    x = images(6)
+    spread = Spread.of(iter((x[:2], x[2:])))
+    torch.testing.assert_close(spread.mean[:, 0, 0], x.mean((0, 2, 3)))
+    torch.testing.assert_close(spread.std[:, 0, 0], x.std((0, 2, 3), correction=0))
+    torch.testing.assert_close(spread.high[:, 0, 0], x.amax((0, 2, 3)))
+
+
+def test_moving_and_blurring_are_what_they_say():
+    x = torch.zeros(1, 1, 9, 9)
+    x[0, 0, 4, 4] = 1
+    assert moved(x, 1.0)[0, 0, 5, 5] == pytest.approx(1)
+    half = moved(x, 0.5)[0, 0]
+    assert half[4:6, 4:6].flatten().tolist() == pytest.approx([0.25] * 4)
+    soft = blurred(x, 1.0)[0, 0]
+    at = torch.arange(9) - 4.0
+    assert soft.sum() == pytest.approx(1, abs=1e-5)
+    assert (soft.sum(0) * at**2).sum() == pytest.approx(1, rel=0.05), "the variance of the kernel"
+    ramp = torch.arange(8.0).expand(1, 2, 8, 8)
+    torch.testing.assert_close(blurred(ramp, 0.5)[..., 3:5], ramp[..., 3:5])
+
+
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_jpeg_is_near_and_nearer_at_higher_quality(bands):
+    x = blurred(images(2, 32, bands), 2.0) * 4000
+    spread = Spread.of(iter((x,)))
+    off = [(compressed(x, quality, spread) - x).abs().mean() for quality in (90, 20)]
+    assert 0 < off[0] < off[1] < 0.5 * spread.std.mean()
+
+
+def test_every_kind_is_tried_from_weak_to_strong():
+    x = images(4, bands=20)
+    found = damages(Spread.of(iter((x,))), 0)
+    kinds = [way.kind for way in found]
+    assert [kinds.count(kind) for kind in dict.fromkeys(kinds)] == [3, 3, 3, 3, 3, 8, 3]
+    off = [float((way.apply(x, 0) - x).abs().mean()) for way in found]
+    for first in (0, 3, 6, 9, 12, 23):
+        assert off[first] < off[first + 1] < off[first + 2], found[first].kind
+    missing = next(way for way in found if way.kind == "missing band")
+    assert missing.strength == "bands 1-3"
+    assert torch.equal(missing.apply(x, 0)[:, 3:], x[:, 3:])
+    alone = damages(Spread.of(iter((x[:, :1],))), 0)
+    assert "missing band" not in {way.kind for way in alone}
+
+
+def test_the_band_that_all_depends_on_is_found():
+    x, labels = light_and_dark()
+    section = corruption(subject(x, by_first_band, labels, says=of_first_band))
+    by = {(each["kind"], each["strength"]): each for each in section.data["damages"]}
+    assert by["missing band", "band 1"]["change"] == pytest.approx(-0.5, abs=0.2)
+    assert by["missing band", "band 2"] == {
+        "kind": "missing band", "strength": "band 2", "change": 0, "interval_95": [0, 0], "agreement": 1,
+        "entropy": pytest.approx(section.data["clean_entropy"]),
+    }  # fmt: skip
+    assert by["noise", "0.1 std"]["agreement"] > by["noise", "0.5 std"]["agreement"]
+    assert by["contrast", "x 0.25"]["change"] == 0
+    assert "most_harmful" in codes(section)
+    check_drawn(section)
+
+
+def test_one_large_sample_has_an_interval_over_its_blocks():
+    x = images(1, 64)
+    masks = (x[:, 0] > 0.5).long()
+    section = corruption(
+        subject(x, by_first_band, masks=masks, says=lambda x: torch.stack([0.5 - x[:, 0], x[:, 0] - 0.5], 1))
+    )
+    noise = section.data["damages"][2]
+    low, high = noise["interval_95"]
+    assert low < noise["change"] < high < 0
+    check_drawn(section)
+
+
+def test_a_model_that_routes_nothing_has_quality_alone():
+    x, labels = light_and_dark()
+    section = corruption(subject(x, lambda x: [], labels, says=of_first_band))
+    assert section.data["clean_entropy"] is None
+    assert section.data["damages"][0]["agreement"] is None
+    check_drawn(section)
