@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from geomoe.audit.calibration import calibration
+from geomoe.audit.corruption import corruption
 from geomoe.audit.counterfactuals import counterfactuals
 from geomoe.audit.dependence import dependence
 from geomoe.audit.gradient import gradient
 from geomoe.audit.maps import maps
+from geomoe.audit.ood import ood
 from geomoe.audit.probes import probes
 from geomoe.audit.section import Section
 from geomoe.audit.stability import stability
@@ -19,7 +22,18 @@ __all__ = ["SECTIONS", "Question", "find_sections"]
 
 Question = Callable[[Subject], Section]
 
-SECTIONS: tuple[Question, ...] = (counterfactuals, gradient, usage, dependence, probes, maps, stability)
+SECTIONS: tuple[Question, ...] = (
+    counterfactuals,
+    gradient,
+    usage,
+    dependence,
+    probes,
+    maps,
+    stability,
+    corruption,
+    calibration,
+    ood,
+)
 """Each is named after its function; one that is added here is in the command and in the report."""
 
 

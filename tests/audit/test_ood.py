@@ -1,0 +1,103 @@
+"""Out-of-distribution scores: figures by hand, and routers that see, or do not see, what is strange."""
+
+import numpy as np
+import pytest
+import torch
+
+from geomoe.audit.ood import aurc, auroc, ood, risk_by_coverage, threshold_of
+from tests.audit.made import check_drawn, codes, plan_of, subject
+
+
+def test_figures_by_hand():
+    assert auroc(np.array([1.0, 2]), np.array([3.0, 4])) == 1
+    assert auroc(np.array([1.0, 3]), np.array([2.0, 3])) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    risks = np.array([0.0, 1, 0, 1])
+    assert risk_by_coverage(np.array([1.0, 4, 2, 3]), risks).tolist() == pytest.approx([0, 0, 1 / 3, 1 / 2])
+    assert aurc(np.array([1.0, 4, 2, 3]), risks) == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+    assert aurc(np.ones(4), risks) == pytest.approx(0.5), "equal scores are in no order"
+
+
+def test_thresholds_let_through_what_they_say():
+    assert threshold_of(np.arange(19.0), 0.05) == 18
+    assert threshold_of(np.arange(99.0), 0.05) == 94
+    assert threshold_of(np.arange(3.0), 0.05) == 2
+    rng = np.random.default_rng(0)
+    rates = [(rng.normal(size=200) > threshold_of(rng.normal(size=39), 0.05)).mean() for _ in range(300)]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.01)
+
+
+def images(number=40, seed=0):
+    """Smooth ones."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(number, 3, 4, 4, generator=rng)
+    return torch.nn.functional.interpolate(coarse, size=(16, 16), mode="bicubic").clamp(0, 1)
+
+
+def by(signal):
+    """Whole samples to two experts; the router is shown two numbers of each."""
+
+    def rule(x):
+        plan = plan_of((x.mean((1, 2, 3)) > 0.5).long(), 2, (len(x),))
+        plan.logits[:] = signal(x)
+        return [plan]
+
+    return rule
+
+
+def roughness(x):
+    step = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((1, 2, 3))
+    return torch.stack([step, x.std((1, 2, 3))], 1)
+
+
+def test_a_router_that_is_shown_roughness_tells_noise():
+    section = ood(subject(images(), by(roughness), torch.arange(40) % 2))
+    assert codes(section)["ood_told"] == "sound"
+    assert codes(section)["alarms_as_stated"] == "sound"
+    told = section.data["auroc"]["noise alone"]["routing distance"]
+    assert told["auroc"] == 1
+    assert told["low"] > 0.5
+    assert section.data["found"]["routing distance"]["noise alone"] == 1
+    check_drawn(section)
+
+
+def test_a_router_that_is_shown_nothing_of_it_is_called_blind():
+    def nothing(x):
+        return torch.stack([torch.zeros(len(x)), torch.ones(len(x))], 1)
+
+    section = ood(subject(images(), by(nothing), torch.arange(40) % 2))
+    assert codes(section)["ood_blind"] == "warning"
+    assert section.data["auroc"]["noise alone"]["routing distance"]["auroc"] == 0.5
+
+
+def test_risk_is_of_what_is_kept():
+    light = images()
+    labels = (light[:, 0].mean((1, 2)) > 0.5).long()
+    labels[1::4] = 1 - labels[1::4]
+    section = ood(subject(light, by(roughness), labels))
+    areas = section.data["aurc"]
+    assert areas["the risk itself"] < areas["any order"]
+    assert areas["any order"] == pytest.approx(0.5), "of the samples that nothing was learned from"
+    assert set(areas) == {"routing distance", "router entropy", "confidence", "any order", "the risk itself"}
+
+
+def test_one_large_sample_is_scored_by_its_blocks():
+    x = torch.nn.functional.interpolate(images(1), size=(64, 64), mode="bilinear")
+    masks = (x[:, 0] > 0.5).long()
+
+    def rule(x):
+        grid = (len(x), *x.shape[2:])
+        plan = plan_of((x[:, 0] > 0.5).long().flatten(), 2, grid)
+        plan.logits[:, 0], plan.logits[:, 1] = x[:, 0].flatten(), x[:, 1].flatten()
+        return [plan]
+
+    def says(x):
+        return torch.stack([1 - x[:, 0], x[:, 0]], 1)
+
+    section = ood(subject(x, rule, masks=masks, says=says, kind="classes"))
+    assert "blocks of samples" in section.text
+    assert section.data["auroc"]["noise alone"]["routing distance"]["auroc"] > 0.5
+    check_drawn(section)
+
+
+def test_a_model_that_routes_nothing_has_no_score():
+    assert codes(ood(subject(images(), lambda x: [], torch.arange(40) % 2))) == {"no_routing_score": "note"}
