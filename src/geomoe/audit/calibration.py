@@ -266,7 +266,7 @@ def _of_reference(subject: Subject) -> Section:
         # What a model pads counts for nothing.
         _, there = cells.means(batch["image"][:, :1], batch.get("valid"))
         real = there > 0 if plan.valid is None else (there > 0) & plan.valid
-        far = reference.surprise(trace.signals)[real] > 1
+        far = reference.ood_score(trace.signals)[real] > 1
         clusters = cells.clusters(first, in_parts(some))[real]
         for cluster in clusters.unique():
             mine = far[clusters == cluster]

@@ -35,10 +35,10 @@ _LEAST = 6
 def shifts_of(side: int, height: int, width: int) -> list[tuple[int, int]]:
     """Shifts in pixels, down and across, that a map is tried at: none first, then steps each way.
 
-    Of cells halves and wholes of a side; of pixels 1, 2, 4, 8 and 16. None is more than a quarter of the
+    Of cells halves and wholes of a side; of pixels 1, 2, 4 and 8. None is more than a quarter of the
     image.
     """
-    wanted = (1, 2, 4, 8, 16) if side == 1 else (side // 2, side)
+    wanted = (1, 2, 4, 8) if side == 1 else (side // 2, side)
     steps = tuple(step for step in wanted if 0 < step <= min(height, width) // 4)
     around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
     return [(0, 0), *((step * y, step * x) for step in steps for y, x in around)]
@@ -146,7 +146,7 @@ def maps(subject: Subject) -> Section:
         (_table(shifted, subject.seed),) if shifted else (),
         (
             *((_figure(shown, columns, groups),) if columns and shown else ()),
-            *((_profile(shifted),) if shifted else ()),
+            *((_profile(shifted),) if any(len(s.found) >= _LEAST for s in shifted.values()) else ()),
         ),
         {
             name: {"side": s.side, "shifts": [list(at) for at in s.shifts], "explained": s.mean.tolist()}
@@ -240,8 +240,8 @@ def _findings(shifted: dict[str, _Shifted], seed: int) -> list[Finding]:
 def _table(shifted: dict[str, _Shifted], seed: int) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, layer in shifted.items():
-        if not layer.found:
-            rows.append((name, layer.side, 0, None, None, None))
+        if len(layer.found) < _LEAST:
+            rows.append((name, layer.side, len(layer.found), None, None, None))
             continue
         best = int(np.argmax(layer.mean))
         y, x = layer.shifts[best]
@@ -325,13 +325,13 @@ def _draw_profile(drawing: Drawing, shifted: dict[str, _Shifted]) -> None:
     axes = drawing.subplots()
     tint = colours((7,))
     for number, (name, layer) in enumerate(shifted.items()):
-        if not layer.found:
+        if len(layer.found) < _LEAST:
             continue
         for axis, line in ((0, "-"), (1, "--")):
             tried = zip(layer.shifts, layer.mean, strict=True)
             along = sorted((at[axis], value) for at, value in tried if not at[1 - axis])
             axes.plot(
-                [at / layer.side for at, _ in along],
+                [at for at, _ in along],
                 [v / max(float(layer.mean[0]), 1e-12) for _, v in along],
                 line,
                 color=tint[number % 7],
@@ -341,7 +341,8 @@ def _draw_profile(drawing: Drawing, shifted: dict[str, _Shifted]) -> None:
                 label=name if axis == 0 else None,
             )
     axes.axvline(0, color="0.6", linewidth=0.8)
-    axes.set_xlabel("shift, sides of a cell", fontsize=8)
+    axes.set_xlabel("shift, pixels", fontsize=8)
     axes.set_ylabel("explained, over in place", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=6, frameon=False)
+    if axes.lines[:-1]:
+        axes.legend(fontsize=6, frameon=False)

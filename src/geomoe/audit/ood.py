@@ -124,22 +124,19 @@ def ood(subject: Subject) -> Section:
     best = float(risk_by_coverage(risks, risks).mean())
     learned = "learned on every second sample" if subject.model.reference is None else "of the card"
     count = int(tried.sum())
+    baseline = "; confidence one less the largest probability, the baseline" if _CONFIDENCE in names else ""
     low, high = _wilson(alarms[_ROUTING]["clean"], count)
     return Section(
         "ood",
         _TITLE,
         "Routing distance is the Mahalanobis distance of the last router's input to a reference "
         f"({learned}), a mean over the rows of a sample; router entropy that of the router's belief"
-        + (
-            "; confidence one less the largest probability, the usual baseline"
-            if _CONFIDENCE in names
-            else ""
-        )
-        + ". AUROC is the probability that a strange input has the higher score than a clean one; at 0.5 it says "
-        f"nothing. The threshold is the {1 - _RATE:.0%} quantile of half of the clean {clustered_by(some)} that "
-        "nothing was learned from, tried on the other half. Risk is of the clean ones that are kept when those of "
-        f"highest score are not: {unit}; AURC its mean over all coverages, less is better. On "
-        f"{len(some.samples.samples)} of {len(subject.samples.samples)} samples; intervals of 95 %.",
+        f"{baseline}. AUROC is the probability that a strange input has the higher score than a clean one; "
+        f"at 0.5 it says nothing. The threshold is the {1 - _RATE:.0%} quantile of half of the clean "
+        f"{clustered_by(some)} that nothing was learned from, tried on the other half. Risk is of the clean "
+        f"ones that are kept when those of highest score are not: {unit}; AURC its mean over all coverages, "
+        f"less is better. On {len(some.samples.samples)} of {len(subject.samples.samples)} samples; "
+        f"intervals of 95 %.",
         tuple(_findings(told, alarms, areas, risks, clean, there, (low, high), count, subject.seed)),
         (
             Table(
@@ -256,7 +253,7 @@ def _score(subject: Subject, batch: Batch, reference: RoutingReference, kept: _S
         return (total / number.clamp_min(1)).tolist()
 
     found = {
-        _ROUTING: mean(reference.surprise(trace.signals).nan_to_num(), place, real),
+        _ROUTING: mean(reference.ood_score(trace.signals).nan_to_num(), place, real),
         _ENTROPY: mean(plan.entropy, place, real),
     }
     if gives_probabilities(subject):

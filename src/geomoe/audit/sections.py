@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from geomoe.audit.calibration import calibration
 from geomoe.audit.corruption import corruption
+from geomoe.audit.cost import cost
 from geomoe.audit.counterfactuals import counterfactuals
 from geomoe.audit.dependence import dependence
 from geomoe.audit.gradient import gradient
@@ -25,6 +26,7 @@ Question = Callable[[Subject], Section]
 SECTIONS: tuple[Question, ...] = (
     counterfactuals,
     gradient,
+    cost,
     usage,
     dependence,
     probes,

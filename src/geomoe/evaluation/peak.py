@@ -8,14 +8,16 @@ Prints megabytes: of the process, Python and libraries included; on an accelerat
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
+from geomoe.errors import GeomoeError
 from geomoe.models.weights import load
 
-__all__ = ["main"]
+__all__ = ["main", "peak_of"]
 
 
 def main(weights: str, size: int, device: str) -> float:
@@ -28,6 +30,16 @@ def main(weights: str, size: int, device: str) -> float:
     if x.is_cuda:
         return torch.cuda.max_memory_allocated(device) / 1e6
     return _peak_of_process() / 1e6
+
+
+def peak_of(weights: Path, size: int, device: torch.device) -> float:
+    """What :func:`main` gives in a process of its own, MB; raises GeomoeError where that fails."""
+    command = [sys.executable, "-m", __name__, str(weights), str(size), str(device)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(done.stdout)
+    except (subprocess.CalledProcessError, ValueError) as error:
+        raise GeomoeError(f"the memory of {weights} could not be measured: {error}") from error
 
 
 def _peak_of_process() -> int:

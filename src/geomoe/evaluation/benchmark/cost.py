@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from geomoe.errors import GeomoeError
+from geomoe.evaluation.peak import peak_of
 from geomoe.models.weights import load
 from geomoe.moe.experts.bank import ExpertBank
 from geomoe.moe.experts.convolution import HeterogeneousBank
@@ -85,7 +83,7 @@ def measure_costs(
             active=active,
             gmac=gmac,
             seconds=statistics.median(seconds[name]),
-            peak_mb=_peak(weights[name], tile.shape[-1], device),
+            peak_mb=peak_of(weights[name], tile.shape[-1], device),
         )
     return costs
 
@@ -133,12 +131,3 @@ def _time(model: nn.Module, x: Tensor) -> float:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter() - began
-
-
-def _peak(weights: Path, size: int, device: torch.device) -> float:
-    command = [sys.executable, "-m", "geomoe.evaluation.peak", str(weights), str(size), str(device)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return float(done.stdout)
-    except (subprocess.CalledProcessError, ValueError) as error:
-        raise GeomoeError(f"the memory of {weights} could not be measured: {error}") from error
