@@ -399,3 +399,20 @@ def test_memory_is_planned_by_what_the_card_says(src: Path, dst: Path, model: Lo
     more = replace(model, card=replace(model.card, activations=model.card.activations + 10_000))
     least, most = (plan_scene(src, dst, model=each, scale=None).memory_bytes for each in (model, more))
     assert most - least == pytest.approx(40 * 60 * 10_000 * 1.3, rel=0.01)  # the tile is all of the scene
+
+
+def test_bands_are_found_by_the_names_that_the_card_has(src: Path, dst: Path, model: LoadedModel) -> None:
+    """Whatever their order in the scene; one that has other names is refused."""
+    data = pixels(BANDS, 40, 60, "uint16")
+    named = replace(model, card=replace(model.card, bands=NAMES))
+    predict(write_scene(src, data, names=NAMES), dst, model=named)
+    item = read_item(dst.with_suffix(".stac.json"))
+    assert item["properties"]["geomoe:configuration"]["contract"]["names"] == NAMES
+    turned = write_scene(src.with_name("turned.tif"), data[::-1], names=NAMES[::-1])
+    report = predict(turned, dst.with_name("turned_out.tif"), model=named)
+    assert read_item(report.model_item)["properties"]["mlm:input"][0]["bands"] == NAMES
+    with rasterio.open(dst) as one, rasterio.open(dst.with_name("turned_out.tif")) as other:
+        assert np.array_equal(one.read(), other.read())
+    other_names = write_scene(src.with_name("other.tif"), data, names=[*NAMES[:-1], "thermal"])
+    with pytest.raises(GeomoeError, match=f"can be {NAMES[-1]}; it has"):
+        predict(other_names, dst.with_name("o.tif"), model=named)

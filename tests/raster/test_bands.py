@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.enums import ColorInterp
 
+from geomoe.data.images import read_picture
 from geomoe.data.rasters import read_scaled
 from geomoe.errors import GeomoeError
 from geomoe.raster import band_order, learning_bands, left_out, open_scene, select_bands
+from geomoe.raster.read.bands import exact_bands, exact_order
 from geomoe.raster.read.names import common_name, known_as
 from tests.products import write_item, write_safe
 from tests.scenes import pixels, write_scene
@@ -150,3 +153,46 @@ def test_what_a_product_or_item_leaves_out_is_told(tmp_path: Path) -> None:
     assets = {"red": {"href": str(file), "eo:bands": [{"name": "B04"}]}, "aot": {"href": str(file)}}
     with open_scene(write_item(tmp_path / "item.json", assets)) as scene:
         assert scene.notes == ("left out, as the item describes no bands of them: aot",)
+
+
+LEARNED = ("red", "green", "nir")
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("nir", "green", "red"), (3, 2, 1)),
+        (("B02", "B03", "B04", "B08"), (3, 2, 4)),  # of Sentinel-2, with one band that is not wanted
+        ((), (1, 2, 3)),
+    ],
+)
+def test_a_model_that_knows_its_bands_finds_them_by_name(
+    path: Path, names: tuple[str, ...], chosen: tuple[int, ...]
+) -> None:
+    write_scene(path, pixels(len(names) or 3, 20, 20, "uint16"), names=names)
+    with open_scene(path) as scene:
+        assert exact_bands(scene, 3, None, LEARNED) == chosen
+        said = exact_order(scene, chosen, LEARNED)
+    unnamed = "bands band 1, band 2, band 3 are taken to be red, green, nir, in this order"
+    assert said == (None if names else unnamed)
+
+
+def test_a_scene_that_names_other_bands_is_refused_unless_its_user_says_which_they_are(path: Path) -> None:
+    write_scene(path, pixels(3, 20, 20, "uint16"), names=("red", "green", "swir22"))
+    with open_scene(path) as scene:
+        with pytest.raises(GeomoeError, match=r"no band.* nir; it has .*--bands which are red, green, nir"):
+            exact_bands(scene, 3, None, LEARNED)
+        assert exact_bands(scene, 3, "1,2,3", LEARNED) == (1, 2, 3)
+        told = exact_order(scene, (1, 2, 3), LEARNED)
+    assert told == "bands red, green, swir22 are taken to be red, green, nir, in this order"
+
+
+def test_images_to_learn_from_say_what_their_bands_are(path: Path) -> None:
+    write_scene(path, pixels(3, 20, 20, "uint16"), names=("B02", "B03", "B04"))
+    assert read_picture(path, 3).names == ("red", "green", "blue")
+    write_scene(path, pixels(2, 20, 20, "uint16"), names=("VV", ""))
+    assert read_picture(path, 2).names == ()
+    Image.new("RGB", (8, 8), (9, 50, 90)).save(path.with_suffix(".png"))
+    assert read_picture(path.with_suffix(".png"), 3).names == ("red", "green", "blue")
+    Image.new("L", (8, 8)).save(path.with_suffix(".png"))
+    assert read_picture(path.with_suffix(".png"), 3).names == ()

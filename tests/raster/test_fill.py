@@ -167,6 +167,6 @@ def test_the_user_says_what_holds_no_data(path: Path, tmp_path: Path) -> None:
 def test_training_does_not_learn_from_fill(path: Path) -> None:
     data = pixels(3, HIGH, WIDE, "uint16")
     where = collar(data, 0)
-    image, valid, _ = read_scaled(write_scene(path, data), 3)
+    image, valid, *_ = read_scaled(write_scene(path, data), 3)
     assert image.min() > -0.1
     assert np.array_equal(valid, ~where)

@@ -46,11 +46,13 @@ class Picture:
         valid: ``[H, W]`` bool, where there is a measurement; ``None`` if there is one everywhere. Elsewhere
             ``data`` is filled in, or what lies under a transparent pixel.
         note: which bands were left out, or made of others, in words; may be empty.
+        names: of the bands, as scenes call them; empty where they have none.
     """
 
     data: Tensor
     valid: NDArray[np.bool_] | None = None
     note: str = ""
+    names: tuple[str, ...] = ()
 
 
 def find_images(root: Path) -> list[Path]:
@@ -110,8 +112,8 @@ def read_picture(
         raise GeomoeError(f"{path} {_wrong_kind(path, kind, bands)}")
     from geomoe.data.rasters import read_scaled  # rasterio is wanted for these files alone
 
-    data, valid, left = read_scaled(path, bands, names, max_pixels)
-    return Picture(torch.from_numpy(data), None if valid.all() else valid, left or "")
+    data, valid, left, called = read_scaled(path, bands, names, max_pixels)
+    return Picture(torch.from_numpy(data), None if valid.all() else valid, left or "", called)
 
 
 def _too_large(path: Path, width: int, height: int, most: int) -> GeomoeError:
@@ -146,7 +148,7 @@ def _plain(image: Image.Image, bands: int) -> Picture:
     data = torch.from_numpy(array.reshape(*array.shape[:2], bands).copy()).permute(2, 0, 1)
     grey = image.mode in ("L", "LA")
     note = "" if grey == (bands == 1) else "one band, taken three times" if grey else "colours, taken as luma"
-    return Picture(data, valid, note)
+    return Picture(data, valid, note, ("red", "green", "blue") if bands == 3 and not grey else ())
 
 
 def sift(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.read.bands import learning_bands, left_out
+from geomoe.raster.read.bands import learned_names, learning_bands, left_out
 from geomoe.raster.read.radiometry import decide_radiometry
 from geomoe.raster.read.sample import look
 from geomoe.raster.read.scene import open_file
@@ -20,7 +20,7 @@ __all__ = ["read_scaled", "read_values"]
 
 def read_scaled(
     path: Path, bands: int, names: str | None = None, max_pixels: int | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None]:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None, tuple[str, ...]]:
     """Bands of a GeoTIFF (see `learning_bands`) in the range that models see at inference.
 
     Args:
@@ -31,7 +31,8 @@ def read_scaled(
 
     Returns:
         ``[bands, H, W]`` float32, about 0 to 1, invalid pixels filled from valid neighbours; ``[H, W]``
-        bool, where all bands are valid; and which bands were left out, in words.
+        bool, where all bands are valid; which bands were left out, in words; and names of those that were
+        taken, see `learned_names`.
 
     Raises:
         GeomoeError: no GeoTIFF that can be used, one that is too large, or other bands than wanted.
@@ -47,7 +48,8 @@ def read_scaled(
         radiometry = decide_radiometry(scene.dtype, sample)
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
         everywhere: NDArray[np.bool_] = np.all(valid, axis=0)
-        return fill_invalid(radiometry.to_model(data), valid), everywhere, left_out(scene, chosen)
+        shown = fill_invalid(radiometry.to_model(data), valid)
+        return shown, everywhere, left_out(scene, chosen), learned_names(scene, chosen)
 
 
 def read_values(path: Path, bands: int, names: str | None = None) -> tuple[NDArray[np.float32], bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
@@ -20,9 +20,11 @@ class Input:
 
     Attributes:
         bands: channels of an image.
+        names: of these, in their order, as scenes call them: ``red``, ``B8A``; empty where nobody knows.
     """
 
     bands: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,19 @@ class ModelContract:
         [made] = self.outputs.values()
         return made.scale
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bands of the one input; empty where nobody knows."""
+        [given] = self.inputs.values()
+        return given.names
+
+    def named(self, names: Sequence[str]) -> Self:
+        """The same with names of the bands of its one input, if there is one for each."""
+        if len(self.inputs) != 1 or len(names) != self.bands:
+            return self
+        [(name, given)] = self.inputs.items()
+        return replace(self, inputs={name: replace(given, names=tuple(names))})
+
     def gives(self, kind: Kind) -> bool:
         """Whether an output is of this kind."""
         return any(output.kind == kind for output in self.outputs.values())
@@ -132,4 +147,5 @@ class ModelContract:
     def record(self) -> dict[str, Any]:
         """As items and journals say it."""
         tiling = {} if self.tiling is None else asdict(self.tiling)
-        return {"scale": self.scale, "bands": self.bands, **tiling, "informed": self.informed}
+        names = {"names": list(self.names)} if self.names else {}
+        return {"scale": self.scale, "bands": self.bands, **names, **tiling, "informed": self.informed}

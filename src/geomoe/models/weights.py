@@ -73,6 +73,7 @@ class Card:
         task: family that the weights were trained for; older cards are of super-resolution.
         activations: bytes of features that live at once for each pixel of an image, in float32; see
             :func:`geomoe.models.activations.bytes_per_pixel`. 0 on older cards, and of models without tiling.
+        bands: names of the bands that the model learned from, in their order; empty where the data had none.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Card:
     measured: list[dict[str, Any]] = field(default_factory=list)
     task: str = "super_resolution"
     activations: int = 0
+    bands: list[str] = field(default_factory=list)
 
     @property
     def evaluations(self) -> tuple[Measured, ...]:
@@ -119,7 +121,7 @@ class LoadedModel:
     def contract(self) -> ModelContract:
         """What the model takes and gives."""
         contract: ModelContract = self.model.contract  # type: ignore[assignment]
-        return contract
+        return contract.named(self.card.bands) if self.card.bands else contract
 
     @property
     def hash(self) -> str:
@@ -213,6 +215,8 @@ def _card(text: str) -> Card:
         raise ValueError(f"its card asks for radiometry {card.radiometry!r}, which is not known here")
     if _depth(asdict(card)) > _MAX_DEPTH:
         raise ValueError(f"its card is nested more than {_MAX_DEPTH} times")
+    if not all(isinstance(name, str) for name in card.bands):
+        raise ValueError("its card has names of bands that are none")
     if card.reference:
         RoutingReference.from_card(card.reference)
     card.evaluations  # noqa: B018  (raises)

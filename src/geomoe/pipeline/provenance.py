@@ -186,8 +186,8 @@ def model_item(model: Predictor) -> dict[str, Any]:
             "mlm:input": [
                 {
                     "name": "image",
-                    "bands": [],  # which they are, no contract says
-                    "input": _array(contract.bands),
+                    "bands": list(contract.names),  # empty where nobody knows which they are
+                    "input": _array(contract.bands, "bands" if contract.names else "channel"),
                     "description": " ".join(filter(None, (_scaling(card), writer.takes, _tiles(tiling)))),
                 }
             ],
@@ -243,10 +243,10 @@ def _mlm_name(name: str) -> str:
     return name if _NAME.fullmatch(name) else f"model {re.sub('[^a-zA-Z0-9]+', '-', name)}".rstrip("- ")
 
 
-def _array(bands: int) -> dict[str, Any]:
+def _array(bands: int, called: str = "channel") -> dict[str, Any]:
     return {
         "shape": [-1, bands, -1, -1],
-        "dim_order": ["batch", "channel", "height", "width"],
+        "dim_order": ["batch", called, "height", "width"],
         "data_type": "float32",
     }
 
@@ -278,7 +278,7 @@ def _carded(card: Card) -> dict[str, Any]:
     }
 
 
-_TOLD = ("config", "hash")  # by fields of their own
+_TOLD = ("activations", "bands", "config", "hash")  # by fields of their own, or of no use in an item
 _SELDOM = ("bfloat16", "measured")  # which cards had not always, and their items neither
 
 

@@ -186,7 +186,7 @@ def predict_table(
             digest, sources = contents(scene)
             if changed := watch.changed():  # what was read of it until now may be of another state
                 raise ChangedError(changed)
-            chosen = exact_bands(scene, model.contract.bands, bands)
+            chosen = exact_bands(scene, model.contract.bands, bands, model.contract.names)
             boxes = _boxes(scene.width, scene.height, side)
             scene, sample = look(scene, chosen)
             radiometry = radiometry_of(model, scene, sample)

@@ -71,6 +71,7 @@ class ClassificationData(ClassData):
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
         self.classes = class_names(self.root)
         self._left_out = 0
+        self._called: set[tuple[str, ...]] = set()
 
     @cached_property
     def _fit(self) -> tuple[Tensor, Tensor]:
@@ -85,11 +86,17 @@ class ClassificationData(ClassData):
         listed = labelled_files(self.root, part, self._deal)
 
         def read(one: Labelled) -> Tensor:
-            return _image(one.path, self.bands, self.size, self.max_pixels)
+            picture = read_picture(one.path, self.bands, None, self.max_pixels)
+            self._called.add(picture.names)
+            return resized(picture.data, self.size)
 
         found = sift(listed, read, self.skip_corrupt, warnings.warn)
         self._left_out += len(listed) - len(found)
         return _stacked([image for _, image in found]), labels_of([one for one, _ in found], self.classes)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return next(iter(self._called)) if len(self._called) == 1 else ()
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -119,6 +119,7 @@ class SegmentationData(ClassData):
         self.shared = Shares(validation, test)
         self.cube = find_cube(self.root)
         self._bands = bands
+        self._names: tuple[str, ...] = ()  # of all images alike; a cube's have none
 
     @cached_property
     def _held(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
@@ -140,7 +141,7 @@ class SegmentationData(ClassData):
             parts = items_by_folder(
                 [one.folder for one in listed], self.shared, self.split_seed, self.left_out
             )
-        held = []
+        held, called = [], set()
         for one, values, part in zip(listed, found, parts, strict=True):
             picture = read_picture(one.image, self._bands, None, self.max_pixels)
             if picture.data.shape[1:] != values.shape:
@@ -153,7 +154,9 @@ class SegmentationData(ClassData):
                 if part is None
                 else whole_image((values.shape[0], values.shape[1]), part)
             )
+            called.add(picture.names)
             held.append(LabelledImage(one.name, picture.data, mask, places, picture.valid))
+        self._names = called.pop() if len(called) == 1 else ()
         return held, legend, known.name if known else self.root.resolve().name, known
 
     def _legend(self, known: DataSet | None, values: NDArray[np.integer]) -> Legend:
@@ -170,6 +173,10 @@ class SegmentationData(ClassData):
     def bands(self) -> int:
         """Channels of the images."""
         return len(self._held[0][0].image)
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return self._names if self._held else ()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -84,6 +84,11 @@ class StreamData(pl.LightningDataModule):
         """
         raise GeomoeError(f"{type(self).__name__} has no samples by name")
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands that a model learns from, in their order; empty where the data have none."""
+        return ()
+
     def describe(self, source: str = "") -> dict[str, Any]:
         """What a card says of the data; ``source`` where the data set does not know it."""
         raise NotImplementedError(f"{type(self).__name__} must define describe")

@@ -194,6 +194,7 @@ class WeightsWriter(pl.Callback):
             commit=self.commit,
             date=datetime.now(UTC).date().isoformat(),
             licence=self.licence,
+            bands=list(data.band_names),
         )
 
 

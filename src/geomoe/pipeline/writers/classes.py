@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geomoe.data.legend import colours_for
 from geomoe.errors import GeomoeError
-from geomoe.models.contract import Output
+from geomoe.models.contract import Input, Output
 from geomoe.pipeline.runner import Predictor
 from geomoe.pipeline.writers.base import RanTile
 from geomoe.raster.read.bands import exact_bands, exact_order
@@ -29,7 +29,7 @@ class ClassWriter:
 
     Args:
         output: of the model.
-        bands: that it takes.
+        given: to the model.
     """
 
     name = "classes"
@@ -42,18 +42,18 @@ class ClassWriter:
     gives = "Logits of the classes of each pixel."
     mlm_task = "semantic-segmentation"
 
-    def __init__(self, output: Output, bands: int) -> None:
-        self._bands = bands
-        self.takes = f"{bands} bands, all at once, in the order in which the model learned them."
+    def __init__(self, output: Output, given: Input) -> None:
+        self._given = given
+        self.takes = f"{given.bands} bands, all at once, in the order in which the model learned them."
         colours = output.colours or colours_for(len(output.classes))
         named = zip(output.classes, colours, strict=True)
         self.classes = tuple(ClassValue(i, name, colour) for i, (name, colour) in enumerate(named, 1))
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
-        return exact_bands(scene, self._bands, spec)
+        return exact_bands(scene, self._given.bands, spec, self._given.names)
 
     def note(self, scene: Scene, bands: Sequence[int]) -> str | None:
-        return exact_order(scene, bands)
+        return exact_order(scene, bands, self._given.names)
 
     def channels(self, bands: int) -> int:
         return len(self.classes)
@@ -87,10 +87,10 @@ class ClassWriter:
 
 def writer(model: Predictor, fallback: bool, conserve: bool) -> ClassWriter:
     """Of a model that gives the classes of pixels; raises GeomoeError for options that it has not."""
-    [output] = model.contract.outputs.values()
+    [given], [output] = model.contract.inputs.values(), model.contract.outputs.values()
     for option, asked in (("--fallback", fallback), ("--conserve", conserve)):
         if asked:
             raise GeomoeError(f"{model.name} gives {output.describe()}, no image; leave out {option}")
     if output.channels > _MOST:
         raise GeomoeError(f"{model.name} gives {output.describe()}; a map in bytes holds {_MOST} of them")
-    return ClassWriter(output, model.contract.bands)
+    return ClassWriter(output, given)

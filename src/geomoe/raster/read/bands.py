@@ -15,6 +15,7 @@ __all__ = [
     "band_order",
     "exact_bands",
     "exact_order",
+    "learned_names",
     "learning_bands",
     "left_out",
     "select_bands",
@@ -147,12 +148,33 @@ def learning_bands(
     return bands[:count]
 
 
-def exact_bands(scene: Scene, count: int, spec: str | Sequence[str | int] | None = None) -> tuple[int, ...]:
-    """The bands for a model that takes them all at once: as `learning_bands`, but none is left out unsaid.
+def learned_names(scene: Scene, bands: Sequence[int]) -> tuple[str, ...]:
+    """By what names a model that learns from these bands may know them; empty where one has none."""
+    called = [_called(scene, band) for band in bands]
+    names = tuple(_colour(of) or next(iter(of), "") for of in called)
+    return names if all(names) and len({name.casefold() for name in names}) == len(names) else ()
+
+
+def exact_bands(
+    scene: Scene,
+    count: int,
+    spec: str | Sequence[str | int] | None = None,
+    names: Sequence[str] = (),
+) -> tuple[int, ...]:
+    """The bands for a model that takes them all at once, 1-based, in the order in which it learned them.
+
+    Args:
+        scene: an open scene.
+        count: that the model takes.
+        spec: as of `select_bands`; counts before all names.
+        names: by which the model knows its bands. A scene whose bands have names must have these, in whatever
+            order. Without any: as `learning_bands`, but none is left out unsaid.
 
     Raises:
         GeomoeError: as `learning_bands`, or where there are more and nothing says which are meant.
     """
+    if spec is None and names and any(_called(scene, band) for band in scene.data_bands):
+        return _by_names(scene, names)
     chosen = learning_bands(scene, count, spec)
     colours = tuple(_colour(_called(scene, band)) for band in chosen)
     if spec is None and len(scene.data_bands) > count and colours != _USUAL_ORDER[:count]:
@@ -163,8 +185,25 @@ def exact_bands(scene: Scene, count: int, spec: str | Sequence[str | int] | None
     return chosen
 
 
-def exact_order(scene: Scene, bands: Sequence[int]) -> str | None:
-    """What is taken for granted about the order of `exact_bands`, in words; ``None`` of colours in theirs."""
+def _by_names(scene: Scene, names: Sequence[str]) -> tuple[int, ...]:
+    called = [_called(scene, band) for band in scene.data_bands]
+    found = [matching(name, called) for name in names]
+    lacking = [name for name, places in zip(names, found, strict=True) if len(places) != 1]
+    if lacking:
+        raise GeomoeError(
+            f"{scene.path.name} has no band, or several, that can be {listed(lacking)}; {_available(scene)}; "
+            f"say by --bands which are {listed(names)}, in this order"
+        )
+    return tuple(scene.data_bands[place] for [place] in found)
+
+
+def exact_order(scene: Scene, bands: Sequence[int], names: Sequence[str] = ()) -> str | None:
+    """What is taken for granted about the order of `exact_bands`, in words; ``None`` where names say it."""
+    if names:
+        called = [_called(scene, band) for band in bands]
+        if all(matching(name, [of]) for name, of in zip(names, called, strict=True)):
+            return None
+        return f"bands {listed(band_names(scene, bands))} are taken to be {listed(names)}, in this order"
     colours = tuple(_colour(_called(scene, band)) for band in bands)
     if len(bands) >= len(RGB) and colours == _USUAL_ORDER[: len(bands)]:
         return None
