@@ -273,7 +273,7 @@ def _draw(drawing: Drawing, joints: Mapping[str, Mapping[str, Joint]]) -> None:
     for place, (fact, of) in zip(axes.flat, joints.items(), strict=True):
         layer = _most(of)
         shares = of[layer].found / np.maximum(of[layer].found.sum(1, keepdims=True), 1e-12)
-        image = place.imshow(shares, vmin=0, vmax=1, aspect="auto", cmap="cividis")
+        image = place.imshow(shares, vmin=0, aspect="auto", cmap="cividis")
         place.set_yticks(range(len(shares)), of[layer].values, fontsize=7)
         place.set_xticks(range(shares.shape[1]))
         place.set_xlabel("expert", fontsize=8)

@@ -135,7 +135,7 @@ def _draw(drawing: Drawing, layers: dict[str, Tally]) -> None:
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
     drawing.set_size_inches(2.6 * columns + 0.6, 1.9 * rows + 0.4)
-    axes = drawing.subplots(rows, columns, squeeze=False)
+    axes = drawing.subplots(rows, columns, squeeze=False, sharey=True)
     for place in axes.flat[len(layers) :]:
         place.set_axis_off()
     for place, (name, layer) in zip(axes.flat, layers.items(), strict=False):
