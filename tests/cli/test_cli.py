@@ -101,31 +101,33 @@ def test_nodata_is_found_said_or_none(capsys, scene, weights, tmp_path):
     assert (status, "in all bands" in out) == (0, False), err
     with rasterio.open(dst) as file:
         assert file.nodata is None
-    manifest = tmp_path / "m.csv"
-    manifest.write_text("src,dst\nscene.tif,many.tif\n")
-    status, _, err = run(
-        capsys, "upscale", "--manifest", manifest, "--model", weights, "--scale", "2", "--nodata", "0",
-        "--processes", "1",
-    )  # fmt: skip
-    assert status == 0, err
-    with rasterio.open(tmp_path / "many.tif") as file:
-        assert file.nodata == 0
     assert run(capsys, "info", scene, "--nodata", "x")[0] == 2
 
 
-def test_a_scene_is_conserved_by_one_option(capsys, scene, weights, tmp_path):
-    (tmp_path / "m.csv").write_text("src,dst\nscene.tif,many.tif\n")
-    common = ["--model", weights, "--scale", "2", "--conserve"]
-    for place in ([scene, tmp_path / "one.tif"], ["--manifest", tmp_path / "m.csv", "--processes", "1"]):
-        status, _, err = run(capsys, "upscale", *place, *common)
-        assert status == 0, err
+@pytest.mark.slow
+def test_nodata_is_said_of_many(capsys, scene, weights, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("src,dst\nscene.tif,many.tif\n")
+    asked = ("upscale", "--manifest", manifest, "--model", weights, "--scale", "2", "--processes", "1")
+    status, _, err = run(capsys, *asked, "--nodata", "0")
+    assert status == 0, err
+    with rasterio.open(tmp_path / "many.tif") as file:
+        assert file.nodata == 0
+
+
+@pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_scene_is_conserved_by_one_option(capsys, scene, weights, tmp_path, many):
+    (tmp_path / "m.csv").write_text("src,dst\nscene.tif,one.tif\n")
+    manifest = ("--manifest", tmp_path / "m.csv", "--processes", "1")
+    place = manifest if many else (scene, tmp_path / "one.tif")
+    status, _, err = run(capsys, "upscale", *place, "--model", weights, "--scale", "2", "--conserve")
+    assert status == 0, err
     with rasterio.open(scene) as file:
         source = file.read()
-    for name in ("one", "many"):
-        with rasterio.open(tmp_path / f"{name}.tif") as file:
-            made = file.read().astype(float)
-        bands, height, width = source.shape
-        assert np.array_equal(made.reshape(bands, height, 2, width, 2).mean((2, 4)), source)
+    with rasterio.open(tmp_path / "one.tif") as file:
+        made = file.read().astype(float)
+    bands, height, width = source.shape
+    assert np.array_equal(made.reshape(bands, height, 2, width, 2).mean((2, 4)), source)
     assert "means are the source's pixels" in run(capsys, "verify", tmp_path / "one.tif")[1]
 
 

@@ -64,7 +64,10 @@ def name(request):
     return request.param
 
 
-@pytest.mark.parametrize(("name", "scale"), PARAMETERS)
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [pytest.param(*key, marks=[] if key[1] == 2 else [pytest.mark.slow]) for key in PARAMETERS],
+)
 def test_parameter_count(name, scale):
     with torch.device("meta"):
         model = geomoe.create_model(name, scale=scale)

@@ -144,7 +144,7 @@ def test_its_experts_are_chosen_as_in_the_released_one(biases, values, loads):
         assert chosen[:16].tolist() == [2, 15, 10, 3, 2, 5, 11, 3, 8, 14, 9, 7, 13, 5, 1, 0]
 
 
-@pytest.mark.parametrize("size", ["swinir_real", "swinir_real_l"])
+@pytest.mark.parametrize("size", ["swinir_real", pytest.param("swinir_real_l", marks=pytest.mark.slow)])
 def test_the_swinir_for_real_photographs_is_the_published_one(size):
     values = {
         "swinir_real": (0.510237, 0.025634, 0.509246, 0.498519, 0.471506),
@@ -188,7 +188,7 @@ def told(name, options):
     return said | ({"residual_scale": 1.0} if name == "edsr" else {})
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("scale", [2, 3, 4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("layout", "name", "options"), PUBLISHED)
 def test_what_is_published_comes_back(layout, name, options, scale):
     """Our parameters by the inverse map, read again: configuration, tensors and function are as they were."""
@@ -271,8 +271,12 @@ def test_another_size_goes_by_the_name_that_is_nearest(model, options, name):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("hat", (0.511124, 0.051876, 0.513696, 0.489350, 0.558650)),
-        ("mfg_hmoe_released", (0.079740, 0.078789, 0.135445, -0.040282, 0.069140)),
+        pytest.param("hat", (0.511124, 0.051876, 0.513696, 0.489350, 0.558650), marks=pytest.mark.slow),
+        pytest.param(
+            "mfg_hmoe_released",
+            (0.079740, 0.078789, 0.135445, -0.040282, 0.069140),
+            marks=pytest.mark.slow,
+        ),
         ("swinir_light", (0.453726, 0.355312, 0.610731, 0.111860, -0.390904)),
     ],
 )

@@ -108,6 +108,7 @@ def test_calibrating_what_routes_nothing_is_refused(tmp_path: Path) -> None:
         calibrate(tmp_path / "w.safetensors", tmp_path / "no" / "n.safetensors", tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_of_mixed_sources_are_calibrated_on_the_sources_of_their_card(tmp_path: Path) -> None:
     model = tiny("mfg_hmoe_light", informed=True)
     sources = [Source("a", "a", share=2, gsd=10), Source("made", made=("ramps", "flat"))]

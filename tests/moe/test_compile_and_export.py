@@ -64,6 +64,7 @@ def test_compiled_equals_eager(kind, shape, other, backend):
             torch.testing.assert_close(parameter.grad, mine, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "shape", "other"), CASES)
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_gives_the_same_numbers_at_any_size(kind, shape, other, tmp_path):

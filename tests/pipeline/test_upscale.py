@@ -166,6 +166,7 @@ def test_tiles_leave_no_seam_and_their_order_no_trace(src: Path, dst: Path, tmp_
         assert (difference > 0).mean() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_margin_of_the_shipped_weights_hides_their_tiles(dst: Path, tmp_path: Path) -> None:
     """They look further than their margin, if only a little: what is left of it must not show."""
     upscale(SENTINEL2, dst, tile=32)

@@ -62,7 +62,7 @@ def _faults(path: Path, item: Any) -> object:
         return str(error)
 
 
-@pytest.mark.parametrize("name", ["out", "map"])
+@pytest.mark.parametrize("name", ["out", pytest.param("map", marks=pytest.mark.slow)])
 def test_every_value_of_an_item_counts(made: Path, name: str) -> None:
     path = made / f"{name}.stac.json"
     before = path.read_bytes()

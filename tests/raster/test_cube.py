@@ -42,9 +42,9 @@ def test_what_is_no_cube_is_refused(tmp_path: Path, held: dict[str, np.ndarray])
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK")
-    with pytest.raises(GeomoeError, match="no cube that can be read"), open_scene(tmp_path / "a.npz"):
+    with pytest.raises(GeomoeError, match="not a cube that can be read"), open_scene(tmp_path / "a.npz"):
         pass
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("cube.npy", b"not an array")
-    with pytest.raises(GeomoeError, match="no cube that can be read"), open_scene(tmp_path / "a.npz"):
+    with pytest.raises(GeomoeError, match="not a cube that can be read"), open_scene(tmp_path / "a.npz"):
         pass

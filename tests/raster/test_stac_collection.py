@@ -58,7 +58,7 @@ def test_ids_that_cannot_name_a_file(tmp_path: Path, name: object) -> None:
 
 def test_what_is_no_collection(tmp_path: Path) -> None:
     for changed in ({"type": "Feature"}, {"links": None}, {"links": {}}):
-        with pytest.raises(GeomoeError, match="no STAC collection"):
+        with pytest.raises(GeomoeError, match="not a STAC collection"):
             read_collection(_collection(tmp_path / "c.json", **changed))  # type: ignore[arg-type]
     assert read_collection(_collection(tmp_path / "c.json", links=[1, {"rel": "item2"}])) == []
     with pytest.raises(GeomoeError, match="names no scene"):

@@ -123,10 +123,15 @@ def test_the_file_in_the_documentation_is_one(tmp_path):
     assert "balance" not in benchmark.recipe_of(benchmark.arms[0])["model"]
 
 
-CONFIGS = list(shipped("benchmarks").values())
+# The full tables build the largest networks, by the same arms as these.
+FULL = ("table1_ucmerced_x2", "table1_ucmerced_x4", "table2_aid_x2", "table2_aid_x4", "table3_full")
+CONFIGS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in FULL else [])
+    for path in shipped("benchmarks").values()
+]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", CONFIGS)
 def test_shipped_benchmarks_are_understood(config):
     """Arms of models that are registered can be built; the others are named when they are run."""
     benchmark = read_benchmark(config)

@@ -38,7 +38,9 @@ def test_it_is_the_published_one():
     ("size", "values"),
     [
         ((32, 48), (-0.051643, 0.400140, -0.199254, 0.554879, 0.057269)),
-        ((20, 28), (-0.036193, 0.397669, -0.280995, 0.075385, 0.311636)),  # filled up to whole windows
+        pytest.param(  # filled up to whole windows
+            (20, 28), (-0.036193, 0.397669, -0.280995, 0.075385, 0.311636), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_of_four_bands_it_is_the_published_one(size, values):

@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_model_is_refused(folder, tmp_path):  # noqa: F8
     path = tmp_path / "last.ckpt"
     whole = read_checkpoint(path)
     before = sorted(p.name for p in tmp_path.iterdir())
-    other = "no checkpoint that this training can continue from: "
+    other = "not a checkpoint that this training can continue from: "
     for part, odd, said in (
         ("state_dict", {"model.none": torch.zeros(1)}, other),
         ("current_model_state", {"model.none": torch.zeros(1)}, other),
