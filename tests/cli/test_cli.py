@@ -208,13 +208,10 @@ def test_bad_input_gets_one_line_and_leaves_nothing(capsys, scene, weights, tmp_
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "said"),
-    [
-        pytest.param("SIGTERM", 143, "terminated", marks=pytest.mark.slow),
-        pytest.param("SIGHUP", 129, "terminated", marks=pytest.mark.slow),
-        ("SIGINT", 130, "interrupted"),
-    ],
+    [("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "terminated"), ("SIGINT", 130, "interrupted")],
 )
 def test_a_job_that_is_ended_can_be_gone_on_with(scene, weights, tmp_path, number, status, said):
     code = (

@@ -10,7 +10,8 @@ from tests.cli.run import run
 from tests.scenes import pixels, write_scene
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--scheduler", "local"], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--scheduler", "local"]])
 def test_a_manifest_is_done_and_reported(capsys, scene, weights, tmp_path, more):
     (tmp_path / "m.csv").write_text(f"src,dst,experts\n{scene},out.tif,experts.tif\nnone.tif,none_x2.tif,\n")
     args = ["upscale", "--manifest", tmp_path / "m.csv", "--scale", 2, "--model", weights, "--processes", 1]
@@ -69,6 +70,7 @@ def test_a_manifest_or_a_scene(capsys, args):
     assert run(capsys, "upscale", *args)[0] == 2
 
 
+@pytest.mark.slow
 def test_what_was_decided_of_a_scene_is_told_before_its_tiles_and_in_a_manifest(tmp_path, capsys):
     data = pixels(3, 60, 60, "uint8", seed=1).clip(1)
     data[:, :, :25] = 0  # a collar that the scene does not declare

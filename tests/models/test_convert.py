@@ -204,7 +204,7 @@ def test_a_width_that_nothing_bears_out_is_refused_before_anything_is_built(stat
 
 def test_options_of_a_far_larger_model_are_refused_before_it_is_built(tmp_path):
     state = to_published(EDSR, tiny("edsr"))
-    with pytest.raises(GeomoeError, match="no EDSR with such options: that has many more tensors"):
+    with pytest.raises(GeomoeError, match="not EDSR with such options: that has many more tensors"):
         converted(tmp_path, state, options={"blocks": 10**8, "residual_scale": 1.0})
 
 
