@@ -9,6 +9,7 @@ from tests.cli.run import run
 
 def test_models_shows_a_card(capsys, weights):
     status, said, _ = run(capsys, "models", weights, "--json")
+    assert status == 0
     assert json.loads(said)["licence"] == "Apache-2.0"
     status, said, _ = run(capsys, "models", "mfg_hmoe", "--json")
     assert json.loads(said)["experts_per_group"] == 8, "a model without weights shows its configuration"
