@@ -78,6 +78,7 @@ def manifest_of(request: Request, subject: Subject) -> dict[str, Any]:
             "mean": card.config.get("mean"),
             "standard deviation": card.config.get("std"),
         },
+        "training": {name: value for name, value in card.recipe.items() if name != "start"},
         "seeds": {
             "audit": subject.seed,
             "training": card.recipe.get("seed"),

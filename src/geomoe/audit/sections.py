@@ -13,6 +13,7 @@ from geomoe.audit.gradient import gradient
 from geomoe.audit.maps import maps
 from geomoe.audit.ood import ood
 from geomoe.audit.probes import probes
+from geomoe.audit.quality import quality
 from geomoe.audit.section import Section
 from geomoe.audit.stability import stability
 from geomoe.audit.subject import Subject
@@ -24,6 +25,7 @@ __all__ = ["SECTIONS", "Question", "find_sections"]
 Question = Callable[[Subject], Section]
 
 SECTIONS: tuple[Question, ...] = (
+    quality,
     counterfactuals,
     gradient,
     cost,
