@@ -17,7 +17,7 @@ from PIL import Image
 
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel, load, save
-from geomoe.pipeline import check_table, predict, predict_table
+from geomoe.pipeline import check_table, predict, predict_table, verify
 from geomoe.raster.formats.watch import ChangedError
 from geomoe.raster.stac.item import sha256
 from tests.models.test_label_models import CLASSES, tiny
@@ -217,3 +217,70 @@ def test_windows_lie_on_a_turned_grid(src: Path, tmp_path: Path) -> None:
     one, other = json.loads((tmp_path / "t.geojson").read_text())["features"]
     rings = [np.array(each["geometry"]["coordinates"][0]) for each in (one, other)]
     assert len({*map(tuple, rings[0].round(7))} & {*map(tuple, rings[1].round(7))}) == 2  # a side in common
+
+
+@pytest.fixture
+def made(src: Path, tmp_path: Path) -> LoadedModel:
+    """Tables of a scene, both kinds, and of a folder of images; the model of all three."""
+    model = weights(tmp_path)
+    write_scene(src, pixels(3, SIDE, 2 * SIDE, "uint8"))
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "a.png")
+    for given, name in ((src, "t.csv"), (src, "t.geojson"), (tmp_path / "in", "f.csv")):
+        predict_table(given, tmp_path / name, model=model, device="cpu")
+    return model
+
+
+def test_tables_are_verified_as_maps_are(src: Path, tmp_path: Path, made: LoadedModel) -> None:
+    for name, of in (("t.csv", src), ("t.csv.json", src), ("t.geojson", src), ("f.csv", tmp_path / "in")):
+        found = verify(tmp_path / name, source=of, weights=str(made.path))
+        assert found.faults == ()
+        assert found.path.name == name.removesuffix(".json")
+        assert (found.facts["model"], found.facts["weights"]) == (made.name, made.hash)
+    assert found.facts["source"] == "a.png"
+
+
+def test_what_was_changed_of_a_table_is_found(src: Path, tmp_path: Path, made: LoadedModel) -> None:
+    def changed(name: str, old: str, new: str) -> str:
+        text = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(text.replace(old.encode(), new.encode(), 1))
+        assert (tmp_path / name).read_bytes() != text
+        [fault] = verify(tmp_path / name).faults
+        (tmp_path / name).write_bytes(text)
+        return fault
+
+    assert "the table or its record was changed" in changed("t.csv", "confidence", "certainty")
+    assert "something in it was changed" in changed("t.csv.json", '"tile": 16', '"tile": 32')
+    assert "the table or its record was changed" in changed("t.geojson", '"confidence"', '"certainty"')
+    assert "something in it was changed" in changed("t.geojson", '"tile": 16', '"tile": 32')
+
+
+def test_a_table_of_something_else_is_found(src: Path, tmp_path: Path, made: LoadedModel) -> None:
+    with torch.no_grad():
+        next(made.model.parameters()).add_(1)
+    save(tmp_path / "other.safetensors", made.model, made.card)
+    write_scene(src, pixels(3, SIDE, 2 * SIDE, "uint8") + 1)
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "b.png")
+    for name, of, says in (
+        ("t.csv", src, "src.tif, or that was changed"),
+        ("f.csv", src.parent / "in", "b.png"),
+    ):
+        by_source, by_weights = verify(
+            tmp_path / name, source=of, weights=str(tmp_path / "other.safetensors")
+        ).faults
+        assert says in by_source
+        assert "made by other weights than other" in by_weights
+
+
+def test_a_table_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n")
+    (tmp_path / "t.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    (tmp_path / "o.geojson").write_text("[")
+    for name, says in (
+        ("t.csv", r"t\.csv\.json is not there"),
+        ("t.geojson", "not made by geomoe"),
+        ("o.geojson", "JSON"),
+    ):
+        with pytest.raises(GeomoeError, match=says) as caught:
+            verify(tmp_path / name)
+        assert "\n" not in str(caught.value)

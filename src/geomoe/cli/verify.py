@@ -12,7 +12,9 @@ __all__ = ["verify"]
 @click.command()
 @click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT...")
 @click.option(
-    "--source", metavar="SCENE", help="Also check that OUTPUT was made of this scene, as it is now."
+    "--source",
+    metavar="SRC",
+    help="Also check that OUTPUT was made of this scene, or folder of images, as it is now.",
 )
 @click.option(
     "--weights", metavar="NAME", help="Also check that OUTPUT was made by these weights: name or file."
@@ -21,7 +23,8 @@ def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) ->
     """Check that OUTPUT is as geomoe made it, and say of what it was made.
 
     OUTPUT is a GeoTIFF that geomoe wrote, or the .stac.json beside it. The file is compared with its item,
-    and both with the tags inside the file and with the model's item. With many, a line for each.
+    and both with the tags inside the file and with the model's item. Or it is a table, .csv or .geojson,
+    which is compared with the record of what made it. With many, a line for each.
     """
     from geomoe.errors import GeomoeError
     from geomoe.pipeline.verification import verify

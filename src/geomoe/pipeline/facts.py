@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from geomoe.pipeline.history import model_item_name
 from geomoe.printable import counted, printable
+from geomoe.raster.read.names import listed
 from geomoe.raster.read.scene import Scene
 
-__all__ = ["as_list", "as_object", "facts_of", "model_item_of"]
+__all__ = ["as_list", "as_object", "facts_of", "facts_of_table", "model_item_of"]
 
 _NODATA_BY = {"user": ", as its user said", "area": ", which all bands of a large area have"}
 
@@ -54,6 +56,30 @@ def facts_of(
         "precision": str(record.get("precision", "float32")),
         "device": str(record.get("device")),
         "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
+    }
+    return {name: printable(fact) for name, fact in facts.items()}
+
+
+def facts_of_table(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
+    """Facts about a table, by its record, as those of an output."""
+    written, sources = as_object(record.get("table")).get("name"), as_list(record.get("sources"))
+    windows = {
+        "SHA-256": str(record.get("scene")),
+        "bands": str(record.get("bands")).strip("[]"),
+        "nodata": str(record.get("nodata")),
+        "radiometry": str(as_object(record.get("radiometry")).get("rule")),
+        "tile": str(record.get("tile")),
+    }
+    facts = {
+        "file": str(path),
+        **({} if written == path.name else {"written as": str(written)}),
+        "model": str(record.get("model")),
+        "weights": str(record.get("weights")),
+        "source": listed([str(as_object(source).get("name")) for source in sources]),
+        **(windows if "scene" in record else {"images": str(len(sources))}),
+        "precision": str(record.get("precision")),
+        "device": str(record.get("device")),
+        "versions": f"geomoe {record.get('version')}, torch {record.get('torch')}",
     }
     return {name: printable(fact) for name, fact in facts.items()}
 

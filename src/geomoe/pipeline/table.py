@@ -19,14 +19,15 @@ from torch import Tensor
 from geomoe.data.images import find_images, read_picture, to_unit
 from geomoe.data.labels import resized
 from geomoe.errors import GeomoeError, expect
-from geomoe.files import overlap, writable_place, write_text
+from geomoe.files import overlap, writable_place
 from geomoe.models import LoadedModel
 from geomoe.models.contract import Output
 from geomoe.models.device import pick_device
 from geomoe.models.precision import AskedPrecision, Precision, computing_in, pick_precision
+from geomoe.pipeline.history import geomoe_version
 from geomoe.pipeline.output import window_of
-from geomoe.pipeline.runner import is_measured, radiometry_of, takes_values
-from geomoe.pipeline.table_record import image_digests, made_by, record_path, write_table
+from geomoe.pipeline.runner import Predictor, hardware, is_measured, options_of, radiometry_of, takes_values
+from geomoe.pipeline.table_record import ENDINGS, image_digests, record_path, write_geojson, write_table
 from geomoe.pipeline.tiles import Box
 from geomoe.raster.formats.open import open_scene, source_files
 from geomoe.raster.formats.sentinel2 import is_product
@@ -42,7 +43,6 @@ from geomoe.raster.write.metadata import same_place
 
 __all__ = ["ENDINGS", "TableReport", "check_table", "predict_table"]
 
-ENDINGS = (".csv", ".geojson")
 _BATCH = 32
 Row = dict[str, Any]
 
@@ -132,7 +132,7 @@ def predict_table(
     whole. A window without a valid pixel has no row; of others ``valid`` says which share of the pixels is.
 
     What the answers depend on, from the SHA-256 of every file to that of the weights, stands in a GeoJSON, or
-    beside a CSV with the SHA-256 of that: ``table.csv.json``.
+    beside a CSV with the SHA-256 of that: ``table.csv.json``. `verify` reads it.
 
     Args:
         src: a folder of images, or a scene as for `upscale`.
@@ -198,6 +198,7 @@ def predict_table(
                 "tile": side,
                 "size": size,
                 "bands": chosen,
+                "names": [[scene.descriptions[band - 1], *scene.aliases[band - 1]] for band in chosen],
                 "nodata": None if scene.nodata is None else json_number(scene.nodata),
                 "radiometry": json.loads(radiometry.describe()),
                 "scene": digest,
@@ -206,13 +207,26 @@ def predict_table(
         report = TableReport(path, len(found), "windows", len(boxes) - len(found), side)
     if not found:
         raise GeomoeError(f"{src} has no window with a valid pixel; check its nodata value and mask")
-    made = {**made_by(model, place, computed), **source}
+    made = {**_made_by(model, place, computed), **source}
     if placed:
         features = [{"type": "Feature", "geometry": outline, "properties": row} for row, outline in found]
-        write_text(path, json.dumps({"type": "FeatureCollection", "geomoe": made, "features": features}))
+        write_geojson(path, features, made)
     else:
         write_table(path, [list(found[0][0]), *(list(row.values()) for row, _ in found)], made)
     return report
+
+
+def _made_by(model: Predictor, device: torch.device, precision: Precision) -> dict[str, Any]:
+    """What answers depend on but for the samples, as items of maps say it."""
+    return {
+        "version": geomoe_version(),
+        "model": model.name,
+        "weights": model.hash,
+        "options": options_of(model),
+        "torch": torch.__version__,
+        "precision": precision,
+        "device": hardware(device),
+    }
 
 
 def _is_folder(src: str | os.PathLike[str]) -> bool:

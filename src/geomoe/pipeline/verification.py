@@ -7,21 +7,26 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
-from geomoe.pipeline.facts import as_list, as_object, facts_of, model_item_of
+from geomoe.pipeline.facts import as_list, as_object, facts_of, facts_of_table, model_item_of
 from geomoe.pipeline.history import IMAGE, model_id, model_link, output_link, scene_link, seal
+from geomoe.pipeline.table_record import ENDINGS, image_digests, read_table
 from geomoe.raster.formats.open import open_scene
 from geomoe.raster.formats.stack import StackScene
 from geomoe.raster.read.checks import NAMES, beside
 from geomoe.raster.read.classes import category_names
+from geomoe.raster.read.names import listed
 from geomoe.raster.read.radiometry import AS_THEY_ARE
 from geomoe.raster.read.scene import Scene
 from geomoe.raster.stac.item import file_fields, item_bytes, read_item
 from geomoe.raster.stac.links import file_name, href
 from geomoe.raster.write.target import item_path
+
+if TYPE_CHECKING:
+    from geomoe.models import LoadedModel
 
 __all__ = ["Verification", "verify"]
 
@@ -33,7 +38,7 @@ class Verification:
     """What was found of one output.
 
     Attributes:
-        path: of the GeoTIFF.
+        path: of the GeoTIFF or table.
         facts: what made it, by its item, in the order in which they are to be read.
         faults: what is not as it was made, a sentence each; none if all is.
     """
@@ -59,16 +64,21 @@ def verify(
     File and item may have been renamed or copied together, with or without the model's item: what they say is
     compared with the name that the file was written under, and the checksum tells whose item it is.
 
+    Of a table what is said of the file holds for its rows, and what is said of the item for its record.
+
     Args:
-        path: of a GeoTIFF that geomoe wrote, or of its item.
-        source: if given, the scene that it must have been made of.
+        path: of a GeoTIFF that geomoe wrote, or of its item; of a table, or of the record beside it.
+        source: if given, the scene or folder of images that it must have been made of.
         weights: if given, name or file of the weights that it must have been made by.
 
     Raises:
         GeomoeError: for a file that cannot be read, is none of geomoe's, or has no item that can be read; and
             for a scene or weights that cannot be read.
     """
-    image, item_file = _files(Path(os.path.realpath(path)))
+    place = Path(os.path.realpath(path))
+    if place.name.lower().endswith((*ENDINGS, ".csv.json")):
+        return _verify_table(place, source, weights)
+    image, item_file = _files(place)
     with open_scene(image) as scene:
         if "GEOMOE_ITEM" not in scene.tags:
             raise GeomoeError(f"{image.name} was not made by geomoe: it has no tag GEOMOE_ITEM")
@@ -87,6 +97,27 @@ def verify(
         return Verification(
             image, facts_of(scene, item, record, _written_as(item)), tuple(dict.fromkeys(faults))
         )
+
+
+def _verify_table(path: Path, source: str | os.PathLike[str] | None, weights: str | None) -> Verification:
+    table, record, faults = read_table(path)
+    if not faults:  # else nothing that the record says can be relied on
+        if source is not None:
+            faults += _of_source(source, record) if "scene" in record else _of_images(Path(source), record)
+        if weights is not None:
+            faults += _made_by(weights, record)[1]
+    return Verification(table, facts_of_table(table, record), tuple(faults))
+
+
+def _of_images(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    from geomoe.data.images import find_images  # torch, which nothing else here needs
+
+    made = {
+        str(as_object(row).get("name")): as_object(row).get("sha256") for row in as_list(record["sources"])
+    }
+    now = {row["name"]: row["sha256"] for row in image_digests(folder, find_images(folder))}
+    other = sorted(name for name in made.keys() | now.keys() if made.get(name) != now.get(name))
+    return [f"it was not made of {folder.name} as it is: {listed(other)} differ"] if other else []
 
 
 def _files(path: Path) -> tuple[Path, Path]:
@@ -221,20 +252,13 @@ def _selections(record: Mapping[str, Any]) -> list[list[str] | None]:
 
 
 def _of_weights(item_file: Path, record: Mapping[str, Any], weights: str) -> list[str]:
-    from geomoe.models import load  # torch, which nothing else here needs
-    from geomoe.pipeline.provenance import model_item
-    from geomoe.pipeline.runner import options_of, takes_values
+    from geomoe.pipeline.provenance import model_item  # torch, which nothing else here needs
 
     scale = as_object(record.get("contract")).get("scale")
     scaled = isinstance(scale, int) and record.get("kind", IMAGE) == IMAGE
-    model = load(weights, scale if scaled else None)
-    if model.hash != record.get("weights"):
-        return [f"it was made by other weights than {model.name} ({model.hash[:12]})"]
-    made, now = as_object(record.get("options")), options_of(model) or {}
-    if other := [name for name, value in made.items() if name not in now or now[name] != value]:
-        return [f"{model.name} has the tensors that made it, with another {', '.join(other)}"]
-    if takes_values(model) != (as_object(record.get("radiometry")).get("rule") == AS_THEY_ARE):
-        return [f"{model.name} has the tensors that made it, with another radiometry"]
+    model, faults = _made_by(weights, record, scale if scaled else None)
+    if faults:
+        return faults
     model = replace(model, name=str(record.get("model")))  # the file may have another name now
     path = item_file.with_name(model_item_of(record))
     try:
@@ -246,6 +270,24 @@ def _of_weights(item_file: Path, record: Mapping[str, Any], weights: str) -> lis
         each.pop("stac_extensions")  # of the geomoe that wrote it
         each["properties"].pop("mlm:framework_version", None)  # of its torch
     return [] if _agrees(said, item) else [f"{path.name} does not say what the weights say of themselves"]
+
+
+def _made_by(
+    weights: str, record: Mapping[str, Any], scale: int | None = None
+) -> tuple[LoadedModel, list[str]]:
+    """Weights, and in what they are others than those that a record names."""
+    from geomoe.models import load
+    from geomoe.pipeline.runner import options_of, takes_values
+
+    model = load(weights, scale)
+    if model.hash != record.get("weights"):
+        return model, [f"it was made by other weights than {model.name} ({model.hash[:12]})"]
+    made, now = as_object(record.get("options")), options_of(model) or {}
+    if other := [name for name, value in made.items() if name not in now or now[name] != value]:
+        return model, [f"{model.name} has the tensors that made it, with another {', '.join(other)}"]
+    if takes_values(model) != (as_object(record.get("radiometry")).get("rule") == AS_THEY_ARE):
+        return model, [f"{model.name} has the tensors that made it, with another radiometry"]
+    return model, []
 
 
 def _agrees(said: object, now: object) -> bool:
