@@ -22,7 +22,8 @@ from geomoe.evaluation.benchmark.twins import differences
 from geomoe.evaluation.benchmark.write import twins_file, write_twins
 from geomoe.models.contract import Input, ModelContract, Output
 from geomoe.models.weights import Card, save
-from tests.evaluation.super_resolution.test_benchmark import here, result
+from tests.evaluation.super_resolution.test_benchmark_table import result
+from tests.evaluation.super_resolution.tiny import here
 from tests.evaluation.test_benchmark_tasks import MAPS, data, written  # noqa: F401
 
 ALL = {"moe", "active", "ensemble", "parameters", "gated", "frozen"}

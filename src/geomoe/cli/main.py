@@ -32,6 +32,7 @@ _COMMANDS = {
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
     "calibrate": ("geomoe.cli.train", "Learn what the router of weights saw in training."),
     "audit": ("geomoe.cli.audit", "Say whether the routing of weights earns its keep."),
+    "monitor": ("geomoe.cli.monitor", "Find drift of new data, or compare weights before an update."),
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),
 }
 _EXTRAS = {

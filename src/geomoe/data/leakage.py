@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from geomoe.data.masks import masked_files
 from geomoe.data.split import PARTS, Shares, items_by_folder
 from geomoe.errors import GeomoeError
 
-__all__ = ["Item", "Leak", "Leakage", "find_leaks", "parts_of"]
+__all__ = ["Item", "Leak", "Leakage", "find_leaks", "outline", "parts_of"]
 
 Kind = Literal["duplicate", "footprint"]
 
@@ -262,7 +262,7 @@ def _overlaps(items: Sequence[Item]) -> tuple[list[Leak], int]:
     """Images of unlike parts that show the same ground, and how many have a place at all."""
     import shapely
 
-    places = {i: place for i, item in enumerate(items) if (place := _outline(item.path)) is not None}
+    places = {i: place for i, item in enumerate(items) if (place := outline(item.path)) is not None}
     numbers, outlines = list(places), [shapely.geometry.shape(place) for place in places.values()]
     if len(outlines) < 2:
         return [], len(places)
@@ -279,7 +279,7 @@ def _overlaps(items: Sequence[Item]) -> tuple[list[Leak], int]:
     return found, len(places)
 
 
-def _outline(path: Path) -> Mapping[str, object] | None:
+def outline(path: Path) -> Mapping[str, Any] | None:
     """GeoJSON of where a file lies, in longitude and latitude; None where it does not say."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None

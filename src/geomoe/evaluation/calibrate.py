@@ -11,6 +11,7 @@ from torch import Tensor
 
 from geomoe.data.images import to_unit
 from geomoe.errors import GeomoeError
+from geomoe.evaluation.drift import learn_drift
 from geomoe.evaluation.evaluators import Samples, evaluator
 from geomoe.models import LoadedModel, load
 from geomoe.models.reference import RoutingReference
@@ -73,7 +74,10 @@ def calibrate(
 
     seen, judged = torch.cat(list(rows(fit))), torch.cat(list(rows(held_out)))
     reference = RoutingReference.learn(seen, judged, quantile, words)
-    card = replace(loaded.card, reference=reference.for_card())
+    drift = learn_drift(loaded, held_out, words)
+    card = replace(
+        loaded.card, reference=reference.for_card(), drift={} if drift is None else drift.for_card()
+    )
     half = card.recipe.get("stored") == "float16"
     return save(target, loaded.model, card, half)
 

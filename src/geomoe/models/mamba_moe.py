@@ -34,6 +34,7 @@ from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.label import Normalise
 from geomoe.models.options import MapConfig, check_divides
 from geomoe.models.registry import register
+from geomoe.models.twin import Twin, twin_of
 from geomoe.moe import Direction, LinearScore, ModuleExperts, MoE, Router, TopK, in_order, scan_order
 from geomoe.moe.plan import RoutingTrace
 
@@ -61,6 +62,7 @@ class MambaMoEConfig(MapConfig):
             0 for one choice for the whole scene, as in the paper.
         head: channels inside what says the classes; divisible by ``groups``.
         groups: of the norms.
+        twin: what replaces the mixtures of directions; see :data:`geomoe.models.twin.Twin`.
     """
 
     width: int = 64
@@ -72,6 +74,7 @@ class MambaMoEConfig(MapConfig):
     windows: int | Literal[0] = 0
     head: int = 128
     groups: int = 4
+    twin: Twin = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,9 +130,8 @@ class SpectralSpatial(nn.Module):
             DirectionExpert(width, inner, c.state, direction)
             for inner, direction in zip(c.inner, get_args(Direction), strict=True)
         ]
-        self.spatial = MoE(
-            Router(LinearScore(width, len(experts)), TopK(c.top_k, "soft")), ModuleExperts(experts)
-        )
+        router = Router(LinearScore(width, len(experts)), TopK(c.top_k, "soft"))
+        self.spatial = twin_of(MoE(router, ModuleExperts(experts)), c.twin)
 
     def forward(self, x: Tensor, there: Tensor, trace: RoutingTrace | None) -> Tensor:
         spectral, spatial = self.enter(x).chunk(2, 1)

@@ -71,6 +71,8 @@ class Card:
         measured: on what else the weights were scored, as :class:`Measured` writes each; see
             :meth:`evaluations`. Older cards have none.
         task: family that the weights were trained for; older cards are of super-resolution.
+        drift: what samples look like to the model, as :class:`geomoe.models.drift.DriftReference` writes it;
+            may be empty.
         activations: bytes of features that live at once for each pixel of an image, in float32; see
             :func:`geomoe.models.activations.bytes_per_pixel`. 0 on older cards, and of models without tiling.
         bands: names of the bands that the model learned from, in their order; empty where the data had none.
@@ -92,6 +94,7 @@ class Card:
     bfloat16: dict[str, Any] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
     task: str = "super_resolution"
+    drift: dict[str, Any] = field(default_factory=dict)
     activations: int = 0
     bands: list[str] = field(default_factory=list)
 

@@ -278,7 +278,7 @@ def _carded(card: Card) -> dict[str, Any]:
     }
 
 
-_TOLD = ("activations", "bands", "config", "hash")  # by fields of their own, or of no use in an item
+_TOLD = ("activations", "bands", "config", "drift", "hash")  # by fields of their own, or of no use in an item
 _SELDOM = ("bfloat16", "measured")  # which cards had not always, and their items neither
 
 
