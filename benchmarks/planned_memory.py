@@ -1,4 +1,4 @@
-"""Memory of a job as its plan foretells it, beside the peak that the operating system reports.
+"""Memory of a job as its plan estimates it, beside the peak that the operating system reports.
 
     python benchmarks/planned_memory.py --json
 

@@ -114,7 +114,7 @@ def test_a_large_image_counts_for_more_where_sizes_are_given():
 
 
 def test_the_critical_difference_is_that_of_the_tables():
-    """Demsar 2006, section 3.2.2: four classifiers on 14 data sets are told apart from 1.25 ranks on."""
+    """Demsar 2006, section 3.2.2: four classifiers on 14 data sets are distinguished from 1.25 ranks on."""
     scores = np.tile([0.4, 0.3, 0.2, 0.1], (14, 1))
     found = rank_arms(scores)
     assert found.ranks == (1, 2, 3, 4)

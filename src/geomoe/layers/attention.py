@@ -49,7 +49,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads).transpose(1, 2)
 
     if q.device.type == "cpu" and bias.requires_grad and torch.is_grad_enabled():
-        # No fused kernel of the CPU has a gradient for the bias, and what stands in for one is slow.
+        # No fused kernel of the CPU has a gradient for the bias, and a substitute for one is slow.
         scores = split(q * (q.shape[-1] // heads) ** -0.5) @ split(k).transpose(-1, -2)
         out = (at_least_single(scores) + bias).softmax(-1).to(v.dtype) @ split(v)
     elif q.device.type == "cpu":

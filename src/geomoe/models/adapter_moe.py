@@ -29,7 +29,7 @@ class AdapterMoE(nn.Linear):
         outputs: width of the result.
         ranks: of each expert.
         router: of ``inputs`` channels; knows as many experts as there are ranks.
-        twin: what stands in the place of the mixture.
+        twin: what replaces the mixture.
     """
 
     def __init__(

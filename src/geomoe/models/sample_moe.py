@@ -59,7 +59,7 @@ class SampleMoE(nn.Module):
     Args:
         router: of 2 C channels; knows as many experts as there are.
         experts: modules from ``[B, C, H, W]`` to results of one shape.
-        twin: what stands in the place of the mixture.
+        twin: what replaces the mixture.
 
     Raises:
         ValueError: a router of another number of experts.

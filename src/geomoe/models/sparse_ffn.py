@@ -70,7 +70,7 @@ class SparseConfig(LabelConfig):
         experts: in each of these layers, each as large as the layer that it stands for.
         router: one of :data:`ROUTERS`.
         router_options: of that router, beside width and number of experts, such as ``{top_k: 1}``.
-        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what replaces the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     sparse: Literal["none", "all", "every_2", "last_2"] = "none"

@@ -39,7 +39,7 @@ class SpatialConfig(ModelConfig):
         router: ``dual`` (a group, then an expert of it), ``single`` (one gate over all), or one of
             :data:`geomoe.models.sparse_ffn.ROUTERS` that chooses for each pixel by itself.
         router_options: of that router, beside width and experts, such as ``{top_k: 2}``.
-        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what replaces the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     kernel_sizes: tuple[int, ...] = (1, 3)

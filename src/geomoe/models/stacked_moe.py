@@ -40,7 +40,7 @@ class StackedMoEConfig(ClassConfig):
         widths: channels of each stage; the grid is halved before each but the first.
         experts: of each stage.
         answer: the stage whose answer is given, from 1; 0 for the last. What comes after it is not run.
-        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what replaces the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     widths: tuple[int, ...] = (32, 64, 128)

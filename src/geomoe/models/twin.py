@@ -86,11 +86,11 @@ def twin_width(mixture: Mixture, twin: Twin, each: int, beside: int = 0) -> int:
 def twin_of(
     moe: MoE, twin: Twin, dense: Callable[[], nn.Module] | None = None
 ) -> MoE | GatedTwin | EvenExperts:
-    """A layer that is called as ``moe`` and stands in its place.
+    """A layer that is called as ``moe`` and replaces it.
 
     Args:
         moe: the mixture.
-        twin: what stands there; ``none`` for the mixture itself.
+        twin: what replaces it; ``none`` for the mixture itself.
         dense: makes the one expert of a gated twin, from rows to results, or from images where rows are
             pixels with their surroundings; :class:`EvenExperts` by default, as for dense twins.
 

@@ -1,7 +1,7 @@
 """Settings that change during training, kept with the weights.
 
 A number of experts, a temperature, a rate are plain numbers, which a schedule (or a user) may change. What
-they are then stands in the module's ``state_dict()`` beside the weights, as a scalar, if it is not what the
+they are then is in the module's ``state_dict()`` beside the weights, as a scalar, if it is not what the
 module was made with, or if a schedule has them. A state without one changes nothing.
 """
 

@@ -35,7 +35,7 @@ class SortedChoices:
             image stay near each other in memory.
         counts: choices of each expert; sums to m.
         weights: ``[m]`` weight of each choice.
-        places: ``[m]`` int64, where each choice stands in the flattened ``[N * k]`` plan.
+        places: ``[m]`` int64, the place of each choice in the flattened ``[N * k]`` plan.
     """
 
     rows: Tensor

@@ -131,7 +131,7 @@ def predict_table(
     windows, which lie side by side; those at its right and lower border are moved inwards so that they are
     whole. A window without a valid pixel has no row; of others ``valid`` says which share of the pixels is.
 
-    What the answers depend on, from the SHA-256 of every file to that of the weights, stands in a GeoJSON, or
+    What the answers depend on, from the SHA-256 of every file to that of the weights, is in a GeoJSON, or
     beside a CSV with the SHA-256 of that: ``table.csv.json``. `verify` reads it.
 
     Args:

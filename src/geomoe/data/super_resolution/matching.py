@@ -58,7 +58,7 @@ def match(
     folders: tuple[Path, Path],
     area: Callable[[Footprint, Footprint], PairOfScenes | None],
 ) -> Matches:
-    """Scenes that overlap and are called alike; of the others those of one place, of one day if need be.
+    """Scenes that overlap and have the same name; of the others those of one place, of one day if need be.
 
     Names are paths below the folders without their ending, in any case, and without ``lr``, ``hr``, ``low``
     and ``high`` as words of their own; or the names of the files alone, where only one is called so. The day

@@ -45,7 +45,7 @@ class Arm:
         members: networks of which the arm is an ensemble, each trained for its share of the steps, from a
             seed of its own; 1 for none.
         member: number of one of them, from 1; 0 of all else.
-        at: where the arm stands in a sweep, such as ``{experts: 4, top_k: 1}``; empty outside of one.
+        at: the place of the arm in a sweep, such as ``{experts: 4, top_k: 1}``; empty outside of one.
         features: what an estimator of :mod:`geomoe.evaluation.benchmark.estimators` is shown of the samples;
             None for a network.
     """
@@ -66,7 +66,7 @@ class Arm:
 
     @property
     def twin(self) -> str:
-        """What stands in the place of its mixtures, as of :data:`geomoe.models.twin.Twin`."""
+        """What replaces its mixtures, as of :data:`geomoe.models.twin.Twin`."""
         return str(self.options.get("twin", "none"))
 
     @property

@@ -57,4 +57,4 @@ class Images(Protocol):
         """Those of an estimator, which learns first."""
 
     def tile(self) -> Tensor:
-        """The middle of the first test image, made small: ``[1, bands, 64, 64]``; mirrored if smaller."""
+        """The middle of the first test image, downsampled: ``[1, bands, 64, 64]``; mirrored if smaller."""

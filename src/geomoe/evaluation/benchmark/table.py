@@ -47,7 +47,7 @@ class Row:
         p: of the difference, by Wilcoxon over images, corrected by Holm over the arms.
         paper: the scores that a paper prints, by metric.
         twin: what it is beside the flagship, such as ``gated dense twin``; empty for no twin.
-        at: where it stands in a sweep.
+        at: its place in a sweep.
     """
 
     arm: str

@@ -29,7 +29,7 @@ class ImageEvaluator(Evaluator):
         return evaluate(model, root, **options)
 
     def picture(self, models: Sequence[LoadedModel], source: Path, target: Path, **options: Any) -> Drawn:
-        """Of one image, made small or the input itself; options are those of :func:`_picture`."""
+        """Of one image, downsampled or the input itself; options are those of :func:`_picture`."""
         refuse(models[0], [name for name in options if name not in signature(_picture).parameters])
         return _picture(models, source, target, **options)
 

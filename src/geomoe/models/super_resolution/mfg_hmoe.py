@@ -65,7 +65,7 @@ class MfgHmoeConfig(HybridOptions):
             ``mlp``, two 1x1 convolutions with a GELU between, so wide there that they cost what routing and
             ``top_k`` experts of the largest kernel cost. None has experts, only ``gated`` has routers, and
             options that describe what is not there are without effect.
-        twin: what stands in the place of a routed head's mixture; see :data:`geomoe.models.twin.Twin`.
+        twin: what replaces a routed head's mixture; see :data:`geomoe.models.twin.Twin`.
         routing: ``soft``, ``straight_through`` or ``hard``; see :data:`geomoe.moe.RoutingMode`.
         width: channels before the experts.
         expert_width: channels after an expert's pixel shuffle, where experts draw features.

@@ -48,7 +48,7 @@ class Swin2MoseConfig(AttentionConfig):
         num_experts: E of every layer.
         top_k: experts that an image is given, 2 or more.
         noise: whether the choice is noisy while training (Shazeer et al. 2017).
-        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what replaces the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     embed_dim: int = 90

@@ -24,7 +24,7 @@ PATIENCE = 600.0
 _PAUSE = 1.0
 """Seconds until a scene that another process is at is looked at again."""
 _TICK = 1.0
-"""Seconds after which a listener hears that time goes by."""
+"""Seconds after which a listener is told that time passes."""
 
 
 class Begun(NamedTuple):
@@ -170,7 +170,7 @@ class Turn:
 
 
 class Turns:
-    """Scenes that are to be tried: those that failed after the others, those that others are at last.
+    """Scenes that are to be tried: those that failed after the others, those that others work on last.
 
     Args:
         count: of the scenes.

@@ -52,7 +52,7 @@ class KnownScene:
             return self
         spans = (high - low for low, high in zip(radiometry.low, radiometry.high, strict=True))
         found = [noise / span for noise, span in zip(sample.noise, spans, strict=True) if noise is not None]
-        # Few digits: what stands in an item must not depend on how a machine rounds.
+        # Few digits: what an item says must not depend on how a machine rounds.
         return replace(self, noise=float(f"{np.median(found):.3g}") if found else None)
 
 
