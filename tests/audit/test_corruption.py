@@ -77,10 +77,10 @@ def test_the_band_that_all_depends_on_is_found():
     section = corruption(subject(x, by_first_band, labels, says=of_first_band))
     by = {(each["kind"], each["strength"]): each for each in section.data["damages"]}
     assert by["missing band", "band 1"]["change"] == pytest.approx(-0.5, abs=0.2)
-    assert by["missing band", "band 2"] == {
-        "kind": "missing band", "strength": "band 2", "change": 0, "interval_95": [0, 0], "agreement": 1,
-        "entropy": pytest.approx(section.data["clean_entropy"]),
-    }  # fmt: skip
+    other = by["missing band", "band 2"]
+    assert (other["change"], other["agreement"]) == (0, 1)
+    assert other["interval_95"][0] < 0 < other["interval_95"][1], "20 samples do not show that none changes"
+    assert other["entropy"] == pytest.approx(section.data["clean_entropy"])
     assert by["noise", "0.1 std"]["agreement"] > by["noise", "0.5 std"]["agreement"]
     assert by["contrast", "x 0.25"]["change"] == 0
     assert "most_harmful" in codes(section)

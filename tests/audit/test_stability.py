@@ -57,7 +57,8 @@ def test_samples_and_one_large_one_are_compared_too():
     found = stability(subject(both, whole)).data["layer 0"]["1"]
     assert found["agreement"] == 1
     section = stability(subject(images(1, 64), by_content))
-    assert section.data["layer 0"]["4"]["interval_95"] == [1, 1]
+    low, high = section.data["layer 0"]["4"]["interval_95"]
+    assert 0.8 < low < high == 1
     assert "blocks" in section.text
 
 

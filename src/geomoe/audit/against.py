@@ -11,12 +11,21 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from geomoe.audit.layers import layer_names
-from geomoe.audit.rows import Cells, clustered_by, fewer, gate_shares, in_parts, multiple_of, scored
+from geomoe.audit.rows import (
+    Cells,
+    clustered_by,
+    fewer,
+    gate_shares,
+    in_parts,
+    multiple_of,
+    scored,
+    share_interval,
+)
 from geomoe.audit.section import Finding, Section, Table
 from geomoe.audit.stability import over_chance, overlap
 from geomoe.audit.subject import Subject
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.evaluation.statistics import Interval, paired_interval
 from geomoe.metrics.measures import measure
 from geomoe.models.weights import LoadedModel
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
@@ -110,7 +119,7 @@ def against(subject: Subject, other: LoadedModel) -> Section:
         first += len(names)
     mine, theirs, weight = (torch.cat(v).numpy() for v in (*values, sizes))
     counted = weight > 0
-    change = bootstrap_interval((theirs - mine)[counted], sizes=weight[counted])
+    change = paired_interval((theirs - mine)[counted], sizes=weight[counted])
     found = {name: pair.result(subject.seed) for name, pair in pairs.items()}
     of = measure(subject.task.monitor)
     before, after = (float(np.average(v[counted], weights=weight[counted])) for v in (mine, theirs))
@@ -121,7 +130,7 @@ def against(subject: Subject, other: LoadedModel) -> Section:
         f"{subject.model.name} beside {other.name}, on the same samples. Experts have no order of their "
         f"own: those of each layer are matched by the Hungarian method on the rows that they share, on one "
         f"half of the samples, and compared on the other, and the other way round. Chance is the same with "
-        f"the other plan's rows dealt anew. Intervals are of 95 %, bootstrap over {clustered_by(subject)}.",
+        f"the other plan's rows dealt anew. Intervals are of 95 %, over {clustered_by(subject)}.",
         (
             Finding(
                 "note",
@@ -224,5 +233,5 @@ class _Pair:
             dealt[of_half] = _renamed(again[of_half], lucky, self.theirs)
         alike = overlap(a, named)
         by_cluster = [float(alike[clusters == c].mean()) for c in clusters.unique()]
-        interval = bootstrap_interval(np.asarray(by_cluster), draws=1000)
+        interval = share_interval(by_cluster)
         return interval, float(overlap(a, dealt).mean()), _matched(self.common.sum(0)).tolist()

@@ -13,11 +13,20 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from geomoe.audit.drawing import colours
 from geomoe.audit.layers import layer_names
-from geomoe.audit.rows import BLOCKS, Cells, affordable, clustered_by, gate_shares, in_parts, multiple_of
+from geomoe.audit.rows import (
+    BLOCKS,
+    Cells,
+    affordable,
+    clustered_by,
+    gate_shares,
+    in_parts,
+    multiple_of,
+    share_interval,
+)
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
-from geomoe.evaluation.statistics import bootstrap_interval
+from geomoe.evaluation.statistics import paired_interval
 from geomoe.moe.plan import LastSignals, RoutingTrace
 
 if TYPE_CHECKING:
@@ -30,7 +39,6 @@ _FAR = 0.05
 """Confidence that is surely farther than this from accuracy is a warning."""
 _OFTEN = 3.0
 """So many times the stated rate of rows unlike training is a warning."""
-_DRAWS = 1000
 _COLUMNS = ("number", "accuracy", "confidence", "too sure", "low", "high", "ECE", "NLL", "Brier")
 _FEW = 30
 """Fewer answers than this of an expert have no figures of their own."""
@@ -91,7 +99,7 @@ class _Answers:
         each = torch.stack(list(self.sums.values()))
         number, confidence, right, nll, brier = each.sum(0).tolist()
         apart, sizes = ((each[:, 1] - each[:, 2]) / each[:, 0]).numpy(), each[:, 0].numpy()
-        over = bootstrap_interval(apart, draws=_DRAWS, sizes=sizes)
+        over = paired_interval(apart, sizes=sizes)
         values = (
             number, right / number, confidence / number, over.mean, *(over.ends or (None, None)),
             float(self.ece.compute()), nll / number, brier / number,
@@ -150,7 +158,7 @@ def _of_probabilities(subject: Subject) -> Section:
         f"Of every answer the confidence is its largest probability. ECE is the calibration error over "
         f"{_BINS} bins (Guo et al. 2017), NLL the negative log-likelihood of the truth in nats, Brier the "
         f"squared distance from it, 0 to 2. Too sure is mean confidence less accuracy, with a 95 % "
-        f"bootstrap interval over {clustered_by(subject)}.{by} Experts with fewer than {_FEW} answers are "
+        f"interval over {clustered_by(subject)}.{by} Experts with fewer than {_FEW} answers are "
         f"left out.",
         tuple(_sureness(figures)),
         (
@@ -276,7 +284,7 @@ def _of_reference(subject: Subject) -> Section:
         by_expert = by_expert + torch.stack([share.sum(0), (share * far[:, None]).sum(0)])
         first += len(names)
     stated = 1 - reference.quantile
-    rate = bootstrap_interval(np.asarray(beyond), draws=_DRAWS, sizes=np.asarray(sizes))
+    rate = share_interval(beyond, sizes)
     assert isinstance(by_expert, Tensor)
     rows: list[tuple[Cell, ...]] = [("all", sum(sizes), rate.mean, *(rate.ends or (None, None)))]
     rows += [
@@ -299,7 +307,7 @@ def _of_reference(subject: Subject) -> Section:
         "The model gives no probabilities; what its card says of reliability is looked at: a row is unlike "
         "training where the last router's input lies farther from that of training than the threshold, which "
         f"{stated:.2%} of {reference.data} passed. On {len(some.samples.samples)} of "
-        f"{len(subject.samples.samples)} samples, 95 % bootstrap interval over {clustered_by(some)}.",
+        f"{len(subject.samples.samples)} samples, 95 % interval over {clustered_by(some)}.",
         (finding,),
         (
             Table(

@@ -17,7 +17,7 @@ from geomoe.audit.rows import affordable, clustered_by, gate_shares, scored
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.stability import overlap
 from geomoe.audit.subject import Subject
-from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.evaluation.statistics import Interval, paired_interval
 from geomoe.metrics.measures import measure
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 
@@ -28,7 +28,6 @@ __all__ = ["corruption"]
 
 _SAMPLES = 100
 _PASSES = 24
-_DRAWS = 1000
 
 
 @dataclass
@@ -43,7 +42,7 @@ class _Watched:
     @cached_property
     def interval(self) -> Interval:
         """Of the metric's change."""
-        return bootstrap_interval(np.asarray(self.change), draws=_DRAWS, sizes=np.asarray(self.sizes))
+        return paired_interval(np.asarray(self.change), sizes=np.asarray(self.sizes))
 
 
 def corruption(subject: Subject) -> Section:
@@ -76,7 +75,7 @@ def corruption(subject: Subject) -> Section:
         "contrast, in units of each band's standard deviation over the samples where it says std; bands "
         "that are missing, filled with their mean, of many bands groups of neighbours; and the second half "
         f"of the bands moved against the first. The change of {of.title} is paired by {clustered_by(some)}, "
-        f"with 95 % bootstrap intervals. Agreement is the part of the gates that goes to the same experts "
+        f"with 95 % intervals. Agreement is the part of the gates that goes to the same experts "
         f"as on the clean image, entropy that of the router's belief over its largest (clean: "
         f"{_said(before)}). On {len(some.samples.samples)} of {len(subject.samples.samples)} samples.",
         tuple(_findings(ways, watched, subject.task.monitor)),

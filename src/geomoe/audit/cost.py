@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geomoe.audit.drawing import colours
 from geomoe.audit.rows import fewer
-from geomoe.audit.section import Cell, Figure, Finding, Section, Table
+from geomoe.audit.section import TIMINGS, Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.cost import active_parameters
@@ -121,15 +121,16 @@ def cost(subject: Subject) -> Section:
         if len(arms) > 1
         else (),
         {
-            "device": hardware(),
             "size": list(x.shape),
-            "rounds": rounds,
             "networks": {
-                name: {
-                    "parameters": arm.parameters, "active_parameters": arm.active, "gflop": arm.gflop,
-                    "seconds": arm.seconds, "peak_mb": arm.peak_mb,
-                }
+                name: {"parameters": arm.parameters, "active_parameters": arm.active, "gflop": arm.gflop}
                 for name, arm in arms.items()
+            },
+            TIMINGS: {
+                "device": hardware(),
+                "networks": {
+                    name: {"seconds": arm.seconds, "peak_mb": arm.peak_mb} for name, arm in arms.items()
+                },
             },
             "no_twins": without,
         },

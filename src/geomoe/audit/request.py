@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from geomoe.audit.against import against
 from geomoe.audit.facts import read_facts
 from geomoe.audit.manifest import manifest_of
 from geomoe.audit.run import Audit, audit, subject_of
@@ -31,6 +33,7 @@ class Request:
         seed: of all that is drawn.
         skip_corrupt: whether samples that cannot be read are left out.
         facts: file of what else is known of samples; see :func:`geomoe.audit.facts.read_facts`.
+        against: weights that they are compared with, by name or file; see :mod:`geomoe.audit.against`.
     """
 
     model: str
@@ -41,6 +44,7 @@ class Request:
     seed: int = 0
     skip_corrupt: bool = False
     facts: str | None = None
+    against: str | None = None
 
     def command(self, out: str = "report") -> str:
         """As one types it; what is as usual is left out."""
@@ -50,6 +54,7 @@ class Request:
         words += ["--only", ",".join(self.only)] if self.only else []
         words += ["--seed", str(self.seed)] if self.seed else []
         words += ["--facts", self.facts] if self.facts is not None else []
+        words += ["--against", self.against] if self.against is not None else []
         words += ["--skip-corrupt"] if self.skip_corrupt else []
         return shlex.join(words)
 
@@ -69,5 +74,7 @@ class Request:
     def audit(self, subject: Subject, progress: Callable[[int, int], None] | None = None) -> Audit:
         """What is found of :meth:`subject`, with a manifest."""
         sections = find_sections(self.only) if self.only else SECTIONS
+        if self.against is not None:
+            sections = (*sections, partial(against, other=load(self.against)))
         manifest = manifest_of(self, subject)
         return replace(audit(subject, sections, progress, self.split), manifest=manifest)

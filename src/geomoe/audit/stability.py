@@ -11,10 +11,19 @@ from torch import Tensor
 
 from geomoe.audit.drawing import colours
 from geomoe.audit.layers import layer_names
-from geomoe.audit.rows import Cells, affordable, clustered_by, fewer, gate_shares, in_parts, multiple_of
+from geomoe.audit.rows import (
+    Cells,
+    affordable,
+    clustered_by,
+    fewer,
+    gate_shares,
+    in_parts,
+    multiple_of,
+    share_interval,
+)
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
-from geomoe.evaluation.statistics import Interval, bootstrap_interval
+from geomoe.evaluation.statistics import Interval
 from geomoe.moe.plan import RoutingTrace
 
 if TYPE_CHECKING:
@@ -63,7 +72,7 @@ class _Agreement:
 
     @property
     def interval(self) -> Interval:
-        return bootstrap_interval(np.asarray(self.found), draws=1000)
+        return share_interval(self.found)
 
     def chance(self, seed: int) -> float:
         """Of rows dealt anew: what plans with the same use of experts agree by luck."""
@@ -107,7 +116,7 @@ def stability(subject: Subject) -> Section:
         "compared: agreement is the part of each pixel's gates that goes to the same experts, 1 where all "
         "does. Chance is that of the same plans with their rows dealt anew. A layer whose cells are larger "
         f"than the shift cannot agree wholly. On {len(some.samples.samples)} of "
-        f"{len(subject.samples.samples)} samples; intervals are of 95 %, bootstrap over "
+        f"{len(subject.samples.samples)} samples; intervals are of 95 %, over "
         f"{clustered_by(some)}.",
         tuple(_findings(found)),
         (_table(found),) if found else (),

@@ -40,6 +40,11 @@ __all__ = ["audit"]
     type=click.Path(path_type=Path),
     help="What else is known of samples: a column name, and one for each of sensor, region, date ...",
 )
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="Other weights: their routing and quality beside those of MODEL, experts matched.",
+)
 @click.option("--only", default="", metavar="SECTION,...", help="These sections alone.  [default: all]")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is drawn."
@@ -53,6 +58,7 @@ def audit(
     split: Split,
     images: int | None,
     facts: Path | None,
+    against: str | None,
     only: str,
     seed: int,
     skip_corrupt: bool,
@@ -73,7 +79,15 @@ def audit(
     if overlap([out], [Path(model), root]):
         raise GeomoeError(f"{out} is or holds what is audited; give another --out")
     asked = Request(
-        model, str(root), split, images, names, seed, skip_corrupt, None if facts is None else str(facts)
+        model,
+        str(root),
+        split,
+        images,
+        names,
+        seed,
+        skip_corrupt,
+        None if facts is None else str(facts),
+        against,
     )
     subject = asked.subject(lambda line: say(f"geomoe: note: {line}", err=True))
     with told("sections") as progress:
