@@ -259,3 +259,20 @@ def test_crops_need_a_class():
     with pytest.raises(GeomoeError, match="no pixel with a class"):
         CropStream([LabelledImage("none", torch.ones(1, 4, 4), torch.full((4, 4), IGNORED).short(),
                                   whole_image((4, 4), "fit"))], [0.0], 4, "pixels", 0, 0, 1)  # fmt: skip
+
+
+def test_patches_have_one_class_in_their_middle():
+    labels = np.full((6, 7), IGNORED, np.int16)
+    labels[0, 0], labels[3, 4] = 1, 0
+    image = torch.arange(42.0).view(1, 6, 7)
+    everything = whole_image((6, 7), "fit")
+    one = LabelledImage("one", image, torch.from_numpy(labels), everything)
+    stream = CropStream([one], [-7.0], 5, "classes", 0, 0, 20, centre=True)
+    samples = [stream[i] for i in range(20)]
+    middles = {(int(sample["image"][0, 2, 2]), int(sample["mask"][2, 2])) for sample in samples}
+    assert middles == {(0, 1), (3 * 7 + 4, 0)}
+    for sample in samples:
+        assert (sample["mask"] != IGNORED).sum() == 1
+        beyond = sample["image"][0] == -7
+        assert torch.equal(beyond, ~sample["valid"])
+        assert int(beyond.sum()) == (16 if sample["image"][0, 2, 2] == 0 else 0)

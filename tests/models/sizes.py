@@ -14,6 +14,15 @@ TINY = {
     "edsr": {"width": 8, "blocks": 2},
     "hat": _HYBRID,
     "haunet": {"width": 8, "encoder": (1, 1, 1), "decoder": (1, 1, 1)},
+    "hyper_trans_xnet": {
+        "patch": 5,
+        "reduced": 6,
+        "width": 8,
+        "blocks": 1,
+        "heads": 2,
+        "experts": 3,
+        "colours": COLOURS,
+    },
     "mamba_moe": {
         "width": 8,
         "inner": (2, 2, 2, 2),

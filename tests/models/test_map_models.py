@@ -20,9 +20,14 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(params=[name for name in geomoe.list_models("classes") if tiny(name).contract.tiling.reach])
+def bounded(request):
+    """Those that see a pixel's surroundings alone."""
+    return request.param
+
+
 @pytest.fixture(params=["unet", "unet_moe"])
 def local(request):
-    """Those that see a pixel's surroundings alone."""
     return request.param
 
 
@@ -48,9 +53,9 @@ def test_the_contract_names_what_comes_out(name):
     assert tiling.reach is None or tiling.reach <= tiling.margin
 
 
-def test_what_lies_beyond_the_reach_is_not_seen(local):
+def test_what_lies_beyond_the_reach_is_not_seen(bounded):
     """The promise that tiles rest on; the reach is not promised too far by more than a cell."""
-    model = tiny(local).eval()
+    model = tiny(bounded).eval()
     tiling = model.contract.tiling
     side = tiling.multiple * (-(-tiling.reach // tiling.multiple) + 2)
     x = torch.rand(1, 3, 8, side + 8)
@@ -62,8 +67,8 @@ def test_what_lies_beyond_the_reach_is_not_seen(local):
     assert apart[: side - tiling.reach + 2 * tiling.multiple].any()
 
 
-def test_a_tile_is_what_the_whole_image_gives_there(local):
-    model = tiny(local).eval()
+def test_a_tile_is_what_the_whole_image_gives_there(bounded):
+    model = tiny(bounded).eval()
     tiling = model.contract.tiling
     start, core, margin = 2 * tiling.margin, 16, tiling.margin
     x = torch.rand(1, 3, start + core + 2 * margin, start + core + 2 * margin)

@@ -116,6 +116,8 @@ class CropStream(Dataset[Sample]):
         seed: of the stream.
         start, length: the samples ``start .. start + length * world - 1`` are offered,
         rank, world: of them every ``world``-th, from ``rank``.
+        centre: whether the pixel that was drawn is the middle of its crop, and the only one with a class, for
+            networks that say of a patch what its middle shows; else it lies anywhere in the crop.
 
     Raises:
         GeomoeError: no pixel with a class to train on.
@@ -132,8 +134,10 @@ class CropStream(Dataset[Sample]):
         length: int,
         rank: int = 0,
         world: int = 1,
+        centre: bool = False,
     ) -> None:
         self.images, self.fill, self.patch, self.seed = images, torch.tensor(fill).view(-1, 1, 1), patch, seed
+        self.centre = centre
         self.start, self.length, self.rank, self.world = start, length, rank, world
         classes = 1 + max(int(one.mask.max()) for one in images)
         counts = class_counts(images, "fit", max(classes, 1)).double()
@@ -152,30 +156,38 @@ class CropStream(Dataset[Sample]):
         number, label = divmod(int(drawn), self.chances.shape[1])
         one = self.images[number]
         pixels = (one.classes("fit") == label).flatten().nonzero().squeeze(1)
-        centre = divmod(int(pixels[rng.integers(len(pixels))]), one.mask.shape[1])
-        spans = [
-            _span(rng, place, size, self.patch) for place, size in zip(centre, one.mask.shape, strict=True)
-        ]
-        sample = self._cut(one, *spans)
+        place = divmod(int(pixels[rng.integers(len(pixels))]), one.mask.shape[1])
+        if self.centre:
+            corner = [at - self.patch // 2 for at in place]
+        else:
+            corner = [
+                min(max(at - int(rng.integers(self.patch)), 0), max(size - self.patch, 0))
+                for at, size in zip(place, one.mask.shape, strict=True)
+            ]
+        sample = self._cut(one, corner)
         turns = [dim for dim in (-2, -1) if rng.random() < 0.5], bool(rng.random() < 0.5)
         return {name: _turned(value, *turns) for name, value in sample.items()}
 
-    def _cut(self, one: LabelledImage, rows: slice, columns: slice) -> Sample:
-        seen = one.seen("fit")[rows, columns]
-        image = torch.where(seen, to_unit(one.image[:, rows, columns]), self.fill)
-        mask = one.classes("fit")[rows, columns].long()
-        missing = [self.patch - size for size in mask.shape]
-        if any(missing):
-            sides = (0, missing[1], 0, missing[0])
-            seen, mask = F.pad(seen, sides), F.pad(mask, sides, value=IGNORED)
-            image = torch.where(seen, F.pad(image, sides), self.fill)
+    def _cut(self, one: LabelledImage, corner: Sequence[int]) -> Sample:
+        inside = [
+            slice(max(at, 0), min(at + self.patch, size))
+            for at, size in zip(corner, one.mask.shape, strict=True)
+        ]
+        sides = [  # of what is missing: left, right, top, bottom, as F.pad wants them
+            side
+            for at, part in zip(reversed(corner), reversed(inside), strict=True)
+            for side in (part.start - at, at + self.patch - part.stop)
+        ]
+        rows, columns = inside
+        seen = F.pad(one.seen("fit")[rows, columns], sides)
+        image = torch.where(seen, F.pad(to_unit(one.image[:, rows, columns]), sides), self.fill)
+        mask = F.pad(one.classes("fit")[rows, columns].long(), sides, value=IGNORED)
+        if self.centre:
+            middle = self.patch // 2
+            known = int(mask[middle, middle])
+            mask = torch.full_like(mask, IGNORED)
+            mask[middle, middle] = known
         return {"image": image, "mask": mask, "valid": seen}
-
-
-def _span(rng: np.random.Generator, place: int, size: int, patch: int) -> slice:
-    """Of ``patch`` pixels, or of all where there are fewer, with ``place`` somewhere among them."""
-    start = min(max(place - int(rng.integers(patch)), 0), max(size - patch, 0))
-    return slice(start, start + patch)
 
 
 def _turned(value: Tensor, flips: Sequence[int], transposed: bool) -> Tensor:

@@ -3,7 +3,16 @@
 Imports torch and safetensors; no rasterio, no Lightning.
 """
 
-from geomoe.models import convnext, mamba_moe, mobile_moe, stacked_moe, super_resolution, unet, vit  # noqa: F401  (they register themselves)
+from geomoe.models import (  # noqa: F401  (they register themselves)
+    convnext,
+    hyper_trans_xnet,
+    mamba_moe,
+    mobile_moe,
+    stacked_moe,
+    super_resolution,
+    unet,
+    vit,
+)
 from geomoe.models.contract import ModelContract
 from geomoe.models.registry import list_models
 from geomoe.models.weights import Card, LoadedModel, available_weights, create_model, load, read_card

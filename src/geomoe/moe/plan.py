@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geomoe.moe.weights import RoutingMode, affinity, weigh
 
-__all__ = ["LastSignals", "NoisyLogits", "Replay", "RoutingPlan", "RoutingTrace"]
+__all__ = ["LastSignals", "NoisyLogits", "PlacedTrace", "Replay", "RoutingPlan", "RoutingTrace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,6 +279,26 @@ class LastSignals(RoutingTrace):
     ) -> RoutingPlan:
         self.signals = signals
         return super().record(plan, router, signals)
+
+
+class PlacedTrace(RoutingTrace):
+    """A trace for a network that is run on some of the places of a grid, one row each.
+
+    Args:
+        outer: is given plans of the whole grid, in which the other places are not valid.
+        valid: ``[N]`` bool, the places that are run.
+        grid: the shape that the N places come from.
+    """
+
+    def __init__(self, outer: RoutingTrace, valid: Tensor, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.outer, self.valid, self.grid = outer, valid, grid
+
+    def record(
+        self, plan: RoutingPlan, router: nn.Module | None = None, signals: Tensor | None = None
+    ) -> RoutingPlan:
+        placed = self.outer.record(plan.among(self.valid, self.grid), router, signals)
+        return super().record(placed.of_valid(), router)
 
 
 def _recomputed(plan: RoutingPlan) -> bool:

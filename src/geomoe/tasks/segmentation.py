@@ -89,7 +89,10 @@ class Segmentation(ClassTask):
         self.classes, self.shares = names, tuple(shares)
 
     def given(self, batch: Batch) -> dict[str, Tensor]:
-        return {"valid": batch["valid"]} if "valid" in batch else {}
+        given = {"valid": batch["valid"]} if "valid" in batch else {}
+        if getattr(self.model, "takes_wanted", False) and "mask" in batch:
+            given["wanted"] = self.truth(batch) != IGNORED  # what has no class enters no loss and no metric
+        return given
 
     def truth(self, batch: Batch) -> Tensor:
         mask = batch["mask"]

@@ -75,6 +75,7 @@ class SegmentationData(ClassData):
         split_seed: of the split alone, so that trainings of other seeds see the same.
         patch: side of the crops to train on, pixels.
         draw: what crops are drawn for; see :data:`geomoe.data.crops.Draw`.
+        centre: whether crops are patches, of which the middle alone has a class; ``patch`` is odd then.
         bands: channels of images; a cube has its own.
         images: folder of images below ``root``, where masks lie in another one.
         masks: folder of the masks.
@@ -96,6 +97,7 @@ class SegmentationData(ClassData):
         split_seed: int = 0,
         patch: int = 32,
         draw: Draw = "pixels",
+        centre: bool = False,
         bands: int = 3,
         images: str = "images",
         masks: str = "masks",
@@ -114,7 +116,8 @@ class SegmentationData(ClassData):
             )
         self.root, self.split, self.block, self.buffer = Path(root), split, block, buffer
         self.validation, self.test, self.left_out, self.split_seed = validation, test, left_out, split_seed
-        self.patch, self.draw, self.images, self.masks = patch, draw, images, masks
+        expect(patch % 2 == 1 or not centre, "data.patch", patch, "an odd number where data.centre is true")
+        self.patch, self.draw, self.centre, self.images, self.masks = patch, draw, centre, images, masks
         self.names, self.ignored, self.max_pixels = names, ignored, max_pixels
         self.shared = Shares(validation, test)
         self.cube = find_cube(self.root)
@@ -203,7 +206,12 @@ class SegmentationData(ClassData):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"patch": self.patch, "draw": self.draw, **{name: getattr(self, name) for name in _SPLIT}}
+        return {
+            "patch": self.patch,
+            "draw": self.draw,
+            "centre": self.centre,
+            **{name: getattr(self, name) for name in _SPLIT},
+        }
 
     def describe(self, source: str = "") -> dict[str, Any]:
         _, _, name, known = self._held
@@ -229,7 +237,16 @@ class SegmentationData(ClassData):
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
         return CropStream(
-            self._held[0], self.mean, self.patch, self.draw, self.seed, start, length, rank, world
+            self._held[0],
+            self.mean,
+            self.patch,
+            self.draw,
+            self.seed,
+            start,
+            length,
+            rank,
+            world,
+            centre=self.centre,
         )
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:

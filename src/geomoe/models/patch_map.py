@@ -1,0 +1,123 @@
+"""Networks that say of a patch what its middle shows, as models that give the classes of all pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomoe.models.contract import Input, ModelContract, Output, Tiling
+from geomoe.models.label import Normalise
+from geomoe.models.options import MapConfig
+from geomoe.moe.plan import PlacedTrace, RoutingTrace
+
+__all__ = ["PatchConfig", "PatchMap", "patches_at"]
+
+_TILE = 64
+"""Side of a tile's core, pixels: each of its pixels is a patch in memory."""
+
+
+@dataclass(frozen=True)
+class PatchConfig(MapConfig):
+    """Options of a :class:`PatchMap`.
+
+    Attributes:
+        patch: side of a patch, pixels; odd.
+    """
+
+    patch: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patch % 2 == 0:
+            raise ValueError(f"patch={self.patch}: expected an odd number")
+
+
+def patches_at(x: Tensor, side: int, places: Tensor) -> Tensor:
+    """Squares of ``x`` around some of its pixels.
+
+    Args:
+        x: ``[B, C, H, W]``; beyond its border there are zeros.
+        side: of a square, odd.
+        places: ``[B, H, W]`` bool, n of them.
+
+    Returns:
+        ``[n, C, side, side]``, in the order of the pixels.
+    """
+    around = F.pad(x, [side // 2] * 4).unfold(2, side, 1).unfold(3, side, 1)  # [B, C, H, W, side, side]
+    images, rows, columns = places.nonzero(as_tuple=True)
+    return around[images, :, rows, columns]
+
+
+class PatchMap(nn.Module):
+    """Says of every pixel what it shows, from the patch around it and nothing else.
+
+    A system defines :meth:`label`, and :meth:`embed` where it begins with layers of single pixels, which are
+    then run once for all patches.
+
+    Args:
+        config: of the network.
+    """
+
+    takes_wanted = True
+    """:meth:`forward` knows ``wanted``."""
+
+    def __init__(self, config: PatchConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.normalise = Normalise(config)
+
+    @property
+    def contract(self) -> ModelContract:
+        c = self.config
+        reach = c.patch // 2
+        output = Output("classes", len(c.classes), classes=c.classes, colours=c.colours)
+        tiling = Tiling(multiple=1, tile=_TILE, margin=reach, reach=reach)
+        return ModelContract({"image": Input(c.bands)}, {"classes": output}, tiling)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features ``[B, C, H, W]`` of single pixels; by default the bands themselves."""
+        return x
+
+    def label(self, patches: Tensor, trace: RoutingTrace | None) -> Tensor:
+        """Logits ``[n, K]`` of patches ``[n, C, side, side]``; plans have a row for each patch."""
+        raise NotImplementedError(f"{type(self).__name__} must define label")
+
+    def forward(
+        self,
+        x: Tensor,
+        trace: RoutingTrace | None = None,
+        valid: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Logits.
+
+        Args:
+            x: ``[B, bands, H, W]``, of any size.
+            trace: if given, the plan of every mixture is appended to it; its rows are all pixels, those alone
+                valid whose class is said.
+            valid: ``[B, H, W]`` bool, the pixels that there are; nothing is said of others, and patches show
+                zeros in their place.
+            wanted: ``[B, H, W]`` bool, the pixels whose class is asked for; all if not given.
+
+        Returns:
+            ``[B, classes, H, W]``; 0 where nothing is said.
+        """
+        places = torch.ones_like(x[:, 0], dtype=torch.bool)
+        y = self.normalise(x)
+        if valid is not None:
+            y, places = y.masked_fill(~valid[:, None], 0), places & valid
+        if wanted is not None:
+            places = places & wanted
+        y = self.embed(y)
+        y = y if valid is None else y * valid[:, None]
+        if not places.any():
+            return y.new_zeros(len(x), len(self.config.classes), *x.shape[2:])
+        rows = trace
+        if trace is not None:
+            rows = PlacedTrace(trace, places.flatten(), tuple(places.shape))
+        said = self.label(patches_at(y, self.config.patch, places), rows)
+        out = said.new_zeros(*places.shape, said.shape[1])
+        return out.masked_scatter(places[..., None], said).movedim(-1, 1)
