@@ -14,7 +14,7 @@ from geomoe.audit.section import TIMINGS, Finding, Section
 from geomoe.models.registry import build
 from geomoe.models.weights import read_card, save
 from tests.audit.report.made import made
-from tests.cli.test_cli import run
+from tests.cli.run import run
 from tests.evaluation.test_calibrate_samples import CLASSES, TINY, card_of
 
 
