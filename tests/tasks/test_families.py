@@ -120,6 +120,13 @@ def test_a_task_of_ones_own_goes_through_fit_evaluate_and_predict(tmp_path, caps
     assert low < found["overall"]["scores"]["mae"] < high
     assert found["overall"]["gain"] > 0.1
     assert found["by_class"] == {}
+    main(["picture", str(tmp_path), "--model", str(weights), "-o", str(tmp_path / "p.png"), "--json"])
+    drawn = json.loads(capsys.readouterr().out)["samples"]
+    assert len(drawn) == 12
+    for of in drawn.values():
+        answer = of["answers"]["best"]
+        error = abs(answer["values"][0] - float(of["truth"]))
+        assert error == pytest.approx(answer["scores"]["mae"], abs=1e-3)
     (tmp_path / "images").mkdir()
     shades = {"dark": (20, 30, 40), "light": (90, 220, 60)}
     for (name, shade), size in zip(shades.items(), ((4, 4), (9, 6)), strict=True):

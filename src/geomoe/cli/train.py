@@ -34,15 +34,21 @@ def fit(args: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--data", "root", type=click.Path(path_type=Path), required=True, help="The test images.")
-@click.option("--protocol", help="How result and truth are compared.  [default: mfg_hmoe, of images]")
+@click.option(
+    "--data",
+    "root",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="As for evaluate.",
+)
+@click.option("--protocol", help="Of images that are made: how they are scored.  [default: mfg_hmoe]")
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
 @click.option("--half", is_flag=True, help="Store the weights in float16: half the size, scored as rounded.")
 def export(source: Path, target: Path, root: Path, protocol: str | None, overwrite: bool, half: bool) -> None:
     """Score weights SOURCE, as training wrote them, on the test split; TARGET has the scores inside."""
     from geomoe.evaluation.export import export as run
 
-    with told("images") as progress:
+    with told("samples") as progress:
         card = run(source, target, root, protocol=protocol, overwrite=overwrite, half=half, progress=progress)
     ranks = card.evaluations[-1].ranks
     gain = measure(ranks).text(card.scores["gain"], sign=True)
@@ -52,19 +58,26 @@ def export(source: Path, target: Path, root: Path, protocol: str | None, overwri
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--data", "root", type=click.Path(path_type=Path), required=True, help="The training images.")
+@click.option(
+    "--data",
+    "root",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="As for fit.",
+)
 @click.option(
     "--quantile",
     type=float,
     default=0.99,
     show_default=True,
-    help="Share of pixels that count as like training.",
+    help="Share of pixels or tokens that are to count as like training.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists; it may be SOURCE.")
 def calibrate(source: Path, target: Path, root: Path, quantile: float, overwrite: bool) -> None:
     """Learn what the router of weights SOURCE saw in training; TARGET has it inside, for --reliability."""
     from geomoe.evaluation.calibrate import calibrate as run
 
-    with told("images") as progress:
+    with told("samples") as progress:
         card = run(source, target, root, quantile=quantile, overwrite=overwrite, progress=progress)
-    say(f"{target}: {card.reference['quantile']:.0%} of {card.reference['data']} are like training")
+    share, data = f"{card.reference['quantile']:.0%}", card.reference["data"]
+    say(f"{target}: its threshold counts {share} of what {data} show as like training")

@@ -1,4 +1,4 @@
-"""A picture of samples and what models say of them: labels, or maps of classes. Needs matplotlib."""
+"""A picture of samples and what models say of them: labels, numbers or maps of classes. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PERCENT = (2, 98)
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a model says of a sample: ``[classes]`` or ``[classes, H, W]``, and which expert counts where."""
+    """What a model says of a sample, numbers, ``[classes]`` or ``[classes, H, W]``, and by which experts."""
 
     values: Tensor
     scores: dict[str, float]
@@ -65,8 +65,8 @@ class _Sample:
 
     @property
     def truth(self) -> Tensor:
-        """The label, or the class of each pixel."""
-        return self.batch["mask" if "mask" in self.batch else "label"][0]
+        """The label, the numbers, or the class of each pixel."""
+        return self.batch[next(key for key in ("mask", "label", "target") if key in self.batch)][0]
 
 
 _Samples = Sequence[_Sample]
@@ -121,7 +121,7 @@ def draw_samples(
     write_figure(lambda: draw(found, names, output), target)
     said = {
         each.name: {
-            **({} if each.truth.dim() else {"truth": output.classes[int(each.truth)]}),
+            "truth": _truth(each, output),
             "answers": {
                 name: {**_said(answer, output), "experts": answer.as_dict()}
                 for name, answer in zip(names, each.answers, strict=True)
@@ -179,6 +179,8 @@ def _best(answer: _Answer) -> tuple[int, float]:
 def _said(answer: _Answer, output: Output) -> dict[str, Any]:
     if output.kind == "classes":
         return {"scores": answer.scores}
+    if output.kind == "values":
+        return {"values": answer.values.ravel().tolist(), "scores": answer.scores}
     place, confidence = _best(answer)
     return {"label": output.classes[place], "confidence": confidence}
 
@@ -186,6 +188,8 @@ def _said(answer: _Answer, output: Output) -> dict[str, Any]:
 def _short(answer: _Answer, output: Output) -> str:
     if output.kind == "classes":
         return show(answer.scores)
+    if output.kind == "values":
+        return _numbers(answer.values)
     place, confidence = _best(answer)
     return f"{output.classes[place]} {confidence:.1%}"
 
@@ -193,11 +197,17 @@ def _short(answer: _Answer, output: Output) -> str:
 def _truth(sample: _Sample, output: Output) -> str:
     if output.kind == "classes":
         return f"{int((sample.truth >= 0).sum())} pixels"
+    if output.kind == "values":
+        return _numbers(sample.truth)
     return output.classes[int(sample.truth)]
 
 
+def _numbers(values: Tensor) -> str:
+    return ", ".join(f"{value:.4g}" for value in values.ravel().tolist())
+
+
 def _figure_of_labels(samples: _Samples, names: _Names, output: Output) -> Figure:
-    """Cards: the image, which experts its squares went to, and the answers below."""
+    """Cards of labels or numbers: the image, which experts its squares went to, and the answers below."""
     routed = [i for i in range(len(names)) if any(each.answers[i].experts for each in samples)]
     side, foot = 1.3, 0.18 * len(names) + _GAP
     wide, high = side * (1 + len(routed)) + 2 * _GAP, _HEAD + side + foot
@@ -217,11 +227,13 @@ def _figure_of_labels(samples: _Samples, names: _Names, output: Output) -> Figur
         below = canvas.axes(f"answers: {each.name}", x, y + side, wide - _GAP, foot)
         below.set(xlim=(0, wide - _GAP), ylim=(foot, 0))
         for number, (name, answer) in enumerate(zip(names, each.answers, strict=True)):
-            right = _best(answer)[0] == int(each.truth)
-            said = f"{'right' if right else 'wrong'}: {_short(answer, output)}"
+            said, colour = _short(answer, output), "black"
+            if output.kind == "label":
+                right = _best(answer)[0] == int(each.truth)
+                said, colour = f"{'right' if right else 'wrong'}: {said}", _RIGHT if right else _WRONG
             below.text(
                 0.02, 0.1 + 0.18 * number, said if len(names) == 1 else f"{name} {said}", fontsize=7,
-                va="center", color=_RIGHT if right else _WRONG, parse_math=False,
+                va="center", color=colour, parse_math=False,
             )  # fmt: skip
     _expert_legends(canvas, samples, names, routed, width - _LEGEND + _GAP, _HEAD)
     _foot(canvas, samples[0].batch, output, width)
@@ -267,6 +279,7 @@ def _figure_of_maps(samples: _Samples, names: _Names, output: Output) -> Figure:
 
 _KINDS: dict[str, tuple[int, Callable[[_Samples, _Names, Output], Figure]]] = {
     "label": (12, _figure_of_labels),
+    "values": (12, _figure_of_labels),
     "classes": (3, _figure_of_maps),
 }
 """By what models give: how many samples are drawn unless a number is given, and how."""

@@ -17,7 +17,7 @@ from geomoe.data.class_folders import Labelled, class_names, labelled_files
 from geomoe.data.datasets import find_data_set
 from geomoe.data.images import MAX_PIXELS, read_picture, sift, to_unit
 from geomoe.data.labels import LabelBatches, LabelStream, resized
-from geomoe.data.sample import Batch, Sample
+from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
@@ -179,10 +179,17 @@ def _named(
     skip_corrupt: bool,
     say: Callable[[str], None],
 ) -> Named:
-    label_at = dict(zip((one.path for one in listed), labels_of(listed, classes), strict=True))
-    found = sift(listed, lambda one: _image(one.path, bands, size, max_pixels), skip_corrupt, say)
+    def image(one: Labelled) -> Tensor:
+        return _image(one.path, bands, size, max_pixels)
+
+    labels_of(listed, classes)  # raises
+    # All are looked at before the first is scored, and held by nobody.
+    found = [one for one, _ in sift(listed, lambda one: len(image(one)), skip_corrupt, say)]
+    labels = labels_of(found, classes)
     known = find_data_set(root, "labels")
-    samples = [(one.name, {"image": image, "label": label_at[one.path]}) for one, image in found]
+    samples = Lazy(
+        [one.name for one in found], lambda place: {"image": image(found[place]), "label": labels[place]}
+    )
     if known is None:
         return Named(root.resolve().name, samples)
     return Named(known.name, samples, known.sensor, known.gsd)

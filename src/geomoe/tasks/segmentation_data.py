@@ -32,7 +32,7 @@ from geomoe.data.places import (
     spatial_blocks,
     whole_image,
 )
-from geomoe.data.sample import Batch, Sample
+from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
@@ -257,10 +257,8 @@ class SegmentationData(ClassData):
 
     def _samples(self, part: Split, fill: Sequence[float]) -> Named:
         held, _, name, known = self._held
-        found = [
-            (one.name, shown(one, part, fill))  # type: ignore[arg-type]
-            for one in WholeImages(held, part, fill).images  # type: ignore[arg-type]
-        ]
+        images = WholeImages(held, part, fill).images  # type: ignore[arg-type]
+        found = Lazy([one.name for one in images], lambda place: shown(images[place], part, fill))  # type: ignore[arg-type]
         return Named(name, found, known.sensor, known.gsd) if known else Named(name, found)
 
     @classmethod
