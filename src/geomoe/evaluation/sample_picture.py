@@ -38,8 +38,8 @@ __all__ = ["draw_samples"]
 
 _GAP, _HEAD, _FOOT, _LEGEND = 0.12, 0.38, 0.3, 2.2
 """Inches: between parts, for a title of two lines, for the line below, of a legend."""
-_LINE = 0.17
-"""Of a legend; one of experts has ten at most."""
+_LINE, _MOST = 0.17, 10
+"""Inches of a legend's line, and how many one of experts has at most."""
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
 _PERCENT = (2, 98)
 
@@ -208,13 +208,13 @@ def _numbers(values: Tensor) -> str:
 
 def _figure_of_labels(samples: _Samples, names: _Names, output: Output) -> Figure:
     """Cards of labels or numbers: the image, which experts its squares went to, and the answers below."""
-    routed = [i for i in range(len(names)) if any(each.answers[i].experts for each in samples)]
+    routed = [i for i in range(len(names)) if _maps(samples, i)]
     side, foot = 1.3, 0.18 * len(names) + _GAP
     wide, high = side * (1 + len(routed)) + 2 * _GAP, _HEAD + side + foot
     columns = min(max(int(10 / wide), 1), len(samples))
     rows = -(-len(samples) // columns)
     width = _GAP + columns * wide + (_LEGEND if routed else 0)
-    canvas = Canvas(width, rows * high + _FOOT)
+    canvas = Canvas(width, max(rows * high, _legends_height(samples, routed)) + _FOOT)
     for place, each in enumerate(samples):
         row, column = divmod(place, columns)
         x, y = _GAP + column * wide, row * high + _HEAD
@@ -242,14 +242,14 @@ def _figure_of_labels(samples: _Samples, names: _Names, output: Output) -> Figur
 
 def _figure_of_maps(samples: _Samples, names: _Names, output: Output) -> Figure:
     """A row for each sample: image, truth, and the map and the experts of each model."""
-    routed = [i for i in range(len(names)) if any(each.answers[i].experts for each in samples)]
+    routed = [i for i in range(len(names)) if _maps(samples, i)]
     panels = 2 + len(names) + len(routed)
     side = min(max((14 - _LEGEND) / panels - _GAP, 1.6), 3.2)
     colours = _class_colours(output)
     heights = [side * each.batch["image"].shape[2] / each.batch["image"].shape[3] for each in samples]
     left = _GAP + panels * (side + _GAP)
-    lines = _LINE * (len(output.classes) + 10 * len(routed)) + _HEAD * (1 + len(routed))
-    tall = max(sum(heights) + len(samples) * _HEAD, _HEAD + lines) + _FOOT
+    lines = _HEAD + _LINE * len(output.classes) + _legends_height(samples, routed)
+    tall = max(sum(heights) + len(samples) * _HEAD, lines) + _FOOT
     canvas = Canvas(left + _LEGEND, tall)
     y = _HEAD
     for each, height in zip(samples, heights, strict=True):
@@ -294,19 +294,26 @@ def _draw_experts(axes: Axes, answer: _Answer, head: str, below: str, width: flo
     title(axes, head, below, width)
 
 
+def _maps(samples: _Samples, model: int) -> list[ExpertMap]:
+    return [found for each in samples if (found := each.answers[model].experts) is not None]
+
+
+def _legends_height(samples: _Samples, routed: Sequence[int]) -> float:
+    return sum(_HEAD + _LINE * min(len(_maps(samples, i)[0].names), _MOST) for i in routed)
+
+
 def _expert_legends(
     canvas: Canvas, samples: _Samples, names: _Names, routed: Sequence[int], x: float, y: float
 ) -> None:
     """Of every model that routes, its experts with their shares over all samples that are shown."""
     for i in routed:
-        maps = [each.answers[i].experts for each in samples]
-        there = [one for one in maps if one is not None]
+        there = _maps(samples, i)
         joined = np.concatenate([one.experts[one.experts >= 0] for one in there])
         first = there[0]
         over = ExpertMap(
             first.layer, first.layers, first.unit, first.group_sizes, first.kernel_sizes, joined[None]
         )
-        wide, height = _LEGEND - 2 * _GAP, _LINE * min(len(first.names), 10)
+        wide, height = _LEGEND - 2 * _GAP, _LINE * min(len(first.names), _MOST)
         axes = canvas.axes(f"legend: {names[i]}", x, y, wide, height)
         title(
             axes, names[i] if len(routed) > 1 else "experts, all samples", over.title[1], _LEGEND - 2 * _GAP
