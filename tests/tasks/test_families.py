@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, R2Score
 
+import geomoe
 from geomoe import GeomoeError
 from geomoe.cli.main import main
 from geomoe.data.labels import LabelBatches, LabelStream
+from geomoe.evaluation.evaluators import EVALUATORS, Evaluator, evaluator
 from geomoe.metrics.measures import MEASURES, Measure
 from geomoe.models import load, registry
 from geomoe.models.contract import Input, ModelContract, Output
@@ -153,6 +156,22 @@ def test_the_same_task_is_resumed(tmp_path):
           "--trainer.callbacks.stopping_threshold=-1e9")  # fmt: skip
     train(tmp_path / "cut", "--trainer.max_steps=60", f"--ckpt_path={tmp_path / 'cut' / 'last.ckpt'}")
     assert len({load(str(tmp_path / run / "last.safetensors")).hash for run in ("whole", "cut")}) == 1
+
+
+class Dimmed(Evaluator):
+    """Of brightness, with an option of its own."""
+
+    def evaluate(self, model, root, *, dim=1.0, **options):
+        return dim
+
+
+def test_a_family_may_bring_an_evaluator_of_its_own(monkeypatch, tmp_path):
+    of = SimpleNamespace(name="mine", card=SimpleNamespace(task="brightness"))
+    with pytest.raises(GeomoeError, match="mine is of brightness, which has no dim"):
+        geomoe.evaluate(of, tmp_path, dim=0.5)
+    monkeypatch.setitem(EVALUATORS, "brightness", f"{__name__}:Dimmed")
+    assert geomoe.evaluate(of, tmp_path, dim=0.5) == 0.5
+    assert type(evaluator("classification")) is Evaluator
 
 
 def test_a_task_that_nobody_registered_is_named():
