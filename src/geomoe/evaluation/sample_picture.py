@@ -219,7 +219,7 @@ def _figure_of_labels(samples: _Samples, names: _Names, output: Output) -> Figur
         row, column = divmod(place, columns)
         x, y = _GAP + column * wide, row * high + _HEAD
         axes = canvas.axes(f"image: {each.name}", x, y, side, side)
-        axes.imshow(_picture(each.batch), interpolation="nearest")
+        axes.imshow(_picture(each.batch), interpolation="antialiased")
         title(axes, _truth(each, output), Path(each.name).name, side)
         for number, i in enumerate(routed, 1):
             axes = canvas.axes(f"experts: {each.name}: {names[i]}", x + number * (side + 0.06), y, side, side)
