@@ -144,3 +144,19 @@ def test_a_request_is_the_command_that_makes_it():
         "geomoe audit 'a b.safetensors' --data /d --out out --split validation --images 9 "
         "--only usage,maps --seed 3 --skip-corrupt"
     )
+
+
+def test_other_weights_that_it_was_compared_with_are_found(reported, capsys, tmp_path):
+    other = save_weights(tmp_path / "other.safetensors", 1)
+    status, _, heard = run(
+        capsys, "audit", reported / "tiny.safetensors", "--data", reported / "data", "--only", "usage",
+        "--against", other, "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert status == 0, heard
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"--out report --only usage --against {other}" in page
+    assert run(capsys, "reproduce", tmp_path / "report")[0] == 0
+    save_weights(other, 2)
+    status, _, heard = run(capsys, "reproduce", tmp_path / "report")
+    assert status == 1
+    assert "not the weights that the report compares with" in heard

@@ -20,6 +20,7 @@ from geomoe import __version__
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Sample
 from geomoe.evaluation.hardware import hardware
+from geomoe.models.weights import load
 from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks.commit import commit
 
@@ -45,6 +46,7 @@ def manifest_of(request: Request, subject: Subject) -> dict[str, Any]:
         "weights": {
             "name": model.name,
             "hash": model.hash,
+            "compared with": None if request.against is None else load(request.against).hash,
             "model": card.model,
             "task": card.task,
             "commit of training": card.commit,

@@ -17,6 +17,7 @@ from geomoe.audit.section import TIMINGS
 from geomoe.audit.subject import Subject
 from geomoe.errors import GeomoeError
 from geomoe.files import read_small
+from geomoe.models.weights import load
 from geomoe.printable import counted
 
 __all__ = ["TOLERANCE", "Difference", "Record", "differences", "read_record"]
@@ -85,20 +86,26 @@ class Record:
                 f"{subject.model.name} are not the weights of the report: their hash is "
                 f"{subject.model.hash[:12]}, expected {was[:12]}; give the right ones by --model"
             )
+        other = self.manifest["weights"].get("compared with")
+        if other is not None and (now := load(str(self.request.against))).hash != other:
+            raise GeomoeError(
+                f"{now.name} are not the weights that the report compares with: their hash is "
+                f"{now.hash[:12]}, expected {other[:12]}"
+            )
         known, found = self.manifest["samples"], hashes(subject)
-        other = [name for name, of in known.items() if found.get(name) != of]
-        other += [name for name in found if name not in known]
-        if other:
+        others = [name for name, of in known.items() if found.get(name) != of]
+        others += [name for name in found if name not in known]
+        if others:
             what = (
                 "is not there"
-                if other[0] not in found
+                if others[0] not in found
                 else "is new"
-                if other[0] not in known
+                if others[0] not in known
                 else "is another"
             )
-            more = f", and {len(other) - 1} more" if len(other) > 1 else ""
+            more = f", and {len(others) - 1} more" if len(others) > 1 else ""
             raise GeomoeError(
-                f"not the samples of the report: {other[0]} {what}{more}, of "
+                f"not the samples of the report: {others[0]} {what}{more}, of "
                 f"{counted(len(known), 'sample')}; give the right folder by --data"
             )
 

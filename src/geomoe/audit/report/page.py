@@ -14,6 +14,7 @@ from geomoe.audit.report.figures import Drawn
 from geomoe.audit.request import Request
 from geomoe.audit.run import Audit
 from geomoe.audit.section import Finding, Level, Section
+from geomoe.audit.sections import SECTIONS
 from geomoe.printable import printable
 
 __all__ = ["page"]
@@ -119,7 +120,11 @@ def _numbered(audit: Audit, drawn: Mapping[str, Drawn]) -> list[_Section]:
 def _command(audit: Audit, section: Section) -> str:
     """Makes this section alone; empty where the audit was not made by the command."""
     asked = audit.manifest.get("request")
-    return replace(Request(**asked), only=(section.name,)).command() if asked else ""
+    if not asked:
+        return ""
+    request = Request(**{**asked, "only": tuple(asked.get("only", ()))})
+    by_itself = section.name in [question.__name__ for question in SECTIONS]
+    return (replace(request, only=(section.name,), against=None) if by_itself else request).command()
 
 
 def _groups(manifest: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
