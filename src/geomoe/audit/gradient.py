@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,7 +81,7 @@ def gradient(subject: Subject) -> Section:
         "one sample by itself and in the batch shows gates that look at their neighbours in the batch.",
         tuple(_findings(found, same)),
         (_table(found),) if found else (),
-        data={"layers": {name: asdict(layer) for name, layer in found.items()}, "answers_repeat": same},
+        data={"layers": {name: _numbers(layer) for name, layer in found.items()}, "answers_repeat": same},
     )
 
 
@@ -144,6 +145,11 @@ def _table(found: Mapping[str, Checked]) -> Table:
             for name, layer in found.items()
         ),
     )  # fmt: skip
+
+
+def _numbers(layer: Checked) -> dict[str, Any]:
+    """Without the digest, which turns on the rounding of the machine."""
+    return {name: value for name, value in asdict(layer).items() if name != "digest"}
 
 
 def _few(batch: Batch) -> Batch:
