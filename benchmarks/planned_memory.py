@@ -29,8 +29,11 @@ from tile import hardware
 CASES = {
     "mfg_hmoe_light x2": ("mfg_hmoe_light", {"scale": 2}),
     "mfg_hmoe_light x4": ("mfg_hmoe_light", {"scale": 4}),
-    "edsr x4": ("edsr_baseline", {"scale": 4}),
+    "edsr x4": ("edsr", {"scale": 4}),
+    "haunet_s x4": ("haunet_s", {"scale": 4}),
     "swinir_light x2": ("swinir_light", {"scale": 2}),
+    "hat x4": ("hat", {"scale": 4}),
+    "mamba_moe": ("mamba_moe", {"classes": ("field", "water", "wood"), "bands": 4}),
     "unet": ("unet", {"classes": ("field", "water", "wood"), "bands": 4}),
     "unet_moe": ("unet_moe", {"classes": ("field", "water", "wood"), "bands": 4}),
     "unet_moe, 200 bands": ("unet_moe", {"classes": tuple("abcdefghijklmnop"), "bands": 200}),
