@@ -12,7 +12,6 @@ from scipy import stats
 from torch import Tensor
 
 from geomoe.audit.damage import Damage, Spread, damages
-from geomoe.audit.drawing import colours
 from geomoe.audit.rows import affordable, clustered_by, gate_shares, scored
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.stability import overlap
@@ -180,17 +179,16 @@ def _draw(drawing: Drawing, ways: list[Damage], watched: list[_Watched], title: 
     drawing.set_layout_engine("constrained")
     above, below = drawing.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
     kinds = list(dict.fromkeys(way.kind for way in ways))
-    tint = colours((7,))
     at = np.arange(len(ways)) + np.array([kinds.index(way.kind) for way in ways])
     for number, kind in enumerate(kinds):
         mine = [i for i, way in enumerate(ways) if way.kind == kind]
         changes = [watched[i].interval for i in mine]
         means = np.array([c.mean for c in changes])
         reach = np.nan_to_num(np.array([(c.mean - c.low, c.high - c.mean) for c in changes])).clip(0).T
-        above.errorbar(at[mine], means, reach, fmt="o", color=tint[number % 7], markersize=4, linewidth=1)
+        above.errorbar(at[mine], means, reach, fmt="o", color=f"C{number}", markersize=4, linewidth=1)
         if all(watched[i].agreement for i in mine):
             shown = [float(np.nanmean(watched[i].agreement)) for i in mine]
-            below.bar(at[mine], shown, color=tint[number % 7])
+            below.bar(at[mine], shown, color=f"C{number}")
         above.text(
             float(at[mine].mean()), 1.02, kind, ha="center", fontsize=7, transform=above.get_xaxis_transform()
         )

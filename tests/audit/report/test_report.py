@@ -177,6 +177,7 @@ def test_numbers_of_a_column_have_the_same_digits():
 
 def test_numbers_too_far_apart_have_digits_of_their_own():
     assert texts(1234567.0, 0.25) == ["1,234,567", "0.2500"]
+    assert texts(7e-9, 0.0) == ["7.00e−09", "0"]
     assert texts(0.9, 0.0000123) == ["0.9000", "1.23e−05"]
 
 

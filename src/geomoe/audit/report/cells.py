@@ -57,7 +57,7 @@ def _decimals(numbers: Sequence[float]) -> int | None:
     sizes = [abs(number) for number in numbers if number]
     if all(number.is_integer() for number in numbers):
         return 0
-    if max(sizes) / min(sizes) > _APART:
+    if max(sizes) / min(sizes) > _APART or max(sizes) < 1 / _APART:
         return None
     return _behind_the_point(max(sizes))
 
