@@ -87,6 +87,7 @@ class MadeTask:
 class MadeCard:
     task: str = "made"
     config: dict = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict)
     reference: dict = field(default_factory=dict)
 
 

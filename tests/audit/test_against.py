@@ -6,7 +6,7 @@ import torch
 from geomoe import GeomoeError
 from geomoe.audit.against import against, match_experts
 from geomoe.audit.request import Request
-from tests.audit.made import check_drawn, plan_of, subject
+from tests.audit.made import check_drawn, codes, plan_of, subject
 
 
 def images(number=20, side=8, seed=0):
@@ -69,6 +69,16 @@ def test_what_quality_changes_by_is_said_with_its_interval():
     low, high = section.data["change"]["interval_95"]
     assert (section.data["change"]["mean"], low) == (pytest.approx(-1), -1)
     assert high < -0.5
+
+
+def test_weights_that_learned_from_other_samples_are_named():
+    rule = by_brightness((0, 1, 2, 3))
+    mine, other = subject(images(), rule), subject(images(), rule).model
+    assert "other_split" not in codes(against(mine, other))
+    other.card.recipe["split_seed"] = 1
+    section = against(mine, other)
+    assert codes(section)["other_split"] == "warning"
+    assert "split_seed 1, not None" in section.findings[1].text
 
 
 def test_weights_that_cannot_be_compared_are_refused():

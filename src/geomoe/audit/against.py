@@ -32,6 +32,8 @@ from geomoe.moe.plan import RoutingPlan, RoutingTrace
 
 __all__ = ["against", "match_experts"]
 
+_SPLIT = ("split", "split_seed", "validation", "test", "block", "buffer", "left_out")
+"""Of a recipe: what decides which samples a model learned from."""
 _SAMPLES = 400
 _ROWS = 256
 """Rows that are compared, of a batch."""
@@ -65,6 +67,27 @@ def _matched(common: Tensor) -> Tensor:
     match = torch.full((len(common),), -1)
     match[torch.from_numpy(mine)] = torch.from_numpy(theirs)
     return match
+
+
+def _names(one: LoadedModel, other: LoadedModel) -> tuple[str, str]:
+    """What two weights are called; those of one name, with the start of their hashes."""
+    if one.name != other.name:
+        return one.name, other.name
+    return f"{one.name} {one.hash[:8]}", f"{other.name} {other.hash[:8]}"
+
+
+def _other_split(one: LoadedModel, other: LoadedModel, called: str) -> list[Finding]:
+    """A warning where the recipes on the cards deal data otherwise."""
+    mine, theirs = one.card.recipe, other.card.recipe
+    apart = [name for name in _SPLIT if mine.get(name) != theirs.get(name)]
+    if not apart:
+        return []
+    said = ", ".join(f"{name} {theirs.get(name)}, not {mine.get(name)}" for name in apart)
+    text = (
+        f"{called} was trained on another split ({said}): it may have learned from these samples, and what "
+        f"is said of its quality means little."
+    )
+    return [Finding("warning", "other_split", text)]
 
 
 def _renamed(shares: Tensor, match: Tensor, experts: int) -> Tensor:
@@ -124,10 +147,11 @@ def against(subject: Subject, other: LoadedModel) -> Section:
     of = measure(subject.task.monitor)
     before, after = (float(np.average(v[counted], weights=weight[counted])) for v in (mine, theirs))
     ends = "" if np.isnan(change.low) else f" ({of.text(change.low, True)} to {of.text(change.high, True)})"
+    mine_called, called = _names(subject.model, other)
     return Section(
         "against",
         "What changes under other weights?",
-        f"{subject.model.name} beside {other.name}, on the same samples. Experts have no order of their "
+        f"{mine_called} beside {called}, on the same samples. Experts have no order of their "
         f"own: those of each layer are matched by the Hungarian method on the rows that they share, on one "
         f"half of the samples, and compared on the other, and the other way round. Chance is the same with "
         f"the other plan's rows dealt anew. Intervals are of 95 %, over {clustered_by(subject)}.",
@@ -135,9 +159,10 @@ def against(subject: Subject, other: LoadedModel) -> Section:
             Finding(
                 "note",
                 "other_weights",
-                f"{of.title} is {of.text(before)} with {subject.model.name} and {of.text(after)} with "
-                f"{other.name}: {of.text(change.mean, True)}{ends}.",
+                f"{of.title} is {of.text(before)} with {mine_called} and {of.text(after)} with "
+                f"{called}: {of.text(change.mean, True)}{ends}.",
             ),
+            *_other_split(subject.model, other, called),
             *_findings_against(found),
         ),
         (

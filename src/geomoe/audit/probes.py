@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geomoe.audit.drawing import picture
+from geomoe.audit.favourites import Favourites
 from geomoe.audit.layers import layer_names
 from geomoe.audit.rows import Cells, affordable, clustered_by, gate_shares, in_parts, multiple_of
 from geomoe.audit.section import Figure, Finding, Section, Table
@@ -33,8 +32,8 @@ _DRAWS = 1000
 _MOST = 10.0
 _SMALL = 0.2
 """Cohen's small effect: where no expert's rows differ by more, experts are said to be given alike rows."""
-_LIKED, _LAYERS, _CROP = 6, 3, 32
-"""Favourites shown of each expert, layers of which they are shown, and the least side of a crop, pixels."""
+_LAYERS = 3
+"""Whose favourites are shown."""
 
 
 def image_features(image: Tensor) -> Tensor:
@@ -144,46 +143,10 @@ def _effects(sums: _Sums, seed: int) -> _Effects:
     return _Effects(d, low, high, np.nan_to_num(surely), use)
 
 
-@dataclass(order=True)
-class _Liked:
-    """A place that an expert was given: how sure the router was, what settles ties, and a picture."""
-
-    sure: float
-    number: int
-    crop: NDArray[np.float32] = field(compare=False)
-
-
 @dataclass
 class _Layer:
     sums: _Sums = field(default_factory=_Sums)
-    liked: list[list[_Liked]] = field(default_factory=list)
-
-    def like(self, cells: Cells, batch: Batch, clusters: Tensor) -> None:
-        """Keep of each expert the places of which the router is surest, one of each cluster."""
-        plan = cells.plan
-        self.liked = self.liked or [[] for _ in range(plan.num_experts)]
-        sure = plan.probabilities.detach() * (gate_shares(plan) > 0)
-        for cluster in clusters.unique().tolist():
-            mine = (clusters == cluster).nonzero()[:, 0]
-            surest, place = sure[mine].max(0)  # [E]
-            for expert, best in enumerate(self.liked):
-                value = float(surest[expert])
-                if value <= 0 or (len(best) == _LIKED and value <= best[0].sure):
-                    continue
-                crop = _crop(batch["image"], cells, int(mine[place[expert]]))
-                (heapq.heappushpop if len(best) == _LIKED else heapq.heappush)(
-                    best, _Liked(value, -cluster, crop)
-                )
-
-
-def _crop(images: Tensor, cells: Cells, row: int) -> NDArray[np.float32]:
-    """The square of a row with what is around it, of one side for all rows of a layer."""
-    side = min(max(_CROP, cells.side), cells.height, cells.width)
-    sample, place = divmod(row, math.prod(cells.grid))
-    y, x = (cells.side * (2 * at + 1) // 2 for at in divmod(place, cells.grid[1]))
-    sizes = ((y, cells.height), (x, cells.width))
-    top, left = (min(max(at - side // 2, 0), size - side) for at, size in sizes)
-    return picture(images[sample])[top : top + side, left : left + side]
+    favourites: Favourites = field(default_factory=Favourites)
 
 
 def probes(subject: Subject) -> Section:
@@ -212,7 +175,7 @@ def probes(subject: Subject) -> Section:
             layer = layers.setdefault(name, _Layer())
             clusters = cells.clusters(first, parts)
             layer.sums.add(values, known, gate_shares(plan), clusters)
-            layer.like(cells, batch, clusters)
+            layer.favourites.add(cells, batch, clusters)
         first += len(names)
     effects = {name: _effects(layer.sums, subject.seed) for name, layer in layers.items()}
     names = [*FEATURES, *(classes if next(iter(effects.values()), None) is not None else ())]
@@ -234,7 +197,7 @@ def probes(subject: Subject) -> Section:
         ),
         (
             *((_heat(effects, names),) if effects else ()),
-            *(_favourites(name, number, layers[name]) for number, name in enumerate(shown_layers)),
+            *(_favourites(name, number, layers[name].favourites) for number, name in enumerate(shown_layers)),
         ),
         {name: _numbers(each, names) for name, each in effects.items()},
     )
@@ -399,32 +362,10 @@ def _draw_heat(drawing: Drawing, effects: dict[str, _Effects], names: Sequence[s
     bar.ax.tick_params(labelsize=7)
 
 
-def _favourites(name: str, number: int, layer: _Layer) -> Figure:
+def _favourites(name: str, number: int, favourites: Favourites) -> Figure:
     return Figure(
         f"probes_favourites_{number}",
-        f"The places that experts of {name} were given most surely: surest first, one "
+        f"The places that experts of {name} were given most surely, framed: surest first, one "
         "of each sample (or block of it), and the router's probability.",
-        lambda drawing: _draw_liked(drawing, layer.liked),
+        favourites.draw,
     )
-
-
-def _draw_liked(drawing: Drawing, liked: Sequence[Sequence[_Liked]]) -> None:
-    drawing.set_size_inches(0.9 * _LIKED + 0.4, 1.05 * len(liked))
-    axes = drawing.subplots(len(liked), _LIKED, squeeze=False)
-    drawing.subplots_adjust(0.09, 0.01, 0.99, 0.98, 0.05, 0.2)
-    for expert, (places, best) in enumerate(zip(axes, liked, strict=True)):
-        places[0].text(
-            -0.15,
-            0.5,
-            f"expert {expert}",
-            rotation=90,
-            va="center",
-            ha="right",
-            fontsize=7,
-            transform=places[0].transAxes,
-        )
-        for place in places:
-            place.set_axis_off()
-        for place, one in zip(places, sorted(best, reverse=True), strict=False):
-            place.imshow(one.crop, interpolation="nearest")
-            place.set_title(f"{one.sure:.2f}", fontsize=6, pad=1)
