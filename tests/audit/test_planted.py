@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from geomoe import GeomoeError
 from geomoe.audit.counterfactuals import counterfactuals
 from geomoe.audit.dependence import dependence
 from geomoe.audit.gradient import gradient
@@ -109,6 +110,14 @@ def test_a_model_without_plans_is_said_to_have_none():
     said, found = asked(subject)
     assert (said.level, said.code) == ("fault", "no_routing")
     assert faults(found) == {"no_routing"}
+
+
+def test_samples_without_truth_are_refused():
+    subject = planted(dense=True, side=4, count=2)
+    for _, sample in subject.samples.samples:
+        sample["mask"] = torch.full_like(sample["mask"], -1)
+    with pytest.raises(GeomoeError, match="no sample of made has a truth"):
+        counterfactuals(subject)
 
 
 def test_a_committee_weighs_by_a_rule_and_is_not_called_untrained():

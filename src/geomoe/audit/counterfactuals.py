@@ -14,6 +14,7 @@ from geomoe.audit.section import Figure, Finding, Level, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.audit.units import Scored, blocks_a_side, score_units
 from geomoe.data.sample import Batch
+from geomoe.errors import GeomoeError
 from geomoe.evaluation.samples import batches
 from geomoe.evaluation.statistics import Interval
 from geomoe.metrics.measures import measure
@@ -206,7 +207,10 @@ class _Comparison:
         )
 
     def section(self) -> Section:
-        """What was found."""
+        """What was found; raises GeomoeError where no sample has a truth."""
+        if not self.learned.size:
+            data = self.subject.samples.data
+            raise GeomoeError(f"no sample of {data} has a truth to be scored by; choose another split")
         monitor = self.task.monitor
         arms = {name: self._effect(self.arms[name], self.learned) for name in ARMS if name in self.arms}
         alone = {name: self._effect(scored, self.learned_few) for name, scored in self.alone.items()}

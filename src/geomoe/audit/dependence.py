@@ -156,17 +156,17 @@ def _shifted(expert: Array, label: Array, experts: int, classes: int, rng: np.ra
 def dependence(subject: Subject) -> Section:
     """Mutual information of experts with what is known of samples, against facts that were exchanged."""
     joints: dict[str, dict[str, Joint]] = {}
-    layers = {name: tally.by_sample for name, tally in subject.tallies.items() if tally.by_sample}
+    layers = {name: torch.cat(tally.by_sample) for name, tally in subject.tallies.items() if tally.by_sample}
     for fact, values in facts_of(subject).items():
         joints[fact] = {
             # Every layer sees the same exchanges, so that their sum has a distribution.
-            name: of_samples(values, torch.cat(counts).numpy(), np.random.default_rng(subject.seed))
-            for name, counts in layers.items()
+            name: of_samples(values, choices.numpy(), np.random.default_rng(subject.seed))
+            for name, choices in layers.items()
+            if len(choices) == len(values)
         }
     classes = [name for output in subject.model.contract.outputs.values() for name in output.classes]
-    pixels = _of_pixels(subject, classes)
-    if pixels:
-        joints[_PIXELS] = pixels
+    if classes:
+        joints[_PIXELS] = _of_pixels(subject, classes)
     joints = {fact: of for fact, of in joints.items() if of}
     raw = [_chance(of) for of in joints.values()]
     chances = dict(zip(joints, holm(raw), strict=True))
