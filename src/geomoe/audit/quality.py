@@ -66,7 +66,8 @@ def _finding(monitor: str, name: str, value: float, base: float, gain: Interval)
 def _table(found: dict[str, float], base: dict[str, float], monitor: str, name: str) -> Table:
     rows = []
     for metric in sorted(found, key=lambda metric: metric != monitor):
-        of, a, b = measure(metric), found[metric], base[metric]
+        of = measure(metric)
+        a, b = round(found[metric], of.digits), round(base[metric], of.digits)
         better = "higher" if of.best == "max" else "lower"
         rows.append((f"{of.title} {of.unit}".rstrip(), better, a, b, of.gain(a, b)))
     columns = ("metric", "better", "weights", name, "gain")
