@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geomoe.audit.subject import Subject
-from geomoe.data.sample import Batch, Sample
+from geomoe.data.sample import Batch, Lazy
 from geomoe.evaluation.statistics import Interval, paired_interval
 from geomoe.moe.flops import count_flops
 from geomoe.moe.plan import RoutingPlan
@@ -60,7 +59,9 @@ def fewer(subject: Subject, most: int) -> Subject:
     if number <= most:
         return subject
     places = torch.linspace(0, number - 1, most).round().long().tolist()
-    return replace(subject, samples=replace(subject.samples, samples=_Some(subject.samples.samples, places)))
+    return replace(
+        subject, samples=replace(subject.samples, samples=Lazy(subject.samples.samples.__getitem__, places))
+    )
 
 
 def affordable(subject: Subject, passes: int, least: int = FEW) -> Subject:
@@ -71,25 +72,6 @@ def affordable(subject: Subject, passes: int, least: int = FEW) -> Subject:
     _, batch = next(fewer(subject, 1).batches())
     each = count_flops(lambda: subject.answer(batch))
     return fewer(subject, max(least, int(_OPERATIONS / max(each, 1) / passes)))
-
-
-class _Some(Sequence[tuple[str, Sample]]):
-    """Samples at ``places`` of others, read when they are asked for."""
-
-    def __init__(self, samples: Sequence[tuple[str, Sample]], places: Sequence[int]) -> None:
-        self._samples, self._places = samples, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, Sample]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[str, Sample]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[str, Sample] | Sequence[tuple[str, Sample]]:
-        if isinstance(index, slice):
-            return [self._samples[place] for place in self._places[index]]
-        return self._samples[self._places[index]]
 
 
 def gate_shares(plan: RoutingPlan) -> Tensor:

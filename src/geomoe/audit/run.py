@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from geomoe.audit.section import Finding, Section, Table
 from geomoe.audit.sections import SECTIONS, Question
 from geomoe.audit.subject import Subject
 from geomoe.audit.verdict import verdict
-from geomoe.data.sample import Sample
+from geomoe.data.sample import Lazy, Sample
 from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel
@@ -85,32 +85,14 @@ def _table(table: Table) -> dict[str, Any]:
     return {"name": table.name, "caption": table.caption, "columns": list(table.columns), "rows": rows}
 
 
-class _Mixed(Sequence[tuple[str, Sample]]):
+def _mixed(samples: Sequence[tuple[str, Sample]], number: int, seed: int) -> Lazy:
     """Some of many samples, spread evenly over their list, in random order.
 
     Neighbours in a list are of one class or scene: the batches of an audit, and the few samples that its
-    costly questions are asked of, have to be mixed. Each is read when it is asked for.
+    costly questions are asked of, have to be mixed.
     """
-
-    def __init__(self, samples: Sequence[tuple[str, Sample]], number: int, seed: int) -> None:
-        self.samples = samples
-        places = [i * len(samples) // number for i in range(number)]
-        self.places = [places[i] for i in np.random.default_rng(seed).permutation(number)]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, Sample]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, Sample]]: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[str, Sample] | list[tuple[str, Sample]]:
-        if isinstance(index, slice):
-            return [self.samples[place] for place in self.places[index]]
-        sample: tuple[str, Sample] = self.samples[self.places[index]]
-        return sample
+    places = np.random.default_rng(seed).permutation(number) * len(samples) // number
+    return Lazy(samples.__getitem__, places.tolist())
 
 
 def subject_of(
@@ -145,7 +127,7 @@ def subject_of(
     if facts and (first := named.samples[0][0]) not in facts:
         raise GeomoeError(f"the facts have no line for the sample {first}; give each sample one, by its name")
     number = min(images or len(named.samples), len(named.samples))
-    return Subject(model, replace(named, samples=_Mixed(named.samples, number, seed)), seed, facts or {})
+    return Subject(model, replace(named, samples=_mixed(named.samples, number, seed)), seed, facts or {})
 
 
 def audit(

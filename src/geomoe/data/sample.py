@@ -29,16 +29,12 @@ class Lazy(Sequence[tuple[str, Sample]]):
     """Samples that are read one by one, whenever they are asked for, and held by nobody here.
 
     Args:
-        names: of all that there are.
-        read: the sample of a place among them; always the same one.
-        places: those that are meant; all if None.
+        read: the sample of a place, with its name; always the same one.
+        places: of all that there are, in their order.
     """
 
-    def __init__(
-        self, names: Sequence[str], read: Callable[[int], Sample], places: Sequence[int] | None = None
-    ) -> None:
-        self._names, self._read = names, read
-        self.places = range(len(names)) if places is None else places
+    def __init__(self, read: Callable[[int], tuple[str, Sample]], places: Sequence[int]) -> None:
+        self._read, self.places = read, places
 
     def __len__(self) -> int:
         return len(self.places)
@@ -51,6 +47,5 @@ class Lazy(Sequence[tuple[str, Sample]]):
 
     def __getitem__(self, index: int | slice) -> tuple[str, Sample] | Lazy:
         if isinstance(index, slice):
-            return Lazy(self._names, self._read, self.places[index])
-        place = self.places[index]
-        return self._names[place], self._read(place)
+            return Lazy(self._read, self.places[index])
+        return self._read(self.places[index])

@@ -187,9 +187,11 @@ def _named(
     found = [one for one, _ in sift(listed, lambda one: len(image(one)), skip_corrupt, say)]
     labels = labels_of(found, classes)
     known = find_data_set(root, "labels")
-    samples = Lazy(
-        [one.name for one in found], lambda place: {"image": image(found[place]), "label": labels[place]}
-    )
+
+    def read(place: int) -> tuple[str, Sample]:
+        return found[place].name, {"image": image(found[place]), "label": labels[place]}
+
+    samples = Lazy(read, range(len(found)))
     if known is None:
         return Named(root.resolve().name, samples)
     return Named(known.name, samples, known.sensor, known.gsd)

@@ -258,7 +258,11 @@ class SegmentationData(ClassData):
     def _samples(self, part: Split, fill: Sequence[float]) -> Named:
         held, _, name, known = self._held
         images = WholeImages(held, part, fill).images  # type: ignore[arg-type]
-        found = Lazy([one.name for one in images], lambda place: shown(images[place], part, fill))  # type: ignore[arg-type]
+
+        def read(place: int) -> tuple[str, Sample]:
+            return images[place].name, shown(images[place], part, fill)  # type: ignore[arg-type]
+
+        found = Lazy(read, range(len(images)))
         return Named(name, found, known.sensor, known.gsd) if known else Named(name, found)
 
     @classmethod

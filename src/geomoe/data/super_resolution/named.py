@@ -82,6 +82,7 @@ class MadeSmall(Lazy):
             )
         files, data_set = SPLIT_LAYOUTS.get(layout), DATA_SETS.get(layout)
         self.split = None if files is None else part
+        self._root = root
         self._degradation, self._scale, self._bands, self._informed = degradation, scale, bands, informed
         self._paths = find_images(root) if files is None else files(root, part)
         self._of_all = Known() if data_set is None else Known(data_set.sensor, data_set.gsd)
@@ -90,16 +91,16 @@ class MadeSmall(Lazy):
         usable = {path for path, _ in found}
         self.left_out = len(self._paths) - len(usable)
         places = [place for place, path in enumerate(self._paths) if path in usable]
-        super().__init__([path.relative_to(root).as_posix() for path in self._paths], self._sample, places)
+        super().__init__(self._sample, places)
 
-    def _sample(self, place: int) -> Sample:
+    def _sample(self, place: int) -> tuple[str, Sample]:
         drawn = self._degradation.drawn(place)
         image = read_image(self._paths[place], self._bands)
         low, high = degrade(image, self._scale, drawn)
         sample = {"image": low, "target": high}
         if self._informed:
             sample["known"] = torch.tensor(drawn.known(self._of_all).encoded())
-        return sample
+        return self._paths[place].relative_to(self._root).as_posix(), sample
 
     def degrader(self, index: int) -> Degrader:
         """What made the small image of a sample."""
@@ -121,8 +122,8 @@ def _measured(
     pairs = real_pairs(layout, root, part, scale=scale, bands=bands, stretch=stretch, skip=skip, say=say)
     nothing = {"known": torch.tensor(Known().encoded())} if informed else {}
 
-    def read(place: int) -> Sample:
+    def read(place: int) -> tuple[str, Sample]:
         low, high = pairs[place]
-        return {"image": low, "target": high, **nothing}
+        return f"pair {place}", {"image": low, "target": high, **nothing}
 
-    return Lazy([f"pair {place}" for place in range(len(pairs))], read)
+    return Lazy(read, range(len(pairs)))

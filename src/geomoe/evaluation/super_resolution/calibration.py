@@ -47,8 +47,9 @@ def _mixed(model: LoadedModel, root: Path, most: int) -> tuple[Lazy, Lazy, str]:
     def whole(place: int) -> Sample:
         return {name: values[0] for name, values in judged[place].items()}
 
-    kept = Lazy([""] * len(judged), whole)[:: -(-len(judged) // most)]
-    return Lazy([""] * len(stream), stream.__getitem__), kept, _words(kept, model.card.degradation)
+    kept = Lazy(lambda place: ("", whole(place)), range(0, len(judged), -(-len(judged) // most)))
+    patches = Lazy(lambda place: ("", stream[place]), range(len(stream)))
+    return patches, kept, _words(kept, model.card.degradation)
 
 
 def _images(model: LoadedModel, root: Path, most: int) -> tuple[Lazy, Lazy, str]:
@@ -59,11 +60,11 @@ def _images(model: LoadedModel, root: Path, most: int) -> tuple[Lazy, Lazy, str]
     # All are looked at before the model sees the first.
     sift(paths, lambda path: len(read_image(path, bands)), False, lambda line: None)
 
-    def read(place: int) -> Sample:
+    def read(place: int) -> tuple[str, Sample]:
         low, _ = degrade(read_image(paths[place], bands), model.contract.scale, small.drawn(place))
-        return {"image": low}
+        return paths[place].name, {"image": low}
 
-    samples = Lazy([path.name for path in paths], read)
+    samples = Lazy(read, range(len(paths)))
     kept = samples[len(fit) :]
     return samples[: len(fit)], kept, _words(kept, small.name)
 
