@@ -44,7 +44,7 @@ class HyperTransXNetConfig(PatchConfig):
         heads: of the attention; divide ``width``.
         experts: of each block.
         top_k: for each patch.
-        twin: what stands in the place of the mixtures; see :data:`geomoe.models.twin.Twin`.
+        twin: what replaces the mixtures; see :data:`geomoe.models.twin.Twin`.
     """
 
     patch: int = 15
