@@ -5,7 +5,7 @@ import torch
 
 from geomoe.audit.corruption import corruption
 from geomoe.audit.damage import Spread, blurred, compressed, damages, moved
-from tests.audit.made import check_drawn, codes, plan_of, subject
+from tests.audit.made import MadeTask, check_drawn, codes, plan_of, subject
 
 
 def images(number=20, side=16, bands=3, seed=0):
@@ -105,3 +105,18 @@ def test_a_model_that_routes_nothing_has_quality_alone():
     assert section.data["clean_entropy"] is None
     assert section.data["damages"][0]["agreement"] is None
     check_drawn(section)
+
+
+def test_an_image_that_is_given_is_compared_with_one_in_the_same_light():
+    class Copy(MadeTask):
+        def by_item(self, answer, batch):
+            return {"oa": -(answer - batch["target"]).abs().mean((1, 2, 3))}
+
+    x = images()
+    made = subject(x, by_first_band, says=lambda x: x, kind="image", classes=())
+    for _, sample in made.samples.samples:
+        sample["target"] = sample["image"]
+    made.__dict__["task"] = Copy(made.model.model)
+    by = {(each["kind"], each["strength"]): each["change"] for each in corruption(made).data["damages"]}
+    assert by["brightness", "+1 std"] == by["contrast", "x 0.25"] == 0
+    assert by["noise", "0.1 std"] < 0

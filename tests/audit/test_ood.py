@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomoe.audit.ood import aurc, auroc, ood, risk_by_coverage, threshold_of
+from geomoe.audit.ood import _told, aurc, auroc, ood, risk_by_coverage, threshold_of
 from tests.audit.made import check_drawn, codes, plan_of, subject
 
 
@@ -101,3 +101,13 @@ def test_one_large_sample_is_scored_by_its_blocks():
 
 def test_a_model_that_routes_nothing_has_no_score():
     assert codes(ood(subject(images(), lambda x: [], torch.arange(40) % 2))) == {"no_routing_score": "note"}
+
+
+def test_intervals_of_auroc_cover_it_at_their_rate():
+    rng = np.random.default_rng(0)
+    covered = []
+    for seed in range(100):
+        clean = rng.normal(size=50)
+        _, low, high = _told(clean, 0.6 * clean + 0.8 * rng.normal(size=50) + 0.6, seed)
+        covered.append(low <= 0.6643 <= high)  # Phi(0.6 / sqrt 2)
+    assert 0.88 <= np.mean(covered) <= 0.99

@@ -50,6 +50,7 @@ def corruption(subject: Subject) -> Section:
     spread = Spread.of(batch["image"] for _, batch in some.batches())
     ways = damages(spread, subject.seed)
     watched = [_Watched() for _ in ways]
+    images = subject.model.contract.gives("image")
     clean_entropy: list[float] = []
     for number, (_, batch) in enumerate(some.batches()):
         trace = RoutingTrace()
@@ -58,6 +59,8 @@ def corruption(subject: Subject) -> Section:
         counted = size > 0
         for way, kept in zip(ways, watched, strict=True):
             spoiled = {**batch, "image": way.apply(batch["image"], number)}
+            if way.light and images and batch["target"].shape[1] == batch["image"].shape[1]:
+                spoiled["target"] = way.apply(batch["target"], number)
             now = RoutingTrace()
             value, _ = scored(some, some.answer(spoiled, now), spoiled)
             kept.change += (value - clean)[counted].tolist()
@@ -70,10 +73,11 @@ def corruption(subject: Subject) -> Section:
     return Section(
         "corruption",
         "What does the result, and the routing, stand?",
-        "Images are spoiled before the model sees them, the truth stays: noise, blur, JPEG, brightness and "
+        "Images are spoiled before the model sees them: noise, blur, JPEG, brightness and "
         "contrast, in units of each band's standard deviation over the samples where it says std; bands "
         "that are missing, filled with their mean, of many bands groups of neighbours; and the second half "
-        f"of the bands moved against the first. The change of {of.title} is paired by {clustered_by(some)}, "
+        f"of the bands moved against the first. The truth stays; an image that is to be given is as bright "
+        f"and as flat as the spoiled one. The change of {of.title} is paired by {clustered_by(some)}, "
         f"with 95 % intervals. Agreement is the part of the gates that goes to the same experts "
         f"as on the clean image, entropy that of the router's belief over its largest (clean: "
         f"{_said(before)}). On {len(some.samples.samples)} of {len(subject.samples.samples)} samples.",

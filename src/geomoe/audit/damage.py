@@ -55,11 +55,13 @@ class Damage:
         kind: such as ``noise``.
         strength: in words, such as ``0.25 of the standard deviation``.
         apply: of ``[B, C, H, W]`` and the number of the batch, from which what is random is drawn.
+        light: whether it is a change of the light alone, which an image that a model gives has to show too.
     """
 
     kind: str
     strength: str
     apply: Callable[[Tensor, int], Tensor]
+    light: bool = False
 
 
 def damages(spread: Spread, seed: int) -> list[Damage]:
@@ -68,8 +70,10 @@ def damages(spread: Spread, seed: int) -> list[Damage]:
     found = [Damage("noise", f"{s:g} std", partial(_noisy, spread, s, seed)) for s in (0.1, 0.25, 0.5)]
     found += [Damage("blur", f"{s:g} px", _always(blurred, s)) for s in (0.5, 1.0, 2.0)]
     found += [Damage("JPEG", f"quality {q}", _always(compressed, q, spread)) for q in (80, 50, 20)]
-    found += [Damage("brightness", f"+{s:g} std", _always(_brighter, spread, s)) for s in (0.25, 0.5, 1.0)]
-    found += [Damage("contrast", f"x {s:g}", _always(_flatter, spread, s)) for s in (0.75, 0.5, 0.25)]
+    found += [
+        Damage("brightness", f"+{s:g} std", _always(_brighter, spread, s), True) for s in (0.25, 0.5, 1.0)
+    ]
+    found += [Damage("contrast", f"x {s:g}", _always(_flatter, spread, s), True) for s in (0.75, 0.5, 0.25)]
     if bands > 1:
         groups = torch.arange(bands).tensor_split(min(bands, _MOST_BANDS))
         found += [Damage("missing band", _called(g), _always(_without, g, spread)) for g in groups]

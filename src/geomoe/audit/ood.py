@@ -31,7 +31,7 @@ __all__ = ["aurc", "auroc", "ood", "risk_by_coverage", "threshold_of"]
 _RATE = 0.05
 """Of samples like those of the threshold, the share that may be taken for strange."""
 _TOO_OFTEN = 2.0
-_LEAST, _PASSES = 24, 8
+_LEAST, _PASSES = 40, 8
 _DRAWS = 500
 _ROWS = 200
 """Rows of a batch's sample that a reference is learned from, where the card has none."""

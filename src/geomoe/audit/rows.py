@@ -64,7 +64,7 @@ def fewer(subject: Subject, most: int) -> Subject:
     )
 
 
-def affordable(subject: Subject, passes: int, least: int = FEW) -> Subject:
+def affordable(subject: Subject, passes: int, least: int = 16) -> Subject:
     """The same with fewer samples where so many ``passes`` over all of them were long to wait for.
 
     By operations, so that the same samples are taken on every machine: a minute on two cores or less.
