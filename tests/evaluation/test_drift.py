@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from geomoe import GeomoeError, create_model
 from geomoe.cli.main import main
 from geomoe.evaluation.calibrate import calibrate
-from geomoe.evaluation.drift import _shifts, find_drift, learn_drift, place_of, statistics_of
+from geomoe.evaluation.drift import find_drift, learn_drift, place_of, shifts_of, statistics_of
 from geomoe.evaluation.update import compare_weights
 from geomoe.models import load
 from geomoe.models.drift import DriftReference
@@ -99,7 +99,7 @@ def test_alarms_without_drift_are_as_rare_as_stated(old, new):
         reference = DriftReference(tuple("abcdef"), torch.tensor(every[:old]), None, "")
         later = every[old:]
         groups = {"all": later, "north": later[: new // 2 + 1], "south": later[new // 2 :]}
-        alarms += _shifts(groups, reference)[0].p < level
+        alarms += shifts_of(groups, reference)[0].p < level
     # Three standard deviations above the stated rate.
     assert alarms / runs < level + 3 * np.sqrt(level * (1 - level) / runs)
 

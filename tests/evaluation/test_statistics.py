@@ -144,3 +144,39 @@ def test_equal_arms_are_called_different_at_the_stated_rate(blocks, arms, ties):
     assert alarms / 600 < 0.075
     assert pairs / 600 < 0.075
     assert ties or alarms / 600 > 0.025
+
+
+NORMAL = ("normal", lambda rng, n: rng.normal(30, 3, n), 30)
+SKEWED = ("skewed", lambda rng, n: rng.gamma(3, 1, n), 3)
+RIGHT = ("nearly all right", lambda rng, n: (rng.random(n) < 0.95).astype(float), 0.95)
+
+
+@pytest.mark.parametrize(
+    ("draw", "truth", "images"),
+    [(draw, truth, n) for _, draw, truth in (NORMAL, SKEWED, RIGHT) for n in (15, 60)],
+    ids=[f"{name}, {n}" for name, *_ in (NORMAL, SKEWED, RIGHT) for n in (15, 60)],
+)
+def test_a_bootstrap_covers_what_it_says(draw, truth, images):
+    rng, covered = np.random.default_rng(8), 0
+    for _ in range(300):
+        found = bootstrap_interval(draw(rng, images), draws=400)
+        covered += found.low <= truth <= found.high
+    assert 0.9 <= covered / 300 <= 0.995
+
+
+@pytest.mark.parametrize(("seeds", "images", "right"), [(1, 30, 0.95), (1, 100, 0.7), (3, 60, 0.95)])
+def test_shares_of_right_answers_are_covered_under_other_seeds_and_images(seeds, images, right):
+    """Images are easy or hard for all seeds alike, and a seed is better or worse on all images."""
+    rng, covered = np.random.default_rng(9), 0
+    for _ in range(500):
+        chance = rng.beta(20 * right, 20 * (1 - right), (1, images)) + rng.normal(0, 0.01, (seeds, 1))
+        found = mean_interval((rng.random((seeds, images)) < chance).astype(float))
+        covered += found.low <= right <= found.high
+    assert 0.9 <= covered / 500 <= 0.998
+
+
+def test_that_all_were_right_does_not_mean_that_all_will_be():
+    found = mean_interval(np.ones((1, 20)))
+    assert found.mean == 1
+    assert found.low < 0.95
+    assert bootstrap_interval(np.ones(20)).low == pytest.approx(0.839, abs=1e-3), "Wilson's"

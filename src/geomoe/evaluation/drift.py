@@ -206,11 +206,12 @@ def find_drift(
     if len(rows["all"]) < _GROUP:
         raise GeomoeError(f"{len(rows['all'])} samples are too few to tell drift by; give {_GROUP} or more")
     compared = {group: np.array(some) for group, some in rows.items() if len(some) >= _GROUP}
-    shifts = _shifts(compared, reference)
+    shifts = shifts_of(compared, reference)
     return Drift({group: len(some) for group, some in compared.items()}, len(reference.values), level, shifts)
 
 
-def _shifts(groups: Mapping[str, NDArray[np.float64]], reference: DriftReference) -> tuple[Shift, ...]:
+def shifts_of(groups: Mapping[str, NDArray[np.float64]], reference: DriftReference) -> tuple[Shift, ...]:
+    """Every statistic of every group ``[N, S]``, held against the reference; the clearest first."""
     old = reference.values.numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of scipy, that p is the asymptotic one
