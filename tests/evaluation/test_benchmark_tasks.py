@@ -55,7 +55,7 @@ LABELS = {
 
 @pytest.fixture(autouse=True)
 def peak(monkeypatch):
-    monkeypatch.setattr(cost_module, "_peak", lambda *_: 300.0)
+    monkeypatch.setattr(cost_module, "peak_of", lambda *_: 300.0)
 
 
 def written(folder, file, **changes):

@@ -232,7 +232,7 @@ def test_bad_members_are_refused(members, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_ensemble_shares_the_steps_and_is_one_row(data, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(cost_module, "_peak", lambda *_: 300.0)
+    monkeypatch.setattr(cost_module, "peak_of", lambda *_: 300.0)
     arms = {**MOE, "ensemble": twin("active", members=2), "gated": twin("gated")}
     benchmark = read_benchmark(written(tmp_path, MAPS, settings={}, arms=arms, seeds=[0]))
     benchmark = replace(

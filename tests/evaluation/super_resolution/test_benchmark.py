@@ -100,7 +100,7 @@ def test_arms_see_the_same_patches_under_the_same_seed(finished):
 @pytest.fixture(autouse=True)
 def peak(monkeypatch):
     """Memory is measured for ``finished`` alone, which is made before: it takes a process, and seconds."""
-    monkeypatch.setattr(cost_module, "_peak", lambda *_: 300.0)
+    monkeypatch.setattr(cost_module, "peak_of", lambda *_: 300.0)
 
 
 def test_what_is_finished_is_neither_trained_nor_scored_again(finished, data, monkeypatch):

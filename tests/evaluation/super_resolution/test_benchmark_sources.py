@@ -86,7 +86,7 @@ def finished(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     benchmark = read_benchmark(written(folder))
     with pytest.MonkeyPatch.context() as patch:  # each memory takes a process to measure, and seconds
-        patch.setattr(cost_module, "_peak", lambda *_: 300.0)
+        patch.setattr(cost_module, "peak_of", lambda *_: 300.0)
         return folder, run_benchmark(benchmark, data, folder / "out", train=here, device="cpu")
 
 
