@@ -317,9 +317,9 @@ def _findings(
         )
         found.append(Finding("warning", "matters_in_loss_alone", text))
     else:
-        found.append(
-            Finding("sound", "routing_matters", f"Routing matters to the model: {loses(*shuffles)}.")
-        )
+        surely_first = sorted(shuffles, key=lambda name: name not in better)
+        text = f"Routing matters to the model: {loses(*surely_first)}."
+        found.append(Finding("sound", "routing_matters", text))
     if not any(finding.level == "fault" for finding in found):
         for name, (level, code, text) in _DOUBTS.items():
             if name in arms and not arms[name].helps and not arms[name].helps_loss:
