@@ -1,6 +1,8 @@
 """An audit is done again by its manifest; what is not as it was is found."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -160,3 +162,16 @@ def test_other_weights_that_it_was_compared_with_are_found(reported, capsys, tmp
     status, _, heard = run(capsys, "reproduce", tmp_path / "report")
     assert status == 1
     assert "not the weights that the report compares with" in heard
+
+
+@pytest.mark.slow
+def test_a_library_that_is_missing_is_told_of_before_the_work(reported, tmp_path):
+    code = (
+        "import sys; sys.modules['cmcrameri'] = sys.modules['cmcrameri.cm'] = None\n"
+        "from geomoe.cli.main import main; main(sys.argv[1:])"
+    )
+    args = ["audit", reported / "tiny.safetensors", "--data", reported / "data", "--out", tmp_path / "report"]
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'geomoe[audit]'" in done.stderr
+    assert "sections" not in done.stderr

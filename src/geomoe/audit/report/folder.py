@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geomoe.audit.plain import json_text
+from geomoe.audit.report.figures import draw  # a library that is missing is told of before the work
 from geomoe.audit.report.latex import latex
+from geomoe.audit.report.page import page
 from geomoe.audit.run import Audit
 from geomoe.errors import GeomoeError
 from geomoe.files import sync_folder
@@ -60,9 +62,6 @@ def write_report(audit: Audit, folder: str | Path) -> Path:
     Raises:
         GeomoeError: as :func:`check_folder`, and where the disk does not take it.
     """
-    from geomoe.audit.report.figures import draw
-    from geomoe.audit.report.page import page
-
     place = Path(os.path.realpath(folder))
     check_folder(place, overwrite=True)
     with _replaced(place) as part:
