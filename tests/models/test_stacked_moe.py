@@ -20,7 +20,7 @@ IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 def test_with_later_heads_at_zero_the_last_answer_is_the_first() -> None:
     model = stacked()
-    for stage in list(model.stages)[1:]:  # type: ignore[arg-type]
+    for stage in list(model.blocks)[1:]:  # type: ignore[arg-type]
         torch.nn.init.zeros_(stage.head.weight)
         torch.nn.init.zeros_(stage.head.bias)
     third, second, first = model.answers(IMAGES).values()  # type: ignore[operator]
@@ -32,8 +32,8 @@ def test_a_stage_adds_what_it_says_itself() -> None:
     model = stacked()
     _, second, first = model.answers(IMAGES).values()  # type: ignore[operator]
     with torch.no_grad():
-        model.stages[2].head.weight.normal_()  # type: ignore[index, union-attr]
-        model.stages[0].head.weight.normal_()  # type: ignore[index, union-attr]
+        model.blocks[2].head.weight.normal_()  # type: ignore[index, union-attr]
+        model.blocks[0].head.weight.normal_()  # type: ignore[index, union-attr]
     _, other, begun = model.answers(IMAGES).values()  # type: ignore[operator]
     torch.testing.assert_close(other - begun, second - first)
 

@@ -144,14 +144,14 @@ class Mobile(nn.Module):
             nn.SiLU(),
             nn.Conv2d(channels, inside, 1, bias=False),
         )
-        self.layers = nn.ModuleList(Layer(c, inside, first + i, p) for i, p in enumerate(drops))
+        self.blocks = nn.ModuleList(Layer(c, inside, first + i, p) for i, p in enumerate(drops))
         self.norm, self.leave = nn.LayerNorm(inside), _conv(inside, channels)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
         y = self.local(x)
         tokens = unfold(y)
-        for layer in self.layers:
-            tokens = layer(tokens, trace)
+        for block in self.blocks:
+            tokens = block(tokens, trace)
         out: Tensor = self.leave(fold(self.norm(tokens), y))
         return out
 
@@ -179,7 +179,7 @@ class MobileMoE(nn.Module):
         )  # fmt: skip
         self.halve = nn.ModuleList(Inverted(channels, width, 2) for channels, width in pairwise(widths[1:]))
         stages = zip(widths[2:], _INSIDE, drop_paths(c.drop_path, c.layers), strict=True)
-        self.mobile = nn.ModuleList(
+        self.groups = nn.ModuleList(
             Mobile(c, width, c.width(inside), sum(c.layers[:i]), drops)
             for i, (width, inside, drops) in enumerate(stages)
         )
@@ -201,7 +201,7 @@ class MobileMoE(nn.Module):
             ``[B, classes]``, or as many features as the last stage has channels.
         """
         y = self.stages(self.stem(self.normalise(x)))
-        for halve, mobile in zip(self.halve, self.mobile, strict=True):
+        for halve, mobile in zip(self.halve, self.groups, strict=True):
             y = mobile(halve(y), trace)
         out: Tensor = self.head(y.mean((2, 3)), trace)
         return out

@@ -118,7 +118,7 @@ class StackedMoE(nn.Module):
         c = self.config = config
         self.normalise = Normalise(c)
         self.stem = nn.Sequential(conv3x3(c.bands, c.widths[0], 2), ChannelNorm(c.widths[0]), nn.GELU())
-        self.stages = nn.ModuleList(Stage(c, number) for number in range(len(c.widths)))
+        self.blocks = nn.ModuleList(Stage(c, number) for number in range(len(c.widths)))
 
     @property
     def contract(self) -> ModelContract:
@@ -133,8 +133,8 @@ class StackedMoE(nn.Module):
         """
         y, said = self.stem(self.normalise(x)), None
         found: dict[str, Tensor] = {}
-        last = self.config.answer or len(self.stages)
-        for number, stage in enumerate(list(self.stages)[:last], 1):
+        last = self.config.answer or len(self.blocks)
+        for number, stage in enumerate(list(self.blocks)[:last], 1):
             y, more = stage(y, trace)
             # Features, where there are no classes, are those of the stage; logits are refined.
             said = more if said is None or not self.config.classes else said + more

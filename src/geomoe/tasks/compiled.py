@@ -65,10 +65,13 @@ def _blocks(model: nn.Module) -> list[str]:
     return [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
 
 
-def _parts(name: str, block: nn.Module) -> list[str]:
-    if not _routes(block):
+def _parts(name: str, part: nn.Module) -> list[str]:
+    """The largest modules of ours inside of ``part`` in which nothing is routed."""
+    if isinstance(part, AnyRouter | ExpertBank):
+        return []
+    if _ours(part) and not _routes(part):
         return [name]
-    return [f"{name}.{child}" for child, part in block.named_children() if _ours(part) and not _routes(part)]
+    return [inner for child, module in part.named_children() for inner in _parts(f"{name}.{child}", module)]
 
 
 def _ours(part: nn.Module) -> bool:

@@ -270,10 +270,11 @@ def _routed(c: MfgHmoeConfig) -> MoE | GatedTwin | EvenExperts | SpatialTwin:
     """The mixture, or its twin."""
     dense = c.twin in ("active", "parameters")
     with torch.device("meta") if dense else nullcontext():
+        router = _router(c)  # drawn before its experts: one seed gives the weights that it always gave
         banks = [
             ConvExperts(c.width, c.outputs, *of) for of in zip(c.kernel_sizes, c.group_sizes, strict=True)
         ]
-        mixture = MoE(_router(c), HeterogeneousBank(banks))
+        mixture = MoE(router, HeterogeneousBank(banks))
         beside = sum(p.numel() for p in _aggregation(c).parameters()) if dense else 0
 
     def twin() -> SpatialTwin:
