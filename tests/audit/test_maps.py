@@ -83,3 +83,12 @@ def test_layers_that_decide_for_whole_samples_have_a_bar():
     alone = maps(subject(images(), lambda x: rule(x)[:1]))
     assert codes(alone) == {"no_maps": "note"}
     check_drawn(alone)
+
+
+def test_maps_that_do_not_vary_are_not_tried():
+    def rule(x):
+        return [plan_of(torch.zeros(len(x) * 64).long(), 2, (len(x), 8, 8))]
+
+    section = maps(subject(images(), rule))
+    assert codes(section) == {"maps_not_tried": "note"}
+    check_drawn(section)

@@ -167,8 +167,8 @@ def _findings(ways: list[Damage], watched: list[_Watched], monitor: str) -> list
     agreement = [float(np.nanmean(kept.agreement)) if kept.agreement else np.nan for kept in watched]
     if not np.isnan(agreement).any():
         loss = [-of.gain(change.mean, 0.0) for change in changes]
-        together = stats.spearmanr(1 - np.asarray(agreement), loss)
-        if not np.isnan(together.statistic):
+        if np.ptp(agreement) > 0 and np.ptp(loss) > 0:
+            together = stats.spearmanr(1 - np.asarray(agreement), loss)
             moves = "plans move where" if together.statistic > 0.5 else "plans say little of where"
             text = (
                 f"Over the {len(ways)} damages the loss and the part of the gates that moves to other "

@@ -231,9 +231,11 @@ def _findings(shifted: dict[str, _Shifted], seed: int) -> list[Finding]:
             )
     tried = [name for name, layer in shifted.items() if len(layer.found) >= _LEAST]
     if not found and tried:
-        found.append(
-            Finding("sound", "maps_in_place", "No map explains surely more of the image when it is moved.")
-        )
+        text = "No map explains surely more of the image when it is moved."
+        found.append(Finding("sound", "maps_in_place", text))
+    elif not found:
+        text = f"Fewer than {_LEAST} samples have maps that vary, too few to say whether they are in place."
+        found.append(Finding("note", "maps_not_tried", text))
     return found
 
 

@@ -135,7 +135,10 @@ def _effects(sums: _Sums, seed: int) -> _Effects:
         np.einsum("ds,smef->dmef", times, given), np.einsum("ds,smf->dmf", times, total)
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.nanstd(drawn, axis=0, ddof=1)
+        there = ~np.isnan(drawn)
+        number = there.sum(0)
+        off = np.where(there, drawn - np.where(there, drawn, 0).sum(0) / number, 0)
+        spread = np.where(number > 1, np.sqrt((off**2).sum(0) / (number - 1)), np.nan)
         low, high = d - 1.96 * spread, d + 1.96 * spread
         t = np.where(spread > 0, np.abs(drawn - d) / spread, 0.0)
         worst = np.quantile(np.nanmax(np.nan_to_num(t).reshape(len(t), -1), 1), 0.95)
