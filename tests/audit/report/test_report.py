@@ -126,20 +126,20 @@ def test_the_same_audit_gives_the_same_bytes(report, tmp_path):
 
 
 def test_a_figure_that_fails_leaves_the_earlier_report(tmp_path):
-    folder = tmp_path / "report"
-    write_report(made(), folder)
+    folder, audit = tmp_path / "report", made(level="sound")
+    plain = replace(audit.sections[0], figures=())  # which take most of the time
+    write_report(replace(made(), sections=(plain,)), folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def broken(drawing):
         raise ValueError("no")
 
-    audit = made(level="sound")
-    first = replace(audit.sections[0], figures=(Figure("broken", "Broken.", broken),))
+    first = replace(plain, figures=(Figure("broken", "Broken.", broken),))
     with pytest.raises(ValueError, match="no"):
         write_report(replace(audit, sections=(first,)), folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert list(tmp_path.iterdir()) == [folder]
-    write_report(audit, folder)
+    write_report(replace(audit, sections=(plain,)), folder)
     assert "verdict sound" in (folder / "report.html").read_text("utf-8")
     assert list(tmp_path.iterdir()) == [folder]
 
