@@ -16,6 +16,10 @@ from geomoe.moe.sort import count_choices
 __all__ = ["Tally", "choices_by_sample", "layer_names", "listed", "rows_by_sample"]
 
 
+_DEAD = 0.01
+"""Of an even share of the choices."""
+
+
 def layer_names(model: nn.Module, trace: RoutingTrace) -> list[str]:
     """A name for each plan of a trace, by the place of its router in the model, such as ``blocks.1.ffn``.
 
@@ -131,5 +135,6 @@ class Tally:
 
     @property
     def dead(self) -> list[int]:
-        """Experts that no row was given."""
-        return [e for e, count in enumerate(self.choices.tolist()) if not count]
+        """Experts with less than a hundredth of an even share of the choices."""
+        least = _DEAD * float(self.choices.mean())
+        return [e for e, count in enumerate(self.choices.tolist()) if count <= least]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["usage"]
 
 _ENOUGH = 20
-"""Rows for each expert, from which an expert that none chose is called dead."""
+"""Rows for each expert, from which an expert that hardly any chose is called dead."""
 _COLLAPSED = 0.95
 """Share of one expert's gates, from which a layer is called collapsed."""
 
@@ -62,8 +62,8 @@ def _findings(layers: dict[str, Tally]) -> list[Finding]:
                 Finding(
                     "warning",
                     "dead_expert",
-                    f"In {name} {counted(len(layer.dead), 'expert')} of {layer.experts} ({dead}) took part "
-                    f"in none of {layer.rows} rows.",
+                    f"In {name} {counted(len(layer.dead), 'expert')} of {layer.experts} ({dead}) had less "
+                    f"than a hundredth of an even share of {layer.rows} rows.",
                 )
             )
         if most >= _COLLAPSED and layer.experts > 1:
