@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomoe.audit.ood import _told, aurc, auroc, ood, risk_by_coverage, threshold_of
+from geomoe.audit.ood import _told, aurc, auroc, chance_of_alarms, ood, risk_by_coverage, threshold_of
 from tests.audit.made import check_drawn, codes, plan_of, subject
 
 
@@ -111,3 +111,15 @@ def test_intervals_of_auroc_cover_it_at_their_rate():
         _, low, high = _told(clean, 0.6 * clean + 0.8 * rng.normal(size=50) + 0.6, seed)
         covered.append(low <= 0.6643 <= high)  # Phi(0.6 / sqrt 2)
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_how_many_alarms_are_too_many_is_exact():
+    """Of one score beside the largest of n the chance to be above is 1 / (n + 1), whatever they are."""
+    assert chance_of_alarms(1, 1, 9, 0.05) == pytest.approx(1 / 10)
+    assert chance_of_alarms(0, 20, 20, 0.05) == 1
+    rng = np.random.default_rng(0)
+    alarms = np.array(
+        [(rng.normal(size=20) > threshold_of(rng.normal(size=20), 0.05)).sum() for _ in range(4000)]
+    )
+    for number in (1, 3, 5):
+        assert (alarms >= number).mean() == pytest.approx(chance_of_alarms(number, 20, 20, 0.05), abs=0.02)

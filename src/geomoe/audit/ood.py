@@ -26,11 +26,12 @@ from geomoe.moe.plan import LastSignals
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["aurc", "auroc", "ood", "risk_by_coverage", "threshold_of"]
+__all__ = ["aurc", "auroc", "chance_of_alarms", "ood", "risk_by_coverage", "threshold_of"]
 
 _RATE = 0.05
 """Of samples like those of the threshold, the share that may be taken for strange."""
-_TOO_OFTEN = 2.0
+_CHANCE = 0.01
+"""Of as many alarms, below which they are too many."""
 _LEAST, _PASSES = 40, 8
 _DRAWS = 500
 _ROWS = 200
@@ -55,8 +56,27 @@ def threshold_of(scores: NDArray[np.float64], rate: float) -> float:
 
     The largest of them where they are too few for the rate.
     """
-    place = min(int(np.ceil((len(scores) + 1) * (1 - rate))), len(scores))
-    return float(np.sort(scores)[place - 1])
+    return float(np.sort(scores)[_place(len(scores), rate) - 1])
+
+
+def _place(number: int, rate: float) -> int:
+    return min(int(np.ceil((number + 1) * (1 - rate))), number)
+
+
+def chance_of_alarms(alarms: int, tried: int, limits: int, rate: float) -> float:
+    """Probability of ``alarms`` or more above :func:`threshold_of`, where all scores are of one kind.
+
+    Exact, and of the threshold's chance as well as of the alarms': how many of m scores exceed the k-th of n
+    others is beta-binomial, whatever they are distributed by.
+
+    Args:
+        alarms: scores above the threshold.
+        tried: scores that were compared with it.
+        limits: scores that it was found from.
+        rate: that it was found for.
+    """
+    place = _place(limits, rate)
+    return float(stats.betabinom.sf(alarms - 1, tried, limits + 1 - place, place))
 
 
 def risk_by_coverage(scores: NDArray[np.float64], risks: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,7 +145,7 @@ def ood(subject: Subject) -> Section:
     learned = "learned on every second sample" if subject.model.reference is None else "of the card"
     count = int(tried.sum())
     baseline = "; confidence one less the largest probability, the baseline" if _CONFIDENCE in names else ""
-    low, high = _wilson(alarms[_ROUTING]["clean"], count)
+    chance = chance_of_alarms(round(alarms[_ROUTING]["clean"] * count), count, int(limits.sum()), _RATE)
     return Section(
         "ood",
         _TITLE,
@@ -137,7 +157,7 @@ def ood(subject: Subject) -> Section:
         f"ones that are kept when those of highest score are not: {unit}; AURC its mean over all coverages, "
         f"less is better. On {len(some.samples.samples)} of {len(subject.samples.samples)} samples; "
         f"intervals of 95 %.",
-        tuple(_findings(told, alarms, areas, risks, clean, there, (low, high), count, subject.seed)),
+        tuple(_findings(told, alarms, areas, risks, clean, there, chance, count, subject.seed)),
         (
             Table(
                 "ood_auroc",
@@ -281,11 +301,6 @@ def _told(clean: NDArray[np.float64], strange: NDArray[np.float64], seed: int) -
     return auroc(clean, strange), float(low), float(high)
 
 
-def _wilson(rate: float, number: int) -> tuple[float, float]:
-    between = stats.binomtest(round(rate * number), number).proportion_ci(method="wilson")
-    return float(between.low), float(between.high)
-
-
 def _risks(
     subject: Subject, values: NDArray[np.float64], there: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], str]:
@@ -305,7 +320,7 @@ def _findings(
     risks: NDArray[np.float64],
     clean: _Scored,
     there: NDArray[np.bool_],
-    between: tuple[float, float],
+    chance: float,
     count: int,
     seed: int,
 ) -> list[Finding]:
@@ -321,15 +336,14 @@ def _findings(
         found.append(
             Finding("sound", "ood_told", f"The routing distance tells strange inputs (AUROC: {said}).{but}")
         )
-    low, high = between
     rate = alarms[_ROUTING]["clean"]
-    text = f"Its threshold takes {rate:.0%} of {count} clean ones for strange ({low:.0%} to {high:.0%})"
-    often = low > _TOO_OFTEN * _RATE
+    text = f"Its threshold takes {rate:.0%} of {count} clean ones for strange, stated {_RATE:.0%}"
+    often = chance < _CHANCE
     found.append(
         Finding(
             "warning" if often else "sound",
             "too_many_alarms" if often else "alarms_as_stated",
-            f"{text}; stated: {_RATE:.0%}.",
+            f"{text}: as many or more come by chance with a probability of {chance:.2g}.",
         )
     )
     rng = np.random.default_rng(seed)
