@@ -132,7 +132,7 @@ def bootstrap_interval(
         return Interval(mean, np.nan, np.nan)
     if sizes is None or len(set(np.asarray(sizes).tolist())) == 1:
         sizes = None
-        if np.isin(scores, (0.0, 1.0)).all():
+        if scores.any() and np.isin(scores, (0.0, 1.0)).all():  # no differences at all are no wrong answers
             wilson = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(level, "wilson")
             return Interval(mean, float(wilson.low), float(wilson.high))
     rng = np.random.default_rng(0)

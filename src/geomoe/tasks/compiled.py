@@ -62,7 +62,7 @@ def _blocks(model: nn.Module) -> list[str]:
         row = name.rstrip("0123456789.")
         if row != name and row.rpartition(".")[2] in TRUNKS and _ours(part):
             found += _parts(name, part)
-    return [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
+    return [name for name in dict.fromkeys(found) if not any(other.startswith(f"{name}.") for other in found)]
 
 
 def _parts(name: str, part: nn.Module) -> list[str]:
