@@ -32,6 +32,8 @@ _DRAWS = 1000
 _MOST = 10.0
 _SMALL = 0.2
 """Cohen's small effect: where no expert's rows differ by more, experts are said to be given alike rows."""
+_USED = 0.01
+"""Of an even share of the rows, below which an expert counts as unused."""
 _LAYERS = 3
 """Whose favourites are shown."""
 
@@ -249,8 +251,11 @@ def _findings(effects: dict[str, _Effects], names: Sequence[str]) -> list[Findin
         ]
     best: tuple[float, str, int, int] | None = None
     for layer, each in effects.items():
-        expert, feature = divmod(int(np.argmax(np.abs(each.surely))), each.surely.shape[1])
-        size = abs(float(each.surely[expert, feature]))
+        # What hardly anybody is given differs by much and tells nothing.
+        used = each.use >= _USED / len(each.use)
+        sizes = np.abs(each.surely) * used[:, None]
+        expert, feature = divmod(int(np.argmax(sizes)), sizes.shape[1])
+        size = float(sizes[expert, feature])
         if best is None or size > best[0]:
             best = size, layer, expert, feature
     assert best is not None
