@@ -54,6 +54,15 @@ def test_the_filter_of_ones_changes_nothing_and_another_one_does() -> None:
     assert (model(x) - before).abs().max() > 1e-5
 
 
+@pytest.mark.parametrize("channels", [7, 8])
+def test_the_filter_multiplies_the_spectrum(channels: int) -> None:
+    torch.manual_seed(0)
+    layer, x = ChannelFilter(channels), torch.randn(2, 3, channels)
+    torch.nn.init.normal_(layer.factors)
+    spectrum = torch.fft.rfft(x) * torch.view_as_complex(layer.factors.detach())
+    torch.testing.assert_close(layer(x), torch.fft.irfft(spectrum, channels), atol=1e-5, rtol=1e-5)
+
+
 def test_every_sample_makes_its_own_kernel() -> None:
     torch.manual_seed(0)
     layer = DynamicFilter(3)

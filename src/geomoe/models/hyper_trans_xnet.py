@@ -16,6 +16,7 @@ transform over the channels is undone at once and does nothing; here there is a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -81,18 +82,33 @@ class DynamicFilter(nn.Module):
 
 
 class ChannelFilter(nn.Module):
-    """A complex factor for each frequency along the channels of ``[N, L, C]``; 1 at the start."""
+    """A complex factor for each frequency along the channels of ``[N, L, C]``; 1 at the start.
+
+    Carried out as what it is, a circular convolution: C is small, and every runtime knows a product.
+    """
+
+    cosines: Tensor
+    sines: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        start = torch.zeros(channels // 2 + 1, 2)
+        frequencies = channels // 2 + 1
+        start = torch.zeros(frequencies, 2)
         start[:, 0] = 1
         self.factors = nn.Parameter(start)
+        steps = torch.arange(channels, dtype=torch.float64)
+        angles = 2 * math.pi / channels * torch.outer(steps, torch.arange(frequencies, dtype=torch.float64))
+        twice = torch.full((frequencies,), 2.0, dtype=torch.float64)  # but for those without a mirror image
+        twice[0] = 1
+        if channels % 2 == 0:
+            twice[-1] = 1
+        for name, wave in (("cosines", angles.cos()), ("sines", angles.sin())):
+            self.register_buffer(name, (wave * twice / channels).float(), persistent=False)
+        self.register_buffer("lags", (steps[None] - steps[:, None]).long() % channels, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = torch.fft.rfft(x.float()) * torch.view_as_complex(self.factors.float())
-        out: Tensor = torch.fft.irfft(spectrum, x.shape[-1]).to(x.dtype)
-        return out
+        kernel = self.cosines @ self.factors[:, 0] - self.sines @ self.factors[:, 1]
+        return x @ kernel[self.lags].to(x.dtype)  # type: ignore[index]
 
 
 class GlobalView(nn.Module):

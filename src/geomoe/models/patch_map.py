@@ -35,18 +35,20 @@ class PatchConfig(MapConfig):
             raise ValueError(f"patch={self.patch}: expected an odd number")
 
 
-def patches_at(x: Tensor, side: int, places: Tensor) -> Tensor:
-    """Squares of ``x`` around some of its pixels.
+def patches_at(x: Tensor, side: int, places: Tensor | None = None) -> Tensor:
+    """Squares of ``x`` around its pixels, or some of them.
 
     Args:
         x: ``[B, C, H, W]``; beyond its border there are zeros.
         side: of a square, odd.
-        places: ``[B, H, W]`` bool, n of them.
+        places: ``[B, H, W]`` bool, n of them; all if not given.
 
     Returns:
         ``[n, C, side, side]``, in the order of the pixels.
     """
     around = F.pad(x, [side // 2] * 4).unfold(2, side, 1).unfold(3, side, 1)  # [B, C, H, W, side, side]
+    if places is None:
+        return around.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
     images, rows, columns = places.nonzero(as_tuple=True)
     return around[images, :, rows, columns]
 
@@ -105,19 +107,25 @@ class PatchMap(nn.Module):
         Returns:
             ``[B, classes, H, W]``; 0 where nothing is said.
         """
-        places = torch.ones_like(x[:, 0], dtype=torch.bool)
         y = self.normalise(x)
-        if valid is not None:
-            y, places = y.masked_fill(~valid[:, None], 0), places & valid
-        if wanted is not None:
-            places = places & wanted
-        y = self.embed(y)
+        y = self.embed(y if valid is None else y.masked_fill(~valid[:, None], 0))
         y = y if valid is None else y * valid[:, None]
+        given = [mask for mask in (valid, wanted) if mask is not None]
+        if not given:
+            said = self.label(patches_at(y, self.config.patch), _placed(trace, None, x))
+            whole: Tensor = said.unflatten(0, (len(x), *x.shape[2:])).movedim(-1, 1)
+            return whole
+        places = torch.stack(given).all(0)
         if not places.any():
             return y.new_zeros(len(x), len(self.config.classes), *x.shape[2:])
-        rows = trace
-        if trace is not None:
-            rows = PlacedTrace(trace, places.flatten(), tuple(places.shape))
-        said = self.label(patches_at(y, self.config.patch, places), rows)
+        said = self.label(patches_at(y, self.config.patch, places), _placed(trace, places, x))
         out = said.new_zeros(*places.shape, said.shape[1])
         return out.masked_scatter(places[..., None], said).movedim(-1, 1)
+
+
+def _placed(trace: RoutingTrace | None, places: Tensor | None, x: Tensor) -> RoutingTrace | None:
+    if trace is None:
+        return None
+    grid = (len(x), *x.shape[2:])
+    valid = x.new_ones(grid, dtype=torch.bool) if places is None else places
+    return PlacedTrace(trace, valid.flatten(), grid)
