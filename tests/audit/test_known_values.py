@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from geomoe.audit.counterfactuals import counterfactuals
+from geomoe.audit.counterfactuals import Effect, counterfactuals
 from geomoe.audit.dependence import Joint, _chance, _shifted, dependence, mutual_information, of_samples
 from geomoe.audit.plans import Shuffle, changed, constant, most_used
 from geomoe.audit.usage import usage
+from geomoe.evaluation.statistics import paired_interval
 from geomoe.moe import Router, RoutingPlan, TopK
 from geomoe.moe.telemetry import load
 from tests.audit.made import plan_of
@@ -184,3 +185,12 @@ def test_smooth_maps_that_are_independent_are_called_dependent_at_the_nominal_ra
         joint = Joint(["0", "1", "2"], counts[0], mutual_information(counts[1:]))
         called += _chance({"layer": joint}) <= 0.05
     assert called <= 24
+
+
+def test_the_smallest_effect_is_seen_in_four_of_five_cases():
+    rng = np.random.default_rng(0)
+    nothing = paired_interval(rng.normal(size=200))
+    smallest = Effect(nothing, nothing, 0.0, 0.0, 200).smallest
+    assert smallest == pytest.approx(2.8 / np.sqrt(200), rel=0.1)
+    seen = [paired_interval(rng.normal(smallest, size=200)).low > 0 for _ in range(1000)]
+    assert np.mean(seen) == pytest.approx(0.8, abs=0.06)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from geomoe.audit.ood import _told, aurc, auroc, chance_of_alarms, ood, risk_by_coverage, threshold_of
+from geomoe.audit.ood import _told, ood
+from geomoe.audit.selective import (
+    aurc,
+    auroc,
+    chance_of_alarms,
+    difference_of_areas,
+    risk_by_coverage,
+    threshold_of,
+)
 from tests.audit.made import check_drawn, codes, plan_of, subject
 
 
@@ -123,3 +131,29 @@ def test_how_many_alarms_are_too_many_is_exact():
     )
     for number in (1, 3, 5):
         assert (alarms >= number).mean() == pytest.approx(chance_of_alarms(number, 20, 20, 0.05), abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.2, 0.5, None])
+def test_intervals_of_areas_cover_as_often_as_they_say(rate):
+    """Of samples that are right or wrong, by ``rate``, and of any risks."""
+    rng = np.random.default_rng(0)
+
+    def draw():
+        risks = rng.gamma(2, size=80) if rate is None else (rng.random(80) < rate).astype(float)
+        return *(risks + rng.normal(0, spread, 80) for spread in (1.5, 0.8)), risks
+
+    truth = np.mean([aurc(a, risks) - aurc(b, risks) for a, b, risks in (draw() for _ in range(2000))])
+    found = [difference_of_areas(*draw()) for _ in range(160)]
+    given = [ends for ends in found if ends is not None]
+    assert len(given) > 100
+    assert 0.9 <= np.mean([low <= truth <= high for low, high in given]) <= 0.995
+
+
+def test_a_few_mistakes_have_no_interval():
+    risks = np.zeros(50)
+    risks[:11] = 1
+    assert difference_of_areas(np.arange(50.0), None, risks) is None
+    risks[11] = 1
+    low, high = difference_of_areas(np.arange(50.0), None, risks)
+    assert 0 < low < high, "the most suspicious are right ones"

@@ -43,7 +43,7 @@ def test_features_of_a_wave_are_its_own():
 
 def test_an_expert_of_light_places_is_called_so():
     section = probes(subject(images(), by_brightness))
-    assert codes(section) == {"experts_differ": "sound"}
+    assert codes(section) == {"experts_differ": "note"}
     assert "brightness" in section.findings[0].text
     numbers = section.data["layer 0"]
     dark, light = (row[0] for row in numbers["difference"])

@@ -38,6 +38,9 @@ ARMS = {
 _FEW = 16
 """Samples at least of which layers are changed one by one."""
 
+_EIGHTY = 1 + 0.8416 / 1.96
+"""Of an effect over half of its interval, to be found with a probability of 80 %: normal quantiles."""
+
 Made = Callable[[int, RoutingPlan], RoutingPlan]
 """Of the number of a layer and its learned plan, the plan in its place."""
 
@@ -69,11 +72,17 @@ class Effect:
         """The same of the loss."""
         return self.loss.low > 0
 
+    @property
+    def smallest(self) -> float:
+        """The gain that such an interval would leave 0 out of in four of five cases; nan of one sample."""
+        return self.gain.half * _EIGHTY
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "gain": self.gain.mean,
             "interval_95": self.gain.ends,
+            "smallest_seen": None if self.gain.ends is None else self.smallest,
             "loss_gain": self.loss.mean,
             "loss_interval_95": self.loss.ends,
             "learned": self.learned,
@@ -324,6 +333,10 @@ def _findings(
         for name, (level, code, text) in _DOUBTS.items():
             if name in arms and not arms[name].helps and not arms[name].helps_loss:
                 found.append(Finding(level, code, f"{text}: {loses(name)}."))
+    if smallest := [shuffles[name].smallest for name in shuffles if shuffles[name].smallest > 0]:
+        amount = measure(monitor).text(min(smallest))
+        text = f"A loss of {amount} would have been seen with a probability of 80 % on these samples."
+        found.append(Finding("note", "smallest_effect", text))
     if oracle:
         layer = min(oracle, key=lambda name: oracle[name].gain.mean)
         gain, units = oracle[layer].gain, counted(oracle[layer].units, unit)

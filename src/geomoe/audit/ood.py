@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from geomoe.audit.calibration import gives_probabilities
@@ -17,6 +16,14 @@ from geomoe.audit.damage import Damage, Spread, damages
 from geomoe.audit.drawing import colours
 from geomoe.audit.rows import Cells, affordable, clustered_by, in_parts, multiple_of, scored
 from geomoe.audit.section import Figure, Finding, Section, Table
+from geomoe.audit.selective import (
+    auroc,
+    aurocs,
+    chance_of_alarms,
+    difference_of_areas,
+    risk_by_coverage,
+    threshold_of,
+)
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
 from geomoe.metrics.measures import measure
@@ -26,7 +33,7 @@ from geomoe.moe.plan import LastSignals
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["aurc", "auroc", "chance_of_alarms", "ood", "risk_by_coverage", "threshold_of"]
+__all__ = ["ood"]
 
 _RATE = 0.05
 """Of samples like those of the threshold, the share that may be taken for strange."""
@@ -37,59 +44,6 @@ _DRAWS = 500
 _ROWS = 200
 """Rows of a batch's sample that a reference is learned from, where the card has none."""
 _ROUTING, _ENTROPY, _CONFIDENCE = "routing distance", "router entropy", "confidence"
-
-
-def auroc(clean: NDArray[np.float64], strange: NDArray[np.float64]) -> float:
-    """Probability that a strange one has the higher score than a clean one, ties half (Mann and Whitney)."""
-    return float(_aurocs(clean[None], strange[None])[0])
-
-
-def _aurocs(clean: NDArray[np.float64], strange: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[D]``, of each row of ``[D, n]`` and ``[D, m]``."""
-    n, m = clean.shape[1], strange.shape[1]
-    ranks = stats.rankdata(np.concatenate([strange, clean], 1), axis=1)[:, :m].sum(1)
-    return np.asarray((ranks - m * (m + 1) / 2) / (n * m))
-
-
-def threshold_of(scores: NDArray[np.float64], rate: float) -> float:
-    """The score that ``rate`` of others like these exceed at most: the quantile of n + 1 (Vovk et al. 2005).
-
-    The largest of them where they are too few for the rate.
-    """
-    return float(np.sort(scores)[_place(len(scores), rate) - 1])
-
-
-def _place(number: int, rate: float) -> int:
-    return min(int(np.ceil((number + 1) * (1 - rate))), number)
-
-
-def chance_of_alarms(alarms: int, tried: int, limits: int, rate: float) -> float:
-    """Probability of ``alarms`` or more above :func:`threshold_of`, where all scores are of one kind.
-
-    Exact, and of the threshold's chance as well as of the alarms': how many of m scores exceed the k-th of n
-    others is beta-binomial, whatever they are distributed by.
-
-    Args:
-        alarms: scores above the threshold.
-        tried: scores that were compared with it.
-        limits: scores that it was found from.
-        rate: that it was found for.
-    """
-    place = _place(limits, rate)
-    return float(stats.betabinom.sf(alarms - 1, tried, limits + 1 - place, place))
-
-
-def risk_by_coverage(scores: NDArray[np.float64], risks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[n]`` mean risk of the 1, 2, .. n samples of least score; of equal ones what any order gives."""
-    order = np.argsort(scores, kind="stable")
-    _, group, counts = np.unique(scores[order], return_inverse=True, return_counts=True)
-    expected = np.bincount(group, risks[order]) / counts
-    return np.asarray(np.cumsum(expected[group]) / np.arange(1, len(scores) + 1))
-
-
-def aurc(scores: NDArray[np.float64], risks: NDArray[np.float64]) -> float:
-    """Area under the risk-coverage curve, its mean; less is better (Geifman et al. 2019)."""
-    return float(risk_by_coverage(scores, risks).mean())
 
 
 @dataclass
@@ -297,7 +251,7 @@ def _samples(of_pixels: Tensor) -> Tensor:
 def _told(clean: NDArray[np.float64], strange: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
     """AUROC with the ends of its 95 % bootstrap interval; samples are drawn with what became of them."""
     drawn = np.random.default_rng(seed).integers(len(clean), size=(_DRAWS, len(clean)))
-    low, high = np.quantile(_aurocs(clean[drawn], strange[drawn]), (0.025, 0.975))
+    low, high = np.quantile(aurocs(clean[drawn], strange[drawn]), (0.025, 0.975))
     return auroc(clean, strange), float(low), float(high)
 
 
@@ -346,17 +300,10 @@ def _findings(
             f"{text}: as many or more come by chance with a probability of {chance:.2g}.",
         )
     )
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(risks), size=(_DRAWS, len(risks)))
     scores = clean.of(_ROUTING)[there]
     other = clean.of(_CONFIDENCE)[there] if _CONFIDENCE in areas else None
-    less = np.asarray(
-        [
-            aurc(scores[i], risks[i]) - (risks[i].mean() if other is None else aurc(other[i], risks[i]))
-            for i in drawn
-        ]
-    )
-    ends = np.quantile(less, (0.025, 0.975))
+    ends = difference_of_areas(scores, other, risks, seed)
+    said = "too few mistakes for an interval" if ends is None else f"{ends[0]:+.4f} to {ends[1]:+.4f}"
     against = "any order" if other is None else "confidence"
     base = float(risks.mean()) if other is None else areas[_CONFIDENCE]
     found.append(
@@ -364,8 +311,7 @@ def _findings(
             "note",
             "selective_risk",
             f"When the most suspicious are left out first, AURC is {areas[_ROUTING]:.4f} by routing "
-            f"distance and {base:.4f} by {against} (difference {areas[_ROUTING] - base:+.4f}, "
-            f"{ends[0]:+.4f} to {ends[1]:+.4f}).",
+            f"distance and {base:.4f} by {against} (difference {areas[_ROUTING] - base:+.4f}, {said}).",
         )
     )
     return found

@@ -280,7 +280,7 @@ def _findings(effects: dict[str, _Effects], names: Sequence[str]) -> list[Findin
     )
     if size < _SMALL:
         return [Finding("note", "experts_nearly_alike", f"{text} No difference is surely above {_SMALL}.")]
-    return [Finding("sound", "experts_differ", text)]
+    return [Finding("note", "experts_differ", text)]
 
 
 def _cell(each: _Effects, expert: int, feature: int) -> str | None:
