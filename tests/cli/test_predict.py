@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from geomoe.pipeline import Request
-from geomoe.pipeline.batch.one import do_scene, pinned
+from geomoe.pipeline.batch.scene import do_scene, pinned
 from tests.cli.run import run
 from tests.pipeline.test_predict import BANDS, NAMES
 from tests.pipeline.test_predict import weights as land

@@ -9,7 +9,7 @@ import pytest
 
 from geomoe.pipeline import Night, Outcome, Request
 from geomoe.pipeline.batch import crew as crew_module
-from geomoe.pipeline.batch import many
+from geomoe.pipeline.batch import scenes as scenes_module
 from geomoe.pipeline.batch.crew import Advanced, Begun, Crew, Event, Opened
 
 
@@ -147,9 +147,9 @@ def test_who_ends_a_night_is_told_how_far_it_is(
             yield 0, Opened(3, 3)
             yield from super().events(seconds)
 
-    monkeypatch.setattr(many, "pinned", lambda requests: [(request, "") for request in requests])
-    monkeypatch.setattr(many, "Processes", lambda *_: Ended(clock, {0: [[done()]]}))
+    monkeypatch.setattr(scenes_module, "pinned", lambda requests: [(request, "") for request in requests])
+    monkeypatch.setattr(scenes_module, "Processes", lambda *_: Ended(clock, {0: [[done()]]}))
     with pytest.raises(KeyboardInterrupt) as caught:
-        many.predict_many(scenes(2))
+        scenes_module.predict_many(scenes(2))
     wanted = "1 of 2 scenes have ended, 8 tiles are done and kept; the same command resumes it"
     assert caught.value.__notes__ == [wanted]

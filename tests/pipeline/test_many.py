@@ -31,7 +31,7 @@ from geomoe.pipeline import (
     write_report,
 )
 from geomoe.pipeline.batch import cluster, crew
-from geomoe.pipeline.batch.one import do_scene
+from geomoe.pipeline.batch.scene import do_scene
 from tests.pipeline.fakes import of, scene_task
 from tests.scenes import left_over, pixels, write_scene
 

@@ -21,7 +21,7 @@ from geomoe.models.precision import AskedPrecision
 from geomoe.models.weights import save
 from geomoe.moe.routing.router import AnyRouter
 from geomoe.pipeline import Request, SceneReport, plan_scene, upscale, verify
-from geomoe.pipeline.batch.one import do_scene
+from geomoe.pipeline.batch.scene import do_scene
 from geomoe.pipeline.job import is_made
 from geomoe.raster.stac.item import read_item
 from tests.models.sizes import tiny

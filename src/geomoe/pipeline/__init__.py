@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geomoe.pipeline.batch.estimate import ManyForecast, forecast_many
     from geomoe.pipeline.batch.manifest import read_manifest
-    from geomoe.pipeline.batch.many import predict_many
     from geomoe.pipeline.batch.report import Outcome, UnfinishedReport, check_report, write_report
+    from geomoe.pipeline.batch.scenes import predict_many
     from geomoe.pipeline.describe import describe_scene
     from geomoe.pipeline.estimate import Forecast, forecast_scene
     from geomoe.pipeline.plan import ScenePlan, plan_scene
@@ -82,7 +82,7 @@ _HOMES = {
     "predict_table": "table",
     "read_manifest": "batch.manifest",
     "upscale": "run",
-    "predict_many": "batch.many",
+    "predict_many": "batch.scenes",
     "verify": "verification",
     "write_report": "batch.report",
 }

@@ -17,8 +17,8 @@ from geomoe.models import load
 from geomoe.models.measured import Measured
 from geomoe.models.weights import Card, save
 from geomoe.pipeline import choice, describe_scene, forecast_scene, plan_scene, upscale
-from geomoe.pipeline.batch.many import predict_many
-from geomoe.pipeline.batch.one import do_scene, pinned
+from geomoe.pipeline.batch.scene import do_scene, pinned
+from geomoe.pipeline.batch.scenes import predict_many
 from geomoe.pipeline.choice import choose, for_model, outside
 from geomoe.pipeline.job import is_made
 from geomoe.pipeline.provenance import model_item

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import Request, forecast_scene, plan_scene, read_manifest, upscale, verify
-from geomoe.pipeline.batch.one import do_scene
+from geomoe.pipeline.batch.scene import do_scene
 from geomoe.pipeline.job import is_made
 from tests.pipeline.fakes import FakeUpscaler, convolutional, of
 from tests.pipeline.test_layers import routed

@@ -17,7 +17,7 @@ from geomoe.data.super_resolution.pairs import degrade
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.expert_maps import ExpertMap, check_layer
 from geomoe.evaluation.super_resolution.crops import check_inside, most_different, score_crop
-from geomoe.evaluation.super_resolution.whole import super_resolve
+from geomoe.evaluation.super_resolution.inference import super_resolve
 from geomoe.metrics.protocol import Protocol, get_protocol
 from geomoe.pipeline.runner import Predictor, Runner, check_scale, pick_device, tiling_of
 from geomoe.pipeline.tiles import Box, Tiles

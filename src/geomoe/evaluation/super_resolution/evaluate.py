@@ -22,7 +22,7 @@ from geomoe.evaluation.evaluation import Evaluation
 from geomoe.evaluation.precision import loss_of
 from geomoe.evaluation.scores import ItemScores, mean_scores
 from geomoe.evaluation.statistics import bootstrap_interval
-from geomoe.evaluation.super_resolution.further import check_metrics, score_further
+from geomoe.evaluation.super_resolution.extra_metrics import check_metrics, score_extra
 from geomoe.layers.super_resolution.conserve import conserve as conserved
 from geomoe.metrics.protocol import get_protocol
 from geomoe.models import LoadedModel
@@ -87,7 +87,7 @@ def evaluate(
         degradation: a name of docs/degradations.md; or ``real``, where ``root`` holds pairs that two sensors
             measured (OLI2MSI's test pairs, Sen2Venus, folders LR and HR) and nothing is downsampled; their
             values come in the range that the model was trained in.
-        metrics: names of :data:`geomoe.evaluation.super_resolution.further.METRICS`; those of the
+        metrics: names of :data:`geomoe.evaluation.super_resolution.extra_metrics.METRICS`; those of the
             protocol are always there.
         split: of UCMerced and AID, and of pairs that were measured.
         device: of the model.
@@ -139,7 +139,7 @@ def evaluate(
             bicubic = interpolated(low, contract.scale)[0]
             for found, image in ((ours, result), (base, bicubic)):
                 found[name] = rules.scores(image, high, contract.scale)
-                found[name] |= score_further(names, image, high, low[0], contract.scale, rules, make_small)
+                found[name] |= score_extra(names, image, high, low[0], contract.scale, rules, make_small)
             if precision != "float32":
                 exact = upscaled(low, "float32")
                 kept = rules.scores(exact, high, contract.scale)

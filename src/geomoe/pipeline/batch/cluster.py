@@ -19,8 +19,8 @@ from distributed.comm.core import CommClosedError
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.batch.crew import Advanced, Begun, Crew, Event, Opened
-from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.batch.report import Outcome
+from geomoe.pipeline.batch.scene import do_scene
 from geomoe.pipeline.batch.worker import temporary
 from geomoe.pipeline.request import Request
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from geomoe.pipeline.batch.one import tidy
 from geomoe.pipeline.batch.report import Outcome
+from geomoe.pipeline.batch.scene import tidy
 from geomoe.pipeline.progress import Night
 from geomoe.pipeline.request import Request
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geomoe.pipeline.batch.many import divided
-from geomoe.pipeline.batch.one import failed, is_done, ready
 from geomoe.pipeline.batch.report import Outcome
+from geomoe.pipeline.batch.scene import failed, is_done, ready
+from geomoe.pipeline.batch.scenes import divided
 from geomoe.pipeline.estimate import START, Forecast, forecast_job
 from geomoe.pipeline.job import open_job
 from geomoe.pipeline.plan import ScenePlan, prepared

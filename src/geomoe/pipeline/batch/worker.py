@@ -27,8 +27,8 @@ import torch
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.batch.crew import Advanced, Begun, Event, Opened
-from geomoe.pipeline.batch.one import do_scene
 from geomoe.pipeline.batch.report import Outcome
+from geomoe.pipeline.batch.scene import do_scene
 from geomoe.pipeline.request import Request
 
 __all__ = ["Processes", "Worker", "temporary", "undisturbed"]

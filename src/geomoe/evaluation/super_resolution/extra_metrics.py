@@ -13,7 +13,7 @@ from geomoe.metrics.protocol import Protocol
 from geomoe.metrics.spatial import scc
 from geomoe.metrics.spectral import ergas, sam
 
-__all__ = ["METRICS", "check_metrics", "score_further"]
+__all__ = ["METRICS", "check_metrics", "score_extra"]
 
 FURTHER = ("ergas", "sam", "scc", "consistency")
 USUAL = ("psnr", "ssim")
@@ -34,7 +34,7 @@ def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in FURTHER if name in names)
 
 
-def score_further(
+def score_extra(
     names: Sequence[str],
     result: Tensor,
     truth: Tensor,

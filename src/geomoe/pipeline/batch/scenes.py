@@ -9,8 +9,8 @@ import torch
 
 from geomoe.models.device import devices_of
 from geomoe.pipeline.batch.crew import Crew
-from geomoe.pipeline.batch.one import pinned
 from geomoe.pipeline.batch.report import Outcome
+from geomoe.pipeline.batch.scene import pinned
 from geomoe.pipeline.batch.worker import Processes, temporary
 from geomoe.pipeline.memory import available_memory
 from geomoe.pipeline.progress import Night
