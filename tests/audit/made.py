@@ -86,6 +86,7 @@ class MadeTask:
 @dataclass
 class MadeCard:
     task: str = "made"
+    model: str = "made"
     config: dict = field(default_factory=dict)
     recipe: dict = field(default_factory=dict)
     reference: dict = field(default_factory=dict)

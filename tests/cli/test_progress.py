@@ -7,7 +7,8 @@ from typing import Any
 import click
 import pytest
 
-from geomoe.cli.progress import Lines, NightLines
+from geomoe.audit.run import Step
+from geomoe.cli.progress import AuditBar, AuditLines, Lines, NightLines
 from geomoe.cli.units import Seconds
 from geomoe.pipeline import Night
 
@@ -71,3 +72,27 @@ def test_times(said: str, seconds: float) -> None:
 def test_what_is_no_time(said: str) -> None:
     with pytest.raises(click.BadParameter, match="expected one such as 90s, 30min or 2h"):
         Seconds().convert(said, None, None)
+
+
+def test_a_log_of_an_audit_has_a_line_for_each_section_and_one_a_minute(
+    capsys: Any, clock: list[float]
+) -> None:
+    with AuditLines() as shown:
+        shown(Step("quality", 1, 2))
+        shown(Step("corruption", 2, 2))
+        for done in range(1, 9):
+            clock[0] += 25
+            shown(Step("corruption", 2, 2, done, 8))
+    assert capsys.readouterr().err.splitlines() == [
+        "section 1/2, quality",
+        "section 2/2, corruption",
+        "section 2/2, corruption, samples 3/8",
+        "section 2/2, corruption, samples 6/8",
+    ]
+
+
+def test_a_bar_of_an_audit_moves_within_a_section(capsys: Any) -> None:
+    with AuditBar() as shown:
+        shown(Step("corruption", 2, 2))
+        shown(Step("corruption", 2, 2, 64, 100))
+    assert "64/100" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 from geomoe.audit.against import against
 from geomoe.audit.facts import read_facts
 from geomoe.audit.manifest import manifest_of
-from geomoe.audit.run import Audit, audit, subject_of
+from geomoe.audit.run import Audit, Step, audit, subject_of
 from geomoe.audit.sections import SECTIONS, find_sections
 from geomoe.audit.subject import Subject
 from geomoe.data.split import Split
@@ -71,7 +71,7 @@ class Request:
             facts=facts, skip_corrupt=self.skip_corrupt, say=say,
         )  # fmt: skip
 
-    def audit(self, subject: Subject, progress: Callable[[int, int], None] | None = None) -> Audit:
+    def audit(self, subject: Subject, progress: Callable[[Step], None] = lambda step: None) -> Audit:
         """What is found of :meth:`subject`, with a manifest."""
         sections = find_sections(self.only) if self.only else SECTIONS
         if self.against is not None:

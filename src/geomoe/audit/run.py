@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,24 @@ from geomoe.errors import GeomoeError
 from geomoe.models.weights import LoadedModel
 from geomoe.tasks.families import family
 
-__all__ = ["Audit", "audit", "subject_of"]
+__all__ = ["Audit", "Step", "audit", "subject_of"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far an audit is.
+
+    Attributes:
+        section: that is asked.
+        number, sections: its place, from 1, and how many there are.
+        done, samples: of its pass over the samples; a section may make several, of fewer samples too.
+    """
+
+    section: str
+    number: int
+    sections: int
+    done: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,7 @@ def subject_of(
 def audit(
     subject: Subject,
     sections: Sequence[Question] = SECTIONS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Step], None] = lambda step: None,
     split: Split | None = None,
 ) -> Audit:
     """Ask the questions of an audit of a subject.
@@ -141,17 +159,18 @@ def audit(
     Args:
         subject: weights and samples; see :func:`subject_of`.
         sections: what is asked, of :data:`geomoe.audit.sections.SECTIONS`.
-        progress: called with sections done and sections in all.
+        progress: told when a section begins, and of each batch of samples that it has seen.
         split: that the samples are, for the record.
 
     Raises:
         GeomoeError: samples that cannot be read.
     """
     found = []
-    for question in sections:
+    for number, question in enumerate(sections, 1):
+        step = partial(Step, getattr(question, "func", question).__name__, number, len(sections))
+        progress(step())
+        subject.seen = lambda done, samples, step=step: progress(step(done, samples))  # type: ignore[misc]
         found.append(question(subject))
-        if progress:
-            progress(len(found), len(sections))
     return Audit(
         weights=subject.model.name,
         hash=subject.model.hash,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,12 +32,14 @@ class Subject:
         samples: whose truth is known.
         seed: of all that is drawn.
         facts: what else is known of samples, such as sensor, region or date, by the sample's name.
+        seen: told how many samples of a pass over them are done, and how many there are.
     """
 
     model: LoadedModel
     samples: Named
     seed: int = 0
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    seen: Callable[[int, int], None] = lambda done, samples: None
 
     @cached_property
     def task(self) -> Task:
@@ -45,8 +47,12 @@ class Subject:
         return family(self.model.card.task).task.of(self.model).eval()
 
     def batches(self) -> Iterator[tuple[list[str], Batch]]:
-        """Names and values of some samples at a time."""
-        return batches(self.samples.samples)
+        """Names and values of some samples at a time; a batch is done when the next is asked for."""
+        done, samples = 0, len(self.samples.samples)
+        for names, batch in batches(self.samples.samples):
+            yield names, batch
+            done += len(names)
+            self.seen(done, samples)
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geomoe.cli.progress import told
+from geomoe.cli.progress import audit_progress
 from geomoe.cli.say import say
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap
@@ -90,7 +90,7 @@ def audit(
         against,
     )
     subject = asked.subject(lambda line: say(f"geomoe: note: {line}", err=True))
-    with told("sections") as progress:
+    with audit_progress() as progress:
         found = asked.audit(subject, progress)
     report = write_report(found, out)
     say(f"{found.verdict.level}: {found.verdict.text}", str(report))

@@ -22,9 +22,13 @@ from geomoe.cli.say import say
 from geomoe.cli.units import in_time
 
 if TYPE_CHECKING:
+    from geomoe.audit.run import Step
     from geomoe.pipeline import Night
 
-__all__ = ["Bar", "Lines", "NightBar", "NightLines", "night_progress", "terminal_progress", "told"]
+__all__ = [
+    "AuditBar", "AuditLines", "Bar", "Lines", "NightBar", "NightLines", "audit_progress", "night_progress",
+    "terminal_progress", "told",
+]  # fmt: skip
 
 
 class Bar:
@@ -136,7 +140,60 @@ class NightLines:
             say(", ".join(filter(None, _words(night))), err=True)
 
 
+class AuditBar:
+    """A bar over the samples of a section; each pass over them begins anew."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("samples"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("sections", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, step: Step) -> None:
+        """Show how far it is."""
+        self._bar.update(
+            self._task, description=_section(step), total=step.samples or None, completed=step.done
+        )
+
+
+class AuditLines:
+    """A line at the beginning of each section, and one a minute."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, step: Step) -> None:
+        """Write how far it is, if it is time to."""
+        now = time.monotonic()
+        if not step.samples or now >= self._due:
+            self._due = now + _MINUTE
+            done = f", samples {step.done}/{step.samples}" if step.samples else ""
+            say(f"{_section(step)}{done}", err=True)
+
+
 _FIRST, _MINUTE = 10.0, 60.0
+
+
+def _section(step: Step) -> str:
+    return f"section {step.number}/{step.sections}, {step.section}"
 
 
 def _words(night: Night) -> tuple[str, str, str]:
@@ -150,6 +207,11 @@ def _words(night: Night) -> tuple[str, str, str]:
 def night_progress() -> NightBar | NightLines:
     """A bar where standard error is a terminal, else lines."""
     return NightBar() if sys.stderr.isatty() else NightLines()
+
+
+def audit_progress() -> AuditBar | AuditLines:
+    """A bar where standard error is a terminal, else lines."""
+    return AuditBar() if sys.stderr.isatty() else AuditLines()
 
 
 def terminal_progress(label: str) -> Bar | Lines:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from geomoe.cli.progress import told
+from geomoe.cli.progress import audit_progress
 from geomoe.cli.say import say
 from geomoe.errors import GeomoeError
 from geomoe.printable import counted
@@ -45,7 +45,7 @@ def reproduce(manifest: Path, data: str | None, model: str | None, tolerance: fl
     allowed = record.tolerance if tolerance is None else tolerance
     subject = request.subject(lambda line: say(f"geomoe: note: {line}", err=True))
     record.expect(subject)
-    with told("sections") as progress:
+    with audit_progress() as progress:
         found = request.audit(subject, progress)
     other, compared = differences(record, found, allowed)
     how = "exactly" if not allowed else f"within {allowed:g} of the larger one"
