@@ -9,7 +9,7 @@ from torch import nn
 
 from geomoe import GeomoeError, create_model
 from geomoe.models.adapter_moe import AdapterMoE, freeze_base
-from geomoe.models.decision_moe import DecisionMoE
+from geomoe.models.decision_moe import CalibratedConfidence, DecisionMoE
 from geomoe.models.sample_moe import MIXERS, SampleMoE
 from geomoe.models.weights import load_as, save
 from geomoe.moe import Router, RoutingTrace, TopK, noisy_top_k_router, softmax_router
@@ -140,6 +140,51 @@ def test_a_decision_is_a_mixture_of_probabilities(vote):
         torch.testing.assert_close(plan.gates, torch.full((5, 3), 1 / 3))
     if vote == "confidence":
         assert torch.equal(plan.gates.argmax(1), said.amax(2).argmax(1))
+
+
+def logits_of(confidences):
+    """``[1, E, 2]`` probabilities whose larger one is as given."""
+    sure = torch.tensor(confidences)
+    return torch.stack([sure, 1 - sure], -1)[None]
+
+
+def test_calibrated_confidence_is_what_is_above_the_usual():
+    vote = CalibratedConfidence(3)
+    assert vote(logits_of([0.5, 0.7, 0.9])).tolist()[0] == pytest.approx([5, 7, 9], abs=1e-4)
+    vote.usual.copy_(torch.tensor([0.5, 0.5, 0.9]))
+    assert vote(logits_of([0.5, 0.7, 0.9])).tolist()[0] == pytest.approx([0, 2, 0], abs=1e-4)
+    # Two classes at T = 2: odds 9 to 1 become 3 to 1.
+    vote.temperatures.fill_(2.0)
+    vote.usual.zero_()
+    assert vote(logits_of([0.5, 0.5, 0.9])).tolist()[0] == pytest.approx([5, 5, 7.5], abs=1e-4)
+
+
+def test_temperatures_are_of_ones_own_domain_and_the_usual_of_others():
+    """Member 0 says .9 everywhere and is right in 3 of 4 of its own: by T = 2 it says .75, the likeliest."""
+    vote = CalibratedConfidence(2)
+    said = torch.cat([logits_of([0.9, 0.6])] * 4 + [logits_of([0.9, 0.75])] * 4)
+    truth = torch.tensor([0, 0, 0, 1, 0, 0, 0, 1])
+    vote.fit(said, truth, torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]))
+    assert vote.temperatures.tolist() == pytest.approx([2.0, 1.0])
+    assert vote.usual.tolist() == pytest.approx([0.75, 0.6], abs=1e-5)
+    loud = DecisionMoE([lambda x: said[: len(x), 0].numpy(), lambda x: said[4 : 4 + len(x), 1].numpy()], vote)
+    loud(torch.zeros(1, 1), trace=(trace := RoutingTrace()))
+    odds = torch.tensor([0.0, (0.75 - 0.6) / 0.1])
+    torch.testing.assert_close(trace[0].gates[0], odds.softmax(0))
+
+
+def test_who_is_even_between_classes_has_the_least_weight():
+    even, sure = nn.Linear(4, 3), nn.Linear(4, 3)
+    for parameter in even.parameters():
+        nn.init.zeros_(parameter)
+    layer = DecisionMoE([sure, even, sure], CalibratedConfidence(3))
+    layer(torch.randn(20, 4), trace=(trace := RoutingTrace()))
+    assert (trace[0].gates.argmin(1) == 1).all()
+
+
+def test_of_one_member_the_mixture_is_what_it_says():
+    member, x = nn.Linear(4, 3), torch.randn(5, 4)
+    torch.testing.assert_close(DecisionMoE([member], CalibratedConfidence(1))(x), member(x).log_softmax(1))
 
 
 def test_whole_networks_and_fitted_estimators_may_decide_together():
