@@ -83,7 +83,7 @@ def test_the_command_says_which_split_was_published(tmp_path, capsys):
     main(["data"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     published = {row[0] for row in rows if row and row[0] in DATA_SETS and "published" in row}
-    assert published == {"ucmerced", "aid", "oli2msi"}
+    assert published == {"ucmerced", "aid", "oli2msi", "radar_targets"}
     (tmp_path / "indian_pines.npz").touch()
     main(["data", str(tmp_path)])
     assert "corn, no till; corn, minimum till; corn;" in capsys.readouterr().out
@@ -165,6 +165,15 @@ def test_images_are_turned_in_all_eight_ways_and_keep_their_values():
         assert 0 <= image.min() <= image.max() <= 1
         seen.setdefault(int(samples[i]["label"]), set()).add(image.numpy().tobytes())
     assert {len(ways) for ways in seen.values()} == {8}
+
+
+def test_images_with_an_up_are_not_turned():
+    samples = stream(length=70, turned=False)
+    seen = {
+        (int(sample["label"]), sample["image"].numpy().tobytes())
+        for sample in map(samples.__getitem__, range(70))
+    }
+    assert len(seen) == 7
 
 
 def test_batches_hold_each_image_once_over_all_processes():

@@ -38,6 +38,7 @@ def biased(router: moe.Router) -> moe.Router:
 
 ROUTERS = {
     "softmax": Case(moe.softmax_router, dense=True),
+    "softmax_top_2": Case(lambda c, e: moe.softmax_router(c, e, 2 if e > 1 else None)),
     "dual": Case(lambda c, e: moe.dual_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
     "single": Case(lambda c, e: moe.single_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
     "noisy_top_k": Case(moe.noisy_top_k_router),

@@ -32,7 +32,10 @@ LEAKS = 3
 )
 @click.option("--json", "out", type=click.Path(path_type=Path),
               help="With --leakage: write the pairs to this file; - for standard output.")  # fmt: skip
-def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None) -> None:
+@click.option(
+    "--make", metavar="NAME", help="Write a data set that is made, such as radar_targets, to FOLDER."
+)
+def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None, make: str | None) -> None:
     """List data sets that are known by their folders, with source and terms; or say what FOLDER holds.
 
     Others do as well: any folder of images, or of one for each class, images with masks, a cube with labels.
@@ -41,12 +44,21 @@ def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None
     from geomoe.data.datasets import DATA_SETS, find_data_set
 
     if leakage:
+        if make is not None:
+            raise GeomoeError("--make and --leakage: choose one")
         if folder is None:
             raise GeomoeError("--leakage: give the folder of the data")
         _leakage(folder, test, out)
         return
     if test is not None or out is not None:
         raise GeomoeError("--test and --json go with --leakage")
+    if make is not None:
+        makers = {one.name: one.make for one in DATA_SETS.values() if one.make is not None}
+        if make not in makers:
+            raise GeomoeError(f"--make {make}: of those that are known these are made: {', '.join(makers)}")
+        if folder is None:
+            raise GeomoeError("--make: give a new folder for the data")
+        makers[make](folder)
     if folder is None:
         table = Table("name", "kind", "split", "sensor", "gsd", "source", "terms", box=None, pad_edge=False)
         for one in DATA_SETS.values():

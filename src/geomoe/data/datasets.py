@@ -9,6 +9,7 @@ from typing import Literal
 
 from geomoe.data.aid import aid_files, aid_folder
 from geomoe.data.legend import Legend
+from geomoe.data.radar import TARGETS, make_radar, radar_files
 from geomoe.data.split import Split
 from geomoe.data.super_resolution.oli2msi import oli2msi_folder
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
@@ -35,6 +36,7 @@ class DataSet:
         legend: of masks and of a cube's labels.
         sensor: that took the images; None where it is not one alone, or not known.
         gsd: ground sampling distance of the finest images, metres; None where it is not one alone.
+        make: writes it into a new folder, where it is made and not measured; else None.
     """
 
     name: str
@@ -48,6 +50,7 @@ class DataSet:
     legend: Legend | None = None
     sensor: str | None = None
     gsd: float | None = None
+    make: Callable[[Path], None] | None = None
 
     @property
     def published(self) -> bool:
@@ -124,6 +127,14 @@ register(
     DataSet(
         "resisc45", "RESISC45", "labels", "NWPU-RESISC45 (Cheng et al. 2017), images of Google Earth", _ASK,
         _below(("NWPU-RESISC45",), ("airplane", "roundabout", "thermal_power_station")),
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "radar_targets", "Radar targets", "labels",
+        "made: six bodies of scatterers as three radars see them, one of which is noise in a fifth of them",
+        "none, made by this program", _below((), TARGETS), radar_files, "2850 of the 3000 to train on",
+        make=make_radar,
     )
 )  # fmt: skip
 register(

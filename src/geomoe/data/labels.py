@@ -26,7 +26,7 @@ class LabelStream(Dataset[Sample]):
     """Sample i of an endless stream: all images in an order of chance, then all again in another.
 
     Nothing depends on what was drawn before. Images are turned in one of the eight ways that pixels stay
-    pixels.
+    pixels, unless they have an up and a left.
 
     Args:
         images: ``[N, C, H, H]``, uint8 or float32 in about [0, 1].
@@ -34,6 +34,7 @@ class LabelStream(Dataset[Sample]):
         seed: of the stream.
         start, length: the samples ``start .. start + length * world - 1`` are offered,
         rank, world: of them every ``world``-th, from ``rank``.
+        turned: whether images are turned.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class LabelStream(Dataset[Sample]):
         length: int,
         rank: int = 0,
         world: int = 1,
+        turned: bool = True,
     ) -> None:
-        self.images, self.labels, self.seed = images, labels, seed
+        self.images, self.labels, self.seed, self.turned = images, labels, seed, turned
         self.start, self.length, self.rank, self.world = start, length, rank, world
         self._order: tuple[int, np.ndarray] | None = None
 
@@ -59,9 +61,11 @@ class LabelStream(Dataset[Sample]):
         if self._order is None or self._order[0] != turn:
             self._order = turn, np.random.default_rng((self.seed, turn)).permutation(len(self.images))
         chosen = int(self._order[1][place])
-        rng = np.random.default_rng((self.seed, turn, place))
-        image = self.images[chosen].flip([dim for dim in (1, 2) if rng.random() < 0.5])
-        image = image.transpose(1, 2) if rng.random() < 0.5 else image
+        image = self.images[chosen]
+        if self.turned:
+            rng = np.random.default_rng((self.seed, turn, place))
+            image = image.flip([dim for dim in (1, 2) if rng.random() < 0.5])
+            image = image.transpose(1, 2) if rng.random() < 0.5 else image
         return {"image": to_unit(image).contiguous(), "label": self.labels[chosen]}
 
 

@@ -39,6 +39,7 @@ class ClassificationData(ClassData):
         root: folder of the data set, or of the classes.
         size: side that images are brought to, pixels.
         bands: channels of the images.
+        turned: whether images to train on are turned in one of the eight ways that pixels stay pixels.
         split: what is held out: what the data set's publishers, or else every k-th image (``usual``); or
             ``images`` of each class by chance.
         validation: share of images by chance that is validated on.
@@ -54,6 +55,7 @@ class ClassificationData(ClassData):
         root: str,
         size: int = 64,
         bands: int = 3,
+        turned: bool = True,
         split: Literal["usual", "images"] = "usual",
         validation: float = 0.1,
         test: float = 0.3,
@@ -65,7 +67,7 @@ class ClassificationData(ClassData):
         super().__init__(**stream)
         for name, value in (("size", size), ("bands", bands), ("max_pixels", max_pixels)):
             expect(value >= 1, f"data.{name}", value, "a whole number from 1")
-        self.root, self.size, self.bands = Path(root), size, bands
+        self.root, self.size, self.bands, self.turned = Path(root), size, bands, turned
         self._dealt = {"split": split, "validation": validation, "test": test, "split_seed": split_seed}
         self._deal = _deal_of(self._dealt)
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
@@ -112,7 +114,8 @@ class ClassificationData(ClassData):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"size": self.size, **({} if self._deal is None else self._dealt)}
+        turned = {} if self.turned else {"turned": False}
+        return {"size": self.size, **turned, **({} if self._deal is None else self._dealt)}
 
     def describe(self, source: str = "") -> dict[str, Any]:
         known = find_data_set(self.root, "labels")
@@ -130,7 +133,7 @@ class ClassificationData(ClassData):
         return f"{fit} to train on, {validation} to validate on"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
-        return LabelStream(*self._fit, self.seed, start, length, rank, world)
+        return LabelStream(*self._fit, self.seed, start, length, rank, world, self.turned)
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return LabelBatches(*self._validation, self.batch_size, rank, world)

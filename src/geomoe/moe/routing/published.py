@@ -46,9 +46,10 @@ __all__ = [
 ]
 
 
-def softmax_router(channels: int, num_experts: int) -> Router:
-    """All experts, weighed by a softmax (Jacobs et al. 1991)."""
-    return Router(LinearScore(channels, num_experts), AllExperts())
+def softmax_router(channels: int, num_experts: int, top_k: int | None = None) -> Router:
+    """All experts, weighed by a softmax (Jacobs et al. 1991); or its ``top_k`` best, made to sum to 1."""
+    choice = AllExperts() if top_k is None else TopK(top_k, "normalised")
+    return Router(LinearScore(channels, num_experts), choice)
 
 
 def dual_router(

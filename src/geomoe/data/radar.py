@@ -1,0 +1,130 @@
+"""Radar targets that are made: six bodies as three radars see them, of which at times one sees nothing.
+
+A body is eight scatterers. A sample is seen from a direction within 30 degrees; its three bands are
+
+- ``range_profile``: the magnitude of 64 range bins, with phases by chance; a bin is four pixels high, and
+  the lines of the image are four times 16 bins;
+- ``isar``: the scatterers in range and cross-range;
+- ``micro_doppler``: a line that swings at the body's rate, 16 times of 16 frequencies; a time is a square of
+  4 x 4 pixels.
+
+So a square of 4 x 4 pixels is a piece of range, of the image, or a time. There is noise on everything, and in
+a fifth of the samples one band is noise alone, which the file's name says:
+``target_3/test_0017_noise_isar.png``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from geomoe.data.split import Split, every_of_each
+from geomoe.errors import GeomoeError
+
+__all__ = ["RADARS", "TARGETS", "make_radar", "noise_of", "radar_files", "radar_sample"]
+
+RADARS = {"range_profile": 1, "isar": 1, "micro_doppler": 1}
+"""The radars, each with the number of its bands."""
+TARGETS = tuple(f"target_{number}" for number in range(1, 7))
+
+_SIDE, _REACH = 16, 1.5
+_SCATTERERS, _JITTER, _WIDTH = 8, 0.03, {"range_profile": 0.04, "isar": 0.12, "micro_doppler": 0.12}
+_SECTOR = np.deg2rad(30)
+_NOISE, _NOISE_ALONE, _SPOILT = 0.1, 0.4, 0.2
+_DARKEST, _BRIGHTEST = -1.5, 2.5
+"""Values of the first and the last of 256 steps, each a sixth of the noise."""
+_TRAIN, _TEST, _VALIDATION = 3000, 1000, 0.05
+
+
+def radar_sample(target: int, rng: np.random.Generator, noise: str | None = None) -> NDArray[np.float32]:
+    """One sample of a body, ``[3, 16, 16]``, in the order of :data:`RADARS`.
+
+    Args:
+        target: number of the body, from 0.
+        rng: draws direction, phases and noise.
+        noise: the radar that sees nothing but noise.
+    """
+    body = np.random.default_rng(target)
+    x, y = body.uniform(-1, 1, (2, _SCATTERERS))
+    strength, heading = body.uniform(0.3, 1, _SCATTERERS), body.uniform(0, 2 * np.pi)
+    x, y = (place + rng.normal(0, _JITTER, _SCATTERERS) for place in (x, y))
+    angle = heading + rng.uniform(-_SECTOR / 2, _SECTOR / 2)
+    reach = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+
+    echoes = strength * np.exp(1j * rng.uniform(0, 2 * np.pi, _SCATTERERS))
+    profile = np.abs(_bell(4 * _SIDE, reach, _WIDTH["range_profile"]) @ echoes)  # [64]
+    isar = _bell(_SIDE, reach, _WIDTH["isar"]) * strength @ _bell(_SIDE, across, _WIDTH["isar"]).T
+    phase = 2 * np.pi * ((1 + target / 2) * np.arange(_SIDE) / _SIDE + rng.random())
+    doppler = _bell(_SIDE, np.sin(phase), _WIDTH["micro_doppler"]).T  # [times, frequencies]
+
+    seen = dict(zip(RADARS, (profile, isar, doppler), strict=True))
+    for name, values in seen.items():
+        drawn = rng.normal(0, _NOISE_ALONE if name == noise else _NOISE, values.shape)
+        seen[name] = drawn if name == noise else values + drawn
+    quarter = _SIDE // 4
+    lines = seen["range_profile"].reshape(4, _SIDE).repeat(quarter, 0)
+    times = seen["micro_doppler"].reshape(4, 4, quarter, quarter).swapaxes(1, 2).reshape(_SIDE, _SIDE)
+    return np.stack([lines, seen["isar"], times]).astype(np.float32)
+
+
+def _bell(cells: int, centres: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """``[cells, centres]``, Gaussians over cells from -1.5 to 1.5."""
+    places = np.linspace(-_REACH, _REACH, cells)[:, None]
+    bells: NDArray[np.float64] = np.exp(-0.5 * ((places - centres) / width) ** 2)
+    return bells
+
+
+def make_radar(folder: Path, train: int = _TRAIN, test: int = _TEST, seed: int = 0) -> None:
+    """Write samples of all bodies into a new folder, as RGB images of 16 x 16 pixels.
+
+    Args:
+        folder: that is made; it is there when all of it is.
+        train: number of samples to train on.
+        test: number of samples to test on.
+        seed: of all that is drawn.
+
+    Raises:
+        GeomoeError: something is there already, or it cannot be written.
+    """
+    if folder.exists():
+        raise GeomoeError(f"{folder} is there already; give a new folder")
+    part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
+    try:
+        for name in TARGETS:
+            (part / name).mkdir(parents=True)
+        for number, (split, count) in enumerate((("train", train), ("test", test))):
+            for i in range(count):
+                rng = np.random.default_rng((seed, number, i))
+                noise = str(rng.choice(list(RADARS))) if rng.random() < _SPOILT else None
+                target = i % len(TARGETS)
+                values = (radar_sample(target, rng, noise) - _DARKEST) / (_BRIGHTEST - _DARKEST)
+                pixels = np.rint(255 * values.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
+                name = f"{split}_{i:04}" + (f"_noise_{noise}" if noise else "")
+                Image.fromarray(np.ascontiguousarray(pixels)).save(part / TARGETS[target] / f"{name}.png")
+        part.rename(folder)
+    except OSError as error:
+        raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def noise_of(name: str) -> str | None:
+    """The radar that is noise alone in a sample, by the name of its file."""
+    return Path(name).stem.partition("_noise_")[2] or None
+
+
+def radar_files(root: Path, split: Split) -> list[Path]:
+    """Paths of a split below the folder of the bodies; ``validation`` is every 20th of ``train``."""
+    found = sorted(path for target in TARGETS for path in (root / target).glob("*.png"))
+    parts: dict[str, Sequence[Path]] = {
+        half: [path for path in found if path.name.startswith(f"{half}_")] for half in ("train", "test")
+    }
+    fit, validation = every_of_each(parts["train"], _VALIDATION)
+    return list({**parts, "fit": fit, "validation": validation}[split])
