@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.data.aid import aid_files, aid_folder
+from geomoe.data.idtrees import idtrees_folder
 from geomoe.data.legend import Legend
 from geomoe.data.radar import TARGETS, make_radar, radar_files
 from geomoe.data.split import Split
@@ -16,7 +17,7 @@ from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
 
 __all__ = ["DATA_SETS", "DataSet", "Kind", "find_data_set", "register"]
 
-Kind = Literal["labels", "masks", "cube", "pairs"]
+Kind = Literal["labels", "masks", "cube", "plots", "pairs"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class DataSet:
         name: on cards and in configurations.
         title: for people.
         kind: ``labels``, images in a folder for each class; ``masks``, images with one each; a hyperspectral
-            ``cube`` with labels; ``pairs``, images of one place that two sensors measured.
+            ``cube`` with labels; ``plots`` that two sensors measured, with crowns of trees; ``pairs``, images
+            of one place that two sensors measured.
         source: what it is, and whose.
         terms: on which it may be used.
         find: where it lies, given a user's folder; None where that holds something else.
@@ -162,6 +164,13 @@ register(
             )
         ),
         gsd=20.0,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "idtrees", "IDTReeS", "plots",
+        "IDTReeS 2020 Competition Data (Graves and Marconi 2020), two sites of NEON seen from the air",
+        "CC BY 4.0", idtrees_folder, gsd=1.0,
     )
 )  # fmt: skip
 register(

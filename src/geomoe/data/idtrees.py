@@ -1,0 +1,220 @@
+"""IDTReeS: plots of forest by a hyperspectral camera and a laser scanner, and the crowns of their trees.
+
+A folder holds ``hsi/PLOT.tif``, reflectance in any number of bands; ``chm/PLOT.tif``, the height of the
+canopy in metres on the same grid; and ``crowns.csv``, a line for each crown with its ``plot``, ``site``,
+``individual``, ``species`` (may be empty) and its box, ``column_min``, ``row_min``, ``column_max`` and
+``row_max``, in pixels of 10 cm from the upper left corner of its plot.
+
+Crowns are round and their boxes are not: a pixel is a crown's if its middle lies in the ellipse that fills
+the box. Where crowns of two classes, or of one that is not known, meet, nobody knows which is above.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomoe.data.legend import Legend
+from geomoe.data.split import Part, Shares, items_by_folder
+from geomoe.errors import GeomoeError, expect
+
+__all__ = ["Plot", "Rank", "deal_plots", "idtrees_folder", "read_plots"]
+
+Rank = Literal["species", "genus"]
+"""What the classes are; a tree whose species nobody wrote down is of ``Quercus sp.``, a class of its own."""
+
+_WORDS: dict[Rank, int] = {"species": 2, "genus": 1}
+"""Of the scientific name, without its author."""
+_PIXEL = 0.1
+"""Side of the pixels that boxes are measured in, metres."""
+_NEAR = 10.0
+"""Plots less than this apart, metres, are one stand: they share trees, or show crowns beside each other."""
+_BOX = ("column_min", "row_min", "column_max", "row_max")
+_COLUMNS = ("plot", "site", "individual", "species", *_BOX)
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A plot in memory.
+
+    Attributes:
+        name: of its site and its own, ``MLBS/MLBS_1``.
+        image: ``[C + 1, H, W]`` float32, reflectance as the file has it and height, metres.
+        present: ``[2, H, W]`` bool, the pixels that each of both sensors measured.
+        labels: ``[H, W]`` int32, values of the legend; 0 where there is no crown of a class.
+        stand: number of the plots that lie together with this one, from 0.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    labels: NDArray[np.int32]
+    stand: int
+
+    @property
+    def site(self) -> str:
+        """Where it lies."""
+        return self.name.split("/")[0]
+
+    @property
+    def sensors(self) -> dict[str, int]:
+        """Numbers of their bands, by name."""
+        return {"hyperspectral": len(self.image) - 1, "height": 1}
+
+
+@dataclass(frozen=True)
+class _Crown:
+    plot: str
+    site: str
+    individual: str
+    name: str
+    box: tuple[float, ...]  # metres
+
+
+def idtrees_folder(root: Path) -> Path | None:
+    """The folder that holds the data set: ``root`` itself; None where it does not."""
+    held = (root / "crowns.csv").is_file() and all((root / name).is_dir() for name in ("hsi", "chm"))
+    return root if held else None
+
+
+def read_plots(
+    root: Path, rank: Rank = "species", stems: int = 15, max_pixels: int = 10**6
+) -> tuple[list[Plot], Legend]:
+    """All plots that have crowns, sorted by name, and what their labels mean: names in alphabetical order.
+
+    Args:
+        root: folder of the data set.
+        rank: what the classes are.
+        stems: that a class has at least, as individuals; trees of rarer ones are of no class. With 1 none is.
+        max_pixels: that a plot may have.
+
+    Raises:
+        GeomoeError: files that cannot be used, or fewer than two classes.
+    """
+    expect(rank in _WORDS, "rank", rank, "species or genus")
+    expect(stems >= 1, "stems", stems, "a whole number from 1")
+    crowns = _crowns(root / "crowns.csv", _WORDS[rank])
+    trees: dict[str, set[str]] = {}
+    for crown in crowns:
+        trees.setdefault(crown.name, set()).add(crown.individual)
+    names = sorted(name for name, found in trees.items() if name and len(found) >= stems)
+    if len(names) < 2:
+        raise GeomoeError(f"{root} has {len(names)} classes of {stems} trees or more; expected two")
+    by_plot: dict[str, list[_Crown]] = {}
+    for crown in crowns:
+        by_plot.setdefault(crown.plot, []).append(crown)
+    plots, corners = [], []
+    for plot, mine in by_plot.items():
+        path = root / "hsi" / f"{plot}.tif"
+        image, present, (x, y, side) = _images(path, root / "chm" / path.name, max_pixels)
+        labels = _labels(mine, names, (image.shape[1], image.shape[2]), side)
+        plots.append(Plot(f"{mine[0].site}/{plot}", image, present, labels, 0))
+        corners.append((x, y, x + side * image.shape[2], y + side * image.shape[1]))
+    stands = _stands([plot.site for plot in plots], corners)
+    placed = [replace(plot, stand=stand) for plot, stand in zip(plots, stands, strict=True)]
+    return sorted(placed, key=lambda plot: plot.name), Legend(tuple(names))
+
+
+def deal_plots(plots: Sequence[Plot], shares: Shares, seed: int, left_out: str | None = None) -> list[Part]:
+    """The part of each plot, the same for all of a stand; of the stands of each site by chance.
+
+    Args:
+        plots: as :func:`read_plots` gives them.
+        shares: of the stands that are held out.
+        seed: of the draw.
+        left_out: a site that is tested on, whole, in place of a share of each.
+
+    Raises:
+        GeomoeError: as :func:`geomoe.data.split.items_by_folder`.
+    """
+    sites = {plot.stand: plot.site for plot in plots}
+    parts = dict(zip(sites, items_by_folder(list(sites.values()), shares, seed, left_out), strict=True))
+    return [parts[plot.stand] for plot in plots]
+
+
+def _crowns(path: Path, words: int) -> list[_Crown]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            if missing := [name for name in _COLUMNS if name not in (lines.fieldnames or ())]:
+                raise GeomoeError(f"{path} has no column {missing[0]}; expected {', '.join(_COLUMNS)}")
+            return [_crown(line, f"{path}, line {lines.line_num}", words) for line in lines]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GeomoeError(f"{path} cannot be read: {error}") from error
+
+
+def _crown(line: Mapping[str, str | None], where: str, words: int) -> _Crown:
+    plot, site, individual, species, *edges = (line[name] or "" for name in _COLUMNS)
+    try:
+        left, top, right, bottom = (float(edge) * _PIXEL for edge in edges)
+    except ValueError:
+        raise GeomoeError(f"{where}: a box {edges}; expected four numbers") from None
+    if not (left < right and top < bottom):
+        raise GeomoeError(f"{where}: a box {edges}; expected {', '.join(_BOX)}, each least below its most")
+    return _Crown(plot, site, individual, " ".join(species.split()[:words]), (left, top, right, bottom))
+
+
+def _images(
+    hyperspectral: Path, height: Path, max_pixels: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
+    """Both stacked, the pixels that each has, and where they lie: west, south, and side of a pixel."""
+    from rasterio.windows import Window  # pictures train where rasterio is not
+
+    from geomoe.raster.read.scene import open_file
+
+    data, there, grids = [], [], []
+    for path in (hyperspectral, height):
+        with open_file(path) as scene:
+            if scene.width * scene.height > max_pixels:
+                raise GeomoeError(
+                    f"{path} has {scene.width} x {scene.height} pixels, more than {max_pixels:,}"
+                )
+            if scene.transform is None or scene.transform.a <= 0:
+                raise GeomoeError(f"{path} does not say where it lies; expected a GeoTIFF with a grid")
+            values, valid = scene.read(Window(0, 0, scene.width, scene.height), scene.data_bands)
+            data.append(np.where(valid, values, np.float32(0)))
+            there.append(valid.all(0))
+            grids.append((scene.width, scene.height, scene.transform, scene.crs))
+    if grids[0] != grids[1]:
+        raise GeomoeError(f"{hyperspectral} and {height} are of unlike grids")
+    if len(data[1]) != 1:
+        raise GeomoeError(f"{height} has {len(data[1])} bands; expected one, the height of the canopy")
+    _, high, transform, _ = grids[0]
+    place = (transform.c, transform.f - high * transform.a, transform.a)
+    return np.concatenate(data), np.stack(there), place
+
+
+def _labels(
+    crowns: Sequence[_Crown], names: Sequence[str], shape: tuple[int, int], side: float
+) -> NDArray[np.int32]:
+    """Values of the legend, 0 where there is no crown, or where it is not known of which class."""
+    free, unclear = -1, -2
+    claims = np.full(shape, free, np.int32)
+    y, x = ((np.arange(size) + 0.5) * side for size in shape)
+    for crown in crowns:
+        left, top, right, bottom = crown.box
+        across = (2 * x - left - right) / (right - left)
+        down = (2 * y - top - bottom) / (bottom - top)
+        inside = down[:, None] ** 2 + across**2 <= 1
+        value = names.index(crown.name) + 1 if crown.name in names else 0
+        claims[inside] = np.where(np.isin(claims[inside], (free, value)), value, unclear)
+    return np.maximum(claims, 0)
+
+
+def _stands(sites: Sequence[str], corners: Sequence[tuple[float, float, float, float]]) -> list[int]:
+    """A number for each plot, the same for those of a site that lie near each other, one by one."""
+    stands = list(range(len(sites)))
+    for a, b in combinations(range(len(sites)), 2):
+        (west, south, east, north), other = corners[a], corners[b]
+        apart = max(west - other[2], other[0] - east, south - other[3], other[1] - north)
+        if sites[a] == sites[b] and apart < _NEAR and stands[a] != stands[b]:
+            old, new = stands[b], stands[a]
+            stands = [new if stand == old else stand for stand in stands]
+    return stands
