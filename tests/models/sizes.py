@@ -3,6 +3,7 @@
 import torch
 
 import geomoe
+from geomoe.models.registry import takes
 
 CLASSES, COLOURS = ("forest", "river", "town"), ("#00ff00", "#0000ff", "#808080")
 _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze": 4, "compress": 2,
@@ -61,6 +62,8 @@ def tiny(name, **options):
     """
     torch.manual_seed(0)
     usual = {"scale": 2} if name in geomoe.list_models("image") else {"classes": CLASSES}
+    if takes(name, "sensors"):
+        usual["sensors"] = {"first": options.get("bands", 3) - 1, "second": 1}
     model = geomoe.create_model(name, **{**usual, **TINY[family(name)], **options})
     with torch.no_grad():
         for key, parameter in model.named_parameters():

@@ -42,7 +42,8 @@ def test_any_size_and_any_bands(name):
 
 def test_the_contract_names_what_comes_out(name):
     contract = tiny(name, bands=4).contract
-    assert contract.inputs == {"image": Input(4)}
+    assert contract.inputs == {"image": Input(4, sensors=contract.sensors)}
+    assert sum(contract.sensors.values()) == (4 if contract.sensors else 0)
     assert contract.outputs == {"classes": Output("classes", 3, classes=CLASSES, colours=COLOURS)}
     assert contract.outputs["classes"].describe() == "a map of 3 classes"
     assert [Output(kind, 4).describe() for kind in ("image", "label", "values", "features")] == [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from geomoe.data.places import Places
 from geomoe.data.sample import Batch, Sample
 from geomoe.data.split import Part
 from geomoe.errors import GeomoeError
+from geomoe.layers.sensors import by_band, presence
 
 __all__ = ["CropStream", "Draw", "LabelledImage", "WholeImages", "band_statistics", "class_counts", "shown"]
 
@@ -36,6 +37,8 @@ class LabelledImage:
         mask: ``[H, W]`` int16, classes from 0; :data:`geomoe.data.legend.IGNORED` where none is known.
         places: to which part each pixel belongs.
         valid: ``[H, W]``, where there is a measurement; None if there is one everywhere.
+        sensors: whose bands the image stacks, by name, with how many; empty where they are of one.
+        present: ``[S, H, W]``, where each of them measured; None if each did wherever it is ``valid``.
     """
 
     name: str
@@ -43,6 +46,17 @@ class LabelledImage:
     mask: Tensor
     places: Places
     valid: NDArray[np.bool_] | None = None
+    sensors: Mapping[str, int] = field(default_factory=dict)
+    present: NDArray[np.bool_] | None = None
+
+    def of_sensors(self, seen: Tensor) -> Tensor:
+        """``[S, H, W]`` bool, what each sensor measured of what is ``seen``, ``[H, W]``."""
+        known = None if self.present is None else torch.from_numpy(self.present)[None]
+        return presence(self.image[None], self.sensors, known, seen[None])[0]
+
+    def of_bands(self, present: Tensor) -> Tensor:
+        """``[S, H, W]`` as ``[C, H, W]``; of one sensor ``[1, H, W]``."""
+        return by_band(present, self.sensors) if self.sensors else present
 
     def measured(self, part: Part) -> Tensor:
         """``[H, W]`` bool, the pixels of a part that were measured."""
@@ -73,15 +87,17 @@ def band_statistics(images: Sequence[LabelledImage]) -> tuple[tuple[float, ...],
     Raises:
         GeomoeError: nothing to train on.
     """
-    number, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    number, total, squares = (torch.zeros((), dtype=torch.float64) for _ in range(3))
     for one in images:
-        pixels = to_unit(one.image)[:, one.measured("fit")].double()
-        number += pixels.shape[1]
+        seen = one.measured("fit")
+        there = one.of_bands(one.of_sensors(seen))[:, seen]  # [C or 1, n]
+        pixels = to_unit(one.image)[:, seen].double().masked_fill(~there, 0)
+        number = number + there.sum(1)
         total, squares = total + pixels.sum(1), squares + pixels.square().sum(1)
-    if not number:
+    if not number.any():
         raise GeomoeError("no pixel of any image is there to train on")
-    mean = total / number
-    deviation = (squares / number - mean.square()).clamp_min(0).sqrt()
+    mean = total / number.clamp_min(1)
+    deviation = (squares / number.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
     deviation = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, 1.0)
     return _rounded(mean), _rounded(deviation)
 
@@ -98,8 +114,10 @@ def shown(one: LabelledImage, part: Part, fill: Sequence[float]) -> Sample:
     """
     seen = one.seen(part)
     hidden = torch.tensor(fill, dtype=torch.float32).view(-1, 1, 1)
-    image = torch.where(seen, to_unit(one.image), hidden)
-    return {"image": image, "mask": one.classes(part).long(), "valid": seen}
+    present = one.of_sensors(seen)
+    image = torch.where(one.of_bands(present), to_unit(one.image), hidden)
+    sample = {"image": image, "mask": one.classes(part).long(), "valid": seen}
+    return {**sample, "present": present} if one.sensors else sample
 
 
 class CropStream(Dataset[Sample]):
@@ -118,6 +136,7 @@ class CropStream(Dataset[Sample]):
         rank, world: of them every ``world``-th, from ``rank``.
         centre: whether the pixel that was drawn is the middle of its crop, and the only one with a class, for
             networks that say of a patch what its middle shows; else it lies anywhere in the crop.
+        missing: share of the crops that lack some of their sensors, though never all; which, is drawn.
 
     Raises:
         GeomoeError: no pixel with a class to train on.
@@ -135,9 +154,10 @@ class CropStream(Dataset[Sample]):
         rank: int = 0,
         world: int = 1,
         centre: bool = False,
+        missing: float = 0.0,
     ) -> None:
         self.images, self.fill, self.patch, self.seed = images, torch.tensor(fill).view(-1, 1, 1), patch, seed
-        self.centre = centre
+        self.centre, self.missing = centre, missing
         self.start, self.length, self.rank, self.world = start, length, rank, world
         classes = 1 + max(int(one.mask.max()) for one in images)
         counts = class_counts(images, "fit", max(classes, 1)).double()
@@ -166,7 +186,13 @@ class CropStream(Dataset[Sample]):
             ]
         sample = self._cut(one, corner)
         turns = [dim for dim in (-2, -1) if rng.random() < 0.5], bool(rng.random() < 0.5)
-        return {name: _turned(value, *turns) for name, value in sample.items()}
+        turned = {name: _turned(value, *turns) for name, value in sample.items()}
+        if one.sensors and rng.random() < self.missing:
+            pattern = int(rng.integers(1, 2 ** len(one.sensors) - 1))  # of the sensors that stay, in bits
+            stays = torch.tensor([bool(pattern >> i & 1) for i in range(len(one.sensors))])
+            turned["present"] &= stays[:, None, None]
+            turned["image"] = torch.where(one.of_bands(turned["present"]), turned["image"], self.fill)
+        return turned
 
     def _cut(self, one: LabelledImage, corner: Sequence[int]) -> Sample:
         inside = [
@@ -179,15 +205,19 @@ class CropStream(Dataset[Sample]):
             for side in (part.start - at, at + self.patch - part.stop)
         ]
         rows, columns = inside
-        seen = F.pad(one.seen("fit")[rows, columns], sides)
-        image = torch.where(seen, F.pad(to_unit(one.image[:, rows, columns]), sides), self.fill)
+        seen = one.seen("fit")
+        present = F.pad(one.of_sensors(seen)[:, rows, columns], sides)
+        seen = F.pad(seen[rows, columns], sides)
+        shown = F.pad(to_unit(one.image[:, rows, columns]), sides)
+        image = torch.where(one.of_bands(present), shown, self.fill)
         mask = F.pad(one.classes("fit")[rows, columns].long(), sides, value=IGNORED)
         if self.centre:
             middle = self.patch // 2
             known = int(mask[middle, middle])
             mask = torch.full_like(mask, IGNORED)
             mask[middle, middle] = known
-        return {"image": image, "mask": mask, "valid": seen}
+        sample = {"image": image, "mask": mask, "valid": seen}
+        return {**sample, "present": present} if one.sensors else sample
 
 
 def _turned(value: Tensor, flips: Sequence[int], transposed: bool) -> Tensor:

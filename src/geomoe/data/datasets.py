@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,7 @@ class DataSet:
         sensor: that took the images; None where it is not one alone, or not known.
         gsd: ground sampling distance of the finest images, metres; None where it is not one alone.
         make: writes it into a new folder, where it is made and not measured; else None.
+        sensors: whose bands its images stack, by name, with how many; empty where they are of one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class DataSet:
     sensor: str | None = None
     gsd: float | None = None
     make: Callable[[Path], None] | None = None
+    sensors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def published(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from geomoe.errors import GeomoeError
@@ -21,10 +21,13 @@ class Input:
     Attributes:
         bands: channels of an image.
         names: of these, in their order, as scenes call them: ``red``, ``B8A``; empty where nobody knows.
+        sensors: that measured them, by name, each with the number of its bands, in the bands' order; a pixel
+            may lack all but one. Empty where the bands are of one, and all there.
     """
 
     bands: int
     names: tuple[str, ...] = ()
+    sensors: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,12 @@ class ModelContract:
         [given] = self.inputs.values()
         return given.names
 
+    @property
+    def sensors(self) -> Mapping[str, int]:
+        """Of the one input, with the numbers of their bands; empty where it is of one."""
+        [given] = self.inputs.values()
+        return given.sensors
+
     def named(self, names: Sequence[str]) -> Self:
         """The same with names of the bands of its one input, if there is one for each."""
         if len(self.inputs) != 1 or len(names) != self.bands:
@@ -148,4 +157,6 @@ class ModelContract:
         """As items and journals say it."""
         tiling = {} if self.tiling is None else asdict(self.tiling)
         names = {"names": list(self.names)} if self.names else {}
-        return {"scale": self.scale, "bands": self.bands, **names, **tiling, "informed": self.informed}
+        sensors = {"sensors": dict(self.sensors)} if self.sensors else {}
+        facts = {"scale": self.scale, "bands": self.bands, **names, **sensors}
+        return {**facts, **tiling, "informed": self.informed}

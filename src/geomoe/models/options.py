@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from geomoe.layers.windows import Border
@@ -18,6 +19,7 @@ __all__ = [
     "MapConfig",
     "ModelConfig",
     "ScaleConfig",
+    "SensorConfig",
     "check_divides",
 ]
 
@@ -82,6 +84,30 @@ class ClassConfig(ModelConfig):
                 )
         if min(self.std) <= 0:
             raise ValueError(f"std={self.std!r}: expected more than 0")
+
+
+@dataclass(frozen=True)
+class SensorConfig(ClassConfig):
+    """Options of a model that knows several sensors, some of which a sample may lack.
+
+    Attributes:
+        sensors: number of bands by name, in the order of the bands; two or more.
+    """
+
+    sensors: Mapping[str, int] = field(default_factory=lambda: {"first": 2, "second": 1})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sensors = self.sensors
+        if not (isinstance(sensors, Mapping) and len(sensors) >= 2 and all(map(_counts, sensors.values()))):
+            raise ValueError(
+                f"sensors={sensors!r}: expected the number of bands of each of two or more, such as "
+                "{hyperspectral: 120, height: 1}"
+            )
+        if sum(sensors.values()) != self.bands:
+            raise ValueError(
+                f"sensors={dict(sensors)!r} have {sum(sensors.values())} bands in all, bands={self.bands}"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomoe.layers.sensors import by_band, presence
 from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.label import Normalise
-from geomoe.models.options import MapConfig
+from geomoe.models.options import MapConfig, SensorConfig
 from geomoe.moe.plan import PlacedTrace, RoutingTrace
 
-__all__ = ["PatchConfig", "PatchMap", "patches_at"]
+__all__ = ["PatchConfig", "PatchMap", "SensorPatchConfig", "SensorPatchMap", "patches_at"]
 
 _TILE = 64
 """Side of a tile's core, pixels: each of its pixels is a patch in memory."""
@@ -33,6 +34,11 @@ class PatchConfig(MapConfig):
         super().__post_init__()
         if self.patch % 2 == 0:
             raise ValueError(f"patch={self.patch}: expected an odd number")
+
+
+@dataclass(frozen=True)
+class SensorPatchConfig(PatchConfig, SensorConfig):
+    """Options of a :class:`SensorPatchMap`."""
 
 
 def patches_at(x: Tensor, side: int, places: Tensor | None = None) -> Tensor:
@@ -73,11 +79,7 @@ class PatchMap(nn.Module):
 
     @property
     def contract(self) -> ModelContract:
-        c = self.config
-        reach = c.patch // 2
-        output = Output("classes", len(c.classes), classes=c.classes, colours=c.colours)
-        tiling = Tiling(multiple=1, tile=_TILE, margin=reach, reach=reach)
-        return ModelContract({"image": Input(c.bands)}, {"classes": output}, tiling)
+        return _contract(self.config, Input(self.config.bands))
 
     def embed(self, x: Tensor) -> Tensor:
         """Features ``[B, C, H, W]`` of single pixels; by default the bands themselves."""
@@ -121,6 +123,76 @@ class PatchMap(nn.Module):
         said = self.label(patches_at(y, self.config.patch, places), _placed(trace, places, x))
         out = said.new_zeros(*places.shape, said.shape[1])
         return out.masked_scatter(places[..., None], said).movedim(-1, 1)
+
+
+class SensorPatchMap(nn.Module):
+    """As :class:`PatchMap`, of images that stack the bands of several sensors; a pixel may lack some.
+
+    A system defines :meth:`label`. What a pixel lacks it sees as 0 after normalisation, whatever the image
+    holds there.
+
+    Args:
+        config: of the network.
+    """
+
+    takes_wanted = True
+    """:meth:`forward` knows ``wanted``."""
+    takes_present = True
+    """:meth:`forward` knows ``present``."""
+
+    def __init__(self, config: SensorPatchConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.normalise = Normalise(config)
+
+    @property
+    def contract(self) -> ModelContract:
+        return _contract(self.config, Input(self.config.bands, sensors=dict(self.config.sensors)))
+
+    def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:
+        """Logits ``[n, K]`` of patches ``[n, C, side, side]``; ``present`` ``[n, S]`` is of their middles."""
+        raise NotImplementedError(f"{type(self).__name__} must define label")
+
+    def forward(
+        self,
+        x: Tensor,
+        trace: RoutingTrace | None = None,
+        valid: Tensor | None = None,
+        wanted: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """Logits, as of :meth:`PatchMap.forward`.
+
+        Args:
+            x: ``[B, bands, H, W]``, of any size.
+            trace: if given, the plan of every mixture is appended to it; its rows are all pixels, those alone
+                valid whose class is said.
+            valid: ``[B, H, W]`` bool, the pixels that there are.
+            wanted: ``[B, H, W]`` bool, the pixels whose class is asked for; all if not given.
+            present: ``[B, S, H, W]`` bool, the sensors that measured each pixel; all if not given. Of a pixel
+                that has none nothing is said.
+
+        Returns:
+            ``[B, classes, H, W]``; 0 where nothing is said.
+        """
+        c = self.config
+        there = presence(x, c.sensors, present, valid)
+        y: Tensor = self.normalise(x).masked_fill(~by_band(there, c.sensors), 0)
+        places = there.any(1) if wanted is None else there.any(1) & wanted
+        if not places.any():
+            return y.new_zeros(len(x), len(c.classes), *x.shape[2:])
+        sensors = there.movedim(1, -1)[places]  # [n, S]
+        said = self.label(patches_at(y, c.patch, places), _placed(trace, places, x), sensors)
+        out = said.new_zeros(*places.shape, said.shape[1])
+        whole: Tensor = out.masked_scatter(places[..., None], said).movedim(-1, 1)
+        return whole
+
+
+def _contract(config: PatchConfig, given: Input) -> ModelContract:
+    reach = config.patch // 2
+    output = Output("classes", len(config.classes), classes=config.classes, colours=config.colours)
+    tiling = Tiling(multiple=1, tile=_TILE, margin=reach, reach=reach)
+    return ModelContract({"image": given}, {"classes": output}, tiling)
 
 
 def _placed(trace: RoutingTrace | None, places: Tensor | None, x: Tensor) -> RoutingTrace | None:

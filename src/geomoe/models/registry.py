@@ -11,7 +11,7 @@ from torch import nn
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["build", "config_of", "describe", "list_models", "register"]
+__all__ = ["build", "config_of", "describe", "list_models", "register", "takes"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ def config_of(name: str, options: Mapping[str, Any]) -> Any:
         return entry.config(**values)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise GeomoeError(f"{name}: {error}") from error
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether model ``name`` has an option of that name."""
+    return option in [field.name for field in fields(_entry(name).config)]
 
 
 def build(name: str, options: Mapping[str, Any]) -> nn.Module:

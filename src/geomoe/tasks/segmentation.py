@@ -18,6 +18,7 @@ from torchmetrics.classification import (
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
 from geomoe.metrics.average_accuracy import AverageAccuracy
+from geomoe.models.registry import takes
 from geomoe.tasks.class_task import ClassTask
 
 __all__ = ["Segmentation", "cross_entropy", "dice"]
@@ -64,13 +65,14 @@ class Segmentation(ClassTask):
         mean: what the model subtracts from images, band by band.
         std: what it then divides by.
         shares: of the classes among the training pixels; the largest is the baseline.
+        sensors: whose bands the images stack, by name, with how many; for models that know them.
         recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy`` and ``dice``.
     """
 
     family = "segmentation"
     LOSSES = {"cross_entropy": cross_entropy, "dice": dice}  # noqa: RUF012
     monitor = "oa"
-    from_data = ("bands", "classes", "colours", "mean", "std", "shares")
+    from_data = ("bands", "classes", "colours", "mean", "std", "shares", "sensors")
 
     def __init__(
         self,
@@ -81,15 +83,18 @@ class Segmentation(ClassTask):
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.25,),
         shares: Sequence[float] = (),
+        sensors: dict[str, int] | None = None,
         **recipe: Any,
     ) -> None:
         names = tuple(classes)
         facts = {"bands": bands, "classes": names, "colours": tuple(colours), "mean": tuple(mean)}
-        super().__init__(model, {**facts, "std": tuple(std)}, **recipe)
+        known = {"sensors": dict(sensors)} if sensors and takes(model, "sensors") else {}
+        super().__init__(model, {**facts, "std": tuple(std), **known}, **recipe)
         self.classes, self.shares = names, tuple(shares)
 
     def given(self, batch: Batch) -> dict[str, Tensor]:
-        given = {"valid": batch["valid"]} if "valid" in batch else {}
+        told = ("valid", "present") if getattr(self.model, "takes_present", False) else ("valid",)
+        given = {name: batch[name] for name in told if name in batch}
         if getattr(self.model, "takes_wanted", False) and "mask" in batch:
             given["wanted"] = self.truth(batch) != IGNORED  # what has no class enters no loss and no metric
         return given

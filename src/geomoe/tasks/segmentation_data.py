@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -76,6 +77,9 @@ class SegmentationData(ClassData):
         patch: side of the crops to train on, pixels.
         draw: what crops are drawn for; see :data:`geomoe.data.crops.Draw`.
         centre: whether crops are patches, of which the middle alone has a class; ``patch`` is odd then.
+        sensors: whose bands the images stack, by name, with how many, in their order; a data set that is
+            known has its own.
+        missing: share of the training crops that lack some of the sensors, though never all.
         bands: channels of images; a cube has its own.
         images: folder of images below ``root``, where masks lie in another one.
         masks: folder of the masks.
@@ -98,6 +102,8 @@ class SegmentationData(ClassData):
         patch: int = 32,
         draw: Draw = "pixels",
         centre: bool = False,
+        sensors: dict[str, int] | None = None,
+        missing: float = 0.0,
         bands: int = 3,
         images: str = "images",
         masks: str = "masks",
@@ -119,6 +125,8 @@ class SegmentationData(ClassData):
         expect(patch % 2 == 1 or not centre, "data.patch", patch, "an odd number where data.centre is true")
         self.patch, self.draw, self.centre, self.images, self.masks = patch, draw, centre, images, masks
         self.names, self.ignored, self.max_pixels = names, ignored, max_pixels
+        expect(0 <= missing <= 1, "data.missing", missing, "a share, 0 to 1")
+        self._sensors, self.missing = dict(sensors or {}), missing
         self.shared = Shares(validation, test)
         self.cube = find_cube(self.root)
         self._bands = bands
@@ -127,6 +135,21 @@ class SegmentationData(ClassData):
     @cached_property
     def _held(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
         """The images, what their classes are, and the data set: its name, and which one it is."""
+        images, legend, name, known = self._read()
+        sensors = self._sensors or (known.sensors if known else {})
+        bands = len(images[0].image)
+        if sensors and (len(sensors) < 2 or min(sensors.values()) < 1 or sum(sensors.values()) != bands):
+            raise GeomoeError(
+                f"data.sensors={dict(sensors)}: expected the numbers of bands of two sensors or more, "
+                f"{bands} in all, as {name} has them"
+            )
+        if self.missing and not sensors:
+            raise GeomoeError(
+                f"data.missing={self.missing}: {name} is of one sensor; say by data.sensors which there are"
+            )
+        return [replace(one, sensors=dict(sensors)) for one in images], legend, name, known
+
+    def _read(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
         if self.cube is not None:
             if self.split not in ("blocks", "pixels"):
                 raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
@@ -178,6 +201,11 @@ class SegmentationData(ClassData):
         return len(self._held[0][0].image)
 
     @property
+    def sensors(self) -> dict[str, int]:
+        """Whose bands the images stack, by name, with how many; empty where they are of one."""
+        return dict(self._held[0][0].sensors)
+
+    @property
     def band_names(self) -> tuple[str, ...]:
         return self._names if self._held else ()
 
@@ -210,6 +238,7 @@ class SegmentationData(ClassData):
             "patch": self.patch,
             "draw": self.draw,
             "centre": self.centre,
+            "missing": self.missing,
             **{name: getattr(self, name) for name in _SPLIT},
         }
 
@@ -247,6 +276,7 @@ class SegmentationData(ClassData):
             rank,
             world,
             centre=self.centre,
+            missing=self.missing,
         )
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
@@ -284,7 +314,8 @@ class SegmentationData(ClassData):
             raise GeomoeError("weights of segmentation are scored on the split fit, validation or test")
         options = {name: recipe[name] for name in _SPLIT}
         bands = weights.contract.bands
-        data = cls(str(root), bands=bands, names=list(classes), **options)
+        sensors = dict(weights.contract.sensors)
+        data = cls(str(root), bands=bands, names=list(classes), sensors=sensors, **options)
         if (data.bands, data.classes) != (bands, classes):
             raise GeomoeError(
                 f"{root} has {data.bands} bands and the classes {'; '.join(data.classes)}, where "
