@@ -7,6 +7,7 @@
 ``mask``     int64 ``[H, W]``, the class of each pixel from 0; -1 where it is not known or not to be looked at
 ``valid``    bool ``[H, W]``, the pixels of ``image`` that there are; the others count nowhere
 ``present``  bool ``[S, H, W]``, the pixels that each of several sensors has, whose bands ``image`` stacks
+``hidden``   bool ``[h, w]``, the squares of ``image`` that a masked autoencoder is not shown
 ``known``    ``[WIDTH]`` facts of the image, encoded as by :class:`geomoe.layers.super_resolution.known.Known`
 =========== ============================================================================================
 

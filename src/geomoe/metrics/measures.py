@@ -50,6 +50,7 @@ MEASURES: dict[str, Measure] = {
     "iou": Measure("IoU"),
     "miou": Measure("mIoU"),
     "ece": Measure("ECE", best="min"),
+    "mse": Measure("MSE", best="min"),
 }
 """Metrics by the names that scores have them under."""
 

@@ -3,6 +3,9 @@
 ViT: Dosovitskiy et al., ICLR 2021; plain, as Beyer et al. 2022 have it: positions by sines and cosines, the
 mean of all tokens in the place of a class token. V-MoE: Riquelme et al., NeurIPS 2021, with the router of
 that paper (:func:`geomoe.moe.vmoe_router`, which says where it differs).
+
+`base_t` is a small ViT for squares of 64 pixels. Its weights, which ship, have learned without labels
+(:mod:`geomoe.tasks.masked_autoencoding`); other networks hold it frozen, beside adapters that learn.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from geomoe.models.registry import register
 from geomoe.models.sparse_ffn import ROUTERS, SparseConfig, feed_forward
 from geomoe.moe.plan import RoutingTrace
 
-__all__ = ["Vit", "VitConfig", "positions"]
+__all__ = ["Block", "Vit", "VitConfig", "positions"]
 
 _LONGEST = 10_000.0
 """Wavelength of the slowest of the positions' waves, over 2 pi, in tokens."""
@@ -154,15 +157,32 @@ class Vit(nn.Module):
         Returns:
             ``[B, classes]``, or ``[B, embed_dim]``.
         """
+        out: Tensor = self.head(self.encode(self.tokens(x), trace).mean((1, 2)), trace)
+        return out
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """``[B, bands, H, W]`` to ``[B, H / patch, W / patch, C]``: squares with their positions."""
         tokens = self.embed(pad_to_multiple(self.normalise(x), self.config.patch)).permute(0, 2, 3, 1)
         height, width, channels = tokens.shape[1:]
-        tokens = tokens + positions(height, width, channels, tokens.device).to(tokens.dtype)
+        placed: Tensor = tokens + positions(height, width, channels, tokens.device).to(tokens.dtype)
+        return placed
+
+    def encode(self, tokens: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        """``[B, H, W, C]``, all tokens of images or some, to what they have become after all blocks."""
         for block in self.blocks:
             tokens = block(tokens, trace)
-        out: Tensor = self.head(self.norm(tokens).mean((1, 2)), trace)
+        out: Tensor = self.norm(tokens)
         return out
 
 
+register(
+    "base_t",
+    Vit,
+    VitConfig,
+    {"patch": 8, "embed_dim": 96, "depth": 4, "heads": 4},
+    gives="label",
+    what="Base-T, a small ViT that has learned without labels, for other networks to build on; no experts",
+)
 _SIZES = {"ti": {"embed_dim": 192, "heads": 3}, "s": {}}
 for _size, _options in _SIZES.items():
     register(

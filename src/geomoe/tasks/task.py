@@ -328,7 +328,8 @@ class Task(pl.LightningModule):
         self.log_dict(found, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        # Of the model, and of what a task has beside it for training alone.
+        trained = [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if self.optimizer == "muon":
             optimizer = Muon(trained, matrices(self.model), self.learning_rate, self.betas)
