@@ -46,11 +46,12 @@ class AdapterMoE(nn.Linear):
         return super().forward(input) + tokens.from_rows(added)
 
 
-def freeze_base(model: nn.Module, head: nn.Module) -> None:
+def freeze_base(model: nn.Module, head: nn.Module | None = None) -> None:
     """Let nothing of ``model`` learn but its adapters, with their routers, and its ``head``."""
     adapters = [part.moe for part in model.modules() if isinstance(part, AdapterMoE)]
     learning = [p for moe in adapters for p in moe.parameters() if p.requires_grad]  # but frozen routers
     model.requires_grad_(False)
-    head.requires_grad_(True)
+    if head is not None:
+        head.requires_grad_(True)
     for parameter in learning:
         parameter.requires_grad_(True)

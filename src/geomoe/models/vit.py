@@ -10,8 +10,9 @@ that paper (:func:`geomoe.moe.vmoe_router`, which says where it differs).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +23,12 @@ from geomoe.layers.windows import pad_to_multiple
 from geomoe.models.adapter_moe import AdapterMoE, freeze_base
 from geomoe.models.contract import ModelContract
 from geomoe.models.label import Head, Normalise, label_contract
-from geomoe.models.options import check_divides
-from geomoe.models.registry import register
+from geomoe.models.options import ClassConfig, check_divides
+from geomoe.models.registry import config_of, register
 from geomoe.models.sparse_ffn import ROUTERS, SparseConfig, feed_forward
 from geomoe.moe.plan import RoutingTrace
 
-__all__ = ["Block", "Vit", "VitConfig", "positions"]
+__all__ = ["Block", "Vit", "VitConfig", "frozen_base", "positions"]
 
 _LONGEST = 10_000.0
 """Wavelength of the slowest of the positions' waves, over 2 pi, in tokens."""
@@ -48,17 +49,14 @@ class VitConfig(SparseConfig):
     """
 
     GROWS: ClassVar = ("adapters",)
+    ADAPTS: ClassVar = ("classes", "mean", "std")
+    """What may differ from the weights that training starts with: what the new data are."""
 
     patch: int = 16
     embed_dim: int = 384
     depth: int = 12
     heads: int = 6
     adapters: tuple[int, ...] | None = None
-
-    @property
-    def ADAPTS(self) -> tuple[str, ...]:  # noqa: N802  (beside GROWS)
-        """What may differ from the network that adapters are put into: what the new data are."""
-        return () if self.adapters is None else ("classes", "mean", "std")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,6 +171,25 @@ class Vit(nn.Module):
             tokens = block(tokens, trace)
         out: Tensor = self.norm(tokens)
         return out
+
+
+def frozen_base(config: ClassConfig, options: Mapping[str, Any] | None = None) -> Vit:
+    """A ViT that keeps its weights, for a network that builds on it; it gives features.
+
+    The network's configuration says by ``HOLDS`` as which part it holds it, so that training can begin with
+    weights for this part (``--model.start base_t``), and the network by ``keeps_start`` that it has to.
+
+    Args:
+        config: of that network, for bands, mean and deviation.
+        options: of the ViT, beside those of ``base_t``, such as ``{adapters: [4, 4]}``; adapters learn.
+
+    Raises:
+        GeomoeError: options that a ViT does not have.
+    """
+    facts = {"bands": config.bands, "mean": config.mean, "std": config.std}
+    base = Vit(config_of("base_t", {**facts, **(options or {})}))
+    freeze_base(base)
+    return base
 
 
 register(

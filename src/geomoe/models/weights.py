@@ -346,8 +346,8 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     """Weights that must be those of model ``name`` with the configuration that ``options`` give.
 
     Options that a configuration lists as ``GROWS`` may be given to weights that were trained without; what
-    it lists as ``ADAPTS`` may then differ: the tensors that are of another shape for it are new, and so is
-    the head of other classes.
+    it lists as ``ADAPTS`` may differ: the tensors that are of another shape for it are new, and so is the
+    head of other classes. Where it says ``HOLDS``, weights of another model may be those of this part.
 
     Args:
         weights: as the name of :func:`load`.
@@ -359,6 +359,8 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     """
     wanted, loaded = config_of(name, options), load(weights, options.get("scale"))
     if loaded.card.model != name:
+        if (holder := _holder(weights, loaded, name, options)) is not None:
+            return replace(loaded, model=holder.eval())
         raise GeomoeError(f"{weights} holds weights of {loaded.card.model}, not of {name}")
     trained = loaded.model.config
     if trained == wanted:
@@ -378,3 +380,17 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
         return replace(loaded, model=grown.eval())
     given = ", ".join(f"{key}={value!r}" for key, value in other.items())
     raise GeomoeError(f"the weights of {weights} were not trained with {given}; leave that out")
+
+
+def _holder(weights: str, loaded: LoadedModel, name: str, options: Mapping[str, Any]) -> nn.Module | None:
+    """Model ``name`` with these weights in the part that it holds; None where they are of no such part."""
+    part: str | None = getattr(config_of(name, options), "HOLDS", None)
+    if part is None:
+        return None
+    holder = build(name, options)
+    held = holder.get_submodule(part)
+    if type(held) is not type(loaded.model):
+        return None
+    own = load_as(weights, loaded.card.model, asdict(held.config)).model  # type: ignore[call-overload]
+    held.load_state_dict(own.state_dict(), strict=False)  # it may have more than they have
+    return holder

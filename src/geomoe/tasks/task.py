@@ -93,7 +93,7 @@ class Task(pl.LightningModule):
         facts: options of the model that the data decide, such as its bands.
         options: further configuration of the model.
         start: weights to start from, by name or path, instead of random ones: a model of this name and
-            configuration.
+            configuration, or weights of the part that this model holds, such as ``base_t``.
         losses: weights of a sum, by the names of the family's losses and of the model's own ``objectives``,
             such as ``{l1: 1.0, ssim: 0.1}``; the family's first one alone by default.
         learning_rate: of the optimiser.
