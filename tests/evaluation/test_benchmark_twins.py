@@ -168,6 +168,29 @@ def test_what_does_not_claim_to_be_a_twin_may_be_trained_as_it_likes(tmp_path):
     assert {row.twin for row in tables(tmp_path, {**MOE, "wide": other}).rows} == {""}
 
 
+def test_an_arm_may_be_tested_against_another_than_the_flagship(tmp_path):
+    own = {"recipe": {"model": {"warmup": 0.5}}}
+    system = {"model": "unet_moe", "options": {**SMALL, "width": 8}, **own}
+    dense = twin("active", beside="system", **own)
+    dense["options"]["width"] = 8
+    arms = {**MOE, "system": system, "dense": dense}
+    table = tables(tmp_path, arms, {"system": 0.1, "dense": 0.3})
+    titles, rows = cells(table)
+    of = {row.arm: dict(zip(titles, line, strict=True)) for row, line in zip(table.rows, rows, strict=True)}
+    assert [of[name]["beside"] for name in arms] == ["", "moe", "system"]
+    assert of["system"]["OA to that arm"].startswith("-0.1000")
+    assert of["dense"]["OA to that arm"].startswith("-0.2000")
+    assert of["dense"]["twin"] == "dense twin, equal active cost"
+    assert of["dense"]["parameters +/-"] == "+1.0 %", "of 1,020 to the 1,010 of the system"
+    assert any("Differences are to the arm that the row names" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(("beside", "said"), [("dense", "another arm"), ("sun", "no arm is called 'sun'")])
+def test_an_arm_beside_itself_or_nothing_is_refused(beside, said, tmp_path):
+    with pytest.raises(GeomoeError, match=said):
+        read_benchmark(written(tmp_path, MAPS, arms={**MOE, "dense": twin("active", beside=beside)}))
+
+
 def test_arms_are_ranked_where_there_are_blocks_enough(tmp_path):
     pytest.importorskip("matplotlib")
     arms = {**MOE, "dense": twin("active"), "frozen": twin("frozen")}

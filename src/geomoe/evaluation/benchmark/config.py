@@ -48,6 +48,7 @@ class Arm:
         at: the place of the arm in a sweep, such as ``{experts: 4, top_k: 1}``; empty outside of one.
         features: what an estimator of :mod:`geomoe.evaluation.benchmark.estimators` is shown of the samples;
             None for a network.
+        beside: name of the arm that it is tested against, and may be a twin of; the flagship if None.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Arm:
     members: int = 1
     member: int = 0
     at: dict[str, float] = field(default_factory=dict)
+    beside: str | None = None
 
     @property
     def twin(self) -> str:
@@ -81,7 +83,7 @@ class Benchmark:
 
     Attributes:
         title: of the table.
-        flagship: name of the arm that the others are tested against.
+        flagship: name of the arm that the others are tested against, but for those that name another.
         task: family of the arms' task, as of :mod:`geomoe.tasks.families`.
         seeds: each arm is trained with each.
         train: what is trained on below the folder of the data; empty for that folder itself.
@@ -227,6 +229,10 @@ class Benchmark:
     def against(self, name: str) -> Benchmark:
         """With another arm as the flagship; raises GeomoeError where none is called so."""
         return replace(self, flagship=self.arm(name).name)
+
+    def rival(self, arm: Arm) -> Arm:
+        """What ``arm`` is tested against, and may be a twin of; the flagship's is itself."""
+        return self.arm(arm.beside or self.flagship)
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; raises GeomoeError where none is called so."""

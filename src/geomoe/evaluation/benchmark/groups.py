@@ -26,7 +26,8 @@ class Cell:
 
     Attributes:
         score: mean over seeds and images, of the metric by which arms are compared.
-        difference: the score less that of the flagship, paired by seed and image; None as in a row.
+        difference: the score less that of the arm that it is tested against, paired by seed and image;
+            None as in a row.
     """
 
     score: Interval
@@ -118,7 +119,8 @@ def _cell(benchmark: Benchmark, arm: str, results: Mapping[str, Sequence[Result]
     mine = results[arm]
     seeds = sorted(result.seed for result in mine)
     found = None
-    if arm != benchmark.flagship:
-        found = paired(mine, results.get(benchmark.flagship, ()), values)
+    rival = benchmark.rival(benchmark.arm(arm)).name
+    if arm != rival:
+        found = paired(mine, results.get(rival, ()), values)
     score = mean_interval(scores(mine, seeds, values))
     return Cell(score, None if found is None else mean_interval(found))

@@ -48,7 +48,8 @@ _OF_IMAGES: dict[str, Any] = {
     "degradations": ["bilinear", "mtf"], "limit": None,
 }  # fmt: skip
 _OF_SAMPLES: dict[str, Any] = {"settings": {}, "split_by_seed": False}
-_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights", "each", "features", "members", "at")
+_ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights", "each", "features", "members", "at",
+             "beside")  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -103,6 +104,8 @@ def _benchmark(found: object) -> Benchmark:
     )
     benchmark.arm(benchmark.flagship)
     for arm in benchmark.arms:
+        if arm.beside is not None:
+            expect(benchmark.arm(arm.beside) is not arm, f"arms.{arm.name}.beside", arm.beside, "another arm")
         if arm.trained:
             _check_steps(benchmark, arm)
         if arm.features is not None:
@@ -196,6 +199,8 @@ def _arm(name: object, found: object, read_recipe: Callable[[object, str], Recip
     expect(good, f"{where}.members", members, "a whole number from 1")
     if members > 1 and (features is not None or each is not None):
         raise GeomoeError(f"{where}.members: an ensemble is of networks for all sensors; leave it out")
+    beside = given.get("beside")
+    expect(beside is None or isinstance(beside, str), f"{where}.beside", beside, "the name of an arm")
     for key, value in at.items():
         expect(isinstance(value, int | float), f"{where}.at.{key}", value, "a number")
     return Arm(
@@ -209,6 +214,7 @@ def _arm(name: object, found: object, read_recipe: Callable[[object, str], Recip
         paper=_paper(given, where),
         each=each is not None,
         features=features,
+        beside=beside,
     )
 
 

@@ -48,9 +48,12 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     ]
     metrics = list(table.rows[0].scores)
     columns += [(_title(name), partial(_score, name)) for name in metrics]
+    several = len({row.beside for row in table.rows}) > 1
+    columns += [("beside", lambda r: "" if r.arm == r.beside else r.beside)] if several else []
     columns += [
         (
-            f"{measure(table.ranks).unit or measure(table.ranks).title} to {table.flagship}",
+            f"{measure(table.ranks).unit or measure(table.ranks).title} to "
+            f"{'that arm' if several else table.flagship}",
             _difference(table),
         ),
         ("p", lambda r: "" if r.p is None else "< 0.0001" if r.p < 1e-4 else f"{r.p:.4f}"),
@@ -61,14 +64,15 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def _twins(table: Table) -> list[tuple[str, Callable[[Row], str]]]:
-    """What is a twin of the flagship, and by how much it misses the flagship's size and cost."""
-    flagship = next((row.cost for row in table.rows if row.arm == table.flagship), None)
+    """What is a twin, and by how much it misses the size and cost of what it is a twin of."""
+    costs = {row.arm: row.cost for row in table.rows}
 
     def missed(of: Callable[[Cost], float]) -> Callable[[Row], str]:
         def text(row: Row) -> str:
-            if flagship is None or row.cost is None or row.arm == table.flagship:
+            rival = costs.get(row.beside)
+            if rival is None or row.cost is None or row.arm == row.beside:
                 return ""
-            return f"{100 * (of(row.cost) / of(flagship) - 1):+.1f} %"
+            return f"{100 * (of(row.cost) / of(rival) - 1):+.1f} %"
 
         return text
 

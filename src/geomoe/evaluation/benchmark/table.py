@@ -1,4 +1,4 @@
-"""Results and costs as one table: scores with intervals, paired differences to the flagship."""
+"""Results and costs as one table: scores with intervals, paired differences to the flagship or another."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ class Row:
         cost: of a tile; None of an arm that is no network.
         training_seconds: mean over seeds.
         scores: means over seeds and images, by metric.
-        difference: the score by which arms are compared less that of the flagship, paired by seed and image;
+        difference: the score by which arms are compared less that of ``beside``, paired by seed and image;
             None for the flagship, and where no seed is finished for both.
         p: of the difference, by Wilcoxon over images, corrected by Holm over the arms.
         paper: the scores that a paper prints, by metric.
-        twin: what it is beside the flagship, such as ``gated dense twin``; empty for no twin.
+        beside: name of the arm that it is tested against; of the flagship its own.
+        twin: what it is to that arm, such as ``gated dense twin``; empty for no twin.
         at: its place in a sweep.
     """
 
@@ -60,6 +61,7 @@ class Row:
     difference: Interval | None
     p: float | None
     paper: dict[str, float]
+    beside: str
     twin: str = ""
     at: dict[str, float] = field(default_factory=dict)
 
@@ -100,18 +102,26 @@ def make_table(
         date: of the table; today's if not given.
     """
     arms = [arm for arm in benchmark.arms if results.get(arm.name)]
-    flagship, ranks = results.get(benchmark.flagship, ()), benchmark.ranks
+    ranks, rivals = benchmark.ranks, {arm.name: benchmark.rival(arm).name for arm in arms}
     differences = {
-        arm.name: difference
-        for arm in arms
-        if arm.name != benchmark.flagship
-        and (difference := paired(results[arm.name], flagship, of(ranks))) is not None
+        name: difference
+        for name, rival in rivals.items()
+        if name != rival
+        and (difference := paired(results[name], results.get(rival, ()), of(ranks))) is not None
     }
     # Of one sample, such as an image whose pixels have classes, no test knows anything.
     raw = {name: wilcoxon(found.mean(0)) for name, found in differences.items() if found.shape[1] > 1}
     p = dict(zip(raw, holm(list(raw.values())), strict=True))
     rows = [
-        _row(arm, results[arm.name], costs.get(arm.name), differences.get(arm.name), p.get(arm.name), ranks)
+        _row(
+            arm,
+            rivals[arm.name],
+            results[arm.name],
+            costs.get(arm.name),
+            differences.get(arm.name),
+            p.get(arm.name),
+            ranks,
+        )
         for arm in arms
     ]
     refused = {arm.name: found for arm in arms if (found := _refused(benchmark, arm))}
@@ -132,10 +142,10 @@ def make_table(
     notes = [*_notes(benchmark, arms, rows, every, len(p)), *_orders(rows, results, ranks)]
     if any(row.twin for row in rows):
         notes.append(
-            f"+/-: what is left of a mismatch to {benchmark.flagship}, of whole networks: parameters, those "
+            f"+/-: what is left of a mismatch to {_rivals(benchmark)}, of whole networks: parameters, those "
             "that take part in a pixel's result, and operations of the tile."
         )
-    notes += [f"{benchmark.arm(name).label} is no twin of {benchmark.flagship}: {'; '.join(found)}."
+    notes += [f"{benchmark.arm(name).label} is no twin of {rivals[name]}: {'; '.join(found)}."
               for name, found in refused.items()]  # fmt: skip
     groups = make_groups(benchmark, {row.arm: results[row.arm] for row in rows})
     ranking, said = _ranking(rows, results, ranks)
@@ -147,6 +157,7 @@ def make_table(
 
 def _row(
     arm: Arm,
+    beside: str,
     results: Sequence[Result],
     cost: Cost | None,
     paired: NDArray[np.float64] | None,
@@ -168,6 +179,7 @@ def _row(
         difference=None if paired is None else mean_interval(paired, sizes=sizes(results, ranks)),
         p=p,
         paper=arm.paper,
+        beside=beside,
         at=arm.at,
     )
 
@@ -175,6 +187,11 @@ def _row(
 def _refused(benchmark: Benchmark, arm: Arm) -> list[str]:
     """Why an arm that claims to be a twin is none."""
     return differences(benchmark, arm) if twin_name(benchmark, arm) else []
+
+
+def _rivals(benchmark: Benchmark) -> str:
+    others = any(arm.beside for arm in benchmark.arms)
+    return "the arm that the row names" if others else benchmark.flagship
 
 
 def _better(metric: str, value: float) -> float:
@@ -212,11 +229,11 @@ def _notes(
         notes.append(f"{', '.join(whole)}: of all samples at once, so that intervals are over seeds alone.")
     if tests:
         notes.append(
-            f"Differences are to {benchmark.flagship}, paired by seed and {one[:-1]}; p by Wilcoxon's "
+            f"Differences are to {_rivals(benchmark)}, paired by seed and {one[:-1]}; p by Wilcoxon's "
             f"signed-rank test over {one}, corrected by Holm for {tests} comparison{'s' * (tests > 1)}."
         )
     elif len(rows) > 1:
-        notes.append(f"Differences are to {benchmark.flagship}, paired by seed.")
+        notes.append(f"Differences are to {_rivals(benchmark)}, paired by seed.")
     ranks = benchmark.ranks
     ours = [row for row in rows if ranks in row.paper]
     theirs = sorted(ours, key=lambda row: _better(ranks, row.paper[ranks]))

@@ -1,4 +1,4 @@
-"""Which arms are twins of the flagship: the same network but for its mixtures, by the same recipe."""
+"""Which arms are twins of what they are tested against: the same but for its mixtures, by the same recipe."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OF_A_RUN = ("seed", "steps")
 
 
 def twin_name(benchmark: Benchmark, arm: Arm) -> str:
-    """What an arm claims to be beside the flagship, such as ``gated dense twin``; empty for no twin."""
-    flagship = benchmark.arm(benchmark.flagship)
-    if arm is flagship or arm.features is not None or flagship.features is not None:
+    """What an arm claims to be beside its rival, such as ``gated dense twin``; empty for no twin."""
+    rival = benchmark.rival(arm)
+    if arm is rival or arm.features is not None or rival.features is not None:
         return ""
     if arm.members > 1:
         return f"ensemble of {arm.members}"
@@ -28,11 +28,11 @@ def twin_name(benchmark: Benchmark, arm: Arm) -> str:
 
 
 def differences(benchmark: Benchmark, arm: Arm) -> list[str]:
-    """What keeps an arm from being a twin: options and recipe that are not the flagship's, each in words.
+    """What keeps an arm from being a twin: options and recipe that are not its rival's, each in words.
 
-    The members of an ensemble share the flagship's steps, and are trained as it is but for their number.
+    The members of an ensemble share the rival's steps, and are trained as it is but for their number.
     """
-    mine, theirs = (_facts(benchmark, one) for one in (arm, benchmark.arm(benchmark.flagship)))
+    mine, theirs = (_facts(benchmark, one) for one in (arm, benchmark.rival(arm)))
     return [
         f"{name} {_said(mine, name)}, not {_said(theirs, name)}"
         for name in sorted(mine | theirs)
