@@ -17,7 +17,7 @@ import torch
 from geomoe.errors import GeomoeError
 from geomoe.models.weights import load
 
-__all__ = ["main", "peak_of"]
+__all__ = ["main", "peak_of", "process_peak"]
 
 
 def main(weights: str, size: int, device: str) -> float:
@@ -29,7 +29,7 @@ def main(weights: str, size: int, device: str) -> float:
         model(x)
     if x.is_cuda:
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return _peak_of_process() / 1e6
+    return process_peak() / 1e6
 
 
 def peak_of(weights: Path, size: int, device: torch.device) -> float:
@@ -42,8 +42,8 @@ def peak_of(weights: Path, size: int, device: torch.device) -> float:
         raise GeomoeError(f"the memory of {weights} could not be measured: {error}") from error
 
 
-def _peak_of_process() -> int:
-    """Bytes. Not ``ru_maxrss`` on Linux: a process inherits that of the one that started it."""
+def process_peak() -> int:
+    """Most bytes that this process has held. Not ``ru_maxrss`` on Linux: a process inherits that of the one that started it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
