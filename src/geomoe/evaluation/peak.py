@@ -43,7 +43,10 @@ def peak_of(weights: Path, size: int, device: torch.device) -> float:
 
 
 def process_peak() -> int:
-    """Most bytes that this process has held. Not ``ru_maxrss`` on Linux: a process inherits that of the one that started it."""
+    """Most bytes that this process has held.
+
+    Not ``ru_maxrss`` on Linux: a process inherits that of the one that started it.
+    """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
