@@ -6,7 +6,7 @@ from torch import Tensor
 
 from geomoe.models.mobile_moe import SeparableAttention, fold, unfold
 from geomoe.models.registry import build
-from geomoe.models.sparse_ffn import DenseFFN, SparseConfig, SparseFFN
+from geomoe.models.sparse_ffn import DenseFFN, SparseConfig, SparseFFN, feed_forward
 from geomoe.moe import RoutingTrace, count_flops
 
 
@@ -46,7 +46,7 @@ def test_scores_of_attention_sum_to_one_over_tokens() -> None:
 
 def test_a_factor_on_tokens_leaves_their_plan_as_it_is() -> None:
     torch.manual_seed(0)
-    layer = SparseFFN(SparseConfig(sparse="all", experts=4, router="cosine"), 8)
+    layer = feed_forward(SparseConfig(sparse="all", experts=4, router="cosine"), 8, 0, 1)
 
     def plan(x: Tensor) -> Tensor:
         trace = RoutingTrace()

@@ -7,6 +7,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     convnext,
     hyper_trans_xnet,
     mamba_moe,
+    mixture_rs,
     mobile_moe,
     stacked_moe,
     super_resolution,

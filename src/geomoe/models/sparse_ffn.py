@@ -30,6 +30,7 @@ __all__ = [
     "check_router",
     "dense_twin",
     "feed_forward",
+    "sparse_ffn",
 ]
 
 _GIVEN = ("channels", "num_experts")
@@ -106,21 +107,21 @@ class DenseFFN(nn.Module):
         return out
 
 
-def _parts(config: SparseConfig, channels: int) -> tuple[Router, FeedForwardExperts]:
-    router = ROUTERS[config.router](channels, config.experts, **config.router_options)
-    return router, FeedForwardExperts(channels, int(channels * config.mlp_ratio), config.experts)
-
-
 class SparseFFN(nn.Module):
-    """The same as E experts of that size, each token through those that a router chose for it."""
+    """A mixture in its place, each token through those experts that a router chose for it.
 
-    def __init__(self, config: SparseConfig, channels: int) -> None:
+    Args:
+        mixture: of experts on rows ``[N, C]``.
+        twin: what replaces it.
+        channels: C.
+    """
+
+    def __init__(self, mixture: MoE, twin: Twin, channels: int) -> None:
         super().__init__()
-        mixture = MoE(*_parts(config, channels))
-        self.moe = twin_of(mixture, config.twin, lambda: dense_twin(mixture, config.twin, channels))
+        self.moe = twin_of(mixture, twin, lambda: dense_twin(mixture, twin, channels))
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
-        """``[B, H, W, C]`` to the same; the plan has a row for each token, and the grid ``(B, H, W)``."""
+        """``[B, ..., C]`` to the same; the plan has a row for each token, and the grid ``(B, ...)``."""
         tokens = Tokens.of(x)
         return tokens.from_rows(self.moe(tokens.to_rows(x), grid=tokens.grid, trace=trace))
 
@@ -130,12 +131,23 @@ def dense_twin(mixture: Mixture, twin: Twin, channels: int) -> DenseFFN:
     return DenseFFN(channels, twin_width(mixture, twin, each=2 * channels + 1))
 
 
+def sparse_ffn(make: Callable[[], MoE], twin: Twin, channels: int) -> DenseFFN | SparseFFN:
+    """The mixture of feed-forward layers that ``make`` makes, or the twin that replaces it."""
+    if twin not in ("active", "parameters"):
+        return SparseFFN(make(), twin, channels)
+    with torch.device("meta"):
+        mixture = make()
+    return dense_twin(mixture, twin, channels)
+
+
 def feed_forward(config: SparseConfig, channels: int, block: int, blocks: int) -> DenseFFN | SparseFFN:
     """The feed-forward layer of block number ``block``, from 0, of ``blocks``."""
+    hidden = int(channels * config.mlp_ratio)
     if not config.is_sparse(block, blocks):
-        return DenseFFN(channels, int(channels * config.mlp_ratio))
-    if config.twin not in ("active", "parameters"):
-        return SparseFFN(config, channels)
-    with torch.device("meta"):
-        mixture = MoE(*_parts(config, channels))
-    return dense_twin(mixture, config.twin, channels)
+        return DenseFFN(channels, hidden)
+
+    def mixture() -> MoE:
+        router = ROUTERS[config.router](channels, config.experts, **config.router_options)
+        return MoE(router, FeedForwardExperts(channels, hidden, config.experts))
+
+    return sparse_ffn(mixture, config.twin, channels)

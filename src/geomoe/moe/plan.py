@@ -282,7 +282,9 @@ class LastSignals(RoutingTrace):
 
 
 class PlacedTrace(RoutingTrace):
-    """A trace for a network that is run on some of the places of a grid, one row each.
+    """A trace for a network that is run on some of the places of a grid, each a sample of its own.
+
+    Where a place has several rows, say tokens, the grid of a plan goes on with their number.
 
     Args:
         outer: is given plans of the whole grid, in which the other places are not valid.
@@ -297,7 +299,9 @@ class PlacedTrace(RoutingTrace):
     def record(
         self, plan: RoutingPlan, router: nn.Module | None = None, signals: Tensor | None = None
     ) -> RoutingPlan:
-        placed = self.outer.record(plan.among(self.valid, self.grid), router, signals)
+        inside = plan.grid[1:]
+        valid = self.valid.repeat_interleave(math.prod(inside)) if inside else self.valid
+        placed = self.outer.record(plan.among(valid, (*self.grid, *inside)), router, signals)
         return super().record(placed.of_valid(), router)
 
 
