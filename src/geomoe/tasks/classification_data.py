@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -137,6 +137,10 @@ class ClassificationData(ClassData):
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return LabelBatches(*self._validation, self.batch_size, rank, world)
+
+    def once(self) -> Iterator[Batch]:
+        batches = LabelBatches(*self._fit, self.batch_size)
+        yield from (batches[i] for i in range(len(batches)))
 
     def samples(self, part: Split) -> Named:
         return _named(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -281,6 +281,10 @@ class SegmentationData(ClassData):
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return WholeImages(self._held[0], "validation", self.mean, rank, world)
+
+    def once(self) -> Iterator[Batch]:
+        batches = WholeImages(self._held[0], "fit", self.mean)
+        yield from (batches[i] for i in range(len(batches)))
 
     def samples(self, part: Split) -> Named:
         return self._samples(part, self.mean)

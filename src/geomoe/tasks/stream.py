@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,14 @@ class StreamData(pl.LightningDataModule):
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         """Batches to validate on, every ``world``-th of all; as many in every process, some perhaps empty."""
         raise NotImplementedError(f"{type(self).__name__} must define held_out")
+
+    def once(self) -> Iterable[Batch]:
+        """Batches of all training samples, each once and as it is, for a model that looks at them at a stage.
+
+        Raises:
+            GeomoeError: data that have no end.
+        """
+        raise GeomoeError(f"{type(self).__name__} has no training samples to go over once")
 
     def samples(self, part: Split) -> Named:
         """The samples of a part, by name, as :meth:`named` gives them.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import lightning.pytorch as pl
@@ -17,6 +18,7 @@ from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError, expect
 from geomoe.metrics.measures import measure, show
 from geomoe.models.registry import build
+from geomoe.models.stages import Shown
 from geomoe.models.weights import Card, LoadedModel, load_as
 from geomoe.moe.objectives.balance import importance_loss, load_loss, switch_loss, z_loss
 from geomoe.moe.objectives.step import balance_loss, rebalance
@@ -24,6 +26,7 @@ from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.muon import Muon, matrices
+from geomoe.tasks.stages import Stages, read_stages
 
 __all__ = ["Task", "check_losses", "learning_rate_factor"]
 
@@ -99,7 +102,7 @@ class Task(pl.LightningModule):
         learning_rate: of the optimiser.
         optimizer: ``adam``, or ``muon`` for the weights in the trunk's blocks, beside Adam for the others.
         betas: of Adam.
-        schedule: ``step`` or ``cosine``.
+        schedule: ``step`` or ``cosine``; each stage goes through the whole of it.
         milestones: shares of the run at which ``step`` halves the learning rate.
         warmup: share of the run over which the learning rate rises from 0.
         balance: what keeps experts in use: a term of the loss, one of :data:`BALANCE` (``vmoe``, the mean of
@@ -109,6 +112,7 @@ class Task(pl.LightningModule):
         seed: of the initial weights and of stochastic depth.
         compile: the trunk's blocks, by torch.compile, while training; the weights are those of a model that
             is not compiled.
+        stages: each as the options of a :class:`geomoe.models.stages.Stage`, in the place of the model's own.
     """
 
     family: ClassVar[str]
@@ -140,6 +144,7 @@ class Task(pl.LightningModule):
         balance_until: float = 1.0,
         seed: int = 0,
         compile: bool = False,
+        stages: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         expect(0 <= learning_rate < math.inf, "learning_rate", learning_rate, "0 or more")
@@ -162,9 +167,14 @@ class Task(pl.LightningModule):
             built, self.start = loaded.model.train(), loaded.card
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = model
-        self.loss_weights = check_losses(
-            {next(iter(self.LOSSES)): 1.0} if losses is None else losses, {**self.LOSSES, **objectives(built)}
-        )
+        known = {**self.LOSSES, **objectives(built)}
+        self.recipe_losses = check_losses({next(iter(self.LOSSES)): 1.0} if losses is None else losses, known)
+        self.loss_weights = self.recipe_losses
+        """Of the stage that training is in."""
+        self.stages = Stages(self.model, read_stages(stages, self.model))
+        for stage in self.stages.stages:
+            if stage.losses is not None:
+                check_losses(stage.losses, known)
         self.learning_rate, self.optimizer, self.betas = learning_rate, optimizer, betas
         self.schedule, self.milestones, self.warmup = schedule, milestones, warmup
         self.balance, self.balance_weight, self.balance_until = balance, balance_weight, balance_until
@@ -264,6 +274,28 @@ class Task(pl.LightningModule):
         # find it where an uninterrupted one does. Processes draw apart from each other.
         torch.manual_seed(self.seed + self.current_epoch + (self.global_rank << 32))
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        stage = self.stages.enter(self.global_step, self._shown)
+        start, end = self.stages.limits(self.global_step)
+        if stage is not None:
+            self.loss_weights = self.recipe_losses if stage.losses is None else dict(stage.losses)
+            if self.trainer.is_global_zero:
+                sys.stderr.write(f"geomoe: stage {stage.name}, steps {start + 1} to {end}\n")
+        if progress := getattr(self.model, "progress", None):
+            progress((self.global_step - start) / (end - start))
+
+    def _shown(self) -> Iterator[Shown]:
+        """All training samples, as the model's ``begin`` sees them."""
+        for batch in self.trainer.datamodule.once():  # type: ignore[attr-defined]
+            here: Batch = self.trainer.strategy.batch_to_device(batch)
+            yield here["image"], self.given(here), self.truth(here)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["stages_begun"] = self.stages.begun
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.stages.begun = checkpoint.get("stages_begun", 0)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         trace = RoutingTrace()
         terms = self.losses(batch, trace)
@@ -335,10 +367,12 @@ class Task(pl.LightningModule):
             optimizer = Muon(trained, matrices(self.model), self.learning_rate, self.betas)
         else:
             optimizer = torch.optim.Adam(trained, self.learning_rate, self.betas)
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        self.stages.share_out(max(int(self.trainer.estimated_stepping_batches), 1))
 
         def factor(step: int) -> float:
-            return learning_rate_factor(step / total, self.schedule, tuple(self.milestones), self.warmup)
+            start, end = self.stages.limits(step)
+            share = (step - start) / (end - start)
+            return learning_rate_factor(share, self.schedule, tuple(self.milestones), self.warmup)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -31,7 +31,8 @@ _WRITTEN = ("last.ckpt", "last.safetensors", "best.safetensors")
 class WeightsWriter(pl.Callback):
     """Keeps ``best.safetensors`` and ``last.safetensors``: averaged weights after a validation.
 
-    Best is by the metric that the task monitors, on samples that are not in the test split.
+    Best is by the metric that the task monitors, on samples that are not in the test split; of a training in
+    stages it is of the last one.
 
     Args:
         source: what the data are, with source and terms, for the card; those of published data sets
@@ -139,7 +140,7 @@ class WeightsWriter(pl.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         card = self._card(trainer, pl_module)
         save(folder / "last.safetensors", model, card)
-        if score > self.best:
+        if score > self.best and pl_module.stages.last(max(trainer.global_step - 1, 0)):
             self.best = score
             save(folder / "best.safetensors", model, card)
 
@@ -171,7 +172,7 @@ class WeightsWriter(pl.Callback):
                 "accumulated_batches": trainer.accumulate_grad_batches,
                 **data.recipe,
                 "steps_per_epoch": data.steps_per_epoch,
-                "losses": task.loss_weights,
+                "losses": task.recipe_losses,
                 "optimiser": task.optimizer.capitalize(),
                 "learning_rate": task.learning_rate,
                 "betas": list(task.betas),
@@ -186,6 +187,7 @@ class WeightsWriter(pl.Callback):
                 "precision": str(trainer.precision),
                 "compiled": task.compiled,
                 "seed": task.seed,
+                **({"stages": [asdict(one) for one in stages]} if (stages := task.stages.stages) else {}),
                 **({"start": _said_of_start(task.start)} if task.start else {}),
             },
             protocol=task.protocol_name,
