@@ -13,6 +13,7 @@ from geomoe import GeomoeError
 from geomoe.audit.reproduce import Difference, Record, differences, read_record
 from geomoe.audit.request import Request
 from geomoe.audit.section import TIMINGS, Finding, Section
+from geomoe.files import write_csv
 from geomoe.models.registry import build
 from geomoe.models.weights import read_card, save
 from tests.audit.report.made import made
@@ -164,6 +165,31 @@ def test_other_weights_that_it_was_compared_with_are_found(reported, capsys, tmp
     assert "not the weights that the report compares with" in heard
 
 
+def test_a_table_of_scores_that_is_another_now_is_found(reported, capsys, tmp_path):
+    subject = Request(str(reported / "tiny.safetensors"), str(reported / "data")).subject()
+    rows = []
+    for names, batch in subject.batches():
+        right = subject.scores(subject.answer(batch), batch)["oa"]
+        rows += [["moe", 0, n, "oa", v, "", ""] for n, v in zip(names, right.tolist(), strict=True)]
+    rows += [["dense", 0, row[2], "oa", 0.0, "active", "moe"] for row in rows]
+    scores = tmp_path / "scores.csv"
+    write_csv(scores, [["arm", "seed", "item", "metric", "value", "twin", "of"], *rows])
+    status, said, heard = run(
+        capsys, "audit", reported / "tiny.safetensors", "--data", reported / "data", "--only", "usage",
+        "--benchmark", scores, "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert status == 0, heard
+    assert "its dense twin of equal active cost" in said
+    assert 'class="verdict' in (page := (tmp_path / "report" / "report.html").read_text())
+    assert page.index("Is the mixture worth having?") < page.index("Which experts are used?")
+    assert "Whether a network without routing would be as good" not in page
+    assert run(capsys, "reproduce", tmp_path / "report")[0] == 0
+    scores.write_text(scores.read_text() + "dense,1,a,oa,1.0,active,moe\n")
+    status, _, heard = run(capsys, "reproduce", tmp_path / "report")
+    assert status == 1
+    assert "scores.csv is not the table of scores that the report cites" in heard
+
+
 @pytest.mark.slow
 def test_a_library_that_is_missing_is_told_of_before_the_work(reported, tmp_path):
     code = (
@@ -174,4 +200,4 @@ def test_a_library_that_is_missing_is_told_of_before_the_work(reported, tmp_path
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
     assert done.returncode == 1
     assert "pip install 'geomoe[audit]'" in done.stderr
-    assert "sections" not in done.stderr
+    assert "section 1" not in done.stderr

@@ -38,6 +38,22 @@ def said(*findings):
             "fault",
             "untrained_router; 2 other faults were found.",
         ),
+        (
+            (("sound", "beats_twin"), ("sound", "routing_matters"), ("warning", "dead_expert")),
+            "sound",
+            "routing_matters; there is one warning; beats_twin.",
+        ),
+        (
+            (("warning", "twin_is_better"), ("note", "twin_is_better"), ("sound", "routing_matters")),
+            "warning",
+            "routing_matters; twin_is_better.",
+        ),
+        (
+            (("sound", "beats_twin"), ("fault", "constant_plan")),
+            "fault",
+            "constant_plan; beats_twin.",
+        ),
+        ((("warning", "not_shown_to_beat_twin"),), "warning", "not_shown_to_beat_twin."),
     ],
 )
 def test_what_findings_come_to(findings, level, text):

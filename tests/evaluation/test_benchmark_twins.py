@@ -110,6 +110,12 @@ def test_a_sweep_leaves_out_what_there_cannot_be(tmp_path, capsys):
     assert "experts=2, top_k=3: vmoe_ti: top_k=3: there are 2 experts" in capsys.readouterr().err
 
 
+def test_a_point_of_a_sweep_that_is_the_model_itself_is_not_trained_twice(tmp_path):
+    write_twins("eurosat_vmoe", tmp_path / "t.yaml", {"experts": [4, 8], "router_options.top_k": [2]})
+    arms = {arm.name: arm.at for arm in read_benchmark(tmp_path / "t.yaml").arms if arm.at}
+    assert arms == {"moe": {"experts": 8, "top_k": 2}, "experts4-top_k2": {"experts": 4, "top_k": 2}}
+
+
 SCORES = np.linspace(0.5, 0.9, 12)
 
 

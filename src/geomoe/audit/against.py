@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from geomoe.audit.layers import layer_names
+from geomoe.audit.probes import FEATURES, image_planes
+from geomoe.audit.roles import Profiles, Roles, compare_roles
 from geomoe.audit.rows import (
     Cells,
     clustered_by,
@@ -24,11 +27,13 @@ from geomoe.audit.rows import (
 from geomoe.audit.section import Finding, Section, Table
 from geomoe.audit.stability import over_chance, overlap
 from geomoe.audit.subject import Subject
+from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.statistics import Interval, paired_interval
 from geomoe.metrics.measures import measure
 from geomoe.models.weights import LoadedModel
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.printable import counted
 
 __all__ = ["against", "match_experts"]
 
@@ -98,126 +103,229 @@ def _renamed(shares: Tensor, match: Tensor, experts: int) -> Tensor:
     return shares @ names.T
 
 
-def against(subject: Subject, other: LoadedModel) -> Section:
-    """Routing and quality of two weights files on the same samples, after their experts are matched.
+def against(subject: Subject, others: Sequence[LoadedModel]) -> Section:
+    """Routing and quality of several weights files on the same samples, after their experts are matched.
 
     Half of the rows match experts, the other half is compared, and the other way round; else matching alone
-    would make plans agree.
+    would make plans agree. What experts are for is compared of those that are matched on all rows.
 
     Raises:
         GeomoeError: weights of another task, other bands, or with another number of layers that route.
     """
-    if other.card.task != subject.model.card.task:
-        raise GeomoeError(
-            f"{other.name} was trained for {other.card.task}, {subject.model.name} for "
-            f"{subject.model.card.task}"
-        )
-    if other.contract.bands != subject.model.contract.bands:
-        raise GeomoeError(
-            f"{other.name} takes {other.contract.bands} bands, {subject.model.name} "
-            f"{subject.model.contract.bands}"
-        )
+    for other in others:
+        _expect_comparable(subject.model, other)
     subject = fewer(subject, _SAMPLES)
-    them = Subject(other, subject.samples, subject.seed)
-    pairs: dict[str, _Pair] = {}
-    values: list[list[Tensor]] = [[], []]
+    classes = [name for output in subject.model.contract.outputs.values() for name in output.classes]
+    mine = _Run(subject)
+    theirs = [_Run(Subject(other, subject.samples, subject.seed)) for other in others]
     sizes: list[Tensor] = []
     first, parts, multiple = 0, in_parts(subject), multiple_of(subject)
     for names, batch in subject.batches():
-        traces = RoutingTrace(), RoutingTrace()
-        for each, trace, kept in zip((subject, them), traces, values, strict=True):
-            value, size = scored(each, each.answer(batch, trace), batch)
-            kept.append(value)
+        trace, size = mine.answer(batch)
         sizes.append(size)
-        if len(traces[0]) != len(traces[1]):
-            raise GeomoeError(
-                f"{subject.model.name} has {len(traces[0])} layers that route, {other.name} "
-                f"{len(traces[1])}; plans of the same layers are compared"
-            )
-        for name, a, b in zip(layer_names(subject.model.model, traces[0]), *traces, strict=True):
-            cells = Cells.of(a, batch["image"], multiple)
-            if cells is not None and a.num_rows == b.num_rows:
-                clusters = cells.clusters(first, parts)
-                pairs.setdefault(name, _Pair(a.num_experts, b.num_experts)).add(a, b, clusters)
+        planes = image_planes(batch, len(classes))
+        for run in theirs:
+            beside, _ = run.answer(batch)
+            if len(trace) != len(beside):
+                raise GeomoeError(
+                    f"{subject.model.name} has {len(trace)} layers that route, {run.subject.model.name} "
+                    f"{len(beside)}; plans of the same layers are compared"
+                )
+            for name, a, b in zip(
+                layer_names(subject.model.model, trace), trace.plans, beside.plans, strict=True
+            ):
+                cells = [Cells.of(plan, batch["image"], multiple) for plan in (a, b)]
+                if cells[0] is not None and cells[1] is not None and a.num_rows == b.num_rows:
+                    if run is theirs[0]:
+                        mine.profiles.setdefault(name, Profiles()).add(cells[0], planes)
+                    run.profiles.setdefault(name, Profiles()).add(cells[1], planes)
+                    pair = run.pairs.setdefault(name, _Pair(a.num_experts, b.num_experts))
+                    pair.add(a, b, cells[0].clusters(first, parts))
         first += len(names)
-    mine, theirs, weight = (torch.cat(v).numpy() for v in (*values, sizes))
-    counted = weight > 0
-    change = paired_interval((theirs - mine)[counted], sizes=weight[counted])
-    found = {name: pair.result(subject.seed) for name, pair in pairs.items()}
-    of = measure(subject.task.monitor)
-    before, after = (float(np.average(v[counted], weights=weight[counted])) for v in (mine, theirs))
-    ends = "" if np.isnan(change.low) else f" ({of.text(change.low, True)} to {of.text(change.high, True)})"
-    mine_called, called = _names(subject.model, other)
+    weight = torch.cat(sizes).numpy()
+    found = [_compared(subject, mine, run, weight) for run in theirs]
+    roles = _roles(mine, theirs, found, [*FEATURES, *classes])
+    return _section(subject, found, roles)
+
+
+def _expect_comparable(one: LoadedModel, other: LoadedModel) -> None:
+    if other.card.task != one.card.task:
+        raise GeomoeError(f"{other.name} was trained for {other.card.task}, {one.name} for {one.card.task}")
+    if other.contract.bands != one.contract.bands:
+        raise GeomoeError(f"{other.name} takes {other.contract.bands} bands, {one.name} {one.contract.bands}")
+
+
+@dataclass
+class _Run:
+    """One model's scores, and what its experts are for; of another model, what it has in common with ours."""
+
+    subject: Subject
+    values: list[Tensor] = field(default_factory=list)
+    profiles: dict[str, Profiles] = field(default_factory=dict)
+    pairs: dict[str, _Pair] = field(default_factory=dict)
+
+    def answer(self, batch: Batch) -> tuple[RoutingTrace, Tensor]:
+        """Score a batch: its plans, and how much each sample or part counts."""
+        trace = RoutingTrace()
+        value, size = scored(self.subject, self.subject.answer(batch, trace), batch)
+        self.values.append(value)
+        return trace, size
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What another model is beside ours: quality, and agreement by layer, its chance, and the matching."""
+
+    model: LoadedModel
+    called: tuple[str, str]
+    before: float
+    after: float
+    change: Interval
+    layers: dict[str, tuple[Interval, float, list[int]]]
+
+
+def _compared(subject: Subject, mine: _Run, other: _Run, weight: NDArray[np.float64]) -> _Found:
+    known = weight > 0
+    a, b = (torch.cat(run.values).numpy()[known] for run in (mine, other))
+    before, after = (float(np.average(v, weights=weight[known])) for v in (a, b))
+    return _Found(
+        other.subject.model,
+        _names(subject.model, other.subject.model),
+        before,
+        after,
+        paired_interval(b - a, sizes=weight[known]),
+        {name: pair.result(subject.seed) for name, pair in other.pairs.items()},
+    )
+
+
+def _roles(
+    mine: _Run, theirs: Sequence[_Run], found: Sequence[_Found], names: Sequence[str]
+) -> dict[str, Roles]:
+    """By layer, of those that can be compared under all of the weights."""
+    layers = [name for name in mine.profiles if all(name in of.layers for of in found)]
+    return {
+        name: compare_roles(
+            mine.profiles[name].differences,
+            [
+                (run.profiles[name].differences, of.layers[name][2])
+                for run, of in zip(theirs, found, strict=True)
+            ],
+            names,
+        )
+        for name in layers
+    }
+
+
+def _section(subject: Subject, found: Sequence[_Found], roles: dict[str, Roles]) -> Section:
+    called = [of.called[1] for of in found]
+    agreement = tuple(
+        (of.called[1], name, i.mean, i.low, i.high, c, over_chance(i.mean, c), ", ".join(map(str, match)))
+        for of in found
+        for name, (i, c, match) in of.layers.items()
+    )
+    columns = ("weights", "layer", "agreement", "low", "high", "chance", "over chance",
+               "their expert for each of ours")  # fmt: skip
+    tables = []
+    if agreement:
+        caption = "Agreement of plans after experts are matched."
+        tables.append(Table("against", caption, columns, agreement))
+    if roles:
+        tables.append(
+            Table(
+                "against_roles",
+                "What each expert is for, and the experts of other weights that are matched with it; how "
+                "many of these have the same role, and how far the whole profiles correlate.",
+                ("layer", "expert", "role", *called, "the same", "correlation"),
+                tuple(row for name, of in roles.items() for row in of.rows(name)),
+            )
+        )
     return Section(
         "against",
         "What changes under other weights?",
-        f"{mine_called} beside {called}, on the same samples. Experts have no order of their "
-        f"own: those of each layer are matched by the Hungarian method on the rows that they share, on one "
-        f"half of the samples, and compared on the other, and the other way round. Chance is the same with "
-        f"the other plan's rows dealt anew. Intervals are of 95 %, over {clustered_by(subject)}.",
+        f"{found[0].called[0]} beside {', '.join(called)}, on the same samples. Experts have no order of "
+        "their own: those of each layer are matched by the Hungarian method on the rows that they share, on "
+        "one half of the samples, and compared on the other, and the other way round. Chance is the same "
+        f"with the other plan's rows dealt anew. Intervals are of 95 %, over {clustered_by(subject)}. An "
+        "expert's role is the class that its rows are of more often than the others', most clearly, by "
+        "standardised differences as above; where there are no classes, the feature in which they differ "
+        "most. Experts with less than a hundredth of an even share have none.",
         (
-            Finding(
-                "note",
-                "other_weights",
-                f"{of.title} is {of.text(before)} with {mine_called} and {of.text(after)} with "
-                f"{called}: {of.text(change.mean, True)}{ends}.",
-            ),
-            *_other_split(subject.model, other, called),
-            *_findings_against(found),
+            *_findings_of_quality(subject, found),
+            *(_findings_of_plans(found)),
+            *(_findings_of_roles(roles, len(found))),
         ),
-        (
-            Table(
-                "against",
-                "Agreement of plans of two weights files after their experts are matched.",
-                (
-                    "layer",
-                    "agreement",
-                    "low",
-                    "high",
-                    "chance",
-                    "over chance",
-                    "their expert for each of ours",
-                ),
-                tuple(
-                    (name, i.mean, i.low, i.high, c, over_chance(i.mean, c), ", ".join(map(str, match)))
-                    for name, (i, c, match) in found.items()
-                ),
-            ),
-        )
-        if found
-        else (),
+        tuple(tables),
         (),
         {
-            "other": {"weights": other.name, "hash": other.hash},
             "monitor": subject.task.monitor,
-            "before": before,
-            "after": after,
-            "change": {"mean": change.mean, "interval_95": change.ends},
-            "layers": {
-                name: {"agreement": i.mean, "interval_95": i.ends, "chance": c, "match": match}
-                for name, (i, c, match) in found.items()
+            "before": found[0].before,
+            "others": [
+                {
+                    "weights": of.model.name,
+                    "hash": of.model.hash,
+                    "after": of.after,
+                    "change": {"mean": of.change.mean, "interval_95": of.change.ends},
+                    "layers": {
+                        name: {"agreement": i.mean, "interval_95": i.ends, "chance": c, "match": match}
+                        for name, (i, c, match) in of.layers.items()
+                    },
+                }
+                for of in found
+            ],
+            "roles": {
+                name: {
+                    "mine": [None if role is None else role[0] for role in of.mine],
+                    "alike": of.alike, "share": of.share, "chance": of.chance, "correlation": of.correlation,
+                }
+                for name, of in roles.items()
             },
         },
-    )
+    )  # fmt: skip
 
 
-def _findings_against(found: dict[str, tuple[Interval, float, list[int]]]) -> list[Finding]:
-    if not found:
-        return [Finding("note", "plans_not_comparable", "Rows of the two are of other kinds.")]
-    name, (interval, chance, _) = min(
-        found.items(),
-        key=lambda item: (
-            over_chance(*item[1][:2][::1]) if False else over_chance(item[1][0].mean, item[1][1])
-        ),
-    )
-    return [
-        Finding(
-            "note",
-            "plans_agree",
-            f"Once experts are matched, plans agree least in {name}: {interval.mean:.0%}, {chance:.0%} by "
-            f"chance.",
+def _findings_of_quality(subject: Subject, found: Sequence[_Found]) -> Iterator[Finding]:
+    title = measure(subject.task.monitor)
+    for of in found:
+        change = of.change
+        ends = (
+            "" if change.ends is None else " ({} to {})".format(*(title.text(e, True) for e in change.ends))
         )
-    ]
+        yield Finding(
+            "note",
+            "other_weights",
+            f"{title.title} is {title.text(of.before)} with {of.called[0]} and {title.text(of.after)} with "
+            f"{of.called[1]}: {title.text(change.mean, True)}{ends}.",
+        )
+        yield from _other_split(subject.model, of.model, of.called[1])
+
+
+def _findings_of_plans(found: Sequence[_Found]) -> Iterator[Finding]:
+    every = [(of, name, i.mean, c) for of in found for name, (i, c, _) in of.layers.items()]
+    if not every:
+        yield Finding("note", "plans_not_comparable", "Rows of the two are of other kinds.")
+        return
+    of, name, agreement, chance = min(every, key=lambda one: over_chance(one[2], one[3]))
+    with_ = f", with {of.called[1]}" if len(found) > 1 else ""
+    yield Finding(
+        "note",
+        "plans_agree",
+        f"Once experts are matched, plans agree least in {name}{with_}: {agreement:.0%}, {chance:.0%} by "
+        "chance.",
+    )
+
+
+def _findings_of_roles(roles: dict[str, Roles], others: int) -> Iterator[Finding]:
+    for name, of in roles.items():
+        if of.share is not None:
+            used = sum(n is not None for n in of.alike)
+            whole = sum(n == others for n in of.alike)
+            yield Finding(
+                "note",
+                "roles_agree",
+                f"In {name} {counted(whole, 'expert')} of {used} {'has' if whole == 1 else 'have'} the same "
+                f"role under {'all of the weights' if others > 1 else 'both weights'}; in {of.share:.0%} of "
+                f"all cases roles agree, {of.chance:.0%} by chance.",
+            )
 
 
 @dataclass

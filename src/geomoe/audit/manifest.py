@@ -20,6 +20,7 @@ from geomoe import __version__
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Sample
 from geomoe.evaluation.hardware import hardware
+from geomoe.files import read_small
 from geomoe.models.weights import load
 from geomoe.moe.routing.router import AnyRouter
 from geomoe.tasks.commit import commit
@@ -27,7 +28,10 @@ from geomoe.tasks.commit import commit
 if TYPE_CHECKING:
     from geomoe.audit.request import Request
 
-__all__ = ["hashes", "machine", "manifest_of", "software"]
+__all__ = ["LARGEST", "file_hash", "hashes", "machine", "manifest_of", "software"]
+
+LARGEST = 256 * 2**20
+"""Bytes of a file that is read whole: a report's, a table of scores."""
 
 
 def manifest_of(request: Request, subject: Subject) -> dict[str, Any]:
@@ -46,13 +50,16 @@ def manifest_of(request: Request, subject: Subject) -> dict[str, Any]:
         "weights": {
             "name": model.name,
             "hash": model.hash,
-            "compared with": None if request.against is None else load(request.against).hash,
+            "compared with": [load(other).hash for other in request.against],
             "model": card.model,
             "task": card.task,
             "commit of training": card.commit,
             "date": card.date,
             "licence": card.licence,
         },
+        "benchmark": None
+        if request.benchmark is None
+        else {"file": request.benchmark, "sha256": file_hash(request.benchmark)},
         "routers": {
             name: _router(module)
             for name, module in model.model.named_modules()
@@ -101,6 +108,11 @@ def software() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """What it computes on."""
     return {"hardware": hardware(), "system": platform.platform(), "threads": torch.get_num_threads()}
+
+
+def file_hash(path: str | None) -> str:
+    """SHA-256 of a file that is not large; raises GeomoeError where it cannot be read."""
+    return hashlib.sha256(read_small(path or "", LARGEST)).hexdigest()
 
 
 def hashes(subject: Subject) -> dict[str, str]:

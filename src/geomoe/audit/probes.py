@@ -24,7 +24,7 @@ from geomoe.moe.plan import RoutingTrace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["FEATURES", "image_features", "probes", "standardised_difference"]
+__all__ = ["FEATURES", "USED", "Sums", "image_features", "probes", "row_features", "standardised_difference"]
 
 FEATURES = ("brightness", "contrast", "edge strength", "spatial frequency")
 _WINDOW = 5
@@ -32,7 +32,7 @@ _DRAWS = 1000
 _MOST = 10.0
 _SMALL = 0.2
 """Cohen's small effect: where no expert's rows differ by more, experts are said to be given alike rows."""
-_USED = 0.01
+USED = 0.01
 """Of an even share of the rows, below which an expert counts as unused."""
 _LAYERS = 3
 """Whose favourites are shown."""
@@ -66,7 +66,7 @@ def image_features(image: Tensor) -> Tensor:
 
 
 @dataclass
-class _Sums:
+class Sums:
     """Weight, sum and sum of squares of every feature by cluster, of each expert's rows and of all."""
 
     given: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # [3, E, F]
@@ -125,7 +125,7 @@ class _Effects:
     use: NDArray[np.float64]
 
 
-def _effects(sums: _Sums, seed: int) -> _Effects:
+def _effects(sums: Sums, seed: int) -> _Effects:
     given, total = (np.stack(list(of.values())) for of in (sums.given, sums.total))
     d = standardised_difference(given.sum(0), total.sum(0))
     use = np.asarray(sums.use / np.maximum(np.sum(sums.use), 1e-12))
@@ -150,7 +150,7 @@ def _effects(sums: _Sums, seed: int) -> _Effects:
 
 @dataclass
 class _Layer:
-    sums: _Sums = field(default_factory=_Sums)
+    sums: Sums = field(default_factory=Sums)
     favourites: Favourites = field(default_factory=Favourites)
 
 
@@ -164,19 +164,13 @@ def probes(subject: Subject) -> Section:
     for names, batch in subject.batches():
         trace = RoutingTrace()
         subject.answer(batch, trace)
-        valid = batch.get("valid")
-        features, shown = image_features(batch["image"]), _class_planes(batch, len(classes))
+        planes = image_planes(batch, len(classes))
         for name, plan in zip(layer_names(subject.model.model, trace), trace, strict=True):
             cells = Cells.of(plan, batch["image"], multiple)
             if cells is None or plan.num_experts < 2:
                 left_out.add(name)
                 continue
-            values, there = cells.means(features, valid)
-            known = (there > 0)[:, None].float().expand_as(values)
-            if shown is not None:
-                share, labelled = cells.means(*shown)
-                values = torch.cat([values, share], 1)
-                known = torch.cat([known, (labelled > 0)[:, None].float().expand_as(share)], 1)
+            values, known = row_features(cells, planes)
             layer = layers.setdefault(name, _Layer())
             clusters = cells.clusters(first, parts)
             layer.sums.add(values, known, gate_shares(plan), clusters)
@@ -220,6 +214,23 @@ def _said(left_out: set[str]) -> str:
     return f" Left out (rows are no squares of the image, or one expert): {', '.join(sorted(left_out))}."
 
 
+Planes = list[tuple[Tensor, Tensor | None]]
+"""Values of pixels ``[B, F, H, W]``, and ``[B, H, W]`` where they are known; None for everywhere."""
+
+
+def image_planes(batch: Batch, classes: int) -> Planes:
+    """Features of a batch's images, and their classes where these are known."""
+    shown = _class_planes(batch, classes)
+    return [(image_features(batch["image"]), batch.get("valid")), *([] if shown is None else [shown])]
+
+
+def row_features(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:
+    """``[N, F]`` means over the square of each row, and ``[N, F]`` 1 where they are known."""
+    found = [cells.means(*each) for each in planes]
+    known = [(share > 0)[:, None].float().expand_as(values) for values, share in found]
+    return torch.cat([values for values, _ in found], 1), torch.cat(known, 1)
+
+
 def _class_planes(batch: Batch, classes: int) -> tuple[Tensor, Tensor] | None:
     """``[B, classes, H, W]``, 1 where a pixel is of a class, and ``[B, H, W]`` where that is known."""
     if not classes or not ("mask" in batch or "label" in batch):
@@ -252,7 +263,7 @@ def _findings(effects: dict[str, _Effects], names: Sequence[str]) -> list[Findin
     best: tuple[float, str, int, int] | None = None
     for layer, each in effects.items():
         # What hardly anybody is given differs by much and tells nothing.
-        used = each.use >= _USED / len(each.use)
+        used = each.use >= USED / len(each.use)
         sizes = np.abs(each.surely) * used[:, None]
         expert, feature = divmod(int(np.argmax(sizes)), sizes.shape[1])
         size = float(sizes[expert, feature])

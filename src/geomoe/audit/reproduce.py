@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomoe.audit.manifest import hashes, machine, software
+from geomoe.audit.manifest import LARGEST, file_hash, hashes, machine, software
 from geomoe.audit.plain import json_text
 from geomoe.audit.request import Request
 from geomoe.audit.run import Audit
@@ -27,7 +27,6 @@ TOLERANCE = 1e-3
 
 _SMALL = 1e-3
 """Smaller numbers may differ by as much as this one may."""
-_MOST = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,8 @@ class Record:
     def request(self) -> Request:
         """What was asked; raises GeomoeError where the manifest does not say."""
         try:
-            asked = self.manifest["request"]
-            return Request(**{**asked, "only": tuple(asked["only"])})
-        except (KeyError, TypeError) as error:
+            return Request.of(self.manifest["request"])
+        except (AttributeError, KeyError, TypeError) as error:
             raise GeomoeError(f"the manifest does not say what was asked: {error}") from error
 
     @property
@@ -86,26 +84,31 @@ class Record:
                 f"{subject.model.name} are not the weights of the report: their hash is "
                 f"{subject.model.hash[:12]}, expected {was[:12]}; give the right ones by --model"
             )
-        other = self.manifest["weights"].get("compared with")
-        if other is not None and (now := load(str(self.request.against))).hash != other:
-            raise GeomoeError(
-                f"{now.name} are not the weights that the report compares with: their hash is "
-                f"{now.hash[:12]}, expected {other[:12]}"
-            )
+        others = self.manifest["weights"].get("compared with") or []
+        others = [others] if isinstance(others, str) else others
+        for path, other in zip(self.request.against, others, strict=True):
+            if (now := load(path)).hash != other:
+                raise GeomoeError(
+                    f"{now.name} are not the weights that the report compares with: their hash is "
+                    f"{now.hash[:12]}, expected {other[:12]}"
+                )
+        scores = self.manifest.get("benchmark")
+        if scores is not None and file_hash(self.request.benchmark) != scores["sha256"]:
+            raise GeomoeError(f"{self.request.benchmark} is not the table of scores that the report cites")
         known, found = self.manifest["samples"], hashes(subject)
-        others = [name for name, of in known.items() if found.get(name) != of]
-        others += [name for name in found if name not in known]
-        if others:
+        apart = [name for name, of in known.items() if found.get(name) != of]
+        apart += [name for name in found if name not in known]
+        if apart:
             what = (
                 "is not there"
-                if others[0] not in found
+                if apart[0] not in found
                 else "is new"
-                if others[0] not in known
+                if apart[0] not in known
                 else "is another"
             )
-            more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+            more = f", and {len(apart) - 1} more" if len(apart) > 1 else ""
             raise GeomoeError(
-                f"not the samples of the report: {others[0]} {what}{more}, of "
+                f"not the samples of the report: {apart[0]} {what}{more}, of "
                 f"{counted(len(known), 'sample')}; give the right folder by --data"
             )
 
@@ -117,12 +120,12 @@ def read_record(path: Path) -> Record:
         GeomoeError: no manifest, or no ``audit.json`` beside it that is the one it was written with.
     """
     path = path / "manifest.json" if path.is_dir() else path
-    manifest = _read(path, read_small(path, _MOST))
+    manifest = _read(path, read_small(path, LARGEST))
     results = manifest.get("results")
     if not isinstance(results, dict) or not {"file", "sha256"} <= results.keys():
         raise GeomoeError(f"{path} is no manifest of an audit; give the manifest.json of a report")
     beside = path.parent / Path(results["file"]).name
-    content = read_small(beside, _MOST)
+    content = read_small(beside, LARGEST)
     if hashlib.sha256(content).hexdigest() != results["sha256"]:
         raise GeomoeError(
             f"{beside} is not as it was when {path.name} was written; get the whole report again"

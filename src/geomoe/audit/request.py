@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from geomoe.audit.against import against
 from geomoe.audit.facts import read_facts
@@ -14,6 +15,7 @@ from geomoe.audit.manifest import manifest_of
 from geomoe.audit.run import Audit, Step, audit, subject_of
 from geomoe.audit.sections import SECTIONS, find_sections
 from geomoe.audit.subject import Subject
+from geomoe.audit.worth import worth
 from geomoe.data.split import Split
 from geomoe.models.weights import load
 
@@ -34,6 +36,7 @@ class Request:
         skip_corrupt: whether samples that cannot be read are left out.
         facts: file of what else is known of samples; see :func:`geomoe.audit.facts.read_facts`.
         against: weights that they are compared with, by name or file; see :mod:`geomoe.audit.against`.
+        benchmark: scores of the model and its twins; see :mod:`geomoe.audit.worth`.
     """
 
     model: str
@@ -44,7 +47,15 @@ class Request:
     seed: int = 0
     skip_corrupt: bool = False
     facts: str | None = None
-    against: str | None = None
+    against: tuple[str, ...] = ()
+    benchmark: str | None = None
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Request:
+        """As a manifest has it; raises TypeError for options that there are not."""
+        lists = {name: asked.get(name) or () for name in ("only", "against")}
+        lists = {name: (of,) if isinstance(of, str) else tuple(of) for name, of in lists.items()}
+        return cls(**{**asked, **lists})
 
     def command(self, out: str = "report") -> str:
         """As one types it; what is as usual is left out."""
@@ -54,7 +65,8 @@ class Request:
         words += ["--only", ",".join(self.only)] if self.only else []
         words += ["--seed", str(self.seed)] if self.seed else []
         words += ["--facts", self.facts] if self.facts is not None else []
-        words += ["--against", self.against] if self.against is not None else []
+        words += [word for other in self.against for word in ("--against", other)]
+        words += ["--benchmark", self.benchmark] if self.benchmark is not None else []
         words += ["--skip-corrupt"] if self.skip_corrupt else []
         return shlex.join(words)
 
@@ -74,7 +86,9 @@ class Request:
     def audit(self, subject: Subject, progress: Callable[[Step], None] = lambda step: None) -> Audit:
         """What is found of :meth:`subject`, with a manifest."""
         sections = find_sections(self.only) if self.only else SECTIONS
-        if self.against is not None:
-            sections = (*sections, partial(against, other=load(self.against)))
+        if self.benchmark is not None:
+            sections = (partial(worth, path=Path(self.benchmark)), *sections)
+        if self.against:
+            sections = (*sections, partial(against, others=[load(other) for other in self.against]))
         manifest = manifest_of(self, subject)
         return replace(audit(subject, sections, progress, self.split), manifest=manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geomoe.audit.section import Finding, Level, Section
+from geomoe.audit.worth import WORTH
 
 __all__ = ["verdict"]
 
@@ -16,6 +17,7 @@ _FIRST = (
     "choice_does_not_matter",
 )
 """Faults of the routing itself: with one of these other findings say little."""
+_NOTHING = "nothing_checked"
 _SOUND = ("routing_matters",)
 """What is told first of what is sound."""
 
@@ -25,6 +27,8 @@ def verdict(sections: Sequence[Section]) -> Finding:
 
     A fault of the routing itself decides, then any other fault; a model whose routing matters is told to be
     sound, with its warnings; where nothing was asked that decides, the worst of what was found is told.
+    Whether the mixture beats its dense twin is told with it where a benchmark says so: a model that only
+    depends on its routing is no better for it, and so not sound.
 
     Args:
         sections: that were asked, in any order.
@@ -33,6 +37,18 @@ def verdict(sections: Sequence[Section]) -> Finding:
         A finding whose code is that of the one that decided.
     """
     found = [finding for section in sections for finding in section.findings]
+    worth = next((finding for finding in found if finding.code in WORTH), None)
+    decided = _decided([finding for finding in found if finding.code not in WORTH])
+    if worth is None:
+        return decided
+    if decided.code == _NOTHING:
+        return worth
+    level = decided.level if decided.level == "fault" else worth.level
+    text = f"{decided.text.removesuffix('.')}; {worth.text[0].lower()}{worth.text[1:]}"
+    return Finding(level, decided.code, text)
+
+
+def _decided(found: Sequence[Finding]) -> Finding:
     faults = [finding for finding in found if finding.level == "fault"]
     first = sorted(faults, key=lambda f: _FIRST.index(f.code) if f.code in _FIRST else len(_FIRST))
     if first:
@@ -47,7 +63,7 @@ def verdict(sections: Sequence[Section]) -> Finding:
     for some in (warnings, sound):
         if some:
             return some[0]
-    return Finding("note", "nothing_checked", "Nothing was checked.")
+    return Finding("note", _NOTHING, "Nothing was checked.")
 
 
 def _with(finding: Finding, more: str, one: bool = False) -> Finding:

@@ -43,7 +43,15 @@ __all__ = ["audit"]
 @click.option(
     "--against",
     metavar="MODEL",
-    help="Other weights: their routing and quality beside those of MODEL, experts matched.",
+    multiple=True,
+    help="Other weights, such as those of another seed: their routing, roles of experts and quality beside "
+    "those of MODEL, experts matched. May be given several times.",
+)
+@click.option(
+    "--benchmark",
+    metavar="SCORES.csv",
+    type=click.Path(path_type=Path),
+    help="Scores that geomoe benchmark wrote for MODEL and its twins: whether the mixture is worth having.",
 )
 @click.option("--only", default="", metavar="SECTION,...", help="These sections alone.  [default: all]")
 @click.option(
@@ -58,7 +66,8 @@ def audit(
     split: Split,
     images: int | None,
     facts: Path | None,
-    against: str | None,
+    against: tuple[str, ...],
+    benchmark: Path | None,
     only: str,
     seed: int,
     skip_corrupt: bool,
@@ -88,6 +97,7 @@ def audit(
         skip_corrupt,
         None if facts is None else str(facts),
         against,
+        None if benchmark is None else str(benchmark),
     )
     subject = asked.subject(lambda line: say(f"geomoe: note: {line}", err=True))
     with audit_progress() as progress:

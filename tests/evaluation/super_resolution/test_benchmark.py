@@ -74,7 +74,7 @@ def test_two_arms_and_two_seeds_make_a_table(finished):
     assert means == sorted(means, reverse=True)
     with (out / "scores.csv").open(newline="") as file:
         scores = list(csv.DictReader(file))
-    assert list(scores[0]) == ["arm", "seed", "item", "metric", "value"]
+    assert list(scores[0]) == ["arm", "seed", "item", "metric", "value", "twin", "of"]
     assert len(scores) == 2 * 2 * 4 * 2
     for row in scores:
         found = results[f"{row['arm']}seed{row['seed']}"]["scores"][row["item"]]

@@ -122,9 +122,10 @@ def _command(audit: Audit, section: Section) -> str:
     asked = audit.manifest.get("request")
     if not asked:
         return ""
-    request = Request(**{**asked, "only": tuple(asked.get("only", ()))})
+    request = Request.of(asked)
     by_itself = section.name in [question.__name__ for question in SECTIONS]
-    return (replace(request, only=(section.name,), against=None) if by_itself else request).command()
+    alone = replace(request, only=(section.name,), against=(), benchmark=None)
+    return (alone if by_itself else request).command()
 
 
 def _groups(manifest: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,10 @@ from geomoe.evaluation.scores import ItemScores, rounded
 from geomoe.files import read_small, write_csv, write_text
 from geomoe.metrics.measures import BASELINE_OF_0_1, METRICS_OF_0_1
 
-__all__ = ["Result", "join", "read_result", "write_json", "write_scores"]
+__all__ = ["ALL", "Result", "join", "read_result", "write_json", "write_scores"]
+
+ALL = "all"
+"""What all test images together are called among them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Result:
     def of(self, metric: str) -> dict[str, float]:
         """One metric, by test image; of all as one, where it is none of single images."""
         if not all(metric in scores for scores in self.scores.values()):
-            return {"all": self.overall[metric]}
+            return {ALL: self.overall[metric]}
         return {item: scores[metric] for item, scores in self.scores.items()}
 
     def mean(self, metric: str) -> float:
@@ -148,23 +151,26 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, f"{text}\n")
 
 
-def write_scores(path: Path, results: Sequence[Result]) -> None:
+def write_scores(path: Path, results: Sequence[Result], twins: Mapping[str, tuple[str, str]]) -> None:
     """A line for every arm, seed, test image and metric, for tests of other people's making.
 
-    Metrics over all test images that are no means of theirs are those of an item ``all``.
+    ``twins`` has the kind of each arm that is a twin, as of
+    :func:`geomoe.evaluation.benchmark.twins.twin_kind`, and the arm that it is one of.
+
+    Metrics over all test images that are no means of theirs are those of an item :data:`ALL`.
 
     Raises:
         GeomoeError: it cannot be written.
     """
     rows = [
-        [result.arm, result.seed, item, metric, value]
+        [result.arm, result.seed, item, metric, value, *twins.get(result.arm, ("", ""))]
         for result in results
         for item, scores in result.scores.items()
         for metric, value in rounded(scores).items()
     ]
     rows += [
-        [result.arm, result.seed, "all", metric, value]
+        [result.arm, result.seed, ALL, metric, value, *twins.get(result.arm, ("", ""))]
         for result in results
         for metric, value in rounded(result.overall).items()
     ]
-    write_csv(path, [["arm", "seed", "item", "metric", "value"], *rows])
+    write_csv(path, [["arm", "seed", "item", "metric", "value", "twin", "of"], *rows])

@@ -248,7 +248,8 @@ def _write(
     table = make_table(benchmark, results, costs, hardware(device))
     pictures = _draw(table, results, out, say)
     write_json(out / "table.json", table.as_dict())
-    write_scores(out / "scores.csv", [result for done in results.values() for result in done])
+    twins = {row.arm: (row.kind, row.beside) for row in table.rows if row.kind}
+    write_scores(out / "scores.csv", [result for done in results.values() for result in done], twins)
     page = html(table, pictures)
     for name, text in {"table.md": markdown(table), "table.tex": latex(table), "table.html": page}.items():
         write_text(out / name, text)

@@ -16,7 +16,7 @@ from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.groups import Group, make_groups, of, paired, scores, sizes
 from geomoe.evaluation.benchmark.result import Result
-from geomoe.evaluation.benchmark.twins import differences, twin_name
+from geomoe.evaluation.benchmark.twins import differences, twin_kind, twin_name
 from geomoe.evaluation.statistics import (
     FEWEST_BLOCKS,
     Interval,
@@ -49,6 +49,7 @@ class Row:
         beside: name of the arm that it is tested against; of the flagship its own.
         twin: what it is to that arm, such as ``gated dense twin``; empty for no twin.
         at: its place in a sweep.
+        kind: of a twin, as of :func:`geomoe.evaluation.benchmark.twins.twin_kind`; else empty.
     """
 
     arm: str
@@ -64,6 +65,7 @@ class Row:
     beside: str
     twin: str = ""
     at: dict[str, float] = field(default_factory=dict)
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def make_table(
     ]
     refused = {arm.name: found for arm in arms if (found := _refused(benchmark, arm))}
     twins = {arm.name: twin_name(benchmark, arm) for arm in arms if arm.name not in refused}
-    rows = [replace(row, twin=twins.get(row.arm, "no twin")) for row in rows]
+    kinds = {name: twin_kind(benchmark, benchmark.arm(name)) for name in twins}
+    rows = [replace(row, twin=twins.get(row.arm, "no twin"), kind=kinds.get(row.arm, "")) for row in rows]
     rows.sort(key=lambda row: _better(ranks, row.scores[ranks].mean))
     every = [result for arm in arms for result in results[arm.name]]
     header = {

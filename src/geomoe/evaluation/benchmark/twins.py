@@ -10,21 +10,30 @@ from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.models.twin import TWINS
 from geomoe.models.weights import load
 
-__all__ = ["differences", "twin_name"]
+__all__ = ["ENSEMBLE", "differences", "twin_kind", "twin_name"]
+
+ENSEMBLE = "ensemble"
+"""What a twin may be beside those of :data:`geomoe.models.twin.TWINS`."""
 
 _OF_A_RUN = ("seed", "steps")
 """Of a card's recipe: what differs between two trainings by one recipe."""
 
 
-def twin_name(benchmark: Benchmark, arm: Arm) -> str:
-    """What an arm claims to be beside its rival, such as ``gated dense twin``; empty for no twin."""
+def twin_kind(benchmark: Benchmark, arm: Arm) -> str:
+    """What an arm claims to be of its rival: a key of ``TWINS``, :data:`ENSEMBLE`, or empty for no twin."""
     rival = benchmark.rival(arm)
     if arm is rival or arm.features is not None or rival.features is not None:
         return ""
     if arm.members > 1:
-        return f"ensemble of {arm.members}"
+        return ENSEMBLE
     twin = arm.twin if arm.weights is None else getattr(benchmark.model_config(arm), "twin", "none")
-    return TWINS.get(twin, "")
+    return twin if twin in TWINS else ""
+
+
+def twin_name(benchmark: Benchmark, arm: Arm) -> str:
+    """What a twin is called beside its rival, such as ``gated dense twin``; empty for no twin."""
+    kind = twin_kind(benchmark, arm)
+    return f"ensemble of {arm.members}" if kind == ENSEMBLE else TWINS.get(kind, "")
 
 
 def differences(benchmark: Benchmark, arm: Arm) -> list[str]:

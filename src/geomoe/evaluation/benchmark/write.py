@@ -99,7 +99,7 @@ def twins_file(source: str, sweeps: Mapping[str, Sequence[Any]]) -> tuple[str, l
         *notes,
     ]
     text = "".join(f"# {line}\n" for line in comment)
-    return text + yaml.safe_dump(found, sort_keys=False, width=110), notes
+    return text + yaml.safe_dump(found, sort_keys=False, width=110, default_flow_style=None), notes
 
 
 def _is_configuration(source: str) -> bool:
@@ -195,7 +195,7 @@ def _mixtures(training: _Training, options: Mapping[str, Any]) -> list[Mixture]:
 def _arms(
     training: _Training, mixtures: Sequence[Mixture], notes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "moe", {"label": f"{training.model}, its experts", **_arm(training, {})}
+    yield "moe", _flagship(training)
     for twin, label in TWINS.items():
         if twin == "gated" and not any(_modulates(mixture) for mixture in mixtures):
             notes.append(
@@ -211,6 +211,10 @@ def _arms(
                 members = max(2, min(_MOST, first.bank.num_experts // experts_per_row(first.router)))
                 label = f"ensemble of {members} dense twins, the same steps in all"
                 yield "ensemble", {"label": label, **_arm(training, {"twin": twin}), "members": members}
+
+
+def _flagship(training: _Training) -> dict[str, Any]:
+    return {"label": f"{training.model}, its experts", **_arm(training, {})}
 
 
 def _modulates(mixture: Mixture) -> bool:
@@ -238,6 +242,9 @@ def _swept(
                 raise GeomoeError(f"--sweep: {reason}")
             notes.append(f"Not in the sweep: {words}: {reason}.")
             continue
+        if _same(training, changes):  # the model itself is not trained twice
+            yield "moe", {**_flagship(training), "at": short}
+            continue
         yield (
             "-".join(f"{name}{value}" for name, value in short.items()),
             {"label": words, **_arm(training, changes), "at": short},
@@ -248,6 +255,14 @@ def _arm(training: _Training, changes: Mapping[str, Any]) -> dict[str, Any]:
     facts = ("scale", "bands", "classes")
     options = {k: v for k, v in {**training.options, **changes}.items() if k not in facts}
     return {"model": training.model, "options": deepcopy(options)}
+
+
+def _same(training: _Training, changes: Mapping[str, Any]) -> bool:
+    """Whether changes leave the model as it is."""
+    as_it_is, changed = (
+        config_of(training.model, options) for options in (training.options, {**training.options, **changes})
+    )
+    return bool(as_it_is == changed)
 
 
 def _cannot(training: _Training, changes: Mapping[str, Any]) -> str | None:
