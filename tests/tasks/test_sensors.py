@@ -1,16 +1,23 @@
 """Several sensors on one grid: what a sample lacks, who is told, and that nothing of it is seen."""
 
+import json
+
 import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.transform import from_origin
 from torch import nn
 
-from geomoe import GeomoeError
+from geomoe import GeomoeError, evaluate, load
+from geomoe.cli.main import main
 from geomoe.data.crops import CropStream, LabelledImage, band_statistics, shown
 from geomoe.data.places import whole_image
 from geomoe.layers.sensors import by_band, presence, sensor_slices, without
 from geomoe.models.contract import Input
 from geomoe.models.patch_map import SensorPatchConfig, SensorPatchMap
+from geomoe.models.registry import _ENTRIES, register
+from geomoe.tasks.fit import fit
 from geomoe.tasks.segmentation_data import SegmentationData
 from tests.tasks.test_segmentation import cube
 
@@ -143,3 +150,74 @@ def test_a_cube_is_split_in_sensors(tmp_path):
         SegmentationData(str(path), sensors={"visible": 3, "infrared": 1}).bands  # noqa: B018
     with pytest.raises(GeomoeError, match="stripes is of one sensor"):
         SegmentationData(str(path), missing=0.5).bands  # noqa: B018
+
+
+@pytest.fixture
+def registered():
+    register("pair_for_tests", _Pair, SensorPatchConfig, gives="classes", what="Means of patches")
+    yield "pair_for_tests"
+    del _ENTRIES["pair_for_tests"]
+
+
+@pytest.fixture
+def fitted(registered, tmp_path):
+    path = cube(tmp_path / "stripes.npz")
+    out = tmp_path / "run"
+    fit(
+        [
+            "--model=Segmentation", "--data=SegmentationData", f"--model.model={registered}",
+            "--model.options={patch: 3}", f"--data.root={path}", "--data.block=8", "--data.patch=3",
+            "--data.centre=true", "--data.sensors={visible: 3, infrared: 2}", "--data.missing=0.5",
+            "--data.batch_size=32", "--data.steps_per_epoch=20", "--trainer.max_steps=60",
+            "--model.learning_rate=3e-2", f"--checkpoint.dirpath={out}",
+            f"--trainer.logger.init_args.save_dir={out}",
+            f"--trainer.default_root_dir={out}", "--trainer.accelerator=cpu",
+        ]
+    )  # fmt: skip
+    return out / "best.safetensors", path
+
+
+def test_weights_know_their_sensors_and_are_scored_without_one(fitted, capsys):
+    weights, path = fitted
+    loaded = load(str(weights))
+    assert loaded.contract.sensors == {"visible": 3, "infrared": 2}
+    whole = evaluate(loaded, path)
+    some = evaluate(loaded, path, without=["infrared"])
+    assert (whole.degradation, some.degradation) == ("", "without infrared")
+    assert whole.overall.values["oa"] != some.overall.values["oa"]
+    command = ["evaluate", "--model", str(weights), "--data", str(path), "--json", "-"]
+    main([*command, "--without", "infrared"])
+    assert json.loads(capsys.readouterr().out)["overall"]["scores"]["oa"] == some.overall.values["oa"]
+    for names, said in [(["sar"], "has no sensor 'sar'; it has: visible, infrared"),
+                        (["visible", "infrared"], "leave one of them")]:  # fmt: skip
+        with pytest.raises(GeomoeError, match=said):
+            evaluate(loaded, path, without=names)
+
+
+def test_a_map_of_a_scene_that_lacks_a_sensor(fitted, tmp_path):
+    """In half of it, which is seen; and everywhere, which the file says."""
+    weights, path = fitted
+    values = np.moveaxis(np.load(path)["cube"], 2, 0).astype(np.float32)
+    half, none = values.copy(), values.copy()
+    half[3:, :, :24], none[3:] = np.nan, np.nan
+    for name, array in (("whole", values), ("half", half), ("none", none)):
+        place = {"transform": from_origin(500000, 4500000, 20, 20), "crs": "EPSG:32616"}
+        with rasterio.open(
+            tmp_path / f"{name}.tif", "w", driver="GTiff", width=48, height=48, count=5, dtype="float32",
+            nodata=np.nan, **place,
+        ) as file:  # fmt: skip
+            file.write(array)
+        main(["predict", str(tmp_path / f"{name}.tif"), "--model", str(weights),
+              str(tmp_path / f"{name}_map.tif")])  # fmt: skip
+    maps, tags = {}, {}
+    for name in ("whole", "half", "none"):
+        with rasterio.open(tmp_path / f"{name}_map.tif") as file:
+            maps[name], tags[name] = file.read(1), file.tags()
+    assert all((found > 0).all() for found in maps.values())
+    assert np.array_equal(maps["half"][:, 26:], maps["whole"][:, 26:])
+    assert np.array_equal(maps["half"][:, :22], maps["none"][:, :22])
+    assert not np.array_equal(maps["none"], maps["whole"])
+    assert tags["none"]["GEOMOE_MISSING_SENSORS"] == "infrared"
+    assert "GEOMOE_MISSING_SENSORS" not in tags["half"]
+    item = json.loads((tmp_path / "none_map.stac.json").read_text())
+    assert "infrared is missing: a band of it has no valid pixel" in item["properties"]["geomoe:remarks"]

@@ -47,6 +47,12 @@ __all__ = ["evaluate"]
     help="Of images that are made, add any of ergas, sam, scc, consistency to those of the protocol.",
 )
 @click.option(
+    "--without",
+    metavar="SENSOR",
+    multiple=True,
+    help="Of samples that several sensors measured: take this one away; can be given several times.",
+)
+@click.option(
     "--split",
     "--part",
     "split",
@@ -119,6 +125,7 @@ def evaluate(
     protocol: str | None,
     degradation: str | None,
     metrics: str,
+    without: tuple[str, ...],
     split: str,
     sources: str | None,
     told_models: Told,
@@ -148,10 +155,10 @@ def evaluate(
     if sources is not None:
         from geomoe.cli.super_resolution_sources import evaluate_sources
 
-        if split == "train" or metrics or conserve or name or sensor or gsd:
+        if split == "train" or metrics or conserve or without or name or sensor or gsd:
             raise GeomoeError(
                 "sources have parts fit, validation and test, no --metrics, and say what they are; leave out "
-                "--metrics, --conserve, --name, --sensor and --gsd"
+                "--metrics, --conserve, --without, --name, --sensor and --gsd"
             )
         evaluate_sources(
             models, scale or 4, root, sources, part=split,  # type: ignore[arg-type]
@@ -178,8 +185,11 @@ def evaluate(
         raise click.UsageError(f"{given[0]} is of --card, and of float32")
     if card is not None:
         check_target(card, overwrite=overwrite)
-        if conserve:
-            raise GeomoeError("a card holds what weights make by themselves; leave out --conserve or --card")
+        if conserve or without:
+            raise GeomoeError(
+                "a card holds what weights make by themselves, of all that they know; leave out "
+                f"{'--conserve' if conserve else '--without'} or --card"
+            )
         if split != "test":
             raise GeomoeError(f"split {split} is for training; a card holds what was found on the test split")
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
@@ -194,6 +204,7 @@ def evaluate(
         "degradation": degradation,
         "metrics": _names(metrics),
         "conserve": conserve,
+        "without": without,
     }
     with told("samples") as progress:
         result = run(

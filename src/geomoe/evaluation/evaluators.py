@@ -68,13 +68,13 @@ class Evaluator:
         say: Callable[[str], None] = lambda line: None,
         **options: Any,
     ) -> Evaluation:
-        """As :func:`geomoe.evaluate`; ``options`` are those of the family."""
+        """As :func:`geomoe.evaluate`; of ``options`` there is ``without``, names of sensors."""
         from geomoe.evaluation.samples import evaluate_samples
 
-        refuse(model, options)
+        refuse(model, options.keys() - {"without"})
         return evaluate_samples(
             model, root, split=split, device=device, precision=precision, skip_corrupt=skip_corrupt,
-            progress=progress, say=say,
+            progress=progress, say=say, **options,
         )  # fmt: skip
 
     def picture(

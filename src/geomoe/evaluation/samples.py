@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -46,11 +46,17 @@ def evaluate_samples(
     skip_corrupt: bool = False,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    without: Sequence[str] = (),
 ) -> Evaluation:
-    """As :func:`geomoe.evaluate`, by the task and the data of the model's family alone."""
+    """As :func:`geomoe.evaluate`, by the task and the data of the model's family alone.
+
+    ``without`` names sensors that are taken away from every sample.
+    """
     of = family(model.card.task)
     task = of.task.of(model)
     named = of.data.named(Path(root), split, model, skip_corrupt=skip_corrupt, say=say)
+    if without:
+        named = named.without(without, model.model.config.mean)  # type: ignore[arg-type]
     place = pick_device(device)
     pick_precision(precision, place, measured=False)
     task.to(place).eval()
@@ -71,6 +77,7 @@ def evaluate_samples(
         sensor=named.sensor,
         gsd=named.gsd,
         scored=f"{counted(len(found.by_item), f'{split} sample')} of {named.data}",
+        degradation=f"without {', '.join(without)}" if without else "",
         protocol=task.protocol_name,
         precision=precision,
         loss=found.loss,

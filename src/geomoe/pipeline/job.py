@@ -47,7 +47,7 @@ from geomoe.raster.formats.open import open_scene
 from geomoe.raster.formats.watch import ChangedError, Watch, contents
 from geomoe.raster.read.known import KnownScene, known_of
 from geomoe.raster.read.radiometry import AS_THEY_ARE, Radiometry
-from geomoe.raster.read.sample import EmptyError, look
+from geomoe.raster.read.sample import look
 from geomoe.raster.read.scene import Scene, open_file
 from geomoe.raster.read.validity import fill_invalid, upsample_mask
 from geomoe.raster.stac.item import json_number, read_item
@@ -207,8 +207,8 @@ class Job:
             first = first if len(first) else RoutingTrace(trace)
 
         wanted = self.reference is not None or any(layer.routed for layer in self.layers)
-        told = writer.there(valid) if writer.masked else None
-        result = writer.join(self.runner.passes(shown, told, hear if wanted else None), len(data))
+        passes = self.runner.passes(shown, writer.told(valid), hear if wanted else None)
+        result = writer.join(passes, len(data))
         ran = RanTile(data, shown, valid, tile.inner, result, unusual)
         if not np.isfinite(result if self.request.conserve else result[ran.fine(writer.scale)]).all():
             raise GeomoeError(
@@ -229,18 +229,19 @@ def open_job(request: Request) -> Iterator[Job]:
     watch = Watch(request.src)
     with prepared(request) as found:
         model, plan = found.model, found.plan
-        scene, radiometry, valid_share, known = _look(found)
+        scene, radiometry, valid_share, known, lacking = _look(found)
         digest, sources = contents(scene)
         if changed := watch.changed():  # what was read of it until now may be of another state
             raise ChangedError(changed)
         precision = plan.precision
         if request.precision == "auto":
             precision = _begun(found, digest) or precision
-        said = remarks(known, model, found.why)
+        missing = [f"{name} is missing: a band of it has no valid pixel" for name in lacking]
+        said = (*remarks(known, model, found.why), *missing)
         notes = (*notes_of(scene, plan.bands, found.writer, precision, found.device), *said)
         plan = replace(plan, notes=notes, precision=precision)
         metas = metadata_of(scene, plan.bands, found.writer, found.layers)
-        outputs = _outputs(found.targets, metas, found.writer, found.layers, model)
+        outputs = _outputs(found.targets, metas, found.writer, found.layers, _tags(model, lacking))
         yield Job(
             request=request,
             scene=scene,
@@ -267,10 +268,10 @@ def _outputs(
     metas: Sequence[CogMetadata],
     writer: Writer,
     layers: Sequence[Layer],
-    model: Predictor,
+    tags: Mapping[str, str],
 ) -> tuple[Output, ...]:
     """The first file and the maps, each with the tag of what it is beside those of all."""
-    tags, scales = _tags(model), (writer.scale, *(1 for _ in layers))
+    scales = (writer.scale, *(1 for _ in layers))
     makers: tuple[Writer | Layer, ...] = (writer, *layers)
     return tuple(
         Output(
@@ -288,14 +289,16 @@ def _legend(of: Writer | Layer) -> dict[str, str]:
     return {"GEOMOE_LEGEND": json.dumps(legend, sort_keys=True)} if legend else {}
 
 
-def _look(found: Prepared) -> tuple[Scene, Radiometry, float, KnownScene]:
-    """The scene with its fill, radiometry, share of valid pixels and noise; the sample ends with the call."""
+def _look(found: Prepared) -> tuple[Scene, Radiometry, float, KnownScene, tuple[str, ...]]:
+    """The scene with its fill, radiometry, share of valid pixels, noise, and the sensors that it lacks.
+
+    The sample ends with the call.
+    """
     bands = found.plan.bands
     scene, sample = look(found.scene, bands)
-    if found.writer.masked and not all(values.size for values in sample.values):
-        raise EmptyError(f"{scene.path.name} has a band without a valid pixel, and the model needs them all")
+    lacking = found.writer.lacking(scene, [values.size > 0 for values in sample.values])
     radiometry = radiometry_of(found.model, scene, sample)
-    return scene, radiometry, sample.valid_share, found.known.with_noise(sample, radiometry)
+    return scene, radiometry, sample.valid_share, found.known.with_noise(sample, radiometry), lacking
 
 
 def _begun(found: Prepared, digest: str) -> Precision | None:
@@ -381,7 +384,7 @@ def _said(nodata: float | str | None) -> float | str | None:
     return json_number(nodata) if isinstance(nodata, float) else nodata
 
 
-def _tags(model: Predictor) -> Mapping[str, str]:
+def _tags(model: Predictor, lacking: Sequence[str]) -> Mapping[str, str]:
     """What a file says without its item. No time and no path: the same input gives the same bytes."""
     version = geomoe_version()
     return {
@@ -389,4 +392,5 @@ def _tags(model: Predictor) -> Mapping[str, str]:
         "GEOMOE_MODEL": model.name,
         "GEOMOE_WEIGHTS": model.hash,
         "TIFFTAG_SOFTWARE": f"geomoe {version}",
+        **({"GEOMOE_MISSING_SENSORS": ", ".join(lacking)} if lacking else {}),
     }

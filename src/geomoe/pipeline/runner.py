@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
@@ -55,7 +55,8 @@ class Predictor(Protocol):
         """``model(x, trace=None)``: ``[B, C, H, W]`` float32 in, ``[B, D, H * scale, W * scale]`` out.
 
         Values of images are 0 to 1 for nearly all pixels. A `RoutingTrace` gets the routing plans. One whose
-        contract is ``informed`` takes ``known``, too; one that gives the classes of pixels takes ``valid``.
+        contract is ``informed`` takes ``known``, too; one that gives the classes of pixels takes ``valid``,
+        or ``present`` where it is of several sensors.
         """
 
     @property
@@ -212,19 +213,19 @@ class Runner:
         self, data: NDArray[np.float32], heard: Callable[[LastSignals], None] | None = None
     ) -> NDArray[np.float32]:
         """One tile, ``[C, H, W]``, by a model that gives an image; as `passes` and `join_bands`."""
-        return join_bands(self.passes(data, None, heard), len(data))
+        return join_bands(self.passes(data, {}, heard), len(data))
 
     def passes(
         self,
         data: NDArray[np.float32],
-        valid: NDArray[np.bool_] | None,
+        told: Mapping[str, NDArray[np.bool_]],
         heard: Callable[[LastSignals], None] | None = None,
     ) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
         """Run the model on the groups of bands of one tile.
 
         Args:
             data: ``[C, H, W]`` float32 in the model's range, finite.
-            valid: ``[H, W]``, told to the model; None for one that does not take it.
+            told: to the model beside the bands, by the names of its arguments.
             heard: is given the trace of each pass, as it ends; no pass is traced if ``None``.
 
         Yields:
@@ -238,7 +239,7 @@ class Runner:
         scale = self._contract.scale
         for group in band_groups(range(bands), self._contract.bands):
             trace = None if heard is None else LastSignals()
-            result = self._pass(data[list(group)], valid, trace)
+            result = self._pass(data[list(group)], told, trace)
             if heard is not None and trace is not None:
                 heard(trace)
             if result.shape[1:] != (height * scale, width * scale):
@@ -249,15 +250,15 @@ class Runner:
             yield group, result
 
     def _pass(
-        self, group: NDArray[np.float32], valid: NDArray[np.bool_] | None, trace: LastSignals | None
+        self, group: NDArray[np.float32], told: Mapping[str, NDArray[np.bool_]], trace: LastSignals | None
     ) -> NDArray[np.float32]:
         here = computing_in(self.precision, self._device)
         with _out_of_memory(), torch.inference_mode(), _repeatable(self._device), here:
             batch = torch.from_numpy(group).to(self._device)[None]  # [1, C, H, W]
-            told: dict[str, Any] = {"known": self._known} if self._contract.informed else {}
-            told |= {} if trace is None else {"trace": trace}
-            told |= {} if valid is None else {"valid": torch.from_numpy(valid).to(self._device)[None]}
-            result: Tensor = self._model(batch, **told)
+            given: dict[str, Any] = {"known": self._known} if self._contract.informed else {}
+            given |= {} if trace is None else {"trace": trace}
+            given |= {name: torch.from_numpy(of).to(self._device)[None] for name, of in told.items()}
+            result: Tensor = self._model(batch, **given)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()
         return array
 

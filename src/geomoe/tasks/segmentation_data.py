@@ -297,7 +297,8 @@ class SegmentationData(ClassData):
             return images[place].name, shown(images[place], part, fill)  # type: ignore[arg-type]
 
         found = Lazy(read, range(len(images)))
-        return Named(name, found, known.sensor, known.gsd) if known else Named(name, found)
+        of = (known.sensor, known.gsd) if known else (None, None)
+        return Named(name, found, *of, self.sensors)
 
     @classmethod
     def named(

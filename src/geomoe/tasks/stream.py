@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from geomoe.data.sample import Batch, Sample
+from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Split
 from geomoe.errors import GeomoeError, expect
+from geomoe.layers.sensors import by_band, without
 from geomoe.models.weights import LoadedModel
 
 __all__ = ["Named", "StreamData"]
@@ -29,12 +30,42 @@ class Named:
             :class:`geomoe.data.sample.Lazy`, so go over them once.
         sensor: that took them; None where it is not one alone, or not known.
         gsd: ground sampling distance in metres; None where it is not one alone, or not known.
+        sensors: whose bands the images stack, by name, with how many; empty where they are of one.
     """
 
     data: str
     samples: Sequence[tuple[str, Sample]]
     sensor: str | None = None
     gsd: float | None = None
+    sensors: Mapping[str, int] = field(default_factory=dict)
+
+    def without(self, names: Sequence[str], fill: Sequence[float]) -> Named:
+        """The same samples as if some sensors had not been there.
+
+        Args:
+            names: of the sensors.
+            fill: value of each band, or of all, that is shown in place of what is taken away.
+
+        Raises:
+            GeomoeError: a sensor that there is not, or none that stays.
+        """
+        for name in names:
+            if name not in self.sensors:
+                there = ", ".join(self.sensors) or "one sensor, without a name"
+                raise GeomoeError(f"{self.data} has no sensor {name!r}; it has: {there}")
+        if names and set(names) == set(self.sensors):
+            raise GeomoeError(f"{self.data} has the sensors {', '.join(self.sensors)}; leave one of them")
+        shown = torch.tensor(fill, dtype=torch.float32).view(-1, 1, 1)
+
+        def read(place: int) -> tuple[str, Sample]:
+            called, sample = self.samples[place]
+            present = sample["present"]
+            for name in names:
+                present = without(present, self.sensors, name)
+            image = torch.where(by_band(present, self.sensors), sample["image"], shown)
+            return called, {**sample, "image": image, "present": present}
+
+        return replace(self, samples=Lazy(read, range(len(self.samples)))) if names else self
 
 
 class StreamData(pl.LightningDataModule):

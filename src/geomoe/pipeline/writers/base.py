@@ -49,7 +49,6 @@ class Writer(Protocol):
     Attributes:
         name: of the kind of output, in the file's tags.
         scale: its pixels along one of the scene.
-        masked: whether the model is told which pixels are valid.
         title: what the file is, to follow on the name of the scene.
         does: what the model does, to follow on its name.
         noun: the same, in two or three words.
@@ -62,7 +61,6 @@ class Writer(Protocol):
 
     name: str
     scale: int
-    masked: bool
     title: str
     does: str
     noun: str
@@ -83,6 +81,16 @@ class Writer(Protocol):
 
     def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which pixels get a result, ``[h, w]``, by the validity ``[C, h, w]`` of their bands."""
+
+    def told(self, valid: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
+        """What the model is told of the validity ``[C, H, W]`` of bands, by the names of its arguments."""
+
+    def lacking(self, scene: Scene, filled: Sequence[bool]) -> tuple[str, ...]:
+        """Sensors that the scene lacks, by which of the bands have a valid pixel at all.
+
+        Raises:
+            EmptyError: the model needs a band that has none.
+        """
 
     def join(
         self, passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from geomoe.data.legend import colours_for
 from geomoe.errors import GeomoeError
+from geomoe.layers.sensors import sensor_slices
 from geomoe.models.contract import Input, Output
 from geomoe.pipeline.runner import Predictor
 from geomoe.pipeline.writers.base import RanTile
 from geomoe.raster.read.bands import exact_bands, exact_order
 from geomoe.raster.read.classes import ClassValue
 from geomoe.raster.read.radiometry import Radiometry
+from geomoe.raster.read.sample import EmptyError
 from geomoe.raster.read.scene import Scene
 from geomoe.raster.write.metadata import CogMetadata, same_place
 
@@ -34,7 +36,6 @@ class ClassWriter:
 
     name = "classes"
     scale = 1
-    masked = True
     title = "classes of pixels"
     does = "classes of pixels"
     noun = "class map"
@@ -59,8 +60,26 @@ class ClassWriter:
         return len(self.classes)
 
     def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = np.all(valid, axis=0)
+        found: NDArray[np.bool_] = np.any(self._present(valid), axis=0)
         return found
+
+    def _present(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """``[S, H, W]``, where all bands of each sensor are valid; of one sensor ``[1, H, W]``."""
+        slices = sensor_slices(self._given.sensors).values() or (slice(None),)
+        return np.stack([np.all(valid[bands], axis=0) for bands in slices])
+
+    def told(self, valid: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
+        return {"present": self._present(valid)} if self._given.sensors else {"valid": self.there(valid)}
+
+    def lacking(self, scene: Scene, filled: Sequence[bool]) -> tuple[str, ...]:
+        slices = sensor_slices(self._given.sensors)
+        lacking = tuple(name for name, bands in slices.items() if not all(filled[bands]))
+        if lacking == tuple(slices) and not all(filled):
+            raise EmptyError(
+                f"{scene.path.name} has a band without a valid pixel, and the model needs "
+                + ("all bands of a sensor" if slices else "them all")
+            )
+        return lacking
 
     def join(
         self, passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int

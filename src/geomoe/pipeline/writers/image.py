@@ -35,7 +35,6 @@ class ImageWriter:
     """
 
     name = "image"
-    masked = False
     takes = ""
     classes: tuple[ClassValue, ...] = ()
 
@@ -62,6 +61,12 @@ class ImageWriter:
     def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = np.any(valid, axis=0)
         return found
+
+    def told(self, valid: NDArray[np.bool_]) -> Mapping[str, NDArray[np.bool_]]:
+        return {}
+
+    def lacking(self, scene: Scene, filled: Sequence[bool]) -> tuple[str, ...]:
+        return ()
 
     def join(
         self, passes: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]], bands: int
