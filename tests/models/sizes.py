@@ -11,6 +11,7 @@ _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze"
 
 # Small enough to run, large enough that every expert of a random router is used.
 TINY = {
+    "amoed": {"widths": (8, 12)},
     "base_t": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
     "convnext": {"depths": (1, 1), "widths": (8, 12), "kernel": 3, "patch": 2, "experts": 3},
     "edsr": {"width": 8, "blocks": 2},

@@ -24,7 +24,8 @@ def looks(images: Tensor) -> Tensor:
 def nearest_to_mean(features: Tensor, groups: Tensor, each: int) -> Tensor:
     """Places of the ``each`` rows of every group nearest to its mean, ``[groups x each]``, ascending.
 
-    Distances are Euclidean, of features that have been brought to one deviation over all rows.
+    Distances are Euclidean, of features that have been brought to one deviation within the group, so that no
+    group matters to another.
 
     Args:
         features: ``[N, D]``.
@@ -34,12 +35,12 @@ def nearest_to_mean(features: Tensor, groups: Tensor, each: int) -> Tensor:
     Raises:
         ValueError: a group with fewer rows.
     """
-    even = features / features.std(0, correction=0).clamp_min(1e-12)
     kept = []
     for group in groups.unique():
         [rows] = (groups == group).nonzero(as_tuple=True)
         if len(rows) < each:
             raise ValueError(f"a group has {len(rows)} rows, of which {each} were to be kept")
-        distance = (even[rows] - even[rows].mean(0)).norm(dim=1)
+        apart = features[rows] - features[rows].mean(0)
+        distance = (apart / apart.std(0, correction=0).clamp_min(1e-12)).norm(dim=1)
         kept.append(rows[distance.argsort(stable=True)[:each]])
     return torch.cat(kept).sort().values

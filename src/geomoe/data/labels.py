@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,17 @@ from torch.utils.data import Dataset
 from geomoe.data.images import to_unit
 from geomoe.data.sample import Batch, Sample
 
-__all__ = ["LabelBatches", "LabelStream", "resized"]
+__all__ = ["LabelBatches", "LabelStream", "SwitchedStream", "places_in_class", "resized"]
+
+
+def places_in_class(labels: Sequence[int]) -> list[int]:
+    """The how manyth of its class each item is, from 0."""
+    found: list[int] = []
+    so_far: dict[int, int] = {}
+    for label in labels:
+        found.append(so_far.get(label, 0))
+        so_far[label] = found[-1] + 1
+    return found
 
 
 def resized(image: Tensor, side: int) -> Tensor:
@@ -35,6 +47,7 @@ class LabelStream(Dataset[Sample]):
         start, length: the samples ``start .. start + length * world - 1`` are offered,
         rank, world: of them every ``world``-th, from ``rank``.
         turned: whether images are turned.
+        beside: further values of each image by name, ``[N, ...]``.
     """
 
     def __init__(
@@ -47,17 +60,22 @@ class LabelStream(Dataset[Sample]):
         rank: int = 0,
         world: int = 1,
         turned: bool = True,
+        beside: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.images, self.labels, self.seed, self.turned = images, labels, seed, turned
+        self.beside = dict(beside or {})
         self.start, self.length, self.rank, self.world = start, length, rank, world
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self.length
 
+    def number(self, index: int) -> int:
+        """Of a sample that is offered, in the endless stream."""
+        return self.start + index * self.world + self.rank
+
     def __getitem__(self, index: int) -> Sample:
-        number = self.start + index * self.world + self.rank
-        turn, place = divmod(number, len(self.images))
+        turn, place = divmod(self.number(index), len(self.images))
         if self._order is None or self._order[0] != turn:
             self._order = turn, np.random.default_rng((self.seed, turn)).permutation(len(self.images))
         chosen = int(self._order[1][place])
@@ -66,7 +84,26 @@ class LabelStream(Dataset[Sample]):
             rng = np.random.default_rng((self.seed, turn, place))
             image = image.flip([dim for dim in (1, 2) if rng.random() < 0.5])
             image = image.transpose(1, 2) if rng.random() < 0.5 else image
-        return {"image": to_unit(image).contiguous(), "label": self.labels[chosen]}
+        beside = {name: values[chosen] for name, values in self.beside.items()}
+        return {"image": to_unit(image).contiguous(), "label": self.labels[chosen], **beside}
+
+
+class SwitchedStream(Dataset[Sample]):
+    """One stream up to a sample, and from it on another that offers the same numbers.
+
+    Args:
+        first, second: streams.
+        switch: number of the first sample that is of ``second``.
+    """
+
+    def __init__(self, first: LabelStream, second: LabelStream, switch: int) -> None:
+        self.first, self.second, self.switch = first, second, switch
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> Sample:
+        return (self.first if self.first.number(index) < self.switch else self.second)[index]
 
 
 class LabelBatches(Dataset[Batch]):
@@ -77,12 +114,20 @@ class LabelBatches(Dataset[Batch]):
         labels: ``[N]`` int64.
         batch_size: samples in a batch.
         rank, world: every ``world``-th batch, from ``rank``.
+        beside: further values of each image by name, ``[N, ...]``.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, batch_size: int, rank: int = 0, world: int = 1
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        beside: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.beside = dict(beside or {})
         self.rank, self.world = rank, world
 
     def __len__(self) -> int:
@@ -91,4 +136,5 @@ class LabelBatches(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         first = (index * self.world + self.rank) * self.batch_size
         some = slice(first, first + self.batch_size)
-        return {"image": to_unit(self.images[some]), "label": self.labels[some]}
+        beside = {name: values[some] for name, values in self.beside.items()}
+        return {"image": to_unit(self.images[some]), "label": self.labels[some], **beside}

@@ -5,6 +5,7 @@
 ``target``   numbers that it should give: of super-resolution the fine image, ``[C, s H, s W]`` in 0..1
 ``label``    int64 scalar, the class of the whole image
 ``mask``     int64 ``[H, W]``, the class of each pixel from 0; -1 where it is not known or not to be looked at
+``domain``   int64 scalar, of several satellites or places the one that the image is of, from 0
 ``valid``    bool ``[H, W]``, the pixels of ``image`` that there are; the others count nowhere
 ``present``  bool ``[S, H, W]``, the pixels that each of several sensors has, whose bands ``image`` stacks
 ``hidden``   bool ``[h, w]``, the squares of ``image`` that a masked autoencoder is not shown

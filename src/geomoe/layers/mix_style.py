@@ -43,9 +43,9 @@ class MixStyle(nn.Module):
         self.probability, self.concentration = probability, concentration
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or float(torch.rand(())) >= self.probability:
-            return x
         number = len(x)
+        if not self.training or number < 2 or float(torch.rand(())) >= self.probability:
+            return x
         alike = torch.full((number,), self.concentration, device=x.device)
         share = torch.distributions.Beta(alike, alike).sample()
         return mix_styles(x, torch.randperm(number, device=x.device), share)

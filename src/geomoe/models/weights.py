@@ -347,7 +347,8 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
 
     Options that a configuration lists as ``GROWS`` may be given to weights that were trained without; what
     it lists as ``ADAPTS`` may differ: the tensors that are of another shape for it are new, and so is the
-    head of other classes. Where it says ``HOLDS``, weights of another model may be those of this part.
+    head of other classes, unless the model has ``inherit(trained)``, which takes what it wants itself. Where
+    a configuration says ``HOLDS``, weights of another model may be those of this part.
 
     Args:
         weights: as the name of :func:`load`.
@@ -369,6 +370,9 @@ def load_as(weights: str, name: str, options: Mapping[str, Any]) -> LoadedModel:
     free = getattr(wanted, "ADAPTS", ())
     if all(key in free or (key in getattr(wanted, "GROWS", ()) and value) for key, value in other.items()):
         grown = build(name, options)
+        if inherit := getattr(grown, "inherit", None):
+            inherit(loaded.model)
+            return replace(loaded, model=grown.eval())
         shapes = {key: value.shape for key, value in grown.state_dict().items()}
         new = ("head.",) if "classes" in other else ()  # of as many other classes it has the same shape
         fitting = {

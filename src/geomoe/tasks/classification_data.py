@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from geomoe.data.class_folders import Labelled, class_names, labelled_files
 from geomoe.data.datasets import find_data_set
 from geomoe.data.images import MAX_PIXELS, read_picture, sift, to_unit
-from geomoe.data.labels import LabelBatches, LabelStream, resized
+from geomoe.data.labels import LabelBatches, LabelStream, places_in_class, resized
 from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
@@ -27,7 +27,7 @@ from geomoe.tasks.classification import Classification
 from geomoe.tasks.registry import register
 from geomoe.tasks.stream import Named
 
-__all__ = ["ClassificationData"]
+__all__ = ["ClassificationData", "deal_of", "mean_and_std", "named_images"]
 
 _DIGITS = 4
 
@@ -69,7 +69,7 @@ class ClassificationData(ClassData):
             expect(value >= 1, f"data.{name}", value, "a whole number from 1")
         self.root, self.size, self.bands, self.turned = Path(root), size, bands, turned
         self._dealt = {"split": split, "validation": validation, "test": test, "split_seed": split_seed}
-        self._deal = _deal_of(self._dealt)
+        self._deal = deal_of(self._dealt)
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
         self.classes = class_names(self.root)
         self._left_out = 0
@@ -83,9 +83,13 @@ class ClassificationData(ClassData):
     def _validation(self) -> tuple[Tensor, Tensor]:
         return self._read("validation")
 
+    def listed(self, part: Split) -> list[Labelled]:
+        """The images of a part."""
+        return labelled_files(self.root, part, self._deal)
+
     def _read(self, part: Split) -> tuple[Tensor, Tensor]:
         """Images ``[N, bands, size, size]``, and labels ``[N]``."""
-        listed = labelled_files(self.root, part, self._deal)
+        listed = self.listed(part)
 
         def read(one: Labelled) -> Tensor:
             picture = read_picture(one.path, self.bands, None, self.max_pixels)
@@ -102,10 +106,7 @@ class ClassificationData(ClassData):
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        bands = [to_unit(band) for band in self._fit[0].unbind(1)]
-        mean, std = ([float(of(band)) for band in bands] for of in (torch.mean, torch.std))
-        least = 10**-_DIGITS
-        return tuple(round(m, _DIGITS) for m in mean), tuple(max(round(s, _DIGITS), least) for s in std)
+        return mean_and_std(self._fit[0])
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -143,9 +144,9 @@ class ClassificationData(ClassData):
         yield from (batches[i] for i in range(len(batches)))
 
     def samples(self, part: Split) -> Named:
-        return _named(
-            labelled_files(self.root, part, self._deal), self.root, self.classes, self.size, self.bands,
-            self.max_pixels, self.skip_corrupt, warnings.warn,
+        return named_images(
+            self.listed(part), self.root, self.classes, self.size, self.bands, self.max_pixels,
+            self.skip_corrupt, warnings.warn,
         )  # fmt: skip
 
     @classmethod
@@ -164,11 +165,19 @@ class ClassificationData(ClassData):
             raise GeomoeError(
                 f"the card of {weights.name} does not say what size of images it was trained on"
             )
-        listed = labelled_files(root, part, _deal_of(weights.card.recipe))
-        return _named(listed, root, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say)
+        listed = labelled_files(root, part, deal_of(weights.card.recipe))
+        return named_images(listed, root, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say)
 
 
-def _deal_of(options: Mapping[str, Any]) -> Callable[[Sequence[str]], list[Part]] | None:
+def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of each band of ``[N, C, H, W]`` as models see it, rounded; a deviation is above 0."""
+    bands = [to_unit(band) for band in images.unbind(1)]
+    mean, std = ([float(of(band)) for band in bands] for of in (torch.mean, torch.std))
+    least = 10**-_DIGITS
+    return tuple(round(m, _DIGITS) for m in mean), tuple(max(round(s, _DIGITS), least) for s in std)
+
+
+def deal_of(options: Mapping[str, Any]) -> Callable[[Sequence[str]], list[Part]] | None:
     """How images are dealt by options, or by a recipe that may lack them; None for the usual split."""
     if options.get("split", "usual") == "usual":
         return None
@@ -176,7 +185,7 @@ def _deal_of(options: Mapping[str, Any]) -> Callable[[Sequence[str]], list[Part]
     return partial(items_by_folder, shares=shares, seed=options["split_seed"])
 
 
-def _named(
+def named_images(
     listed: Sequence[Labelled],
     root: Path,
     classes: Sequence[str],
@@ -185,7 +194,25 @@ def _named(
     max_pixels: int,
     skip_corrupt: bool,
     say: Callable[[str], None],
+    see: Callable[[Tensor, int], Tensor] = lambda image, place: image,
 ) -> Named:
+    """Images that were listed, each read when it is asked for.
+
+    Args:
+        listed: the images.
+        root: of the data set.
+        classes: that may be among them, by their places.
+        size: of an image.
+        bands: of it.
+        max_pixels: that an image may have.
+        skip_corrupt: whether those that cannot be read are left out.
+        say: called with a line about them.
+        see: makes what is scored of an image, given the how manyth of its class it is.
+
+    Raises:
+        GeomoeError: images of other classes, or that cannot be read.
+    """
+
     def image(one: Labelled) -> Tensor:
         return _image(one.path, bands, size, max_pixels)
 
@@ -193,10 +220,12 @@ def _named(
     # All are looked at before the first is scored, and held by nobody.
     found = [one for one, _ in sift(listed, lambda one: len(image(one)), skip_corrupt, say)]
     labels = labels_of(found, classes)
+    places = places_in_class(labels.tolist())
     known = find_data_set(root, "labels")
 
     def read(place: int) -> tuple[str, Sample]:
-        return found[place].name, {"image": image(found[place]), "label": labels[place]}
+        seen = see(image(found[place]), places[place])
+        return found[place].name, {"image": seen, "label": labels[place]}
 
     samples = Lazy(read, range(len(found)))
     if known is None:

@@ -2,6 +2,7 @@
 
 from geomoe.tasks import (  # noqa: F401
     classification_data,
+    incremental_data,
     masked_autoencoding_data,
     segmentation_data,
     super_resolution_data,
