@@ -1,4 +1,4 @@
-"""What experts a satellite are worth to a student that learns classes in sessions, and what it forgets without them.
+"""What an expert a satellite is worth to a student that learns classes in sessions, and what it forgets.
 
     python benchmarks/incremental.py FOLDER_OF_UCMERCED --seeds 0 1 2
 
@@ -33,7 +33,13 @@ from geomoe.evaluation.benchmark.estimators import fit_estimator
 from geomoe.evaluation.samples import score_samples
 from geomoe.evaluation.statistics import mean_interval
 from geomoe.files import atomic_write
-from geomoe.metrics.incremental import average_accuracy, backward_transfer, forgetting, intransigence, of_sessions
+from geomoe.metrics.incremental import (
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    intransigence,
+    of_sessions,
+)
 from geomoe.models import read_card
 from geomoe.tasks.fit import fit
 from geomoe.tasks.incremental import Incremental
@@ -71,9 +77,10 @@ def network(arm: str, seed: int, given: argparse.Namespace) -> list[Right]:
             fit(
                 [
                     "--config=ucmerced_amoed", f"--data.root={given.data}", f"--seed_everything={seed}",
-                    f"--data.session={session}", f"--trainer.max_steps={steps}", f"--checkpoint.dirpath={out}",
-                    f"--trainer.default_root_dir={out}", f"--trainer.logger.init_args.save_dir={out}",
-                    "--trainer.accelerator=cpu", *ARMS[arm], *before, *resumed,
+                    f"--data.session={session}", f"--trainer.max_steps={steps}",
+                    f"--checkpoint.dirpath={out}", f"--trainer.default_root_dir={out}",
+                    f"--trainer.logger.init_args.save_dir={out}", "--trainer.accelerator=cpu",
+                    *ARMS[arm], *before, *resumed,
                 ]
             )  # fmt: skip
         before = [f"--model.start={last}"]
@@ -122,7 +129,9 @@ def table(found: dict[str, list[list[Right]]], session: dict[str, int]) -> list[
         for metric in (lambda m: average_accuracy(m).mean(), forgetting, backward_transfer):
             row.append(f"{torch.stack([metric(m) for m in all_of]).mean():.3f}")
         row.append(
-            "–" if reference is None else f"{torch.stack([intransigence(m, reference) for m in all_of]).mean():.3f}"
+            "–"
+            if reference is None
+            else f"{torch.stack([intransigence(m, reference) for m in all_of]).mean():.3f}"
         )
         rows.append(row)
     return rows

@@ -30,7 +30,7 @@ from geomoe.models.label import Normalise, label_contract
 from geomoe.models.options import ClassConfig
 from geomoe.models.registry import register
 from geomoe.models.stages import Shown, Stage
-from geomoe.moe import distillation_loss
+from geomoe.moe import ModuleExperts, distillation_loss
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["AMoED", "AMoEDConfig", "from_mixture", "from_previous", "of_experts"]
@@ -179,7 +179,11 @@ class AMoED(nn.Module):
     @property
     def experts(self) -> list[nn.Module]:
         """Networks from normalised images to logits of the new classes."""
-        return [] if self.mixture is None else [member[0] for member in self.mixture.moe.bank.experts]
+        if self.mixture is None:
+            return []
+        bank = self.mixture.moe.bank
+        assert isinstance(bank, ModuleExperts)
+        return [member.get_submodule("0") for member in bank.experts]  # before its softmax
 
     @property
     def confidence(self) -> CalibratedConfidence | None:
