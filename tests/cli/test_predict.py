@@ -51,6 +51,43 @@ def test_a_scene_becomes_a_map_with_a_picture_and_info_says_so_before(
     assert (status, "class" in told) == (0, True)
 
 
+def test_polygons_and_areas_of_a_map_and_again_without_the_work(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
+) -> None:
+    pyogrio = pytest.importorskip("pyogrio")
+    out, vectors, sums = (tmp_path / name for name in ("o.tif", "v.gpkg", "s.csv"))
+    asked = (
+        "predict",
+        src,
+        out,
+        "--model",
+        model,
+        "--vectors",
+        vectors,
+        "--class",
+        "river",
+        "--summary",
+        sums,
+    )
+    status, told, _ = run(capsys, *asked)
+    assert status == 0
+    count = len(pyogrio.raw.read(vectors)[2])
+    assert f"{vectors}: {count} polygon" in told
+    with rasterio.open(out) as made:
+        river = int((made.read(1) == 2).sum())
+    assert pyogrio.raw.read(vectors)[3][2].sum() == river
+    assert f",2,river,{river}," in sums.read_text()
+    first, was = vectors.read_bytes(), out.stat().st_mtime_ns
+    status, _, err = run(capsys, *asked)
+    assert (status, "v.gpkg exists; use --overwrite" in err) == (1, True)
+    vectors.unlink()
+    sums.unlink()
+    status, told, _ = run(capsys, *asked)
+    assert (status, told.splitlines()[0]) == (0, f"{out}: made before, from this scene by these weights")
+    assert out.stat().st_mtime_ns == was
+    assert len(vectors.read_bytes()) == len(first)
+
+
 def test_a_dry_run_says_what_a_map_takes_and_writes_nothing(
     capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -81,8 +118,13 @@ def test_a_folder_of_images_becomes_a_table(capsys: pytest.CaptureFixture[str], 
         (("t.csv", "--model", "land", "--fallback"), "--fallback is for maps", 2),
         (("t.csv", "--model", "land"), "gives a map of 3 classes, no row of a table", 1),
         (("t.csv", "--model", "land", "--experts", "e.tif"), "--experts is for maps", 2),
-        (("t.csv", "--model", "land", "--picture", "p.png"), "draws one map", 2),
+        (("t.csv", "--model", "land", "--picture", "p.png"), "--picture is of one map", 2),
         (("o.tif", "--model", "land", "--picture", "p.gif"), "must end in .png or .pdf", 1),
+        (("t.csv", "--model", "land", "--vectors", "v.gpkg"), "--vectors is of one map", 2),
+        (("o.tif", "--model", "land", "--vectors", "v.shp"), "must end in .gpkg", 1),
+        (("o.tif", "--model", "land", "--summary", "o.tif"), "must end in .csv", 1),
+        (("o.tif", "--model", "land", "--least", "3"), "--least is of --vectors", 2),
+        (("o.tif", "--model", "land", "--class", "river"), "--class is of --vectors", 2),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line_and_nothing_is_left(
@@ -97,7 +139,10 @@ def test_what_cannot_be_is_told_in_one_line_and_nothing_is_left(
     before = left_over(tmp_path)
     places = {
         "land": model,
-        **{name: tmp_path / name for name in ("o.tif", "o.png", "t.csv", "e.tif", "p.png", "p.gif")},
+        **{
+            name: tmp_path / name
+            for name in ("o.tif", "o.png", "t.csv", "e.tif", "p.png", "p.gif", "v.gpkg", "v.shp")
+        },
     }
     found, _, err = run(capsys, "predict", src, *(places.get(each, each) for each in options))
     assert found == status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -140,7 +140,36 @@ def upscale(**given: Any) -> None:
     type=click.Path(path_type=Path),
     help="Also draw a map of classes, with its legend: .png, .pdf.",
 )
-def predict(picture: Path | None, **given: Any) -> None:
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path),
+    help="Also write the polygons of a map of classes: .gpkg.",
+)
+@click.option(
+    "--class", "classes", multiple=True, help="Of --vectors: this class alone; can be given several times."
+)
+@click.option(
+    "--least", type=click.IntRange(1), help="Of --vectors: pixels that a polygon has at least.  [default: 1]"
+)
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path),
+    help="Also write how much there is of each class: .csv.",
+)
+@click.option(
+    "--zones",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of --summary: polygons, in each of which classes are counted.",
+)
+def predict(
+    picture: Path | None,
+    vectors: Path | None,
+    classes: tuple[str, ...],
+    least: int | None,
+    summary: Path | None,
+    zones: Path | None,
+    **given: Any,
+) -> None:
     """Show the scene SRC to a model, and write what it makes of it to DST.
 
     What that is, the model's weights say. Classes of pixels become a cloud-optimised GeoTIFF of bytes with
@@ -154,18 +183,75 @@ def predict(picture: Path | None, **given: Any) -> None:
     table = ending in (".csv", ".geojson")
     if not table and ending not in (".tif", ".tiff"):
         raise GeomoeError(f"{given['dst']}: a map ends in .tif, a table in .csv or .geojson")
-    if picture is None:
+    if (classes or least) and vectors is None:
+        raise click.UsageError(f"{'--class' if classes else '--least'} is of --vectors")
+    if zones is not None and summary is None:
+        raise click.UsageError("--zones is of --summary")
+    of_map = {"--picture": picture, "--vectors": vectors, "--summary": summary}
+    wanted = {name: path for name, path in of_map.items() if path is not None}
+    if not wanted:
         (_table if table else _carry_out)(**given)
         return
     if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
-        raise click.UsageError("--picture draws one map of classes")
-    from geomoe.evaluation.figures import check_target
-    from geomoe.evaluation.map_picture import draw_map
+        raise click.UsageError(f"{next(iter(wanted))} is of one map of classes")
+    _check_of_map(wanted, [*filter(None, (given["src"], given["model"], given["dst"], zones))], given)
+    made = Path(given["dst"])
+    if _is_made(**given):
+        say(f"{made}: made before, from this scene by these weights")
+    else:
+        _carry_out(**given)
+    if picture is not None:
+        from geomoe.evaluation.map_picture import draw_map
 
-    check_target(picture, Path(given["src"]), (given["model"], given["dst"]), overwrite=given["overwrite"])
-    _carry_out(**given)
-    draw_map(Path(given["dst"]), picture)
-    say(f"{picture}: the map with its legend")
+        draw_map(made, picture)
+        say(f"{picture}: the map with its legend")
+    if vectors is not None:
+        from geomoe.raster.vectors.polygons import write_polygons
+
+        with told("strips") as progress:
+            number = write_polygons(made, vectors, classes, least or 1, progress=progress)
+        say(f"{vectors}: {counted(number, 'polygon')}")
+    if summary is not None:
+        from geomoe.raster.vectors.summary import write_summary
+
+        say(f"{summary}: {counted(write_summary(made, summary, zones), 'line')}")
+
+
+_OF_MANY = ("manifest", "processes", "scheduler", "retries", "scene_timeout", "report", "dry_run")
+
+
+def _is_made(src: str, dst: str, **given: Any) -> bool:
+    """Whether a map that is there already is the one that would be made."""
+    from geomoe.pipeline import Request
+    from geomoe.pipeline.batch.scene import is_done
+
+    if not Path(dst).exists() or given["overwrite"]:
+        return False
+    options = {name: value for name, value in given.items() if name not in _OF_MANY}
+    return is_done(Request.of(src, dst, **options))
+
+
+def _check_of_map(wanted: Mapping[str, Path], read: Sequence[str | Path], given: Mapping[str, Any]) -> None:
+    """Refuse what could not be written once the map is there, which may take hours."""
+    from geomoe.evaluation.figures import check_target
+    from geomoe.files import overlap, writable_place
+    from geomoe.models import load
+
+    overwrite = given["overwrite"]
+    for name, path in wanted.items():
+        if name == "--picture":
+            check_target(path, Path(given["src"]), (given["model"], given["dst"]), overwrite=overwrite)
+            continue
+        ending = ".gpkg" if name == "--vectors" else ".csv"
+        if path.suffix.lower() != ending:
+            raise GeomoeError(f"{path} must end in {ending}")
+        others = [other for other in wanted.values() if other is not path]
+        if overlap([path], [*map(Path, read), *others]):
+            raise GeomoeError(f"{path} is among what is read or written; give {name} another file")
+        if path.exists() and not overwrite:
+            raise GeomoeError(f"{path} exists; use --overwrite to replace it")
+        writable_place(path)
+    load(given["model"]).contract.expect("classes", given["model"], f", for {next(iter(wanted))}")
 
 
 _OF_TABLES = ("bands", "nodata", "tile", "device", "precision", "overwrite")

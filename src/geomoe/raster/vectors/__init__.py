@@ -1,0 +1,1 @@
+"""What a class map says, as polygons and as a table of areas."""

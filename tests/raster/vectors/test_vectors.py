@@ -1,0 +1,158 @@
+"""Polygons and areas of class maps: what strips must not change, and what a file says."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio.features import shapes
+from shapely.geometry import shape
+
+from geomoe import GeomoeError
+from geomoe.raster.vectors.polygons import polygons, write_polygons
+from geomoe.raster.vectors.strips import open_map
+from geomoe.raster.vectors.summary import write_summary
+
+pyogrio = pytest.importorskip("pyogrio")
+
+NAMES = {1: "water", 2: "trees", 3: "crops"}
+
+
+def write_map(path, data, crs="EPSG:32618", transform=None):
+    transform = rasterio.Affine(10, 0, 500000, 0, -10, 4500000) if transform is None else transform
+    height, width = data.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=1, dtype="uint8", nodata=0, crs=crs,
+        transform=transform,
+    ) as file:  # fmt: skip
+        file.write(data, 1)
+        file.write_colormap(1, dict.fromkeys(range(4), (1, 2, 3, 255)))
+        file.update_tags(GEOMOE_LEGEND=json.dumps({"classes": NAMES, "nodata": 0}))
+    return path
+
+
+def patches(side=40, seed=0):
+    """Blobs, and noise of single pixels that touch at corners."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 4, (side // 8, side // 8)).repeat(8, 0).repeat(8, 1)
+    noise = rng.integers(0, 4, (side, side))
+    return np.where(rng.random((side, side)) < 0.3, noise, coarse).astype(np.uint8)
+
+
+def key(found):
+    return sorted((value, shapely.to_wkt(shapely.normalize(polygon))) for value, polygon in found)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 40, 100])
+def test_polygons_do_not_depend_on_strips(tmp_path, rows):
+    data = patches()
+    whole = [(int(v), shape(g)) for g, v in shapes(data, data > 0, connectivity=4)]
+    with open_map(write_map(tmp_path / "map.tif", data)) as source:
+        found = list(polygons(source, [1, 2, 3], rows))
+        assert source.number(rows) == len(list(source.strips(rows)))
+    assert all(polygon.is_valid and polygon.geom_type == "Polygon" for _, polygon in found)
+    assert key(found) == key(whole)
+
+
+def test_a_ring_around_another_class_is_joined_over_strips(tmp_path):
+    data = np.ones((9, 9), np.uint8)
+    data[2:7, 2:7] = 2
+    data[4, 4] = 0
+    with open_map(write_map(tmp_path / "map.tif", data)) as source:
+        found = dict(polygons(source, [1, 2], 2))
+    assert {value: (polygon.area, len(polygon.interiors)) for value, polygon in found.items()} == {
+        1: (56, 1),
+        2: (24, 1),
+    }
+    assert len(found[1].exterior.coords) == 5  # no points are left where strips met
+
+
+def test_a_geopackage_says_class_and_area_in_the_coordinates_of_the_map(tmp_path):
+    data = patches()
+    path, target = write_map(tmp_path / "map.tif", data), tmp_path / "map.gpkg"
+    count = write_polygons(path, target)
+    meta, _, found, columns = pyogrio.raw.read(target)
+    fields = dict(zip(meta["fields"], columns, strict=True))
+    assert (len(found), meta["geometry_type"]) == (count, "Polygon")
+    assert rasterio.crs.CRS.from_user_input(meta["crs"]) == rasterio.crs.CRS.from_epsg(32618)
+    for value, name in NAMES.items():
+        mine = fields["value"] == value
+        assert set(fields["name"][mine]) == {name}
+        assert fields["pixels"][mine].sum() == (data == value).sum()
+    assert np.allclose(fields["area"], shapely.area(shapely.from_wkb(found)))
+    assert np.allclose(fields["area"], 100 * fields["pixels"])
+    bounds = shapely.total_bounds(shapely.from_wkb(found))
+    assert bounds.tolist() == [500000, 4499600, 500400, 4500000]
+    some = write_polygons(path, target, ["trees"], least=4)
+    _, _, found, columns = pyogrio.raw.read(target)
+    assert 0 < some == len(found) == (fields["pixels"][fields["value"] == 2] >= 4).sum()
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+def test_a_map_without_a_place_or_without_classes(tmp_path):
+    data = np.zeros((4, 4), np.uint8)
+    path = write_map(tmp_path / "map.tif", data, None, rasterio.Affine.identity())
+    assert write_polygons(path, tmp_path / "none.gpkg") == 0
+    assert len(pyogrio.raw.read(tmp_path / "none.gpkg")[2]) == 0
+    data[1, 1:3] = 1
+    path = write_map(tmp_path / "map.tif", data, None, rasterio.Affine.identity())
+    assert write_polygons(path, tmp_path / "one.gpkg") == 1
+    assert pyogrio.raw.read(tmp_path / "one.gpkg")[3][2].tolist() == [2]
+    assert np.isnan(pyogrio.raw.read(tmp_path / "one.gpkg")[3][3]).all()
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path):
+    path = write_map(tmp_path / "map.tif", patches())
+    with pytest.raises(GeomoeError, match="has no class 'snow'; it has: water, trees, crops"):
+        write_polygons(path, tmp_path / "a.gpkg", ["snow"])
+    with pytest.raises(GeomoeError, match=r"must end in \.gpkg"):
+        write_polygons(path, tmp_path / "a.shp")
+    with rasterio.open(
+        tmp_path / "other.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint8"
+    ):
+        pass
+    with pytest.raises(GeomoeError, match="not a map of classes that geomoe wrote"):
+        write_polygons(tmp_path / "other.tif", tmp_path / "a.gpkg")
+    assert not list(tmp_path.glob("*.gpkg"))
+
+
+def read(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_a_summary_counts_every_pixel(tmp_path):
+    data = patches()
+    path, target = write_map(tmp_path / "map.tif", data), tmp_path / "sums.csv"
+    assert write_summary(path, target) == 3
+    lines = read(target)
+    assert [line["class"] for line in lines] == list(NAMES.values())
+    assert [int(line["pixels"]) for line in lines] == [(data == value).sum() for value in NAMES]
+    assert [float(line["area"]) for line in lines] == [100.0 * (data == value).sum() for value in NAMES]
+    assert sum(float(line["share"]) for line in lines) == pytest.approx(1, abs=1e-5)
+
+
+def test_zones_in_other_coordinates(tmp_path):
+    data = patches()
+    path = write_map(tmp_path / "map.tif", data)
+    west, east = shapely.box(499000, 4499000, 500200, 4501000), shapely.box(500100, 4499700, 500400, 4499900)
+    there = [
+        shapely.geometry.shape(
+            rasterio.warp.transform_geom("EPSG:32618", "EPSG:4326", shapely.geometry.mapping(zone))
+        )
+        for zone in (west, east)
+    ]
+    zones, target = tmp_path / "zones.geojson", tmp_path / "sums.csv"
+    pyogrio.raw.write(
+        zones, shapely.to_wkb(np.array(there)), [np.array(["west", "east"], object)], ["name"],
+        geometry_type="Polygon", crs="EPSG:4326",
+    )  # fmt: skip
+    write_summary(path, target, zones)
+    found = {(line["zone"], line["class"]): int(line["pixels"]) for line in read(target)}
+    for value, name in NAMES.items():
+        assert found[("west", name)] == (data[:, :20] == value).sum()
+        assert found[("east", name)] == (data[10:30, 10:40] == value).sum()
+    flat = write_map(tmp_path / "flat.tif", data, None, rasterio.Affine.identity())
+    with pytest.raises(GeomoeError, match="does not say where it lies"):
+        write_summary(flat, target, zones)
