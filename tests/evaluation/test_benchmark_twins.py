@@ -216,6 +216,14 @@ def test_too_few_blocks_are_said_to_be(tmp_path, monkeypatch):
     assert any("want 10 blocks or more; 3 samples are too few" in note for note in table.notes)
 
 
+def test_what_one_score_says_has_no_interval(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "SCORES", SCORES[:1])
+    text = markdown(tables(tmp_path, {**MOE, "dense": twin("active")}, {"dense": 0.1}))
+    assert "| 0.5000 |" in text
+    assert "| -0.1000 |" in text
+    assert "±" not in text
+
+
 def test_a_sweep_is_drawn_and_listed(tmp_path):
     pytest.importorskip("matplotlib")
     arms = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -36,8 +37,9 @@ def draw_curves(path: Path, results: Mapping[str, Sequence[Result]], metric: str
         ModuleNotFoundError: matplotlib is not there; it comes with the extra ``demo``.
     """
     from matplotlib.figure import Figure  # optional
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9.5, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     for i, (label, each) in enumerate(results.items()):
         curve = mean_curve(each)
@@ -46,9 +48,10 @@ def draw_curves(path: Path, results: Mapping[str, Sequence[Result]], metric: str
         marker = "o" if len(curve) < 2 else None
         axes.plot(steps, values, style, marker=marker, color=_COLOURS[i % len(_COLOURS)], label=label)
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"validation {_named(metric)}")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
@@ -74,16 +77,17 @@ def draw_scaling(path: Path, rows: Sequence[Row], metric: str) -> None:
     figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for i, (name, some) in enumerate(sorted(lines.items())):
-        costs = [row.cost.gmac if row.cost else float("nan") for row in some]
-        for axes, x in zip(panels, ([row.at.get(first, float("nan")) for row in some], costs), strict=True):
-            scores = [row.scores[metric] for row in some]
+        by_cost = sorted((row for row in some if row.cost), key=_gmac)
+        of = ((lambda row: row.at.get(first, float("nan")), some), (_gmac, by_cost))
+        for axes, (place, drawn) in zip(panels, of, strict=True):
+            scores = [row.scores[metric] for row in drawn]
             axes.errorbar(
-                x, [one.mean for one in scores], [one.half for one in scores], marker="osD^v"[i % 5],
-                capsize=3, color=_COLOURS[i % len(_COLOURS)], linestyle=_STYLES[i % len(_STYLES)],
-                label=name or None,
+                [place(row) for row in drawn], [one.mean for one in scores], [one.half for one in scores],
+                marker="osD^v"[i % 5], capsize=3, color=_COLOURS[i % len(_COLOURS)],
+                linestyle=_STYLES[i % len(_STYLES)], label=name or None,
             )  # fmt: skip
-            axes.set_xscale("log", base=2)
             axes.grid(alpha=0.3)
+    panels[0].set_xscale("log", base=2)
     panels[0].set_xlabel(first)
     panels[0].set_ylabel(_named(metric))
     panels[1].set_xlabel("GMAC of a tile")
@@ -113,30 +117,37 @@ def draw_ranks(path: Path, labels: Sequence[str], ranking: Ranking) -> None:
     order = sorted(range(len(labels)), key=ranking.ranks.__getitem__)
     groups = ranking.groups if ranking.p < ranking.level else [tuple(order)]
     half, top = -(-len(order) // 2), 1.2 + 0.3 * len(groups)
+    # Many arms that tie have ranks near each other: the axis is of where they are.
+    low = math.floor(min(ranking.ranks))
+    high = max(math.ceil(max(ranking.ranks)), low + 1, math.ceil(low + ranking.critical))
+    space = (high - low) / 50
     figure = Figure(figsize=(9, 0.4 * (half + top) + 0.7), dpi=120, layout="constrained")
     axes = figure.subplots()
     for place, arm in enumerate(order):
         left = place < half
         y = -top - (place if left else len(order) - 1 - place)
-        x, rank = (0.8 if left else len(order) + 0.2), ranking.ranks[arm]
+        x, rank = (low - space if left else high + space), ranking.ranks[arm]
         axes.plot([rank, rank, x], [0, y, y], color="#444444", linewidth=1)
         words = f"{labels[arm]}  {rank:.2f}" if left else f"{rank:.2f}  {labels[arm]}"
         axes.text(x, y, f" {words} ", ha="right" if left else "left", va="center", fontsize=9)
     for i, group in enumerate(groups):
-        ends = [ranking.ranks[group[0]] - 0.04, ranking.ranks[group[-1]] + 0.04]
+        ends = [ranking.ranks[group[0]] - space / 5, ranking.ranks[group[-1]] + space / 5]
         axes.plot(ends, [-0.5 - 0.3 * i] * 2, color=_COLOURS[0], linewidth=4, solid_capstyle="butt")
-    axes.plot([1, 1 + ranking.critical], [1, 1], color=_COLOURS[1], linewidth=2, marker="|", markersize=9)
-    axes.text(
-        1 + ranking.critical / 2, 1.25, f"critical difference {ranking.critical:.2f}", ha="center", fontsize=9
-    )
-    axes.plot([1, len(order)], [0, 0], color="black", linewidth=1.2)
-    for tick in range(1, len(order) + 1):
+    axes.plot([low, low + ranking.critical], [1, 1], color=_COLOURS[1], linewidth=2, marker="|", markersize=9)
+    middle, words = low + ranking.critical / 2, f"critical difference {ranking.critical:.2f}"
+    axes.text(middle, 1.25, words, ha="center", fontsize=9)
+    axes.plot([low, high], [0, 0], color="black", linewidth=1.2)
+    for tick in range(low, high + 1):
         axes.plot([tick, tick], [0, 0.2], color="black", linewidth=1.2)
         axes.text(tick, 0.3, str(tick), ha="center", va="bottom", fontsize=9)
     axes.set_ylim(-top - half, 2.2)
     axes.set_axis_off()
     with atomic_write(path) as file:
         figure.savefig(file, format="png", bbox_inches="tight")
+
+
+def _gmac(row: Row) -> float:
+    return row.cost.gmac if row.cost else float("nan")
 
 
 def _named(metric: str) -> str:

@@ -96,7 +96,8 @@ def _title(metric: str) -> str:
 
 def _score(metric: str, row: Row) -> str:
     digits, found = measure(metric).digits, row.scores[metric]
-    return f"{found.mean:.{digits}f} ± {found.half:.{digits}f}"
+    # Of one score no interval is known.
+    return f"{found.mean:.{digits}f}" + (f" ± {found.half:.{digits}f}" if found.half else "")
 
 
 def _difference(table: Table) -> Callable[[Row], str]:
@@ -105,7 +106,7 @@ def _difference(table: Table) -> Callable[[Row], str]:
 
 def _ends(d: Interval, metric: str) -> str:
     digits = measure(metric).digits
-    return f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    return f"{d.mean:+.{digits}f}" + (f" [{d.low:+.{digits}f}, {d.high:+.{digits}f}]" if d.half else "")
 
 
 def _paper(metric: str, row: Row) -> str:

@@ -318,8 +318,9 @@ def _ranking(
     order = ", ".join(f"{row.label} {rank:.2f}" for row, rank in zip(rows, ranking.ranks, strict=True))
     said = [f"Friedman's test over {ranking.blocks} {what}, {len(rows)} arms: {p}. Mean ranks: {order}."]
     if ranking.p < ranking.level:
+        none = "; no two are" if max(ranking.ranks) - min(ranking.ranks) < ranking.critical else ""
         said.append(
-            f"By Nemenyi's test at 5 %, arms differ whose mean ranks are {ranking.critical:.2f} apart."
+            f"By Nemenyi's test at 5 %, arms differ whose mean ranks are {ranking.critical:.2f} apart{none}."
         )
     else:
         said.append("No arm is shown to differ from another, so that pairs are not tested by Nemenyi's.")
