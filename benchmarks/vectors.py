@@ -26,6 +26,7 @@ MADE = {"smooth": 12.0, "ragged": 1.5}
 
 
 def write_map(path: Path, side: int, width: float) -> None:
+    """A map of five classes, each where its field of smoothed noise is the largest."""
     best, values = np.full((side, side), -np.inf, np.float32), np.zeros((side, side), np.uint8)
     rng = np.random.default_rng(0)
     for value in range(1, 6):
@@ -33,8 +34,9 @@ def write_map(path: Path, side: int, width: float) -> None:
         values[field > best] = value
         np.maximum(best, field, out=best)
     with rasterio.open(
-        path, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", nodata=0, crs="EPSG:32618",
-        transform=rasterio.Affine(10, 0, 500000, 0, -10, 4500000), tiled=True, compress="deflate",
+        path, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", nodata=0,
+        crs="EPSG:32618", transform=rasterio.Affine(10, 0, 500000, 0, -10, 4500000), tiled=True,
+        compress="deflate",
     ) as file:  # fmt: skip
         file.write(values, 1)
         file.write_colormap(1, {value: (40 * value, 90, 120, 255) for value in range(6)})
@@ -42,6 +44,7 @@ def write_map(path: Path, side: int, width: float) -> None:
 
 
 def measured(path: Path, target: Path, least: int, said) -> None:
+    """Polygons, seconds, and megabytes before and at most, into the queue ``said``."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     count = write_polygons(path, target, least=least)
@@ -50,12 +53,13 @@ def measured(path: Path, target: Path, least: int, said) -> None:
 
 
 def main() -> None:
+    """Each case in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--side", type=int, default=8192, help="of the map, pixels")
     side = parser.parse_args().side
     context = multiprocessing.get_context("spawn")
     print(f"{side} x {side} pixels, {hardware('cpu')}\n")
-    print("| map | least | polygons | seconds | peak, MB | before, MB | file, MB |\n|---|---|---|---|---|---|---|")
+    print("| map | least | polygons | seconds | peak, MB | before, MB | file, MB |\n|" + "---|" * 7)
     with tempfile.TemporaryDirectory() as folder:
         for name, width in MADE.items():
             path, target = Path(folder) / f"{name}.tif", Path(folder) / f"{name}.gpkg"
@@ -67,7 +71,13 @@ def main() -> None:
                 count, seconds, before, peak = said.get()
                 process.join()
                 size = target.stat().st_size / 2**20
-                print(f"| {name} | {least} | {count:,} | {seconds:.0f} | {peak:.0f} | {before:.0f} | {size:.0f} |")
+                cells = (
+                    name,
+                    least,
+                    f"{count:,}",
+                    *(f"{number:.0f}" for number in (seconds, peak, before, size)),
+                )
+                print("|", " | ".join(map(str, cells)), "|")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_a_table_that_is_not_of_these_weights_is_refused(arms, twins, head, said
 def test_other_samples_other_metrics_and_other_files_are_refused(tmp_path):
     path = tmp_path / "scores.csv"
     for row, said in ((["moe", 0, "a", "oa", 1, "", ""], "other samples than made's"),
-                      (["moe", 0, "0", "psnr", 1, "", ""], "no scores in OA"),
+                      (["moe", 0, "0", "f1", 1, "", ""], "no scores in OA"),
                       (["moe", 0, "0", "oa", "much", "", ""], "no table of scores")):  # fmt: skip
         write_csv(path, [HEAD, row])
         with pytest.raises(GeomoeError, match=said):
