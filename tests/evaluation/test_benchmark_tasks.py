@@ -142,6 +142,11 @@ def test_an_estimator_gives_nothing_to_classes_that_it_did_not_learn(data):
     assert torch.allclose(answer.sum(1)[sample["mask"][None] >= 0], torch.ones(()))
 
 
+def test_values_of_an_image_are_all_of_them():
+    image = torch.rand(2, 3, 4, 5)
+    assert torch.equal(FEATURES["values"]({"image": image}), image.reshape(2, 60))
+
+
 def test_a_patch_does_not_look_at_what_is_not_there():
     image = torch.full((1, 1, 5, 5), 2.0)
     valid = torch.ones(1, 5, 5, dtype=torch.bool)
@@ -170,7 +175,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, file, changes, said):
         read_benchmark(written(tmp_path, file, **changes))
 
 
-@pytest.mark.parametrize("name", ["eurosat", "idtrees", "indian_pines"])
+@pytest.mark.parametrize("name", ["eurosat", "indian_pines", "radar"])
 def test_benchmarks_that_ship_can_be_read(name):
     benchmark = read_benchmark(find_config(name, "benchmarks"))
     assert {arm.features is None for arm in benchmark.arms} == {True, False}

@@ -34,18 +34,6 @@ TINY = {
         "head": 8,
         "colours": COLOURS,
     },
-    "mamol": {
-        "patch": 3,
-        "cell": 1,
-        "width": 8,
-        "depth": 1,
-        "heads": 2,
-        "hidden": 8,
-        "experts": 3,
-        "rank": 2,
-        "sensor_rank": 2,
-        "colours": COLOURS,
-    },
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
     "mixture_rs": {
         "patch": 3,
@@ -60,6 +48,7 @@ TINY = {
         "colours": COLOURS,
     },
     "mobile": {"multiplier": 0.1, "layers": (1, 1, 1), "experts": 3},
+    "radar_fusion": {"embed_dim": 8, "depth": 1, "heads": 2, "experts": 3},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
     "spt": {

@@ -40,7 +40,7 @@ def test_any_size_and_any_bands(name):
 
 def test_the_contract_names_what_comes_out(name):
     contract = tiny(name, bands=4).contract
-    assert contract.inputs == {"image": Input(4)}
+    assert contract.inputs == {"image": Input(4, sensors=contract.sensors)}
     assert contract.outputs == {"label": Output("label", 3, classes=CLASSES)}
     model = tiny(name, classes=())
     (features,) = model.contract.outputs.values()

@@ -10,7 +10,7 @@ from typing import Literal
 from geomoe.data.aid import aid_files, aid_folder
 from geomoe.data.idtrees import idtrees_folder
 from geomoe.data.legend import Legend
-from geomoe.data.radar import TARGETS, make_radar, radar_files
+from geomoe.data.radar import RADARS, TARGETS, make_radar, radar_files
 from geomoe.data.split import Split
 from geomoe.data.super_resolution.oli2msi import oli2msi_folder
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
@@ -138,7 +138,7 @@ register(
         "radar_targets", "Radar targets", "labels",
         "made: six bodies of scatterers as three radars see them, one of which is noise in a fifth of them",
         "none, made by this program", _below((), TARGETS), radar_files, "2850 of the 3000 to train on",
-        make=make_radar,
+        make=make_radar, sensors=RADARS,
     )
 )  # fmt: skip
 register(

@@ -18,6 +18,7 @@ from torchmetrics.classification import (
 
 from geomoe.data.sample import Batch
 from geomoe.metrics.average_accuracy import AverageAccuracy
+from geomoe.models.registry import takes
 from geomoe.tasks.class_task import ClassTask
 
 __all__ = ["Classification"]
@@ -39,6 +40,7 @@ class Classification(ClassTask):
         mean: what the model subtracts from images, band by band.
         std: what it then divides by.
         shares: of the classes among the training images; the largest is the baseline.
+        sensors: whose bands the images stack, by name, with how many; for models that know them.
         recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy`` and ``smoothed``, the same
             with a tenth of every label spread over all classes (Szegedy et al. 2016).
     """
@@ -49,7 +51,7 @@ class Classification(ClassTask):
         "smoothed": partial(F.cross_entropy, label_smoothing=_SMOOTHING),
     }
     monitor = "oa"
-    from_data = ("bands", "classes", "mean", "std", "shares")
+    from_data = ("bands", "classes", "mean", "std", "shares", "sensors")
 
     def __init__(
         self,
@@ -59,12 +61,18 @@ class Classification(ClassTask):
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.25,),
         shares: Sequence[float] = (),
+        sensors: dict[str, int] | None = None,
         **recipe: Any,
     ) -> None:
         names = tuple(classes)
         facts = {"bands": bands, "classes": names, "mean": tuple(mean), "std": tuple(std)}
-        super().__init__(model, facts, **recipe)
+        known = {"sensors": dict(sensors)} if sensors and takes(model, "sensors") else {}
+        super().__init__(model, {**facts, **known}, **recipe)
         self.classes, self.shares = names, tuple(shares)
+
+    def given(self, batch: Batch) -> dict[str, Tensor]:
+        told = getattr(self.model, "takes_present", False) and "present" in batch
+        return {"present": batch["present"]} if told else {}
 
     def truth(self, batch: Batch) -> Tensor:
         return batch["label"]

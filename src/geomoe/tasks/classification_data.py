@@ -39,6 +39,8 @@ class ClassificationData(ClassData):
         root: folder of the data set, or of the classes.
         size: side that images are brought to, pixels.
         bands: channels of the images.
+        sensors: whose bands the images stack, by name, with how many, in their order; a data set that is
+            known has its own.
         turned: whether images to train on are turned in one of the eight ways that pixels stay pixels.
         split: what is held out: what the data set's publishers, or else every k-th image (``usual``); or
             ``images`` of each class by chance.
@@ -55,6 +57,7 @@ class ClassificationData(ClassData):
         root: str,
         size: int = 64,
         bands: int = 3,
+        sensors: dict[str, int] | None = None,
         turned: bool = True,
         split: Literal["usual", "images"] = "usual",
         validation: float = 0.1,
@@ -68,6 +71,12 @@ class ClassificationData(ClassData):
         for name, value in (("size", size), ("bands", bands), ("max_pixels", max_pixels)):
             expect(value >= 1, f"data.{name}", value, "a whole number from 1")
         self.root, self.size, self.bands, self.turned = Path(root), size, bands, turned
+        known = find_data_set(self.root, "labels")
+        self.sensors = dict(sensors or (known.sensors if known else {}))
+        if self.sensors and (min(self.sensors.values()) < 1 or sum(self.sensors.values()) != bands):
+            raise GeomoeError(
+                f"data.sensors={self.sensors}: expected the numbers of bands of each, {bands} in all"
+            )
         self._dealt = {"split": split, "validation": validation, "test": test, "split_seed": split_seed}
         self._deal = deal_of(self._dealt)
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
@@ -146,7 +155,7 @@ class ClassificationData(ClassData):
     def samples(self, part: Split) -> Named:
         return named_images(
             self.listed(part), self.root, self.classes, self.size, self.bands, self.max_pixels,
-            self.skip_corrupt, warnings.warn,
+            self.skip_corrupt, warnings.warn, sensors=self.sensors,
         )  # fmt: skip
 
     @classmethod
@@ -166,7 +175,10 @@ class ClassificationData(ClassData):
                 f"the card of {weights.name} does not say what size of images it was trained on"
             )
         listed = labelled_files(root, part, deal_of(weights.card.recipe))
-        return named_images(listed, root, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say)
+        return named_images(
+            listed, root, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say,
+            sensors=weights.contract.sensors,
+        )  # fmt: skip
 
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -195,6 +207,7 @@ def named_images(
     skip_corrupt: bool,
     say: Callable[[str], None],
     see: Callable[[Tensor, int], Tensor] = lambda image, place: image,
+    sensors: Mapping[str, int] | None = None,
 ) -> Named:
     """Images that were listed, each read when it is asked for.
 
@@ -208,6 +221,7 @@ def named_images(
         skip_corrupt: whether those that cannot be read are left out.
         say: called with a line about them.
         see: makes what is scored of an image, given the how manyth of its class it is.
+        sensors: whose bands the images stack, by name, with how many; every image has all of them.
 
     Raises:
         GeomoeError: images of other classes, or that cannot be read.
@@ -224,13 +238,15 @@ def named_images(
     known = find_data_set(root, "labels")
 
     def read(place: int) -> tuple[str, Sample]:
-        seen = see(image(found[place]), places[place])
-        return found[place].name, {"image": seen, "label": labels[place]}
+        sample = {"image": see(image(found[place]), places[place]), "label": labels[place]}
+        if sensors:
+            sample["present"] = torch.ones(len(sensors), size, size, dtype=torch.bool)
+        return found[place].name, sample
 
     samples = Lazy(read, range(len(found)))
     if known is None:
-        return Named(root.resolve().name, samples)
-    return Named(known.name, samples, known.sensor, known.gsd)
+        return Named(root.resolve().name, samples, sensors=sensors or {})
+    return Named(known.name, samples, known.sensor, known.gsd, sensors or {})
 
 
 def _image(path: Path, bands: int, size: int, max_pixels: int = MAX_PIXELS) -> Tensor:

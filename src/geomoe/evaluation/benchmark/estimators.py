@@ -31,6 +31,11 @@ def colours(batch: Batch) -> Tensor:
     return torch.cat([values.mean(2), values.std(2), *spread], 1)
 
 
+def values(batch: Batch) -> Tensor:
+    """All values of whole images, of small ones: ``[B, C H W]``."""
+    return batch["image"].flatten(1)
+
+
 def pixels(batch: Batch) -> Tensor:
     """The bands of each pixel: ``[B, C, H, W]``."""
     return batch["image"]
@@ -45,7 +50,12 @@ def patches(batch: Batch) -> Tensor:
     return torch.cat([image, around], 1)
 
 
-FEATURES: dict[str, Callable[[Batch], Tensor]] = {"colours": colours, "pixels": pixels, "patches": patches}
+FEATURES: dict[str, Callable[[Batch], Tensor]] = {
+    "colours": colours,
+    "values": values,
+    "pixels": pixels,
+    "patches": patches,
+}
 """What an estimator may be shown, by name; a row for each sample, or for each of its pixels."""
 
 _ESTIMATORS = {
