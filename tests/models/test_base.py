@@ -97,6 +97,19 @@ def test_an_option_that_a_vit_does_not_have_is_named():
         frozen_base(HolderConfig(), {"rank": 4})
 
 
+def test_base_t_ships_as_a_part_that_others_may_hold():
+    loaded = geomoe.load("base_t")
+    assert loaded.path.stat().st_size < 3e6
+    assert "public domain" in loaded.card.data["source"]
+    assert loaded.card.task == "masked_autoencoding"
+    for size in (64, 24, 50):
+        features = loaded.model(torch.rand(2, 3, size, size))
+        assert features.shape == (2, 96)
+        assert features.isfinite().all()
+    model = load_as("base_t", "base_t", {"classes": CLASSES, "adapters": (4, 8)}).model
+    assert torch.equal(model.embed.weight, loaded.model.embed.weight)
+
+
 def test_base_t_has_the_size_that_its_page_says():
     """By hand: squares of 8 x 8 x 3, four blocks of width 96, the last norm."""
     block = 12 * 96**2 + (3 + 1 + 4 + 1) * 96 + 4 * 96

@@ -115,6 +115,8 @@ def test_nan_that_was_written_is_nodata_that_was_not_is_none(tmp_path: Path) -> 
 def test_the_model_says_what_its_card_says() -> None:
     for name in available_weights():
         model = load(name)
+        if not model.contract.gives("image"):
+            continue
         item = json.loads(item_bytes(model_item(model), name))
         said = item["properties"]
         assert said["mlm:name"] == name

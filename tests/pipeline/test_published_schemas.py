@@ -71,7 +71,7 @@ def test_what_upscale_writes(published: dict[str, Validator], tmp_path: Path, sc
     assert [_wrong(published, read_item(path)) for path in written] == [[]] * 4
 
 
-@pytest.mark.parametrize("name", available_weights())
+@pytest.mark.parametrize("name", [name for name in available_weights() if name.startswith("mfg_hmoe")])
 def test_what_weights_that_ship_write(published: dict[str, Validator], tmp_path: Path, name: str) -> None:
     src = write_scene(tmp_path / "src.tif", pixels(3, 12, 16, "uint8"))
     scale = load(name).contract.scale
