@@ -34,6 +34,18 @@ TINY = {
         "head": 8,
         "colours": COLOURS,
     },
+    "mamol": {
+        "patch": 3,
+        "cell": 1,
+        "width": 8,
+        "depth": 1,
+        "heads": 2,
+        "hidden": 8,
+        "experts": 3,
+        "rank": 2,
+        "sensor_rank": 2,
+        "colours": COLOURS,
+    },
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
     "mixture_rs": {
         "patch": 3,

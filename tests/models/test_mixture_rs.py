@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from geomoe.models.mixture_rs import ClassAttention, MixtureRS, MixtureRSConfig, PixelTokens
+from geomoe.models.mixture_rs import ClassAttention, MixtureRS, MixtureRSConfig, PixelTokens, SpectralFeatures
 from geomoe.models.registry import build
 from geomoe.models.sparse_ffn import DenseFFN
 from geomoe.moe import FeedForwardExperts, RoutingTrace
@@ -47,6 +47,15 @@ def test_the_published_size_by_hand() -> None:
     head = 2 * 64 + 64 * 15 + 15
     expected = first + second + tokens + 5 * 64 + 2 * (attention + experts + 4 * 64) + head
     assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_filters_across_bands_are_a_convolution_in_three_dimensions() -> None:
+    layer, x = SpectralFeatures(MixtureRSConfig(**{**SMALL, "spectral": 4})).eval(), patches()[:, :12]  # type: ignore[arg-type]
+    filters = layer.across[0]
+    cubes = nn.functional.conv3d(x[:, None], filters.weight[:, None], filters.bias, padding=(0, 1, 1))
+    flat = layer.across[2](layer.across[1](cubes.flatten(2, 3)).unflatten(2, (9, 5))).flatten(1, 2)
+    assert flat.shape == (3, 2 * 9, 5, 5)
+    torch.testing.assert_close(layer(x), layer.leave(layer.grouped(flat) + layer.point(flat)))
 
 
 def test_weights_of_a_token_sum_to_one_over_pixels_whose_order_does_not_matter() -> None:

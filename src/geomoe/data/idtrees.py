@@ -25,12 +25,12 @@ from geomoe.data.legend import Legend
 from geomoe.data.split import Part, Shares, items_by_folder
 from geomoe.errors import GeomoeError, expect
 
-__all__ = ["Plot", "Rank", "deal_plots", "idtrees_folder", "read_plots"]
+__all__ = ["Plot", "Taxa", "deal_plots", "idtrees_folder", "read_plots"]
 
-Rank = Literal["species", "genus"]
+Taxa = Literal["species", "genus"]
 """What the classes are; a tree whose species nobody wrote down is of ``Quercus sp.``, a class of its own."""
 
-_WORDS: dict[Rank, int] = {"species": 2, "genus": 1}
+_WORDS: dict[Taxa, int] = {"species": 2, "genus": 1}
 """Of the scientific name, without its author."""
 _PIXEL = 0.1
 """Side of the pixels that boxes are measured in, metres."""
@@ -85,22 +85,22 @@ def idtrees_folder(root: Path) -> Path | None:
 
 
 def read_plots(
-    root: Path, rank: Rank = "species", stems: int = 15, max_pixels: int = 10**6
+    root: Path, taxa: Taxa = "species", stems: int = 15, max_pixels: int = 10**6
 ) -> tuple[list[Plot], Legend]:
     """All plots that have crowns, sorted by name, and what their labels mean: names in alphabetical order.
 
     Args:
         root: folder of the data set.
-        rank: what the classes are.
+        taxa: what the classes are.
         stems: that a class has at least, as individuals; trees of rarer ones are of no class. With 1 none is.
         max_pixels: that a plot may have.
 
     Raises:
         GeomoeError: files that cannot be used, or fewer than two classes.
     """
-    expect(rank in _WORDS, "rank", rank, "species or genus")
+    expect(taxa in _WORDS, "taxa", taxa, "species or genus")
     expect(stems >= 1, "stems", stems, "a whole number from 1")
-    crowns = _crowns(root / "crowns.csv", _WORDS[rank])
+    crowns = _crowns(root / "crowns.csv", _WORDS[taxa])
     trees: dict[str, set[str]] = {}
     for crown in crowns:
         trees.setdefault(crown.name, set()).add(crown.individual)

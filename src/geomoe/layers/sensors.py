@@ -18,8 +18,8 @@ def sensor_slices(sensors: Mapping[str, int]) -> dict[str, slice]:
 
 def by_band(present: Tensor, sensors: Mapping[str, int]) -> Tensor:
     """``[..., S, H, W]``, of each sensor, as ``[..., C, H, W]``, of each band."""
-    numbers = torch.tensor(list(sensors.values()), device=present.device)
-    return present.repeat_interleave(numbers, dim=-3, output_size=sum(sensors.values()))
+    whose = [sensor for sensor, bands in enumerate(sensors.values()) for _ in range(bands)]
+    return present.index_select(-3, torch.tensor(whose, device=present.device))
 
 
 def presence(

@@ -8,6 +8,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     convnext,
     hyper_trans_xnet,
     mamba_moe,
+    mamol,
     mixture_rs,
     mobile_moe,
     radar_fusion,

@@ -1,4 +1,4 @@
-"""The data module of segmentation: a hyperspectral cube with labels, or images with masks, held in memory."""
+"""The data module of segmentation, in memory: a cube with labels, images with masks, plots with crowns."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from geomoe.data.crops import (
 )
 from geomoe.data.cubes import find_cube, read_cube
 from geomoe.data.datasets import DataSet, find_data_set
+from geomoe.data.idtrees import Taxa, deal_plots, read_plots
 from geomoe.data.images import MAX_PIXELS, read_picture
 from geomoe.data.legend import Legend
 from geomoe.data.masks import masked_files, read_mask
@@ -58,10 +59,12 @@ _SPLIT = (
     "ignored",
 )
 """Options that say what was held out; they go on the card, by which the test part is found again."""
+_CLASSES = ("taxa", "stems")
+"""Options that say what the classes of plots are; they go on the card likewise."""
 
 
 class SegmentationData(ClassData):
-    """Images whose pixels have classes; see :mod:`geomoe.data.cubes` and :mod:`geomoe.data.masks`.
+    """Images whose pixels have classes; see :mod:`geomoe.data.cubes`, ``.masks`` and ``.idtrees`` beside it.
 
     Args:
         root: file of a cube or its folder, or folder of the images.
@@ -85,6 +88,8 @@ class SegmentationData(ClassData):
         masks: folder of the masks.
         names: of the classes, in the order of their values, of a data set that is not known.
         ignored: value of the pixels whose class is not known; None where every value is a class.
+        taxa: what the classes of plots with crowns are.
+        stems: that each of these has at least.
         max_pixels: that an image may have; it is looked at before any is decoded.
         stream: see :class:`geomoe.tasks.stream.StreamData`.
     """
@@ -109,6 +114,8 @@ class SegmentationData(ClassData):
         masks: str = "masks",
         names: list[str] | None = None,
         ignored: int | None = 0,
+        taxa: Taxa = "species",
+        stems: int = 15,
         max_pixels: int = MAX_PIXELS,
         **stream: Any,
     ) -> None:
@@ -128,7 +135,8 @@ class SegmentationData(ClassData):
         expect(0 <= missing <= 1, "data.missing", missing, "a share, 0 to 1")
         self._sensors, self.missing = dict(sensors or {}), missing
         self.shared = Shares(validation, test)
-        self.cube = find_cube(self.root)
+        self.taxa, self.stems = taxa, stems
+        self.cube, self.plots = find_cube(self.root), find_data_set(self.root, "plots")
         self._bands = bands
         self._names: tuple[str, ...] = ()  # of all images alike; a cube's have none
 
@@ -136,7 +144,7 @@ class SegmentationData(ClassData):
     def _held(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
         """The images, what their classes are, and the data set: its name, and which one it is."""
         images, legend, name, known = self._read()
-        sensors = self._sensors or (known.sensors if known else {})
+        sensors = self._sensors or (known.sensors if known else {}) or images[0].sensors
         bands = len(images[0].image)
         if sensors and (len(sensors) < 2 or min(sensors.values()) < 1 or sum(sensors.values()) != bands):
             raise GeomoeError(
@@ -158,6 +166,8 @@ class SegmentationData(ClassData):
             mask = legend.indices(cube.labels, f"{self.cube}")
             image = LabelledImage(cube.name, torch.from_numpy(cube.data), mask, self._places(mask.numpy()))
             return [image], legend, cube.name, cube.known
+        if self.plots is not None:
+            return *self._read_plots(), self.plots.name, self.plots
         listed = masked_files(self.root, self.images, self.masks)
         found = [read_mask(one.mask, self.max_pixels) for one in listed]
         known = find_data_set(self.root, "masks")
@@ -175,11 +185,7 @@ class SegmentationData(ClassData):
                     f"{one.mask} has {list(values.shape)} pixels, its image {list(picture.data.shape[1:])}"
                 )
             mask = legend.indices(values, f"{one.mask}")
-            places = (
-                self._places(mask.numpy())
-                if part is None
-                else whole_image((values.shape[0], values.shape[1]), part)
-            )
+            places = self._places(mask.numpy(), part)
             called.add(picture.names)
             held.append(LabelledImage(one.name, picture.data, mask, places, picture.valid))
         self._names = called.pop() if len(called) == 1 else ()
@@ -190,7 +196,22 @@ class SegmentationData(ClassData):
             return known.legend
         return Legend.of_values(np.unique(values).tolist(), self.ignored, self.names)
 
-    def _places(self, labels: NDArray[np.integer]) -> Places:
+    def _read_plots(self) -> tuple[list[LabelledImage], Legend]:
+        plots, legend = read_plots(self.root, self.taxa, self.stems, self.max_pixels)
+        parts: Sequence[Part | None] = [None] * len(plots)
+        if self.split in ("images", "folder"):
+            parts = deal_plots(plots, self.shared, self.split_seed, self.left_out)
+        held = []
+        for plot, part in zip(plots, parts, strict=True):
+            mask, image = legend.indices(plot.labels, plot.name), torch.from_numpy(plot.image)
+            places = self._places(mask.numpy(), part)
+            valid: NDArray[np.bool_] = np.any(plot.present, axis=0)
+            held.append(LabelledImage(plot.name, image, mask, places, valid, plot.sensors, plot.present))
+        return held, legend
+
+    def _places(self, labels: NDArray[np.integer], part: Part | None = None) -> Places:
+        if part is not None:
+            return whole_image((labels.shape[0], labels.shape[1]), part)
         if self.split == "pixels":
             return random_pixels(labels, self.shared, self.split_seed)
         return spatial_blocks(labels, self.shared, self.split_seed, self.block, self.buffer)
@@ -230,7 +251,7 @@ class SegmentationData(ClassData):
 
     @property
     def radiometry(self) -> str:
-        return "unit" if self.cube is None else "values"
+        return "unit" if self.cube is None and self.plots is None else "values"
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -240,6 +261,7 @@ class SegmentationData(ClassData):
             "centre": self.centre,
             "missing": self.missing,
             **{name: getattr(self, name) for name in _SPLIT},
+            **{name: getattr(self, name) for name in _CLASSES if self.plots is not None},
         }
 
     def describe(self, source: str = "") -> dict[str, Any]:
@@ -317,7 +339,7 @@ class SegmentationData(ClassData):
             )
         if part == "train":
             raise GeomoeError("weights of segmentation are scored on the split fit, validation or test")
-        options = {name: recipe[name] for name in _SPLIT}
+        options = {name: recipe[name] for name in (*_SPLIT, *_CLASSES) if name in recipe}
         bands = weights.contract.bands
         sensors = dict(weights.contract.sensors)
         data = cls(str(root), bands=bands, names=list(classes), sensors=sensors, **options)

@@ -70,6 +70,10 @@ def draw_scaling(path: Path, rows: Sequence[Row], metric: str) -> None:
     from matplotlib.figure import Figure  # optional
 
     first, *others = dict.fromkeys(key for row in rows for key in row.at)
+
+    def option(row: Row) -> float:
+        return row.at.get(first, float("nan"))
+
     lines: dict[str, list[Row]] = {}
     for row in sorted((row for row in rows if row.at), key=lambda row: row.at.get(first, 0.0)):
         name = ", ".join(f"{key}={row.at[key]:g}" for key in others if key in row.at)
@@ -78,8 +82,7 @@ def draw_scaling(path: Path, rows: Sequence[Row], metric: str) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     for i, (name, some) in enumerate(sorted(lines.items())):
         by_cost = sorted((row for row in some if row.cost), key=_gmac)
-        of = ((lambda row: row.at.get(first, float("nan")), some), (_gmac, by_cost))
-        for axes, (place, drawn) in zip(panels, of, strict=True):
+        for axes, drawn, place in ((panels[0], some, option), (panels[1], by_cost, _gmac)):
             scores = [row.scores[metric] for row in drawn]
             axes.errorbar(
                 [place(row) for row in drawn], [one.mean for one in scores], [one.half for one in scores],
