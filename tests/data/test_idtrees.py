@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from geomoe import GeomoeError
-from geomoe.data.idtrees import deal_plots, idtrees_folder, read_plots
+from geomoe.data.idtrees import idtrees_folder, read_plots
+from geomoe.data.labelled import Reading, read_labelled
 from geomoe.data.split import Shares
 from tests.data.made_plots import BANDS, NODATA, SIDE, crowns, plots, save
 
@@ -94,20 +95,20 @@ def test_plots_that_lie_together_are_of_one_part(tmp_path):
             plot(tmp_path, f"{site}_{i}", site, east)  # both sites at the same place are two stands
             for j, species in enumerate(("Acer rubrum", "Pinus taeda")):
                 lines.append(crown(species, 30 * j, 0, 30 * j + 30, 30, f"{site}_{i}", f"{i}{j}"))
-    found, _ = read_plots(crowns(tmp_path, lines), stems=1)
-    stands = [one.stand for one in found]
+    found = read_labelled(crowns(tmp_path, lines), Reading(stems=1))
+    stands = [one.stand for one in found.images]
     assert len(set(stands)) == 8
     assert stands[0] == stands[1] != stands[2] == stands[3]
     assert not set(stands[:6]) & set(stands[6:])
     seen = set()
     for seed in range(8):
-        parts = deal_plots(found, Shares(), seed)
+        parts = found.parts(Shares(), seed)
         assert all(parts[i] == parts[i + 1] for i in (0, 2, 6, 8))
         assert {*parts} == {"fit", "validation", "test"}
         seen.add(tuple(parts))
     assert len(seen) > 1
-    left_out = deal_plots(found, Shares(), 0, "B")
-    assert [part == "test" for part in left_out] == [one.site == "B" for one in found]
+    left_out = found.parts(Shares(), 0, "B")
+    assert [part == "test" for part in left_out] == [one.folder == "B" for one in found.images]
 
 
 @pytest.mark.parametrize(

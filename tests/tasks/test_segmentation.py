@@ -81,7 +81,7 @@ def test_weights_are_scored_on_the_part_that_was_held_out(run, made, capsys):
     main(["evaluate", "--model", str(run / "best.safetensors"), "--data", str(made.parent), "--json", "-"])
     found = json.loads(capsys.readouterr().out)
     data = SegmentationData(str(made), block=8, names=["oats", "wheat", "woods"])
-    [image] = data._held[0]
+    [image] = data._held
     counts = torch.bincount(image.classes("test")[image.classes("test") != IGNORED].long())
     assert [of["items"] for of in found["by_class"].values()] == counts.tolist()
     scores = found["overall"]["scores"]
@@ -121,7 +121,7 @@ def folder(root, count=4, side=20):
 def test_a_folder_that_is_left_out_is_what_is_tested_on(tmp_path):
     data = SegmentationData(str(folder(tmp_path)), split="folder", left_out="b", names=["land", "water"])
     assert (data.bands, data.classes, data.radiometry) == (3, ("land", "water"), "unit")
-    parts = {one.name: np.unique(one.places.parts).tolist() for one in data._held[0]}
+    parts = {one.name: np.unique(one.places.parts).tolist() for one in data._held}
     assert {name for name, [part] in parts.items() if part == 2} == {f"b/{i}.png" for i in range(4)}
     batches = data.held_out(0, 1)
     assert {tuple(batches[i]["image"].shape[:3]) for i in range(len(batches))} == {(1, 3, 20)}
@@ -136,7 +136,7 @@ def test_a_folder_that_is_left_out_is_what_is_tested_on(tmp_path):
 @pytest.mark.parametrize("split", ["pixels", "images"])
 def test_any_split_is_for_any_images(tmp_path, split):
     data = SegmentationData(str(folder(tmp_path)), split=split)
-    assert sum(data.shares) == sum(int((one.classes("fit") >= 0).sum()) for one in data._held[0]) > 0
+    assert sum(data.shares) == sum(int((one.classes("fit") >= 0).sum()) for one in data._held) > 0
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomoe.data.legend import Legend
-from geomoe.data.split import Part, Shares, items_by_folder
+from geomoe.data.stacks import Stack, read_stack
 from geomoe.errors import GeomoeError, expect
 
-__all__ = ["Plot", "Taxa", "deal_plots", "idtrees_folder", "read_plots"]
+__all__ = ["Plot", "Taxa", "idtrees_folder", "read_plots"]
 
 Taxa = Literal["species", "genus"]
 """What the classes are; a tree whose species nobody wrote down is of ``Quercus sp.``, a class of its own."""
@@ -113,30 +113,14 @@ def read_plots(
     plots, corners = [], []
     for plot, mine in by_plot.items():
         path = root / "hsi" / f"{plot}.tif"
-        image, present, (x, y, side) = _images(path, root / "chm" / path.name, max_pixels)
-        labels = _labels(mine, names, (image.shape[1], image.shape[2]), side)
-        plots.append(Plot(f"{mine[0].site}/{plot}", image, present, labels, 0))
-        corners.append((x, y, x + side * image.shape[2], y + side * image.shape[1]))
+        stack, (x, y, side) = _images(path, root / "chm" / path.name, max_pixels)
+        high, wide = stack.data.shape[1:]
+        labels = _labels(mine, names, (high, wide), side)
+        plots.append(Plot(f"{mine[0].site}/{plot}", stack.data, stack.present, labels, 0))
+        corners.append((x, y, x + side * wide, y + side * high))
     stands = _stands([plot.site for plot in plots], corners)
     placed = [replace(plot, stand=stand) for plot, stand in zip(plots, stands, strict=True)]
     return sorted(placed, key=lambda plot: plot.name), Legend(tuple(names))
-
-
-def deal_plots(plots: Sequence[Plot], shares: Shares, seed: int, left_out: str | None = None) -> list[Part]:
-    """The part of each plot, the same for all of a stand; of the stands of each site by chance.
-
-    Args:
-        plots: as :func:`read_plots` gives them.
-        shares: of the stands that are held out.
-        seed: of the draw.
-        left_out: a site that is tested on, whole, in place of a share of each.
-
-    Raises:
-        GeomoeError: as :func:`geomoe.data.split.items_by_folder`.
-    """
-    sites = {plot.stand: plot.site for plot in plots}
-    parts = dict(zip(sites, items_by_folder(list(sites.values()), shares, seed, left_out), strict=True))
-    return [parts[plot.stand] for plot in plots]
 
 
 def _crowns(path: Path, words: int) -> list[_Crown]:
@@ -161,34 +145,15 @@ def _crown(line: Mapping[str, str | None], where: str, words: int) -> _Crown:
     return _Crown(plot, site, individual, " ".join(species.split()[:words]), (left, top, right, bottom))
 
 
-def _images(
-    hyperspectral: Path, height: Path, max_pixels: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
-    """Both stacked, the pixels that each has, and where they lie: west, south, and side of a pixel."""
-    from rasterio.windows import Window  # pictures train where rasterio is not
-
-    from geomoe.raster.read.scene import open_file
-
-    data, there, grids = [], [], []
-    for path in (hyperspectral, height):
-        with open_file(path) as scene:
-            if scene.width * scene.height > max_pixels:
-                raise GeomoeError(
-                    f"{path} has {scene.width} x {scene.height} pixels, more than {max_pixels:,}"
-                )
-            if scene.transform is None or scene.transform.a <= 0:
-                raise GeomoeError(f"{path} does not say where it lies; expected a GeoTIFF with a grid")
-            values, valid = scene.read(Window(0, 0, scene.width, scene.height), scene.data_bands)
-            data.append(np.where(valid, values, np.float32(0)))
-            there.append(valid.all(0))
-            grids.append((scene.width, scene.height, scene.transform, scene.crs))
-    if grids[0] != grids[1]:
-        raise GeomoeError(f"{hyperspectral} and {height} are of unlike grids")
-    if len(data[1]) != 1:
-        raise GeomoeError(f"{height} has {len(data[1])} bands; expected one, the height of the canopy")
-    _, high, transform, _ = grids[0]
-    place = (transform.c, transform.f - high * transform.a, transform.a)
-    return np.concatenate(data), np.stack(there), place
+def _images(hyperspectral: Path, height: Path, max_pixels: int) -> tuple[Stack, tuple[float, ...]]:
+    """Both stacked, and where they lie: west, south, and side of a pixel."""
+    stack = read_stack([hyperspectral, height], max_pixels)
+    if stack.box is None:
+        raise GeomoeError(f"{hyperspectral} does not say where it lies; expected a GeoTIFF with a grid")
+    if stack.bands[1] != 1:
+        raise GeomoeError(f"{height} has {stack.bands[1]} bands; expected one, the height of the canopy")
+    west, south, _, _, side = stack.box
+    return stack, (west, south, side)
 
 
 def _labels(

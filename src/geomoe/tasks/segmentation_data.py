@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from geomoe.data.crops import (
@@ -22,12 +20,9 @@ from geomoe.data.crops import (
     class_counts,
     shown,
 )
-from geomoe.data.cubes import find_cube, read_cube
-from geomoe.data.datasets import DataSet, find_data_set
-from geomoe.data.idtrees import Taxa, deal_plots, read_plots
-from geomoe.data.images import MAX_PIXELS, read_picture
-from geomoe.data.legend import Legend
-from geomoe.data.masks import masked_files, read_mask
+from geomoe.data.idtrees import Taxa
+from geomoe.data.images import MAX_PIXELS
+from geomoe.data.labelled import Labelled, Reading, read_labelled
 from geomoe.data.places import (
     Places,
     random_pixels,
@@ -35,7 +30,7 @@ from geomoe.data.places import (
     whole_image,
 )
 from geomoe.data.sample import Batch, Lazy, Sample
-from geomoe.data.split import Part, Shares, Split, items_by_folder
+from geomoe.data.split import Part, Shares, Split
 from geomoe.errors import GeomoeError, expect
 from geomoe.models.weights import LoadedModel
 from geomoe.printable import counted
@@ -84,7 +79,8 @@ class SegmentationData(ClassData):
             known has its own.
         missing: share of the training crops that lack some of the sensors, though never all.
         bands: channels of images; a cube has its own.
-        images: folder of images below ``root``, where masks lie in another one.
+        images: folder of images below ``root``, where masks lie in another one; several, one for each sensor,
+            whose images of one name are stacked band by band.
         masks: folder of the masks.
         names: of the classes, in the order of their values, of a data set that is not known.
         ignored: value of the pixels whose class is not known; None where every value is a class.
@@ -110,7 +106,7 @@ class SegmentationData(ClassData):
         sensors: dict[str, int] | None = None,
         missing: float = 0.0,
         bands: int = 3,
-        images: str = "images",
+        images: str | list[str] = "images",
         masks: str = "masks",
         names: list[str] | None = None,
         ignored: int | None = 0,
@@ -130,128 +126,95 @@ class SegmentationData(ClassData):
         self.root, self.split, self.block, self.buffer = Path(root), split, block, buffer
         self.validation, self.test, self.left_out, self.split_seed = validation, test, left_out, split_seed
         expect(patch % 2 == 1 or not centre, "data.patch", patch, "an odd number where data.centre is true")
-        self.patch, self.draw, self.centre, self.images, self.masks = patch, draw, centre, images, masks
-        self.names, self.ignored, self.max_pixels = names, ignored, max_pixels
+        self.patch, self.draw, self.centre = patch, draw, centre
         expect(0 <= missing <= 1, "data.missing", missing, "a share, 0 to 1")
         self._sensors, self.missing = dict(sensors or {}), missing
         self.shared = Shares(validation, test)
-        self.taxa, self.stems = taxa, stems
-        self.cube, self.plots = find_cube(self.root), find_data_set(self.root, "plots")
-        self._bands = bands
-        self._names: tuple[str, ...] = ()  # of all images alike; a cube's have none
+        self.images, self.masks, self.ignored, self.taxa, self.stems = images, masks, ignored, taxa, stems
+        self.reading = Reading(bands, images, masks, names, ignored, taxa, stems, max_pixels)
 
     @cached_property
-    def _held(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
-        """The images, what their classes are, and the data set: its name, and which one it is."""
-        images, legend, name, known = self._read()
-        sensors = self._sensors or (known.sensors if known else {}) or images[0].sensors
-        bands = len(images[0].image)
+    def _found(self) -> Labelled:
+        """What the folder holds, its sensors by the names that they are to have."""
+        found = read_labelled(self.root, self.reading)
+        if self.split in ("images", "folder") and not found.deals:
+            raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
+        sensors = self._sensors or (found.known.sensors if found.known else {}) or found.sensors
+        bands = len(found.images[0].image)
         if sensors and (len(sensors) < 2 or min(sensors.values()) < 1 or sum(sensors.values()) != bands):
             raise GeomoeError(
                 f"data.sensors={dict(sensors)}: expected the numbers of bands of two sensors or more, "
-                f"{bands} in all, as {name} has them"
+                f"{bands} in all, as {found.name} has them"
+            )
+        if found.sensors and list(sensors.values()) != list(found.sensors.values()):
+            raise GeomoeError(
+                f"data.sensors={dict(sensors)}: {found.name} has {dict(found.sensors)}; only names may differ"
             )
         if self.missing and not sensors:
             raise GeomoeError(
-                f"data.missing={self.missing}: {name} is of one sensor; say by data.sensors which there are"
+                f"data.missing={self.missing}: {found.name} is of one sensor; say by data.sensors which "
+                "there are"
             )
-        return [replace(one, sensors=dict(sensors)) for one in images], legend, name, known
+        return replace(found, sensors=dict(sensors))
 
-    def _read(self) -> tuple[list[LabelledImage], Legend, str, DataSet | None]:
-        if self.cube is not None:
-            if self.split not in ("blocks", "pixels"):
-                raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
-            cube = read_cube(self.cube)
-            legend = self._legend(cube.known, cube.labels)
-            mask = legend.indices(cube.labels, f"{self.cube}")
-            image = LabelledImage(cube.name, torch.from_numpy(cube.data), mask, self._places(mask.numpy()))
-            return [image], legend, cube.name, cube.known
-        if self.plots is not None:
-            return *self._read_plots(), self.plots.name, self.plots
-        listed = masked_files(self.root, self.images, self.masks)
-        found = [read_mask(one.mask, self.max_pixels) for one in listed]
-        known = find_data_set(self.root, "masks")
-        legend = self._legend(known, np.concatenate([np.unique(mask) for mask in found]))
-        parts: Sequence[Part | None] = [None] * len(listed)
+    @cached_property
+    def _held(self) -> list[LabelledImage]:
+        """Its images, each with the parts that its pixels belong to."""
+        found = self._found
+        whole: Sequence[Part | None] = [None] * len(found.images)
         if self.split in ("images", "folder"):
-            parts = items_by_folder(
-                [one.folder for one in listed], self.shared, self.split_seed, self.left_out
+            whole = found.parts(self.shared, self.split_seed, self.left_out)
+        return [
+            LabelledImage(
+                one.name, one.image, one.mask, self._places(one.mask, part), one.valid, found.sensors,
+                one.present,
             )
-        held, called = [], set()
-        for one, values, part in zip(listed, found, parts, strict=True):
-            picture = read_picture(one.image, self._bands, None, self.max_pixels)
-            if picture.data.shape[1:] != values.shape:
-                raise GeomoeError(
-                    f"{one.mask} has {list(values.shape)} pixels, its image {list(picture.data.shape[1:])}"
-                )
-            mask = legend.indices(values, f"{one.mask}")
-            places = self._places(mask.numpy(), part)
-            called.add(picture.names)
-            held.append(LabelledImage(one.name, picture.data, mask, places, picture.valid))
-        self._names = called.pop() if len(called) == 1 else ()
-        return held, legend, known.name if known else self.root.resolve().name, known
+            for one, part in zip(found.images, whole, strict=True)
+        ]  # fmt: skip
 
-    def _legend(self, known: DataSet | None, values: NDArray[np.integer]) -> Legend:
-        if known is not None and known.legend is not None:
-            return known.legend
-        return Legend.of_values(np.unique(values).tolist(), self.ignored, self.names)
-
-    def _read_plots(self) -> tuple[list[LabelledImage], Legend]:
-        plots, legend = read_plots(self.root, self.taxa, self.stems, self.max_pixels)
-        parts: Sequence[Part | None] = [None] * len(plots)
-        if self.split in ("images", "folder"):
-            parts = deal_plots(plots, self.shared, self.split_seed, self.left_out)
-        held = []
-        for plot, part in zip(plots, parts, strict=True):
-            mask, image = legend.indices(plot.labels, plot.name), torch.from_numpy(plot.image)
-            places = self._places(mask.numpy(), part)
-            valid: NDArray[np.bool_] = np.any(plot.present, axis=0)
-            held.append(LabelledImage(plot.name, image, mask, places, valid, plot.sensors, plot.present))
-        return held, legend
-
-    def _places(self, labels: NDArray[np.integer], part: Part | None = None) -> Places:
+    def _places(self, mask: Tensor, part: Part | None) -> Places:
         if part is not None:
-            return whole_image((labels.shape[0], labels.shape[1]), part)
+            return whole_image((mask.shape[0], mask.shape[1]), part)
         if self.split == "pixels":
-            return random_pixels(labels, self.shared, self.split_seed)
-        return spatial_blocks(labels, self.shared, self.split_seed, self.block, self.buffer)
+            return random_pixels(mask.numpy(), self.shared, self.split_seed)
+        return spatial_blocks(mask.numpy(), self.shared, self.split_seed, self.block, self.buffer)
 
     @property
     def bands(self) -> int:
         """Channels of the images."""
-        return len(self._held[0][0].image)
+        return len(self._held[0].image)
 
     @property
     def sensors(self) -> dict[str, int]:
         """Whose bands the images stack, by name, with how many; empty where they are of one."""
-        return dict(self._held[0][0].sensors)
+        return dict(self._held[0].sensors)
 
     @property
     def band_names(self) -> tuple[str, ...]:
-        return self._names if self._held else ()
+        return self._found.names
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Their names."""
-        return self._held[1].names
+        return self._found.legend.names
 
     @property
     def colours(self) -> tuple[str, ...]:
         """Of the classes."""
-        return self._held[1].colours
+        return self._found.legend.colours
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return band_statistics(self._held[0])
+        return band_statistics(self._held)
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        counts = class_counts(self._held[0], "fit", len(self.classes)).sum(0).tolist()
+        counts = class_counts(self._held, "fit", len(self.classes)).sum(0).tolist()
         return dict(zip(self.classes, counts, strict=True))
 
     @property
     def radiometry(self) -> str:
-        return "unit" if self.cube is None and self.plots is None else "values"
+        return self._found.radiometry
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -261,11 +224,11 @@ class SegmentationData(ClassData):
             "centre": self.centre,
             "missing": self.missing,
             **{name: getattr(self, name) for name in _SPLIT},
-            **{name: getattr(self, name) for name in _CLASSES if self.plots is not None},
+            **{name: getattr(self, name) for name in _CLASSES if self._found.images[0].stand is not None},
         }
 
     def describe(self, source: str = "") -> dict[str, Any]:
-        _, _, name, known = self._held
+        name, known = self._found.name, self._found.known
         fit, validation = self._pixels
         return {
             "layout": name,
@@ -277,18 +240,18 @@ class SegmentationData(ClassData):
     @property
     def _pixels(self) -> tuple[int, int]:
         """With a class, to train on and to validate on."""
-        held, classes = self._held[0], len(self.classes)
+        held, classes = self._held, len(self.classes)
         fit, validation = (int(class_counts(held, part, classes).sum()) for part in ("fit", "validation"))
         return fit, validation
 
     def amount(self) -> str:
         fit, validation = self._pixels
-        images = counted(len(self._held[0]), "image")
+        images = counted(len(self._held), "image")
         return f"{fit} pixels with a class to train on, {validation} to validate on, of {images}"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
         return CropStream(
-            self._held[0],
+            self._held,
             self.mean,
             self.patch,
             self.draw,
@@ -302,18 +265,18 @@ class SegmentationData(ClassData):
         )
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
-        return WholeImages(self._held[0], "validation", self.mean, rank, world)
+        return WholeImages(self._held, "validation", self.mean, rank, world)
 
     def once(self) -> Iterator[Batch]:
-        batches = WholeImages(self._held[0], "fit", self.mean)
+        batches = WholeImages(self._held, "fit", self.mean)
         yield from (batches[i] for i in range(len(batches)))
 
     def samples(self, part: Split) -> Named:
         return self._samples(part, self.mean)
 
     def _samples(self, part: Split, fill: Sequence[float]) -> Named:
-        held, _, name, known = self._held
-        images = WholeImages(held, part, fill).images  # type: ignore[arg-type]
+        name, known = self._found.name, self._found.known
+        images = WholeImages(self._held, part, fill).images  # type: ignore[arg-type]
 
         def read(place: int) -> tuple[str, Sample]:
             return images[place].name, shown(images[place], part, fill)  # type: ignore[arg-type]
