@@ -17,6 +17,7 @@ from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.curves import draw_ranks, draw_scaling
 from geomoe.evaluation.benchmark.ensemble import Ensemble
 from geomoe.evaluation.benchmark.render import cells, html, markdown
+from geomoe.evaluation.benchmark.result import write_scores
 from geomoe.evaluation.benchmark.table import make_table
 from geomoe.evaluation.benchmark.twins import differences
 from geomoe.evaluation.benchmark.write import twins_file, write_twins
@@ -151,6 +152,22 @@ def test_a_twin_is_called_one_and_its_mismatch_is_said(tmp_path):
     assert of["dense"]["parameters +/-"] == "+1.0 %"
     assert of["frozen"]["GMAC +/-"] == "+0.0 %"
     assert not any("no twin" in note for note in table.notes)
+    assert {row.arm: row.kind for row in table.rows} == {"moe": "", "dense": "active", "frozen": "frozen"}
+
+
+def test_the_table_of_scores_says_what_is_a_twin_of_what(tmp_path):
+    pair = [
+        result(name, 0, [], scores={"a": {"oa": 0.5}}, baseline={}, overall={"kappa": 0.25})
+        for name in ("moe", "dense")
+    ]
+    write_scores(tmp_path / "scores.csv", pair, {"dense": ("active", "moe")})
+    assert (tmp_path / "scores.csv").read_text().splitlines() == [
+        "arm,seed,item,metric,value,twin,of",
+        "moe,0,a,oa,0.5,,",
+        "dense,0,a,oa,0.5,active,moe",
+        "moe,0,all,kappa,0.25,,",
+        "dense,0,all,kappa,0.25,active,moe",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +239,7 @@ def test_what_one_score_says_has_no_interval(tmp_path, monkeypatch):
     assert "| 0.5000 |" in text
     assert "| -0.1000 |" in text
     assert "±" not in text
+    assert "| p |" not in text, "one sample is no test"
 
 
 def test_a_sweep_is_drawn_and_listed(tmp_path):

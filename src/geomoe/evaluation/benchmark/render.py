@@ -56,8 +56,9 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
             f"{'that arm' if several else table.flagship}",
             _difference(table),
         ),
-        ("p", lambda r: "" if r.p is None else "< 0.0001" if r.p < 1e-4 else f"{r.p:.4f}"),
     ]
+    if any(row.p is not None for row in table.rows):  # of one sample there is no test
+        columns.append(("p", lambda r: "" if r.p is None else "< 0.0001" if r.p < 1e-4 else f"{r.p:.4f}"))
     printed = [name for name in metrics if any(name in row.paper for row in table.rows)]
     columns += [(f"paper: {measure(name).title}", partial(_paper, name)) for name in printed]
     return [title for title, _ in columns], [[text(row) for _, text in columns] for row in table.rows]
