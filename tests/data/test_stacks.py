@@ -57,7 +57,9 @@ def test_bands_of_folders_are_stacked_in_the_units_of_their_files(root):
 def test_what_does_not_fit_is_said(root):
     with pytest.raises(GeomoeError, match="only names may differ"):
         data(root, sensors={"a": 2, "b": 3}).bands  # noqa: B018
-    save(root / "radar" / "b.tif", np.zeros((2, 8, 6)), east=500010)
+    save(root / "radar" / "b.tif", np.zeros((2, 8, 6)), east=500000.001)  # a rounding
+    assert data(root).bands == 5
+    save(root / "radar" / "b.tif", np.zeros((2, 8, 6)), east=500000.1)
     with pytest.raises(GeomoeError, match="are of unlike grids"):
         data(root).bands  # noqa: B018
     save(root / "radar" / "b.tif", np.zeros((3, 8, 6)))

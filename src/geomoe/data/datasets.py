@@ -154,6 +154,26 @@ register(
 )  # fmt: skip
 register(
     DataSet(
+        "five_places", "Five places", "masks",
+        "five examples of TerraMesh (IBM, ESA and partners): modified Copernicus Sentinel-1 and -2 data, the "
+        "Copernicus elevation model, and ESRI's land cover",
+        "CC BY-SA 4.0", _below((), ("S2L2A", "S1RTC", "DEM", "LULC")),
+        legend=Legend(
+            (
+                "water", "trees", "flooded vegetation", "crops", "built area", "bare ground", "snow, ice",
+                "clouds", "rangeland",
+            ),
+            colours=(
+                "#1a5bab", "#358221", "#87d19e", "#ffdb5c", "#ed022a", "#b09a76", "#a8ebff", "#616161",
+                "#c8b98a",
+            ),
+        ),
+        gsd=10.0,
+        sensors={"optical": 12, "radar": 2, "elevation": 1},
+    )
+)  # fmt: skip
+register(
+    DataSet(
         "indian_pines", "Indian Pines", "cube",
         "Indian Pines, AVIRIS, 12 June 1992 (Baumgardner, Biehl and Landgrebe 2015, Purdue University "
         "Research Repository), 200 bands without those of water vapour",

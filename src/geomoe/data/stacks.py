@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from geomoe.data.images import MAX_PIXELS
 from geomoe.errors import GeomoeError
 
 __all__ = ["Stack", "read_stack"]
+
+_Grid = tuple[int, int, Any, Any]
+"""Width, height, transform and coordinates; both of these may be None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,7 @@ def read_stack(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Stack:
 
     from geomoe.raster.read.scene import open_file
 
-    data, present, grids = [], [], []
+    data, present, grids = [], [], list[_Grid]()
     for path in paths:
         with open_file(path) as scene:
             if scene.width * scene.height > max_pixels:
@@ -54,7 +58,7 @@ def read_stack(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Stack:
                     f"{path} has {scene.width} x {scene.height} pixels, more than {max_pixels:,}"
                 )
             grids.append((scene.width, scene.height, scene.transform, scene.crs))
-            if grids[-1] != grids[0]:
+            if not _alike(grids[-1], grids[0]):
                 raise GeomoeError(f"{path} and {paths[0]} are of unlike grids")
             values, valid = scene.read(Window(0, 0, scene.width, scene.height), scene.data_bands)
             data.append(np.where(valid, values, np.float32(0)))
@@ -64,3 +68,14 @@ def read_stack(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Stack:
     if at is not None and at.a > 0:
         box = (at.c, at.f - high * at.a, at.c + width * at.a, at.f, at.a)
     return Stack(np.concatenate(data), np.stack(present), tuple(map(len, data)), box)
+
+
+def _alike(one: _Grid, other: _Grid) -> bool:
+    """Whether pixels lie on each other, but for roundings of a thousandth of their side."""
+    if one[:2] != other[:2] or one[3] != other[3] or (one[2] is None) != (other[2] is None):
+        return False
+    if one[2] is None or other[2] is None:
+        return True
+    corners = ((0, 0), (one[0], 0), (0, one[1]))
+    away = np.array([~other[2] * (one[2] * corner) for corner in corners]) - corners
+    return bool(np.abs(away).max() < 1e-3)

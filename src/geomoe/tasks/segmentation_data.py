@@ -139,8 +139,9 @@ class SegmentationData(ClassData):
         found = read_labelled(self.root, self.reading)
         if self.split in ("images", "folder") and not found.deals:
             raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
-        sensors = self._sensors or (found.known.sensors if found.known else {}) or found.sensors
-        bands = len(found.images[0].image)
+        bands, sensors = len(found.images[0].image), self._sensors or found.sensors
+        if not self._sensors and found.known and sum(found.known.sensors.values()) == bands:
+            sensors = found.known.sensors
         if sensors and (len(sensors) < 2 or min(sensors.values()) < 1 or sum(sensors.values()) != bands):
             raise GeomoeError(
                 f"data.sensors={dict(sensors)}: expected the numbers of bands of two sensors or more, "
