@@ -1,11 +1,14 @@
 """Plots of trees: which pixel is whose, what each sensor has, and which plots may be apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from geomoe import GeomoeError
 from geomoe.data.idtrees import idtrees_folder, read_plots
 from geomoe.data.labelled import Reading, read_labelled
+from geomoe.data.leakage import find_leaks, parts_of
 from geomoe.data.split import Shares
 from tests.data.made_plots import BANDS, NODATA, SIDE, crowns, plots, save
 
@@ -141,3 +144,14 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "crowns.csv").write_text("plot,site\n")
     with pytest.raises(GeomoeError, match="has no column individual"):
         read_plots(tmp_path, stems=1)
+
+
+def test_leaks_are_looked_for_between_stands(tmp_path):
+    found = read_labelled(plots(tmp_path, 6), Reading(stems=1))
+    items = parts_of(tmp_path)
+    assert [item.name for item in items] == [one.name for one in found.images]
+    assert [item.part for item in items] == found.parts(Shares(), 0)
+    assert "footprint" not in {leak.kind for leak in find_leaks(items).leaks}
+    twice = next(item for item in items if item.part == "fit")
+    leaks = find_leaks([*items, replace(twice, part="test")]).leaks
+    assert {leak.kind for leak in leaks} == {"duplicate", "footprint"}

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 
 from geomoe.data.class_folders import labelled_files
+from geomoe.data.datasets import find_data_set
 from geomoe.data.images import find_images, read_image, to_unit
+from geomoe.data.labelled import Reading, read_labelled
 from geomoe.data.masks import masked_files
 from geomoe.data.split import PARTS, Shares, items_by_folder
 from geomoe.errors import GeomoeError
@@ -102,7 +104,7 @@ def parts_of(root: Path, test: Path | None = None) -> list[Item]:
     """The images of a data set by the parts in which ``geomoe fit`` and ``evaluate`` take them.
 
     Those of a published split, or of the usual one of folders of classes; folders called train, validation
-    and test where there are such; images with masks as they are dealt by default.
+    and test where there are such; images with masks, and heights of plots, as they are dealt by default.
 
     Args:
         root: folder of the data.
@@ -118,6 +120,10 @@ def parts_of(root: Path, test: Path | None = None) -> list[Item]:
     folders = [(root / n, part) for part, names in _PARTS.items() for n in names if (root / n).is_dir()]
     if len(folders) > 1:
         return [item for folder, part in folders for item in _below(folder, part)]
+    if find_data_set(root, "plots") is not None:
+        found = read_labelled(root, Reading(stems=1))
+        dealt = zip(found.images, found.parts(Shares(), 0), strict=True)
+        return [Item(root / "chm" / f"{Path(one.name).name}.tif", one.name, part) for one, part in dealt]
     with suppress(GeomoeError):
         masked = masked_files(root)
         parts = items_by_folder([one.folder for one in masked], Shares(), 0)
