@@ -125,6 +125,13 @@ def test_files_must_be_alike(tmp_path: Path, options: dict[str, Any], what: str)
         pass
 
 
+def test_grids_that_are_rounded_differently_are_one(tmp_path: Path) -> None:
+    moved = Affine(UTM.a, UTM.b, UTM.c + 1e-6, UTM.d, UTM.e, UTM.f)
+    parts = [_part(tmp_path / "a.tif"), _part(tmp_path / "b.tif", transform=moved)]
+    with open_stack(tmp_path, parts) as scene:
+        assert scene.transform == UTM
+
+
 def test_what_all_files_say_is_kept(tmp_path: Path) -> None:
     parts = [_part(tmp_path / "a.tif"), _part(tmp_path / "b.tif")]
     for part in parts:

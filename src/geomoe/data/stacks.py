@@ -48,7 +48,12 @@ def read_stack(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Stack:
     """
     from rasterio.windows import Window  # pictures train where rasterio is not
 
+    from geomoe.raster.read.grid import same_transform
     from geomoe.raster.read.scene import open_file
+
+    def alike(one: _Grid, other: _Grid) -> bool:
+        same = same_transform(one[2], other[2], one[0], one[1])
+        return one[:2] == other[:2] and one[3] == other[3] and same
 
     data, present, grids = [], [], list[_Grid]()
     for path in paths:
@@ -58,7 +63,7 @@ def read_stack(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Stack:
                     f"{path} has {scene.width} x {scene.height} pixels, more than {max_pixels:,}"
                 )
             grids.append((scene.width, scene.height, scene.transform, scene.crs))
-            if not _alike(grids[-1], grids[0]):
+            if not alike(grids[-1], grids[0]):
                 raise GeomoeError(f"{path} and {paths[0]} are of unlike grids")
             values, valid = scene.read(Window(0, 0, scene.width, scene.height), scene.data_bands)
             data.append(np.where(valid, values, np.float32(0)))
@@ -68,14 +73,3 @@ def read_stack(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Stack:
     if at is not None and at.a > 0:
         box = (at.c, at.f - high * at.a, at.c + width * at.a, at.f, at.a)
     return Stack(np.concatenate(data), np.stack(present), tuple(map(len, data)), box)
-
-
-def _alike(one: _Grid, other: _Grid) -> bool:
-    """Whether pixels lie on each other, but for roundings of a thousandth of their side."""
-    if one[:2] != other[:2] or one[3] != other[3] or (one[2] is None) != (other[2] is None):
-        return False
-    if one[2] is None or other[2] is None:
-        return True
-    corners = ((0, 0), (one[0], 0), (0, one[1]))
-    away = np.array([~other[2] * (one[2] * corner) for corner in corners]) - corners
-    return bool(np.abs(away).max() < 1e-3)

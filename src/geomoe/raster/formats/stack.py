@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from geomoe.errors import GeomoeError
 from geomoe.raster.formats.product import Checksum, ProductBand
 from geomoe.raster.read.env import gdal_errors
+from geomoe.raster.read.grid import same_transform
 from geomoe.raster.read.names import listed
 from geomoe.raster.read.scene import Scene, open_file, representable
 
@@ -213,7 +214,10 @@ def _check_alike(parts: Mapping[Path, Scene]) -> None:
     first, *others = parts.values()
     for other in others:
         for what, mine, its in zip(_GRID, _grid(first), _grid(other), strict=True):
-            if mine != its:
+            lies_on = what == "transform" and same_transform(
+                first.transform, other.transform, first.width, first.height
+            )
+            if mine != its and not lies_on:
                 raise GeomoeError(
                     f"{first.path.name} and {other.path.name} differ in {what}: {_said(mine)} and "
                     f"{_said(its)}; expected bands of one grid and type, choose others"
