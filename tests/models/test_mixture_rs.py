@@ -10,6 +10,7 @@ from geomoe.models.sparse_ffn import DenseFFN
 from geomoe.moe import FeedForwardExperts, RoutingTrace
 from geomoe.moe.objectives.balance import switch_loss
 from geomoe.moe.routing.router import AnyRouter
+from geomoe.pipeline.layers.routing import unit_of
 
 SENSORS = {"hyperspectral": 12, "height": 1}
 SMALL = {"bands": 13, "classes": ("a", "b", "c"), "sensors": SENSORS, "patch": 5, "filters": 2, "width": 8,
@@ -128,6 +129,9 @@ def test_plans_have_a_row_for_each_token_and_in_the_last_block_for_the_class_tok
     assert [plan.grid for plan in trace] == [(2, 4, 3, 5), (2, 4, 3, 5), (2, 4, 3)]
     assert [plan.num_rows for plan in trace] == [5 * 24, 5 * 24, 24]
     assert {plan.top_k for plan in trace} == {2}
+    one = RoutingTrace()
+    model(x[:1], one)
+    assert unit_of(one[-1], 4, 3) == "pixel", "so that there are maps of its experts"
     for plan in trace:
         assert plan.valid is not None
         assert torch.equal(plan.valid.view(2, 4, 3, -1).all(3), wanted)
