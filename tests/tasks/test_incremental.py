@@ -1,6 +1,7 @@
 """Learning in sessions: what each session sees, and a chain of trainings from weights to weights."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,22 @@ def test_what_experts_are_judged_by_nobody_learns_from(folder):
     assert not set(second._kept.nonzero()[:, 0].tolist()) & set(
         torch.cat([second._new, second.subset]).tolist()
     )
+
+
+def test_before_the_last_stage_new_classes_are_served_and_from_it_on_the_subset(folder, monkeypatch):
+    """The stream of a resumed training too, which begins in the middle."""
+    monkeypatch.setattr("geomoe.tasks.incremental_data.Task", SimpleNamespace)
+    second = data(folder, session=2)
+    second.trainer = SimpleNamespace(
+        lightning_module=SimpleNamespace(stages=SimpleNamespace(limits=lambda step: (6, 10))),
+        max_steps=10, max_epochs=-1, accumulate_grad_batches=1, global_rank=0, world_size=1,
+    )  # fmt: skip
+    stream = second.stream(0, 40, 0, 1)
+    labels = [int(stream[i]["label"]) for i in range(40)]
+    assert min(labels[:24]) == 2, "six steps of four images"
+    assert set(labels[24:36]) == {0, 1, 2, 3}
+    later = second.stream(20, 20, 0, 1)
+    assert [int(later[i]["label"]) for i in range(20)] == labels[20:]
 
 
 def test_images_are_taken_by_their_own_satellite_and_tested_by_one_that_is_not_seen(folder):
