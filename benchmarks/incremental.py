@@ -8,7 +8,7 @@ Trains and scores, as the configuration `ucmerced_amoed` says, three sessions of
 - no_previous: without the term of old classes;
 - even: its experts weighed alike;
 - single: one teacher for all satellites, as large as the experts together;
-- exemplars: no teacher at all, labels of the equi-partite subset alone;
+- exemplars: no teacher at all, labels of the equi-partite subset alone, for as many steps;
 - forest: a random forest on colour statistics of what each session may see;
 - joint: all classes at once, labels of all images, for as many steps as all sessions together.
 

@@ -98,11 +98,8 @@ class IncrementalData(ClassificationData):
         places = places_in_class(labels.tolist())
         domain = torch.tensor(places) % len(self._satellites)
         group = labels * len(self._satellites) + domain
-        least = int(torch.bincount(group).min())
-        if (
-            len(group.unique()) < len(self.classes) * len(self._satellites)
-            or least < self.exemplars + self.kept
-        ):
+        number = len(self.classes) * len(self._satellites)
+        if (least := int(torch.bincount(group, minlength=number).min())) < self.exemplars + self.kept:
             raise GeomoeError(
                 f"the smallest class gives a satellite {counted(least, 'image')} to train on; "
                 f"data.exemplars={self.exemplars} and data.kept={self.kept} want more"
