@@ -22,14 +22,13 @@ from geomoe.audit.rows import (
     in_parts,
     multiple_of,
     scored,
-    share_interval,
 )
 from geomoe.audit.section import Finding, Section, Table
 from geomoe.audit.stability import over_chance, overlap
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
-from geomoe.evaluation.statistics import Interval, paired_interval
+from geomoe.evaluation.statistics import Interval, bounded_interval, paired_interval
 from geomoe.metrics.measures import measure
 from geomoe.models.weights import LoadedModel
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
@@ -366,5 +365,5 @@ class _Pair:
             dealt[of_half] = _renamed(again[of_half], lucky, self.theirs)
         alike = overlap(a, named)
         by_cluster = [float(alike[clusters == c].mean()) for c in clusters.unique()]
-        interval = share_interval(by_cluster)
+        interval = bounded_interval(np.asarray(by_cluster))
         return interval, float(overlap(a, dealt).mean()), _matched(self.common.sum(0)).tolist()

@@ -21,12 +21,11 @@ from geomoe.audit.rows import (
     gate_shares,
     in_parts,
     multiple_of,
-    share_interval,
 )
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
-from geomoe.evaluation.statistics import paired_interval
+from geomoe.evaluation.statistics import bounded_interval
 from geomoe.moe.plan import LastSignals, RoutingTrace
 
 if TYPE_CHECKING:
@@ -99,7 +98,8 @@ class _Answers:
         each = torch.stack(list(self.sums.values()))
         number, confidence, right, nll, brier = each.sum(0).tolist()
         apart, sizes = ((each[:, 1] - each[:, 2]) / each[:, 0]).numpy(), each[:, 0].numpy()
-        over = paired_interval(apart, sizes=sizes)
+        # What is said with this confidence can all be right, or all wrong.
+        over = bounded_interval(apart, sizes, (confidence / number - 1, confidence / number))
         values = (
             number, right / number, confidence / number, over.mean, *(over.ends or (None, None)),
             float(self.ece.compute()), nll / number, brier / number,
@@ -284,7 +284,7 @@ def _of_reference(subject: Subject) -> Section:
         by_expert = by_expert + torch.stack([share.sum(0), (share * far[:, None]).sum(0)])
         first += len(names)
     stated = 1 - reference.quantile
-    rate = share_interval(beyond, sizes)
+    rate = bounded_interval(np.asarray(beyond), np.asarray(sizes))
     assert isinstance(by_expert, Tensor)
     rows: list[tuple[Cell, ...]] = [("all", sum(sizes), rate.mean, *(rate.ends or (None, None)))]
     rows += [

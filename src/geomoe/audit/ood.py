@@ -18,7 +18,6 @@ from geomoe.audit.rows import Cells, affordable, clustered_by, in_parts, multipl
 from geomoe.audit.section import Figure, Finding, Section, Table
 from geomoe.audit.selective import (
     auroc,
-    aurocs,
     chance_of_alarms,
     difference_of_areas,
     risk_by_coverage,
@@ -26,6 +25,7 @@ from geomoe.audit.selective import (
 )
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
+from geomoe.evaluation.statistics import Interval
 from geomoe.metrics.measures import measure
 from geomoe.models.reference import RoutingReference
 from geomoe.moe.plan import LastSignals
@@ -40,7 +40,6 @@ _RATE = 0.05
 _CHANCE = 0.01
 """Of as many alarms, below which they are too many."""
 _LEAST, _PASSES = 40, 8
-_DRAWS = 500
 _ROWS = 200
 """Rows of a batch's sample that a reference is learned from, where the card has none."""
 _ROUTING, _ENTROPY, _CONFIDENCE = "routing distance", "router entropy", "confidence"
@@ -80,7 +79,7 @@ def ood(subject: Subject) -> Section:
     limits, tried = (test & (place // 2 % 2 == half) for half in (0, 1))
     names = list(clean.scores)
     told = {
-        (kind, name): _told(clean.of(name)[test], each.of(name)[test], subject.seed)
+        (kind, name): auroc(clean.of(name)[test], each.of(name)[test])
         for kind, each in found.items()
         for name in names
     }
@@ -119,7 +118,15 @@ def ood(subject: Subject) -> Section:
                 "threshold finds.",
                 ("input", *(x for name in names for x in (f"{name}: AUROC", "low", "high", "found"))),
                 tuple(
-                    (kind, *(x for name in names for x in (*told[kind, name], alarms[name][kind])))
+                    (
+                        kind,
+                        *(
+                            x
+                            for name in names
+                            for i in (told[kind, name],)
+                            for x in (i.mean, *(i.ends or (None, None)), alarms[name][kind])
+                        ),
+                    )
                     for kind in found
                 ),
             ),
@@ -146,7 +153,8 @@ def ood(subject: Subject) -> Section:
             "samples": len(some.samples.samples),
             "auroc": {
                 kind: {
-                    name: dict(zip(("auroc", "low", "high"), told[kind, name], strict=True)) for name in names
+                    name: {"auroc": told[kind, name].mean, "interval_95": told[kind, name].ends}
+                    for name in names
                 }
                 for kind in found
             },
@@ -248,13 +256,6 @@ def _samples(of_pixels: Tensor) -> Tensor:
     return torch.arange(len(of_pixels)).repeat_interleave(of_pixels[0].numel())
 
 
-def _told(clean: NDArray[np.float64], strange: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
-    """AUROC with the ends of its 95 % bootstrap interval; samples are drawn with what became of them."""
-    drawn = np.random.default_rng(seed).integers(len(clean), size=(_DRAWS, len(clean)))
-    low, high = np.quantile(aurocs(clean[drawn], strange[drawn]), (0.025, 0.975))
-    return auroc(clean, strange), float(low), float(high)
-
-
 def _risks(
     subject: Subject, values: NDArray[np.float64], there: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], str]:
@@ -268,7 +269,7 @@ def _risks(
 
 
 def _findings(
-    told: dict[tuple[str, str], tuple[float, float, float]],
+    told: dict[tuple[str, str], Interval],
     alarms: dict[str, dict[str, float]],
     areas: dict[str, float],
     risks: NDArray[np.float64],
@@ -280,8 +281,8 @@ def _findings(
 ) -> list[Finding]:
     found = []
     mine = {kind: each for (kind, name), each in told.items() if name == _ROUTING}
-    blind = [kind for kind, (_, low, _) in mine.items() if low <= 0.5]
-    said = ", ".join(f"{kind} {a:.2f}" for kind, (a, _, _) in mine.items())
+    blind = [kind for kind, area in mine.items() if not area.low > 0.5]
+    said = ", ".join(f"{kind} {area.mean:.2f}" for kind, area in mine.items())
     if len(blind) == len(mine):
         text = f"The routing distance tells no strange input surely from clean ones (AUROC: {said})."
         found.append(Finding("warning", "ood_blind", text))

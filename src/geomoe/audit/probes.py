@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from geomoe.audit.favourites import Favourites
@@ -34,6 +35,8 @@ _SMALL = 0.2
 """Cohen's small effect: where no expert's rows differ by more, experts are said to be given alike rows."""
 USED = 0.01
 """Of an even share of the rows, below which an expert counts as unused."""
+_TELLING = 4
+"""Clusters of which fewer give no interval."""
 _LAYERS = 3
 """Whose favourites are shown."""
 
@@ -114,6 +117,7 @@ def standardised_difference(given: NDArray[np.float64], total: NDArray[np.float6
 class _Effects:
     """Standardised differences ``[E, F]`` with ends of 95 % intervals, and experts' shares of rows.
 
+    Ends are nan where nothing varies, or too few samples or blocks tell.
     ``surely`` has the nearer end to 0 of intervals that hold for all of the layer together, 0 where they
     cover it.
     """
@@ -141,11 +145,32 @@ def _effects(sums: Sums, seed: int) -> _Effects:
         number = there.sum(0)
         off = np.where(there, drawn - np.where(there, drawn, 0).sum(0) / number, 0)
         spread = np.where(number > 1, np.sqrt((off**2).sum(0) / (number - 1)), np.nan)
+        spread = np.where(spread > 0, spread * _student(total), np.nan)
         low, high = d - 1.96 * spread, d + 1.96 * spread
         t = np.where(spread > 0, np.abs(drawn - d) / spread, 0.0)
         worst = np.quantile(np.nanmax(np.nan_to_num(t).reshape(len(t), -1), 1), 0.95)
         surely = np.sign(d) * np.maximum(np.abs(d) - worst * spread, 0)
     return _Effects(d, low, high, np.nan_to_num(surely), use)
+
+
+def _student(total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``[F]`` by how much Student's quantile is beyond the normal one; nan where too few clusters tell.
+
+    Of a rare class the clusters that have it tell, of a common one those that lack it: a few of them decide
+    the difference, however many clusters there are.
+
+    Args:
+        total: ``[S, 3, F]``, weight, sum and sum of squares of the rows of each cluster.
+    """
+    weight, one, _ = np.moveaxis(total, 1, 0)
+    known = weight > 0
+    means = one / np.where(known, weight, 1)
+    above = known & (means > np.where(known, means, np.inf).min(0))
+    below = known & (means < np.where(known, means, -np.inf).max(0))
+    telling = np.minimum(above.sum(0), below.sum(0)) + 1
+    number = np.maximum(known.sum(0), 2)
+    far = stats.t.ppf(0.975, np.maximum(telling - 1, 1)) / 1.96 * np.sqrt(number / (number - 1))
+    return np.where(telling < _TELLING, np.nan, far)
 
 
 @dataclass
@@ -187,8 +212,9 @@ def probes(subject: Subject) -> Section:
         "feature over an expert's rows less that over all others, in units of their pooled standard "
         "deviation (Cohen's d: 0.2 is small, 0.8 large). Features are of the image, averaged over the "
         f"square of pixels that a row stands for: {'; '.join(_MEANING)}. Intervals are of 95 %, from "
-        f"{_DRAWS} bootstrap draws of "
-        f"{clustered_by(subject)}." + (_said(left_out) if left_out else ""),
+        f"{_DRAWS} bootstrap draws of {clustered_by(subject)} and Student's quantile; where fewer than "
+        f"{_TELLING - 1} of them have a class, or lack it, there is none."
+        + (_said(left_out) if left_out else ""),
         tuple(_findings(effects, names)),
         (
             *((_feature_table(effects),) if effects else ()),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch, Lazy
-from geomoe.evaluation.statistics import Interval, paired_interval
 from geomoe.moe.flops import count_flops
 from geomoe.moe.plan import RoutingPlan
 
@@ -27,7 +24,6 @@ __all__ = [
     "in_parts",
     "multiple_of",
     "scored",
-    "share_interval",
 ]
 
 FEW = 10
@@ -104,12 +100,6 @@ def scored(subject: Subject, answer: Tensor, batch: Batch) -> tuple[Tensor, Tens
     values = [task.by_item(a, b)[task.monitor].double() for a, b in cuts]
     sizes = [task.sizes(b).double() for _, b in cuts]
     return torch.stack(values, 1).flatten(), torch.stack(sizes, 1).flatten()
-
-
-def share_interval(shares: Sequence[float], sizes: Sequence[float] | None = None) -> Interval:
-    """Mean of shares of samples or their parts, weighted by size, and its 95 % interval inside 0 to 1."""
-    found = paired_interval(np.asarray(shares), sizes=None if sizes is None else np.asarray(sizes))
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def _cut(value: Tensor, box: tuple[int, int, int, int], height: int, width: int) -> Tensor:

@@ -19,11 +19,10 @@ from geomoe.audit.rows import (
     gate_shares,
     in_parts,
     multiple_of,
-    share_interval,
 )
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
-from geomoe.evaluation.statistics import Interval
+from geomoe.evaluation.statistics import Interval, bounded_interval
 from geomoe.moe.plan import RoutingTrace
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class _Agreement:
 
     @property
     def interval(self) -> Interval:
-        return share_interval(self.found)
+        return bounded_interval(np.asarray(self.found))
 
     def chance(self, seed: int) -> float:
         """Of rows dealt anew: what plans with the same use of experts agree by luck."""

@@ -19,8 +19,8 @@ from scipy import stats
 from geomoe.errors import GeomoeError
 
 __all__ = [
-    "FEWEST_BLOCKS", "Interval", "Ranking", "agreement", "bootstrap_interval", "holm", "mean_interval",
-    "paired_interval", "rank_arms", "wilcoxon",
+    "FEWEST_BLOCKS", "Interval", "Ranking", "agreement", "bootstrap_interval", "bounded_interval", "holm",
+    "mean_interval", "paired_interval", "rank_arms", "wilcoxon",
 ]  # fmt: skip
 
 FEWEST_BLOCKS = 10
@@ -28,6 +28,9 @@ FEWEST_BLOCKS = 10
 
 _ADDED = 0.75
 """Of a sample, to each outcome of two scores that are right or wrong."""
+_NEUTRAL = 1 / 3
+"""Of a sample, at each bound of what has bounds."""
+_DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _crossed(scores: NDArray[np.float64], level: float, sizes: NDArray[np.float6
 def bootstrap_interval(
     scores: NDArray[np.float64],
     level: float = 0.95,
-    draws: int = 4000,
+    draws: int = _DRAWS,
     sizes: NDArray[np.float64] | None = None,
 ) -> Interval:
     """Mean over images, with the percentile interval of its bootstrap (Efron 1979); always the same draws.
@@ -141,6 +144,42 @@ def bootstrap_interval(
     far = np.sqrt(len(scores) / (len(scores) - 1)) * stats.t.ppf((1 + level) / 2, len(scores) - 1)
     low, high = np.quantile(means, stats.norm.cdf([-far, far]))
     return Interval(mean, float(low), float(high))
+
+
+def bounded_interval(
+    values: NDArray[np.float64],
+    sizes: NDArray[np.float64] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
+    """Mean of what lies between bounds, such as shares of samples or blocks, and its 95 % interval in them.
+
+    Where nearly all are at a bound, the few that are not decide the mean, and samples may hold none of them:
+    Student's interval would have no width then. So it is the Bayesian bootstrap (Rubin 1981) with a third of
+    a sample more at each bound. Of what is right or wrong that is the interval of a share with Kerman's
+    neutral prior (2011), Beta(1/3, 1/3); of all right or all wrong it begins at that bound. Always the same
+    draws. Of one sample nothing is known: the ends are nan.
+
+    Args:
+        values: ``[N]``, one for each sample or block.
+        sizes: ``[N]``, above 0: how much each counts in the mean, such as its pixels; all alike if not given.
+        bounds: least and greatest value that there can be.
+
+    Raises:
+        GeomoeError: no values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or not x.size:
+        raise GeomoeError(f"values {list(x.shape)}: expected one for each of at least one sample")
+    number, size = len(x), np.ones(len(x)) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    mean = float(np.average(x, weights=size))
+    if number == 1:
+        return Interval(mean, np.nan, np.nan)
+    counts = np.append(np.ones(number), [_NEUTRAL, _NEUTRAL])
+    drawn = np.random.default_rng(0).standard_gamma(counts, (_DRAWS, number + 2))
+    drawn *= np.append(size, [size.mean()] * 2)
+    means = drawn @ np.append(x, bounds) / drawn.sum(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
 def paired_interval(
