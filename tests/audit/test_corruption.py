@@ -1,10 +1,13 @@
 """Damages by hand, and what they do to a model whose answer and routing are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from geomoe.audit.corruption import corruption
 from geomoe.audit.damage import Spread, blurred, compressed, damages, moved
+from geomoe.layers.sensors import by_band
 from tests.audit.made import MadeTask, check_drawn, codes, plan_of, subject
 
 
@@ -72,6 +75,25 @@ def test_every_kind_is_tried_from_weak_to_strong():
     assert "missing band" not in {way.kind for way in alone}
 
 
+def test_each_sensor_is_taken_away_and_moved_while_the_others_stay():
+    x = blurred(images(4, bands=5), 1.0)
+    spread = Spread.of(iter((x,)))
+    found = damages(spread, 0, {"visible": 3, "height": 2})
+    missing = [way for way in found if way.kind == "missing sensor"]
+    assert [(way.strength, way.lost) for way in missing] == [("visible", "visible"), ("height", "height")]
+    bare = missing[1].apply(x, 0)
+    assert torch.equal(bare[:, :3], x[:, :3])
+    torch.testing.assert_close(bare[:, 3:], spread.mean[3:].expand(4, 2, 16, 16))
+    apart = [way for way in found if way.kind == "sensors apart"]
+    assert [way.strength for way in apart] == [
+        f"{n}, {s} px" for n in ("visible", "height") for s in (0.25, 0.5, 1)
+    ]
+    shifted = apart[1].apply(x, 0)
+    assert torch.equal(shifted[:, 3:], x[:, 3:])
+    torch.testing.assert_close(shifted[:, :3], moved(x[:, :3], 0.5))
+    assert not [way for way in damages(spread, 0) if "sensor" in way.kind]
+
+
 def test_the_band_that_all_depends_on_is_found():
     x, labels = light_and_dark()
     section = corruption(subject(x, by_first_band, labels, says=of_first_band))
@@ -85,6 +107,59 @@ def test_the_band_that_all_depends_on_is_found():
     assert by["contrast", "x 0.25"]["change"] == 0
     assert "most_harmful" in codes(section)
     check_drawn(section)
+
+
+class TwoSensors(MadeTask):
+    """Tells the model which sensors there are; it answers by the first band, of the ``visible`` one."""
+
+    def predict(self, batch, trace=None):
+        assert "present" in batch
+        image = batch["image"].masked_fill(~by_band(batch["present"], SENSORS), 0.0)
+        return self.model(image, trace=trace)
+
+
+SENSORS = {"visible": 2, "height": 1}
+
+
+def two_sensors(rule, says=of_first_band):
+    x, labels = light_and_dark()
+    made = subject(x, rule, labels, says=says)
+    [(name, given)] = made.model.contract.inputs.items()
+    made.model.contract = replace(made.model.contract, inputs={name: replace(given, sensors=SENSORS)})
+    for _, sample in made.samples.samples:
+        sample["present"] = torch.ones(2, 16, 16, dtype=torch.bool)
+    made.__dict__["task"] = TwoSensors(made.model.model)
+    return corruption(made)
+
+
+def test_a_sensor_that_a_model_ignores_is_named():
+    section = two_sensors(by_first_band)
+    [ignored] = [finding for finding in section.findings if finding.code == "sensor_ignored"]
+    assert ignored.level == "warning"
+    assert "height" in ignored.text
+    [needed] = [finding for finding in section.findings if finding.code == "sensor_needed"]
+    assert "visible" in needed.text
+    by = {(each["kind"], each["strength"]): each for each in section.data["damages"]}
+    without, low = by["missing sensor", "visible"], by["missing sensor", "visible"]["interval_95"][0]
+    assert low < without["change"] == -0.5, "all are dark then"
+    assert without["agreement"] < 0.9
+    same = by["missing sensor", "height"]
+    assert (same["change"], same["agreement"]) == (0, 1)
+    assert same["agreement_95"][0] < 1, "20 samples do not show that all plans stay"
+    assert by["sensors apart", "height, 1 px"]["agreement"] == 1
+    check_drawn(section)
+
+
+def test_a_sensor_that_routing_alone_looks_at_is_not_called_ignored_where_answers_change():
+    def says(x):
+        """The first band by far, and the last one by little."""
+        light = (x[:, :1].mean((2, 3)) - 0.5) * 20 + 0.01 * x[:, 2:].mean((2, 3))
+        return torch.cat([-light, light], 1).softmax(1)
+
+    section = two_sensors(by_first_band, says)
+    assert "sensor_ignored" not in codes(section)
+    [finding] = [finding for finding in section.findings if finding.code == "sensor_not_needed"]
+    assert "height" in finding.text
 
 
 def test_one_large_sample_has_an_interval_over_its_blocks():

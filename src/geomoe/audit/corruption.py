@@ -1,4 +1,4 @@
-"""What spoils the result and the routing: corruptions, missing bands, misregistration."""
+"""What spoils the result and the routing: corruptions, missing bands and sensors, misregistration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from geomoe.audit.rows import affordable, clustered_by, gate_shares, scored
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.stability import overlap
 from geomoe.audit.subject import Subject
-from geomoe.evaluation.statistics import Interval, paired_interval
+from geomoe.evaluation.statistics import Interval, bounded_interval, paired_interval
+from geomoe.layers.sensors import presence, without
 from geomoe.metrics.measures import measure
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 
@@ -37,32 +38,47 @@ class _Watched:
     sizes: list[float] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
+    differs: bool = False
+    """Whether any answer is another one than without it."""
 
     @cached_property
     def interval(self) -> Interval:
         """Of the metric's change."""
         return paired_interval(np.asarray(self.change), sizes=np.asarray(self.sizes))
 
+    @cached_property
+    def alike(self) -> Interval | None:
+        """Of the agreement of plans, over samples; None where there are none to compare."""
+        known = [value for value in self.agreement if not np.isnan(value)]
+        return bounded_interval(np.asarray(known)) if known else None
+
 
 def corruption(subject: Subject) -> Section:
     """The metric's change on spoiled images, and how far their plans stay those of clean ones."""
     some = affordable(subject, _PASSES)
     spread = Spread.of(batch["image"] for _, batch in some.batches())
-    ways = damages(spread, subject.seed)
+    sensors = subject.model.contract.sensors
+    ways = damages(spread, subject.seed, sensors)
     watched = [_Watched() for _ in ways]
     images = subject.model.contract.gives("image")
     clean_entropy: list[float] = []
     for number, (_, batch) in enumerate(some.batches()):
         trace = RoutingTrace()
-        clean, size = scored(some, some.answer(batch, trace), batch)
+        answer = some.answer(batch, trace)
+        clean, size = scored(some, answer, batch)
         clean_entropy += _entropies(trace)
         counted = size > 0
         for way, kept in zip(ways, watched, strict=True):
             spoiled = {**batch, "image": way.apply(batch["image"], number)}
             if way.light and images and batch["target"].shape[1] == batch["image"].shape[1]:
                 spoiled["target"] = way.apply(batch["target"], number)
+            if way.lost is not None:
+                there = presence(batch["image"], sensors, batch.get("present"))
+                spoiled["present"] = without(there, sensors, way.lost)
             now = RoutingTrace()
-            value, _ = scored(some, some.answer(spoiled, now), spoiled)
+            other = some.answer(spoiled, now)
+            kept.differs |= not torch.allclose(other, answer, equal_nan=True)
+            value, _ = scored(some, other, spoiled)
             kept.change += (value - clean)[counted].tolist()
             kept.sizes += size[counted].tolist()
             kept.agreement += _agreements(trace, now)
@@ -76,17 +92,29 @@ def corruption(subject: Subject) -> Section:
         "Images are spoiled before the model sees them: noise, blur, JPEG, brightness and "
         "contrast, in units of each band's standard deviation over the samples where it says std; bands "
         "that are missing, filled with their mean, of many bands groups of neighbours; and the second half "
-        f"of the bands moved against the first. The truth stays; an image that is to be given is as bright "
+        f"of the bands moved against the first. Of several sensors each is taken away in turn, and each is "
+        f"moved while the others stay. The truth stays; an image that is to be given is as bright "
         f"and as flat as the spoiled one. The change of {of.title} is paired by {clustered_by(some)}, "
         f"with 95 % intervals. Agreement is the part of the gates that goes to the same experts "
-        f"as on the clean image, entropy that of the router's belief over its largest (clean: "
-        f"{_said(before)}). On {len(some.samples.samples)} of {len(subject.samples.samples)} samples.",
+        f"as on the clean image, with its interval over samples, entropy that of the "
+        f"router's belief over its largest (clean: {_said(before)}). On "
+        f"{len(some.samples.samples)} of {len(subject.samples.samples)} samples.",
         tuple(_findings(ways, watched, subject.task.monitor)),
         (
             Table(
                 "corruption",
                 f"Change of {of.title} on spoiled images, and what became of the plans.",
-                ("damage", "strength", f"change of {of.title}", "low", "high", "agreement", "entropy"),
+                (
+                    "damage",
+                    "strength",
+                    f"change of {of.title}",
+                    "low",
+                    "high",
+                    "agreement",
+                    "low",
+                    "high",
+                    "entropy",
+                ),
                 tuple(rows),
             ),
         ),
@@ -110,7 +138,8 @@ def corruption(subject: Subject) -> Section:
                     "change": row[2],
                     "interval_95": [row[3], row[4]],
                     "agreement": row[5],
-                    "entropy": row[6],
+                    "agreement_95": [row[6], row[7]],
+                    "entropy": row[8],
                 }
                 for row in rows
             ],
@@ -146,10 +175,11 @@ def _entropies(trace: RoutingTrace) -> list[float]:
 
 
 def _row(way: Damage, kept: _Watched, before: float | None) -> tuple[Cell, ...]:
-    interval = kept.interval
-    ends: list[float] | tuple[None, None] = interval.ends or (None, None)
-    mean = [float(np.nanmean(values)) if values else None for values in (kept.agreement, kept.entropy)]
-    return (way.kind, way.strength, interval.mean, *ends, *mean)
+    interval, alike = kept.interval, kept.alike
+    ends = interval.ends or (None, None)
+    plans = (None, None, None) if alike is None else (alike.mean, *(alike.ends or (None, None)))
+    entropy = float(np.nanmean(kept.entropy)) if kept.entropy else None
+    return (way.kind, way.strength, interval.mean, *ends, *plans, entropy)
 
 
 def _findings(ways: list[Damage], watched: list[_Watched], monitor: str) -> list[Finding]:
@@ -175,7 +205,26 @@ def _findings(ways: list[Damage], watched: list[_Watched], monitor: str) -> list
                 f"experts have a rank correlation of {together.statistic:.2f}: {moves} results suffer."
             )
             found.append(Finding("note", "routing_and_quality", text))
+    for way, kept in zip(ways, watched, strict=True):
+        if way.lost is not None:
+            found.append(_of_sensor(way.lost, kept, monitor))
     return found
+
+
+def _of_sensor(name: str, kept: _Watched, monitor: str) -> Finding:
+    """What a sensor is to the model, by what becomes of answers and plans without it."""
+    if not kept.differs:
+        text = f"The model ignores the sensor {name}: without it every answer is the same."
+        return Finding("warning", "sensor_ignored", text)
+    of, change, alike = measure(monitor), kept.interval, kept.alike
+    between = "" if change.ends is None else f" ({of.text(change.low, True)} to {of.text(change.high, True)})"
+    plans = "" if alike is None else f"; {alike.mean:.0%} of gates go to the same experts"
+    text = f"{of.title} changes by {of.text(change.mean, True)}{between}{plans}."
+    if max(of.gain(change.low, 0.0), of.gain(change.high, 0.0)) < 0:
+        return Finding("note", "sensor_needed", f"Without the sensor {name} results are worse: {text}")
+    return Finding(
+        "note", "sensor_not_needed", f"Without the sensor {name} results are not shown to be worse: {text}"
+    )
 
 
 def _draw(drawing: Drawing, ways: list[Damage], watched: list[_Watched], title: str) -> None:

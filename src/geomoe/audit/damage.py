@@ -1,17 +1,20 @@
-"""What can be wrong with an image: corruptions, missing bands, and bands that do not lie on each other."""
+"""What can be wrong with an image: corruptions, what is missing, and what does not lie on each other."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from geomoe.layers.sensors import sensor_slices
 
 __all__ = ["Damage", "Spread", "blurred", "compressed", "damages", "moved"]
 
@@ -56,16 +59,24 @@ class Damage:
         strength: in words, such as ``0.25 of the standard deviation``.
         apply: of ``[B, C, H, W]`` and the number of the batch, from which what is random is drawn.
         light: whether it is a change of the light alone, which an image that a model gives has to show too.
+        lost: sensor that it takes away, of which a model that knows what is missing is told.
     """
 
     kind: str
     strength: str
     apply: Callable[[Tensor, int], Tensor]
     light: bool = False
+    lost: str | None = None
 
 
-def damages(spread: Spread, seed: int) -> list[Damage]:
-    """All that is tried on images of this spread: each kind from weak to strong."""
+def damages(spread: Spread, seed: int, sensors: Mapping[str, int] = MappingProxyType({})) -> list[Damage]:
+    """All that is tried on images of this spread: each kind from weak to strong.
+
+    Args:
+        spread: of the images.
+        seed: of what is random.
+        sensors: that measured the bands, by name, with the number of each one's; empty where they are of one.
+    """
     bands = len(spread.mean)
     found = [Damage("noise", f"{s:g} std", partial(_noisy, spread, s, seed)) for s in (0.1, 0.25, 0.5)]
     found += [Damage("blur", f"{s:g} px", _always(blurred, s)) for s in (0.5, 1.0, 2.0)]
@@ -78,6 +89,16 @@ def damages(spread: Spread, seed: int) -> list[Damage]:
         groups = torch.arange(bands).tensor_split(min(bands, _MOST_BANDS))
         found += [Damage("missing band", _called(g), _always(_without, g, spread)) for g in groups]
         found += [Damage("misregistration", f"{s:g} px", _always(_apart, s)) for s in (0.25, 0.5, 1.0)]
+    bands_of = {name: torch.arange(bands)[place] for name, place in sensor_slices(sensors).items()}
+    found += [
+        Damage("missing sensor", name, _always(_without, of, spread), lost=name)
+        for name, of in bands_of.items()
+    ]
+    found += [
+        Damage("sensors apart", f"{name}, {s:g} px", _always(_one_moved, of, s))
+        for name, of in bands_of.items()
+        for s in (0.25, 0.5, 1.0)
+    ]
     return found
 
 
@@ -150,5 +171,11 @@ def moved(x: Tensor, pixels: float) -> Tensor:
 
 def _apart(x: Tensor, pixels: float) -> Tensor:
     """The second half of the bands moved against the first."""
-    half = x.shape[1] - x.shape[1] // 2
-    return torch.cat([x[:, :half], moved(x[:, half:], pixels)], 1)
+    return _one_moved(x, torch.arange(x.shape[1] - x.shape[1] // 2, x.shape[1]), pixels)
+
+
+def _one_moved(x: Tensor, group: Tensor, pixels: float) -> Tensor:
+    """Some bands moved, and the others still."""
+    out = x.clone()
+    out[:, group] = moved(x[:, group], pixels)
+    return out
