@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from geomoe.data.images import to_unit
+from geomoe.data.long_tail import balanced
 from geomoe.data.sample import Batch, Sample
 
 __all__ = ["LabelBatches", "LabelStream", "SwitchedStream", "places_in_class", "resized"]
@@ -48,6 +49,7 @@ class LabelStream(Dataset[Sample]):
         rank, world: of them every ``world``-th, from ``rank``.
         turned: whether images are turned.
         beside: further values of each image by name, ``[N, ...]``.
+        even: whether each class has the same chance for every sample, in the place of each image its turn.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class LabelStream(Dataset[Sample]):
         world: int = 1,
         turned: bool = True,
         beside: Mapping[str, Tensor] | None = None,
+        even: bool = False,
     ) -> None:
+        self.even = even
         self.images, self.labels, self.seed, self.turned = images, labels, seed, turned
         self.beside = dict(beside or {})
         self.start, self.length, self.rank, self.world = start, length, rank, world
@@ -78,10 +82,10 @@ class LabelStream(Dataset[Sample]):
         turn, place = divmod(self.number(index), len(self.images))
         if self._order is None or self._order[0] != turn:
             self._order = turn, np.random.default_rng((self.seed, turn)).permutation(len(self.images))
-        chosen = int(self._order[1][place])
+        rng = np.random.default_rng((self.seed, turn, place))
+        chosen = balanced(self.labels.numpy(), rng) if self.even else int(self._order[1][place])
         image = self.images[chosen]
         if self.turned:
-            rng = np.random.default_rng((self.seed, turn, place))
             image = image.flip([dim for dim in (1, 2) if rng.random() < 0.5])
             image = image.transpose(1, 2) if rng.random() < 0.5 else image
         beside = {name: values[chosen] for name, values in self.beside.items()}

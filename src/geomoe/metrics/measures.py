@@ -49,6 +49,9 @@ MEASURES: dict[str, Measure] = {
     "kappa": Measure("kappa"),
     "iou": Measure("IoU"),
     "miou": Measure("mIoU"),
+    "many": Measure("AA of frequent classes"),
+    "medium": Measure("AA of medium classes"),
+    "few": Measure("AA of rare classes"),
     "ece": Measure("ECE", best="min"),
     "mse": Measure("MSE", best="min"),
 }

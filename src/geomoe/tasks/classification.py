@@ -31,7 +31,8 @@ class Classification(ClassTask):
 
     Metrics are overall and average accuracy (``oa``, ``aa``), the mean F1 score of the classes that there
     are or that were said to be, Cohen's kappa, and the calibration error of the best class's probability over
-    15 bins (``ece``, Guo et al. 2017).
+    15 bins (``ece``, Guo et al. 2017). Where some classes are rare, average accuracy is also told of those
+    with ``many``, ``medium`` and ``few`` training images (:func:`geomoe.metrics.shots.shots`).
 
     Args:
         model: name in the registry.
@@ -41,8 +42,9 @@ class Classification(ClassTask):
         std: what it then divides by.
         shares: of the classes among the training images; the largest is the baseline.
         sensors: whose bands the images stack, by name, with how many; for models that know them.
-        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy`` and ``smoothed``, the same
-            with a tenth of every label spread over all classes (Szegedy et al. 2016).
+        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy``, ``smoothed``, the same
+            with a tenth of every label spread over all classes (Szegedy et al. 2016), and those of
+            :data:`geomoe.tasks.long_tail.BY_SHARES`.
     """
 
     family = "classification"
@@ -72,7 +74,13 @@ class Classification(ClassTask):
 
     def given(self, batch: Batch) -> dict[str, Tensor]:
         told = getattr(self.model, "takes_present", False) and "present" in batch
-        return {"present": batch["present"]} if told else {}
+        given = {"present": batch["present"]} if told else {}
+        # A model that mixes samples while it learns has to mix their classes, too.
+        learns = self.model.training and getattr(self.model, "takes_truth", False)
+        return {**given, "truth": self.truth(batch)} if learns else given
+
+    def mean_loss(self, losses: Tensor, truth: Tensor) -> Tensor:
+        return losses.mean()
 
     def truth(self, batch: Batch) -> Tensor:
         return batch["label"]
@@ -86,6 +94,7 @@ class Classification(ClassTask):
                 "f1": MulticlassF1Score(classes),
                 "kappa": MulticlassCohenKappa(classes),
                 "ece": MulticlassCalibrationError(classes),
+                **self.by_shots(),
             }
         )
 

@@ -17,6 +17,7 @@ from geomoe.data.class_folders import Labelled, class_names, labelled_files
 from geomoe.data.datasets import find_data_set
 from geomoe.data.images import MAX_PIXELS, read_picture, sift, to_unit
 from geomoe.data.labels import LabelBatches, LabelStream, places_in_class, resized
+from geomoe.data.long_tail import long_tail
 from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
@@ -42,6 +43,10 @@ class ClassificationData(ClassData):
         sensors: whose bands the images stack, by name, with how many, in their order; a data set that is
             known has its own.
         turned: whether images to train on are turned in one of the eight ways that pixels stay pixels.
+        imbalance: share of its training images that the rarest class keeps; classes between it and the first,
+            which keeps all, fall off exponentially, in an order by chance of ``split_seed``
+            (:func:`geomoe.data.long_tail.long_tail`). What is held out stays as it is.
+        draw: whether to train on all ``images`` in turn, or on each of the ``classes`` as often.
         split: what is held out: what the data set's publishers, or else every k-th image (``usual``); or
             ``images`` of each class by chance.
         validation: share of images by chance that is validated on.
@@ -59,6 +64,8 @@ class ClassificationData(ClassData):
         bands: int = 3,
         sensors: dict[str, int] | None = None,
         turned: bool = True,
+        imbalance: float = 1.0,
+        draw: Literal["images", "classes"] = "images",
         split: Literal["usual", "images"] = "usual",
         validation: float = 0.1,
         test: float = 0.3,
@@ -78,6 +85,8 @@ class ClassificationData(ClassData):
                 f"data.sensors={self.sensors}: expected the numbers of bands of each, {bands} in all"
             )
         self._dealt = {"split": split, "validation": validation, "test": test, "split_seed": split_seed}
+        self._thinned = {"imbalance": imbalance, "split_seed": split_seed} if imbalance != 1 else {}
+        self.draw = draw
         self._deal = deal_of(self._dealt)
         self.skip_corrupt, self.max_pixels = skip_corrupt, max_pixels
         self.classes = class_names(self.root)
@@ -94,7 +103,7 @@ class ClassificationData(ClassData):
 
     def listed(self, part: Split) -> list[Labelled]:
         """The images of a part."""
-        return labelled_files(self.root, part, self._deal)
+        return _listed(self.root, part, {**self._dealt, **self._thinned})
 
     def _read(self, part: Split) -> tuple[Tensor, Tensor]:
         """Images ``[N, bands, size, size]``, and labels ``[N]``."""
@@ -125,7 +134,9 @@ class ClassificationData(ClassData):
     @property
     def recipe(self) -> dict[str, Any]:
         turned = {} if self.turned else {"turned": False}
-        return {"size": self.size, **turned, **({} if self._deal is None else self._dealt)}
+        drawn = {} if self.draw == "images" else {"draw": self.draw}
+        dealt = {} if self._deal is None else self._dealt
+        return {"size": self.size, **turned, **drawn, **dealt, **self._thinned}
 
     def describe(self, source: str = "") -> dict[str, Any]:
         known = find_data_set(self.root, "labels")
@@ -143,7 +154,8 @@ class ClassificationData(ClassData):
         return f"{fit} to train on, {validation} to validate on"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
-        return LabelStream(*self._fit, self.seed, start, length, rank, world, self.turned)
+        even = self.draw == "classes"
+        return LabelStream(*self._fit, self.seed, start, length, rank, world, self.turned, even=even)
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return LabelBatches(*self._validation, self.batch_size, rank, world)
@@ -174,7 +186,7 @@ class ClassificationData(ClassData):
             raise GeomoeError(
                 f"the card of {weights.name} does not say what size of images it was trained on"
             )
-        listed = labelled_files(root, part, deal_of(weights.card.recipe))
+        listed = _listed(root, part, weights.card.recipe)
         return named_images(
             listed, root, of.classes, size, bands, MAX_PIXELS, skip_corrupt, say,
             sensors=weights.contract.sensors,
@@ -195,6 +207,16 @@ def deal_of(options: Mapping[str, Any]) -> Callable[[Sequence[str]], list[Part]]
         return None
     shares = Shares(options["validation"], options["test"])
     return partial(items_by_folder, shares=shares, seed=options["split_seed"])
+
+
+def _listed(root: Path, part: Split, options: Mapping[str, Any]) -> list[Labelled]:
+    """The images of a part, by options or by a recipe that may lack them; what is trained on is thinned."""
+    deal, least = deal_of(options), options.get("imbalance", 1.0)
+    if least == 1 or part in ("validation", "test"):
+        return labelled_files(root, part, deal)
+    fit = labelled_files(root, "fit", deal)
+    kept = [fit[i] for i in long_tail([one.label for one in fit], least, options["split_seed"])]
+    return kept if part == "fit" else kept + labelled_files(root, "validation", deal)
 
 
 def named_images(

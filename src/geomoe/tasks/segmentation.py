@@ -24,6 +24,11 @@ from geomoe.tasks.class_task import ClassTask
 __all__ = ["Segmentation", "cross_entropy", "dice"]
 
 
+def _over_pixels(losses: Tensor, truth: Tensor) -> Tensor:
+    """Mean over samples of the mean over their pixels with a class, of losses ``[B, H, W]``."""
+    return (losses.sum((1, 2)) / (truth != IGNORED).sum((1, 2)).clamp_min(1)).mean()
+
+
 def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
     """Mean over samples of the mean over their pixels with a class; 0 of a sample that has none.
 
@@ -31,8 +36,7 @@ def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
         logits: ``[B, classes, H, W]``.
         truth: ``[B, H, W]`` int64, :data:`geomoe.data.legend.IGNORED` where there is no class.
     """
-    of_pixels = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none")  # [B, H, W]
-    return (of_pixels.sum((1, 2)) / (truth != IGNORED).sum((1, 2)).clamp_min(1)).mean()
+    return _over_pixels(F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none"), truth)
 
 
 def dice(logits: Tensor, truth: Tensor) -> Tensor:
@@ -66,7 +70,8 @@ class Segmentation(ClassTask):
         std: what it then divides by.
         shares: of the classes among the training pixels; the largest is the baseline.
         sensors: whose bands the images stack, by name, with how many; for models that know them.
-        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy`` and ``dice``.
+        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy``, ``dice`` and those of
+            :data:`geomoe.tasks.long_tail.BY_SHARES`.
     """
 
     family = "segmentation"
@@ -102,6 +107,9 @@ class Segmentation(ClassTask):
     def truth(self, batch: Batch) -> Tensor:
         mask = batch["mask"]
         return mask.masked_fill(~batch["valid"], IGNORED) if "valid" in batch else mask
+
+    def mean_loss(self, losses: Tensor, truth: Tensor) -> Tensor:
+        return _over_pixels(losses, truth)
 
     def metrics(self) -> MetricCollection:
         classes = len(self.classes)

@@ -167,7 +167,7 @@ class Task(pl.LightningModule):
             built, self.start = loaded.model.train(), loaded.card
         self.model: torch.nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = model
-        known = {**self.LOSSES, **objectives(built)}
+        known = {**self.known_losses(), **objectives(built)}
         self.recipe_losses = check_losses({next(iter(self.LOSSES)): 1.0} if losses is None else losses, known)
         self.loss_weights = self.recipe_losses
         """Of the stage that training is in."""
@@ -181,6 +181,10 @@ class Task(pl.LightningModule):
         self.compiled = compile
         self._traces: list[RoutingTrace] = []
         """Of the batches since the last optimiser step."""
+
+    def known_losses(self) -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
+        """All losses of the family: :attr:`LOSSES`, and those that are made for the data."""
+        return self.LOSSES
 
     def given(self, batch: Batch) -> dict[str, Tensor]:
         """What of a batch the model is given beside the image, by name."""
@@ -197,7 +201,7 @@ class Task(pl.LightningModule):
 
     def losses(self, batch: Batch, trace: RoutingTrace) -> dict[str, Tensor]:
         """Every term that has a weight, unweighted; those of the model are of all its answers."""
-        truth, own = self.truth(batch), objectives(self.model)
+        truth, own, known = self.truth(batch), objectives(self.model), self.known_losses()
         answers: Mapping[str, Tensor] = {}
         if own.keys() & self.loss_weights.keys():
             answers = self.model.answers(batch["image"], trace=trace, **self.given(batch))  # type: ignore[operator]
@@ -205,7 +209,7 @@ class Task(pl.LightningModule):
         else:
             prediction = self.predict(batch, trace)
         return {
-            name: own[name](answers, truth) if name in own else self.LOSSES[name](prediction, truth)
+            name: own[name](answers, truth) if name in own else known[name](prediction, truth)
             for name in self.loss_weights
         }
 
