@@ -6,6 +6,7 @@ Imports torch and safetensors; no rasterio, no Lightning.
 from geomoe.models import (  # noqa: F401  (they register themselves)
     amoed,
     convnext,
+    dmoe_vit,
     hyper_trans_xnet,
     mamba_moe,
     mamol,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -109,18 +110,30 @@ class PatchMap(nn.Module):
         Returns:
             ``[B, classes, H, W]``; 0 where nothing is said.
         """
+        return self.each(self.label, len(self.config.classes), x, trace, valid, wanted)
+
+    def each(
+        self,
+        say: Callable[[Tensor, RoutingTrace | None], Tensor],
+        channels: int,
+        x: Tensor,
+        trace: RoutingTrace | None = None,
+        valid: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """``[B, channels, H, W]`` of what ``say`` gives of patches; all else as of :meth:`forward`."""
         y = self.normalise(x)
         y = self.embed(y if valid is None else y.masked_fill(~valid[:, None], 0))
         y = y if valid is None else y * valid[:, None]
         given = [mask for mask in (valid, wanted) if mask is not None]
         if not given:
-            said = self.label(patches_at(y, self.config.patch), _placed(trace, None, x))
+            said = say(patches_at(y, self.config.patch), _placed(trace, None, x))
             whole: Tensor = said.unflatten(0, (len(x), *x.shape[2:])).movedim(-1, 1)
             return whole
         places = torch.stack(given).all(0)
         if not places.any():
-            return y.new_zeros(len(x), len(self.config.classes), *x.shape[2:])
-        said = self.label(patches_at(y, self.config.patch, places), _placed(trace, places, x))
+            return y.new_zeros(len(x), channels, *x.shape[2:])
+        said = say(patches_at(y, self.config.patch, places), _placed(trace, places, x))
         out = said.new_zeros(*places.shape, said.shape[1])
         return out.masked_scatter(places[..., None], said).movedim(-1, 1)
 

@@ -49,18 +49,30 @@ class OutputGatedMoE(nn.Module):
     ) -> Tensor:
         """Results ``[N, ...]``; arguments as of :class:`~geomoe.moe.layers.layer.MoE`."""
         rows = rows if isinstance(rows, Neighbourhoods) else present(rows, valid)
-        results = self._results(rows)
+        results = self.results(rows)
+        weights = self.weights(results, grid=grid, valid=valid, trace=trace)
+        return torch.einsum("ne,ne...->n...", weights.to(results.dtype), results)
+
+    def weights(
+        self,
+        results: Tensor,
+        *,
+        grid: tuple[int, ...] | None = None,
+        valid: Tensor | None = None,
+        trace: RoutingTrace | None = None,
+    ) -> Tensor:
+        """``[N, E]``, how much each of ``results`` ``[N, E, ...]`` counts; the rest as of :meth:`forward`."""
         with torch.autocast(results.device.type, enabled=False):
             logits = self.score(results.float())
             selection: Selection = self.choice(logits, logits)
         experts, weights, probabilities, kept = selection
-        grid = (rows.shape[0],) if grid is None else grid
+        grid = (len(results),) if grid is None else grid
         plan = RoutingPlan(experts, weights, probabilities, logits, self.bank.group_sizes, grid, kept)
         plan = plan if valid is None else replace(plan, valid=valid).of_valid().among(valid, grid)
         plan = plan if trace is None else trace.record(plan, self)
-        return torch.einsum("ne,ne...->n...", plan.gates.to(results.dtype), results)
+        return plan.gates
 
-    def _results(self, rows: Rows) -> Tensor:
+    def results(self, rows: Rows) -> Tensor:
         """``[N, E, ...]``, what every expert says of every row."""
         number = self.bank.num_experts
         if exporting():
