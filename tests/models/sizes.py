@@ -23,6 +23,7 @@ TINY = {
         "code": (6, 3),
         "colours": COLOURS,
     },
+    "dmrs": {"base": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4}, "cell": 4},
     "edsr": {"width": 8, "blocks": 2},
     "hat": _HYBRID,
     "haunet": {"width": 8, "encoder": (1, 1, 1), "decoder": (1, 1, 1)},

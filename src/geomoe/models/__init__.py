@@ -7,6 +7,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     amoed,
     convnext,
     dmoe_vit,
+    dmrs,
     hyper_trans_xnet,
     mamba_moe,
     mamol,

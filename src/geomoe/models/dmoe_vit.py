@@ -148,6 +148,7 @@ class DMoEViT(PatchMap):
         torch.Size([1, 2, 6, 4])
     """
 
+    config: DMoEViTConfig
     thresholds: Tensor
     chance: Tensor
 
@@ -194,7 +195,10 @@ class DMoEViT(PatchMap):
             return
         errors, labels = [], []
         for image, given, truth in batches:
-            error = self.each(lambda patches, _: self.difficulty(patches)[:, None], 1, image, **given)
+            valid, wanted = given.get("valid"), given.get("wanted")
+            error = self.each(
+                lambda patches, _: self.difficulty(patches)[:, None], 1, image, valid=valid, wanted=wanted
+            )
             errors.append(error[:, 0][truth >= 0])
             labels.append(truth[truth >= 0])
         found = thresholds_of(torch.cat(errors), torch.cat(labels), self.classes, self.config.experts)
