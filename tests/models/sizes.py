@@ -36,6 +36,15 @@ TINY = {
         "experts": 3,
         "colours": COLOURS,
     },
+    "kong_fusion": {
+        "patch": 3,
+        "band_heads": 2,
+        "mixed": 3,
+        "width": 8,
+        "heads": 2,
+        "unlabelled": 8,
+        "colours": COLOURS,
+    },
     "mamba_moe": {
         "width": 8,
         "inner": (2, 2, 2, 2),

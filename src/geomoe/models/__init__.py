@@ -9,6 +9,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     dmoe_vit,
     dmrs,
     hyper_trans_xnet,
+    kong_fusion,
     mamba_moe,
     mamol,
     mixture_rs,

@@ -20,7 +20,13 @@ from geomoe.metrics.measures import measure, show
 from geomoe.models.registry import build
 from geomoe.models.stages import Shown
 from geomoe.models.weights import Card, LoadedModel, load_as
-from geomoe.moe.objectives.balance import importance_loss, load_loss, switch_loss, z_loss
+from geomoe.moe.objectives.balance import (
+    even_entropy_loss,
+    importance_loss,
+    load_loss,
+    switch_loss,
+    z_loss,
+)
 from geomoe.moe.objectives.step import balance_loss, rebalance
 from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.moe.routing.router import AnyRouter
@@ -40,6 +46,7 @@ BALANCE: dict[str, Callable[[RoutingPlan], Tensor]] = {
     "load": load_loss,
     "vmoe": _vmoe_loss,
     "switch": switch_loss,
+    "entropy": even_entropy_loss,
     "z": z_loss,
 }
 """Terms of the loss that keep experts in use, by name."""
@@ -139,7 +146,7 @@ class Task(pl.LightningModule):
         schedule: Literal["step", "cosine"] = "step",
         milestones: tuple[float, ...] = (0.3, 0.5, 0.65, 0.7, 0.75),
         warmup: float = 0.0,
-        balance: Literal["none", "importance", "load", "vmoe", "switch", "z", "bias"] = "none",
+        balance: Literal["none", "importance", "load", "vmoe", "switch", "entropy", "z", "bias"] = "none",
         balance_weight: float = 0.01,
         balance_until: float = 1.0,
         seed: int = 0,

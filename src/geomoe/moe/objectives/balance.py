@@ -24,6 +24,7 @@ __all__ = [
     "consistency_loss",
     "distillation_loss",
     "entropy_loss",
+    "even_entropy_loss",
     "global_entropy_loss",
     "importance_loss",
     "layer_distillation_loss",
@@ -175,6 +176,23 @@ def entropy_loss(plan: RoutingPlan) -> Tensor:
     plan = plan.of_valid()
     p = plan.probabilities
     return mean(torch.special.entr(p.clamp_min(torch.finfo(p.dtype).tiny)).sum(1))
+
+
+def even_entropy_loss(plan: RoutingPlan, decided: float = 0.5) -> Tensor:
+    """``-H(mean g) + decided mean H(g)`` of the gates: all experts in use, few by any one row.
+
+    ``-ln E`` where each row has one expert and every expert as many rows; 0 where all rows have the same one.
+
+    Args:
+        plan: the plan.
+        decided: how much it counts that a row's gates are few.
+    """
+    gates = plan.of_valid().gates
+    tiny = torch.finfo(gates.dtype).tiny  # the slope of the entropy at 0 has no end
+    use = gates.sum(0) / max(len(gates), 1)
+    rows: Tensor = torch.special.entr(gates.clamp_min(tiny)).sum(1)
+    whole: Tensor = torch.special.entr(use.clamp_min(tiny)).sum()
+    return decided * mean(rows) - whole
 
 
 def mutual_information_loss(plan: RoutingPlan, tasks: Tensor, num_tasks: int | None = None) -> Tensor:
