@@ -133,6 +133,7 @@ NONE = torch.zeros(0, dtype=torch.long)
         moe.importance_loss,
         moe.load_loss,
         moe.entropy_loss,
+        moe.even_entropy_loss,
         lambda plan: moe.mutual_information_loss(plan, NONE),
         lambda plan: moe.mutual_information_loss(plan, NONE, num_tasks=3),
         lambda plan: moe.cluster_variance_loss(plan, (0, 0, 1, 1)),
