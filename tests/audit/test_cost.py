@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geomoe.audit.cost import cost
+from geomoe.audit.cost import _Arm, _findings, cost
 from geomoe.audit.section import TIMINGS
 from geomoe.audit.subject import Subject
 from geomoe.models.registry import build
@@ -52,6 +52,19 @@ def test_a_mixture_is_measured_beside_its_dense_twins(tmp_path):
     assert all(each["peak_mb"] > 50 for each in clocked)
     assert codes(section) == {"cost_of_routing": "note"}
     check_drawn(section)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [([2.0, 2.1, 2.2, 2.1], "takes 2.10 times as long"), ([2.0, 2.0, 40.0, 40.0], "cannot be told")],
+)
+def test_times_of_a_busy_machine_are_not_compared(seconds, said):
+    arms = {
+        "the model": _Arm(torch.nn.Identity(), "", 2, 1, 1.0, seconds),
+        "twin": _Arm(torch.nn.Identity(), "active", 1, 1, 1.0, [1.0] * 4),
+    }
+    [finding] = _findings(arms, [])
+    assert said in finding.text
 
 
 def test_a_model_without_twins_says_so():

@@ -41,7 +41,7 @@ def said(*findings):
         (
             (("sound", "beats_twin"), ("sound", "routing_matters"), ("warning", "dead_expert")),
             "sound",
-            "routing_matters; there is one warning; beats_twin.",
+            "routing_matters; beats_twin; there is one warning.",
         ),
         (
             (("warning", "twin_is_better"), ("note", "twin_is_better"), ("sound", "routing_matters")),
@@ -54,6 +54,7 @@ def said(*findings):
             "constant_plan; beats_twin.",
         ),
         ((("warning", "not_shown_to_beat_twin"),), "warning", "not_shown_to_beat_twin."),
+        ((("sound", "beats_twin"), ("warning", "dead_expert")), "warning", "dead_expert; beats_twin."),
     ],
 )
 def test_what_findings_come_to(findings, level, text):

@@ -36,6 +36,8 @@ _ROUNDS, _WARM = 9, 2
 _LONG = 2e10
 """Operations of a pass from which fewer rounds have to do."""
 _FEW_ROUNDS = 5
+_STEADY = 1.5
+"""By which the quartiles of a network's times may differ, for times to be compared."""
 
 
 @dataclass
@@ -176,11 +178,15 @@ def _findings(arms: dict[str, _Arm], without: list[str]) -> list[Finding]:
         said = f"{mine.gflop:.2f} GFLOP and {mine.quartiles[1]:.3f} s a sample"
         return [Finding("note", "no_twin", f"{said}; the model has no dense twin to be compared with.")]
     found = []
+    steady = all(high < _STEADY * low for low, _, high in (arm.quartiles for arm in arms.values()))
     for name, twin in others:
+        time = f"takes {mine.quartiles[1] / twin.quartiles[1]:.2f} times as long"
+        if not steady:
+            time = "takes a time that cannot be told, for the machine was busy: quartiles are far apart"
         text = (
             f"Beside its {name} the model has {mine.parameters / twin.parameters:.2f} times the parameters, "
             f"{mine.active / twin.active:.2f} times the active ones, does {mine.gflop / twin.gflop:.2f} "
-            f"times the operations and takes {mine.quartiles[1] / twin.quartiles[1]:.2f} times as long."
+            f"times the operations and {time}."
         )
         found.append(Finding("note", "cost_of_routing", text))
     return found

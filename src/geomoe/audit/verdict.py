@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from geomoe.audit.section import Finding, Level, Section
 from geomoe.audit.worth import WORTH
@@ -17,6 +18,7 @@ _FIRST = (
     "choice_does_not_matter",
 )
 """Faults of the routing itself: with one of these other findings say little."""
+_RISING: tuple[Level, ...] = ("note", "sound", "warning", "fault")
 _NOTHING = "nothing_checked"
 _SOUND = ("routing_matters",)
 """What is told first of what is sound."""
@@ -38,38 +40,37 @@ def verdict(sections: Sequence[Section]) -> Finding:
     """
     found = [finding for section in sections for finding in section.findings]
     worth = next((finding for finding in found if finding.code in WORTH), None)
-    decided = _decided([finding for finding in found if finding.code not in WORTH])
+    decided, more = _decided([finding for finding in found if finding.code not in WORTH])
     if worth is None:
-        return decided
+        return _with(decided, more)
     if decided.code == _NOTHING:
         return worth
-    level = decided.level if decided.level == "fault" else worth.level
-    text = f"{decided.text.removesuffix('.')}; {worth.text[0].lower()}{worth.text[1:]}"
-    return Finding(level, decided.code, text)
+    level = max(decided.level, worth.level, key=_RISING.index)
+    clause = f"{worth.text[0].lower()}{worth.text[1:].removesuffix('.')}"
+    return _with(replace(decided, level=level), clause, more)
 
 
-def _decided(found: Sequence[Finding]) -> Finding:
+def _decided(found: Sequence[Finding]) -> tuple[Finding, str]:
+    """The finding that decides, and a clause on the others; may be empty."""
     faults = [finding for finding in found if finding.level == "fault"]
     first = sorted(faults, key=lambda f: _FIRST.index(f.code) if f.code in _FIRST else len(_FIRST))
     if first:
         others = len({finding.code for finding in faults}) - 1
-        return _with(first[0], f"{others} other faults were found" if others > 1 else "", others == 1)
+        several = f"{others} other faults were found" if others > 1 else "one other fault was found"
+        return first[0], several if others else ""
     warnings = [finding for finding in found if finding.level == "warning"]
     sound = [finding for finding in found if finding.level == "sound"]
     matters = next((finding for finding in sound if finding.code in _SOUND), None)
     if matters is not None:
-        several = f"there are {len(warnings)} warnings" if len(warnings) > 1 else ""
-        return _with(matters, several or ("there is one warning" if warnings else ""))
+        several = f"there are {len(warnings)} warnings" if len(warnings) > 1 else "there is one warning"
+        return matters, several if warnings else ""
     for some in (warnings, sound):
         if some:
-            return some[0]
-    return Finding("note", _NOTHING, "Nothing was checked.")
+            return some[0], ""
+    return Finding("note", _NOTHING, "Nothing was checked."), ""
 
 
-def _with(finding: Finding, more: str, one: bool = False) -> Finding:
-    """The finding with one more clause in its sentence."""
-    more = "one other fault was found" if one else more
-    level: Level = finding.level
-    return Finding(
-        level, finding.code, f"{finding.text.removesuffix('.')}; {more}." if more else finding.text
-    )
+def _with(finding: Finding, *clauses: str) -> Finding:
+    """The finding with more clauses in its sentence."""
+    parts = [finding.text.removesuffix("."), *filter(None, clauses)]
+    return replace(finding, text=f"{'; '.join(parts)}.")
