@@ -38,6 +38,17 @@ def cube(tmp_path):
     return tmp_path / "place.npz"
 
 
+FACTS = {"bands": 5, "classes": ("class 1", "class 2"), "mean": (1.5,) * 5, "std": (0.5,) * 5}
+
+
+def maps(path, model, name):
+    shares = {"split": "blocks", "block": 6, "buffer": 1, "validation": 0.2, "test": 0.4, "left_out": None}
+    recipe = {**shares, "split_seed": 0, "images": "images", "masks": "masks", "ignored": 0}
+    data = {"classes": {"class 1": 9, "class 2": 9}}
+    said = {"config": vars(model.config), "data": data, "recipe": recipe, "radiometry": "values"}
+    save(path, model, card_of(name, "segmentation", **said))
+
+
 def labels(folder, name="vmoe_ti"):
     model = build(name, TINY)
     data = {"classes": dict.fromkeys(CLASSES, 20)}
@@ -88,13 +99,8 @@ def test_labels_stand_beside_their_truth_and_the_squares_of_experts(folder, tmp_
 
 
 def test_maps_stand_beside_their_truth_and_the_experts_of_pixels(cube, tmp_path, drawn, capsys):
-    options = {"bands": 5, "classes": ("class 1", "class 2"), "mean": (1.5,) * 5, "std": (0.5,) * 5}
-    model = build("unet_moe", {**options, "width": 4, "depth": 1, "experts": 3})
-    shares = {"split": "blocks", "block": 6, "buffer": 1, "validation": 0.2, "test": 0.4, "left_out": None}
-    recipe = {**shares, "split_seed": 0, "images": "images", "masks": "masks", "ignored": 0}
-    data = {"classes": {"class 1": 9, "class 2": 9}}
-    said = {"config": vars(model.config), "data": data, "recipe": recipe, "radiometry": "values"}
-    save(tmp_path / "w.safetensors", model, card_of("unet_moe", "segmentation", **said))
+    model = build("unet_moe", {**FACTS, "width": 4, "depth": 1, "experts": 3})
+    maps(tmp_path / "w.safetensors", model, "unet_moe")
     out = ["-o", str(tmp_path / "p.pdf")]
     main(["picture", str(cube), "--model", str(tmp_path / "w.safetensors"), *out, "--json"])
     found = json.loads(capsys.readouterr().out)
@@ -116,6 +122,27 @@ def test_maps_stand_beside_their_truth_and_the_experts_of_pixels(cube, tmp_path,
     assert f"OA {of['answers']['w']['scores']['oa']:.4f}" in texts(figure)
     assert of["answers"]["w"]["experts"]["unit"] == "pixel"
     assert "bands 5, 3, 1 are red, green, blue" in figure.texts[0].get_text()
+
+
+def test_a_map_shows_what_is_said_of_pixels_without_a_class_too(cube, tmp_path, drawn, capsys):
+    with np.load(cube) as found:
+        known = np.where(np.arange(24)[:, None] % 6 < 3, found["labels"], 0)
+        np.savez(cube, cube=found["cube"], labels=known)
+    model = build(
+        "hyper_trans_xnet", {**FACTS, "patch": 3, "width": 4, "blocks": 1, "heads": 2, "reduced": 3}
+    )
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 1.0]))
+    maps(tmp_path / "w.safetensors", model, "hyper_trans_xnet")
+    main(["picture", str(cube), "--model", str(tmp_path / "w.safetensors"), "-o", str(tmp_path / "p.pdf")])
+    capsys.readouterr()
+    shown = {
+        axes.get_label(): np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes if axes.images
+    }
+    seen = ~(shown["image: place"] == 255).all(-1)
+    assert (known[seen] == 0).any()
+    assert len(np.unique(shown["w: place"][seen], axis=0)) == 1, "the second class everywhere"
 
 
 @pytest.mark.parametrize(

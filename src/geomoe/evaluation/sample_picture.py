@@ -155,7 +155,9 @@ def _one_output(models: Sequence[LoadedModel]) -> Output:
 def _answer(task: Task, model: LoadedModel, batch: Batch, layer: int) -> _Answer:
     trace = RoutingTrace()
     with torch.inference_mode():
-        here = {key: value.to(next(task.model.parameters()).device) for key, value in batch.items()}
+        place = next(task.model.parameters()).device
+        # Without the truth: asked are all pixels, not those alone that have a class.
+        here = {key: value.to(place) for key, value in batch.items() if key != "mask"}
         values = task.answer(task.predict(here, trace)).cpu()
     scores = {name: float(value[0]) for name, value in task.by_item(values, batch).items()}
     height, width = batch["image"].shape[2:]
