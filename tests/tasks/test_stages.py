@@ -10,11 +10,12 @@ from geomoe import GeomoeError
 from geomoe.models import load, registry
 from geomoe.models.contract import Input, ModelContract, Output
 from geomoe.models.options import ClassConfig
-from geomoe.models.registry import register
+from geomoe.models.registry import list_models, register
 from geomoe.models.stages import Stage, stages_of, train_parts
 from geomoe.tasks.checkpoint import read_checkpoint
 from geomoe.tasks.muon import Muon
 from geomoe.tasks.stages import Stages, read_stages
+from tests.models.sizes import tiny
 from tests.tasks.test_classification import classes, train
 
 
@@ -171,3 +172,8 @@ def test_what_is_no_stage_is_said_in_a_line(stages, said):
     with pytest.raises(GeomoeError, match=f"model.stages: .*{said}"):
         read_stages(stages, scale())
     assert stages_of(nn.Linear(1, 1)) == ()
+
+
+@pytest.mark.parametrize("name", sorted({*list_models("label"), *list_models("classes")} - {"scale"}))
+def test_the_stages_of_every_model_are_stages(name):
+    assert all(isinstance(stage, Stage) for stage in stages_of(tiny(name)))

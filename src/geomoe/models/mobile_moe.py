@@ -173,7 +173,7 @@ class MobileMoE(nn.Module):
         self.normalise = Normalise(c)
         widths = [c.width(width) for width in _WIDTHS]
         self.stem = nn.Sequential(_conv(c.bands, c.width(_STEM), 3, 2), nn.SiLU())
-        self.stages = nn.Sequential(
+        self.early = nn.Sequential(
             Inverted(c.width(_STEM), widths[0], 1), Inverted(widths[0], widths[1], 2),
             Inverted(widths[1], widths[1], 1),
         )  # fmt: skip
@@ -200,7 +200,7 @@ class MobileMoE(nn.Module):
         Returns:
             ``[B, classes]``, or as many features as the last stage has channels.
         """
-        y = self.stages(self.stem(self.normalise(x)))
+        y = self.early(self.stem(self.normalise(x)))
         for halve, mobile in zip(self.halve, self.groups, strict=True):
             y = mobile(halve(y), trace)
         out: Tensor = self.head(y.mean((2, 3)), trace)
