@@ -16,10 +16,10 @@ from geomoe.audit.probes import FEATURES, image_planes
 from geomoe.audit.roles import Profiles, Roles, compare_roles
 from geomoe.audit.rows import (
     Cells,
+    blocks_a_side,
     clustered_by,
     fewer,
     gate_shares,
-    in_parts,
     multiple_of,
     scored,
 )
@@ -118,7 +118,7 @@ def against(subject: Subject, others: Sequence[LoadedModel]) -> Section:
     mine = _Run(subject)
     theirs = [_Run(Subject(other, subject.samples, subject.seed)) for other in others]
     sizes: list[Tensor] = []
-    first, parts, multiple = 0, in_parts(subject), multiple_of(subject)
+    first, side, multiple = 0, blocks_a_side(subject), multiple_of(subject)
     for names, batch in subject.batches():
         trace, size = mine.answer(batch)
         sizes.append(size)
@@ -139,7 +139,7 @@ def against(subject: Subject, others: Sequence[LoadedModel]) -> Section:
                         mine.profiles.setdefault(name, Profiles()).add(cells[0], planes)
                     run.profiles.setdefault(name, Profiles()).add(cells[1], planes)
                     pair = run.pairs.setdefault(name, _Pair(a.num_experts, b.num_experts))
-                    pair.add(a, b, cells[0].clusters(first, parts))
+                    pair.add(a, b, cells[0].clusters(first, side))
         first += len(names)
     weight = torch.cat(sizes).numpy()
     found = [_compared(subject, mine, run, weight) for run in theirs]

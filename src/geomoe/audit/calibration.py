@@ -14,12 +14,11 @@ from torchmetrics.classification import MulticlassCalibrationError
 from geomoe.audit.drawing import colours
 from geomoe.audit.layers import layer_names
 from geomoe.audit.rows import (
-    BLOCKS,
     Cells,
     affordable,
+    blocks_a_side,
     clustered_by,
     gate_shares,
-    in_parts,
     multiple_of,
 )
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
@@ -136,7 +135,7 @@ def _of_probabilities(subject: Subject) -> Section:
         answer, truth = subject.answer(batch, trace), subject.task.truth(batch)
         expert = _main_experts(subject, trace, batch, answer)
         samples = torch.arange(first, first + len(names))
-        clusters = _clusters(samples, truth, in_parts(subject))
+        clusters = _clusters(samples, truth, blocks_a_side(subject))
         flat = answer.movedim(1, -1).reshape(-1, classes)
         known = truth.flatten() >= 0
         whole.add(flat[known], truth.flatten()[known], clusters[known])
@@ -181,13 +180,13 @@ def _of_probabilities(subject: Subject) -> Section:
     )
 
 
-def _clusters(samples: Tensor, truth: Tensor, parts: bool) -> Tensor:
+def _clusters(samples: Tensor, truth: Tensor, side: int) -> Tensor:
     """``[n]`` of which sample, or block of one, each answer is."""
-    if truth.ndim == 1 or not parts:
-        return samples.repeat_interleave(truth[0].numel())
-    y, x = (torch.arange(n) * BLOCKS // n for n in truth.shape[1:])
-    block = (y[:, None] * BLOCKS + x).flatten()
-    return (samples[:, None] * BLOCKS**2 + block).flatten()
+    if truth.ndim == 1:
+        return samples
+    y, x = (torch.arange(n) * side // n for n in truth.shape[1:])
+    block = (y[:, None] * side + x).flatten()
+    return (samples[:, None] * side**2 + block).flatten()
 
 
 def _main_experts(subject: Subject, trace: RoutingTrace, batch: Batch, answer: Tensor) -> Tensor | None:
@@ -275,7 +274,7 @@ def _of_reference(subject: Subject) -> Section:
         _, there = cells.means(batch["image"][:, :1], batch.get("valid"))
         real = there > 0 if plan.valid is None else (there > 0) & plan.valid
         far = reference.ood_score(trace.signals)[real] > 1
-        clusters = cells.clusters(first, in_parts(some))[real]
+        clusters = cells.clusters(first, blocks_a_side(some))[real]
         for cluster in clusters.unique():
             mine = far[clusters == cluster]
             beyond.append(float(mine.double().mean()))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from geomoe.audit.oracle import oracle_plan
 from geomoe.audit.plans import Shuffle, changed, most_used, several_rows
+from geomoe.audit.rows import blocks_a_side
 from geomoe.audit.section import Figure, Finding, Level, Section, Table
 from geomoe.audit.subject import Subject
-from geomoe.audit.units import Scored, blocks_a_side, score_units
+from geomoe.audit.units import Scored, score_units
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.samples import batches
@@ -156,7 +157,7 @@ class _Comparison:
         """Score a batch under every plan."""
         size = len(prediction)
         if not self.done:
-            self.side = blocks_a_side(self.samples, self.task.sizes(batch))
+            self.side = blocks_a_side(self.subject) if prediction.ndim == 4 else 1
             self.several = any(several_rows(plan, size) for plan in trace)
         learned = self._score(prediction, batch)
         self.learned.add(learned)

@@ -15,7 +15,7 @@ from torch import Tensor
 from geomoe.audit.drawing import colours, picture
 from geomoe.audit.layers import layer_names
 from geomoe.audit.probes import image_features
-from geomoe.audit.rows import BLOCKS, Cells, affordable, clustered_by, fewer, in_parts, multiple_of
+from geomoe.audit.rows import Cells, affordable, blocks_a_side, clustered_by, fewer, multiple_of
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.moe.plan import RoutingTrace
@@ -100,7 +100,7 @@ class _Map:
 
 def maps(subject: Subject) -> Section:
     """Maps of some samples, and where each layer's map explains most of the image when it is moved about."""
-    some, multiple, parts = fewer(affordable(subject, 2), _SAMPLES), multiple_of(subject), in_parts(subject)
+    some, multiple = fewer(affordable(subject, 2), _SAMPLES), multiple_of(subject)
     number = len(some.samples.samples)
     shown_at = set(np.linspace(0, number - 1, min(_SHOWN, number)).round().astype(int).tolist())
     shifted: dict[str, _Shifted] = {}
@@ -127,7 +127,7 @@ def maps(subject: Subject) -> Section:
                 moved = shifted.setdefault(
                     name, _Shifted(cells.side, shifts_of(cells.side, cells.height, cells.width))
                 )
-                moved.found += _explained(cells, experts, features, valid, moved.shifts, parts)
+                moved.found += _explained(cells, experts, features, valid, moved.shifts, blocks_a_side(some))
         for i, name in enumerate(names):
             if first + i in shown_at:
                 shown.append((name, picture(batch["image"][i]), each[i]))
@@ -162,9 +162,9 @@ def _explained(
     features: Tensor,
     valid: Tensor | None,
     shifts: list[tuple[int, int]],
-    parts: bool,
+    blocks: int,
 ) -> list[list[float]]:
-    """What a map explains of each sample, or of each quarter block, at every shift.
+    """What a map explains of each sample, or of each of its blocks, at every shift.
 
     All shifts look at the same cells, those inside by the largest shift; so no shift has more of the border.
     """
@@ -189,7 +189,7 @@ def _explained(
     whole = torch.stack([m[:, -1] > 0.999 for m in moved]).all(0) & (on_cells >= 0)
     found = []
     for sample in range(len(on_cells)):
-        for box in _boxes(on_cells.shape[1:], parts):
+        for box in _boxes(on_cells.shape[1:], blocks):
             there = whole[sample][box]
             if there.sum() < 8 or len(on_cells[sample][box][there].unique()) < 2:
                 continue
@@ -200,9 +200,8 @@ def _explained(
     return found
 
 
-def _boxes(shape: torch.Size, parts: bool) -> list[tuple[slice, slice]]:
-    cut = BLOCKS // 2 if parts else 1
-    edges = [[n * i // cut for i in range(cut + 1)] for n in shape]
+def _boxes(shape: torch.Size, blocks: int) -> list[tuple[slice, slice]]:
+    edges = [[n * i // blocks for i in range(blocks + 1)] for n in shape]
     down, across = ([slice(a, b) for a, b in pairwise(e)] for e in edges)
     return [(y, x) for y in down for x in across]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from geomoe.audit.calibration import gives_probabilities
 from geomoe.audit.damage import Damage, Spread, damages
 from geomoe.audit.drawing import colours
-from geomoe.audit.rows import Cells, affordable, clustered_by, in_parts, multiple_of, scored
+from geomoe.audit.rows import Cells, affordable, blocks_a_side, clustered_by, multiple_of, scored
 from geomoe.audit.section import Figure, Finding, Section, Table
 from geomoe.audit.selective import (
     auroc,
@@ -201,7 +201,7 @@ def _learned(subject: Subject) -> RoutingReference | None:
         cells = Cells.of(trace[-1], batch["image"], multiple_of(subject)) if len(trace) else None
         if trace.signals is None or cells is None:
             return None
-        real = _real(cells, batch) & (cells.clusters(first, in_parts(subject)) % 2 == 0)
+        real = _real(cells, batch) & (cells.clusters(first, blocks_a_side(subject)) % 2 == 0)
         rows = trace.signals[real]
         seen.append(rows[:: max(1, len(rows) // (_ROWS * len(names)))])
         first += len(names)
@@ -218,7 +218,7 @@ def _real(cells: Cells, batch: Batch) -> Tensor:
 def _score(subject: Subject, batch: Batch, reference: RoutingReference, kept: _Scored) -> None:
     trace = LastSignals()
     answer = subject.answer(batch, trace)
-    parts = in_parts(subject)
+    side = blocks_a_side(subject)
     values, sizes = scored(subject, answer, batch)
     kept.values += values.tolist()
     kept.sizes += sizes.tolist()
@@ -226,7 +226,7 @@ def _score(subject: Subject, batch: Batch, reference: RoutingReference, kept: _S
     cells = Cells.of(plan, batch["image"], multiple_of(subject))
     assert cells is not None
     assert trace.signals is not None
-    place, real = cells.clusters(0, parts), _real(cells, batch)
+    place, real = cells.clusters(0, side), _real(cells, batch)
 
     def mean(of: Tensor, where: Tensor, counted: Tensor) -> list[float]:
         total, number = (torch.zeros(len(values), dtype=torch.float64) for _ in range(2))
@@ -243,7 +243,7 @@ def _score(subject: Subject, batch: Batch, reference: RoutingReference, kept: _S
         if unsure.ndim == 1:
             found[_CONFIDENCE] = unsure.double().tolist()
         else:
-            pixels = cells.on_image(place).flatten() if parts else _samples(unsure)
+            pixels = cells.on_image(place).flatten() if side > 1 else _samples(unsure)
             known = (
                 batch["valid"].flatten() if "valid" in batch else torch.ones(unsure.numel(), dtype=torch.bool)
             )

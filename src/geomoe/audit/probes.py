@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geomoe.audit.favourites import Favourites
 from geomoe.audit.layers import layer_names
-from geomoe.audit.rows import Cells, affordable, clustered_by, gate_shares, in_parts, multiple_of
+from geomoe.audit.rows import Cells, affordable, blocks_a_side, clustered_by, gate_shares, multiple_of
 from geomoe.audit.section import Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
 from geomoe.data.sample import Batch
@@ -183,7 +183,7 @@ def probes(subject: Subject) -> Section:
     """How features and classes differ between each expert's rows and the others, and its favourites."""
     subject = affordable(subject, 1, least=32)
     classes = [name for output in subject.model.contract.outputs.values() for name in output.classes]
-    parts, multiple, first = in_parts(subject), multiple_of(subject), 0
+    side, multiple, first = blocks_a_side(subject), multiple_of(subject), 0
     layers: dict[str, _Layer] = {}
     left_out: set[str] = set()
     for names, batch in subject.batches():
@@ -197,7 +197,7 @@ def probes(subject: Subject) -> Section:
                 continue
             values, known = row_features(cells, planes)
             layer = layers.setdefault(name, _Layer())
-            clusters = cells.clusters(first, parts)
+            clusters = cells.clusters(first, side)
             layer.sums.add(values, known, gate_shares(plan), clusters)
             layer.favourites.add(cells, batch, clusters)
         first += len(names)

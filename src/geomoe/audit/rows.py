@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -15,27 +17,27 @@ from geomoe.moe.flops import count_flops
 from geomoe.moe.plan import RoutingPlan
 
 __all__ = [
-    "BLOCKS",
-    "FEW",
     "Cells",
+    "blocks",
+    "blocks_a_side",
     "clustered_by",
     "fewer",
     "gate_shares",
-    "in_parts",
     "multiple_of",
     "scored",
 ]
 
-FEW = 10
-"""With fewer samples than this, intervals are over parts of them: one cube is a whole data set."""
+_FEW = 10
+"""With fewer samples than this, intervals are over blocks of them: one cube is a whole data set."""
+_BLOCKS = 36
+"""Blocks that all samples together are cut into then, at least; of smaller ones neighbours are too alike."""
 _OPERATIONS = 8e11
-BLOCKS = 8
-"""So many parts, each way, has a sample then."""
 
 
-def in_parts(subject: Subject) -> bool:
-    """Whether intervals are over parts of samples, as there are too few of these."""
-    return len(subject.samples.samples) < FEW
+def blocks_a_side(subject: Subject) -> int:
+    """Into how many blocks a side each sample is cut, as they are too few by themselves; 1 if not."""
+    number = len(subject.samples.samples)
+    return 1 if number >= _FEW else math.ceil(math.sqrt(_BLOCKS / number))
 
 
 def multiple_of(subject: Subject) -> int:
@@ -46,7 +48,8 @@ def multiple_of(subject: Subject) -> int:
 
 def clustered_by(subject: Subject) -> str:
     """What intervals are over, in words."""
-    return f"blocks of samples ({BLOCKS} x {BLOCKS} in each)" if in_parts(subject) else "samples"
+    side = blocks_a_side(subject)
+    return "samples" if side == 1 else f"blocks of samples ({side} x {side} in each)"
 
 
 def fewer(subject: Subject, most: int) -> Subject:
@@ -83,23 +86,25 @@ def scored(subject: Subject, answer: Tensor, batch: Batch) -> tuple[Tensor, Tens
     Parts are in the order of :meth:`Cells.clusters`, those of the first sample first.
     Those without a truth are left in, with size 0 and a value that means nothing.
     """
-    task = subject.task
-    cuts = [(answer, batch)]
-    if in_parts(subject) and answer.ndim == 4:
-        height, width = batch["image"].shape[-2:]
-        edges = [[n * i // BLOCKS for i in range(BLOCKS + 1)] for n in (height, width)]
-        boxes = [
-            (y, edges[0][i + 1], x, edges[1][j + 1])
-            for i, y in enumerate(edges[0][:-1])
-            for j, x in enumerate(edges[1][:-1])
-        ]
-        cuts = [
-            (_cut(answer, box, height, width), {k: _cut(v, box, height, width) for k, v in batch.items()})
-            for box in boxes
-        ]
+    task, cuts = subject.task, list(blocks(answer, batch, blocks_a_side(subject)))
     values = [task.by_item(a, b)[task.monitor].double() for a, b in cuts]
     sizes = [task.sizes(b).double() for _, b in cuts]
     return torch.stack(values, 1).flatten(), torch.stack(sizes, 1).flatten()
+
+
+def blocks(answer: Tensor, batch: Batch, side: int) -> Iterator[tuple[Tensor, Batch]]:
+    """``side`` x ``side`` blocks of a batch and of what is answered, row by row; all of it for whole samples.
+
+    Answers for samples as a whole are not cut.
+    """
+    if side == 1 or answer.ndim < 4:
+        yield answer, batch
+        return
+    height, width = batch["image"].shape[-2:]
+    down, across = (list(pairwise(n * i // side for i in range(side + 1))) for n in (height, width))
+    for box in ((*y, *x) for y in down for x in across):
+        cut = {key: _cut(value, box, height, width) for key, value in batch.items()}
+        yield _cut(answer, box, height, width), cut
 
 
 def _cut(value: Tensor, box: tuple[int, int, int, int], height: int, width: int) -> Tensor:
@@ -180,14 +185,15 @@ class Cells:
         whole = cells.repeat_interleave(self.side, -2).repeat_interleave(self.side, -1)
         return whole[..., : self.height, : self.width]
 
-    def clusters(self, first: int, parts: bool) -> Tensor:
-        """``[N]`` number of what each row is of: its sample, counted from ``first``, or its block of it."""
+    def clusters(self, first: int, side: int) -> Tensor:
+        """``[N]`` number of what each row is of: its sample, counted from ``first``, or its block of it.
+
+        Blocks are those of :func:`blocks`, ``side`` of them each way.
+        """
         number, (rows, columns) = self.plan.grid[0], self.grid
         sample = torch.arange(first, first + number).repeat_interleave(rows * columns)
-        if not parts:
-            return sample
         y, x = (
-            (torch.arange(n) * self.side * BLOCKS // size).clamp_max(BLOCKS - 1)
+            (torch.arange(n) * self.side * side // size).clamp_max(side - 1)
             for n, size in ((rows, self.height), (columns, self.width))
         )
-        return sample * BLOCKS**2 + (y[:, None] * BLOCKS + x).flatten().repeat(number)
+        return sample * side**2 + (y[:, None] * side + x).flatten().repeat(number)

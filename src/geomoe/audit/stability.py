@@ -14,10 +14,10 @@ from geomoe.audit.layers import layer_names
 from geomoe.audit.rows import (
     Cells,
     affordable,
+    blocks_a_side,
     clustered_by,
     fewer,
     gate_shares,
-    in_parts,
     multiple_of,
 )
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
@@ -83,10 +83,10 @@ class _Agreement:
 
 def stability(subject: Subject) -> Section:
     """Agreement of the plans of the same pixels when images are cut some pixels farther down and right."""
-    some, multiple, parts = (
+    some, multiple, side = (
         fewer(affordable(subject, len(_SHIFTS) + 1), _SAMPLES),
         multiple_of(subject),
-        in_parts(subject),
+        blocks_a_side(subject),
     )
     layers: dict[str, dict[int, _Agreement]] = {}
     first = 0
@@ -95,7 +95,7 @@ def stability(subject: Subject) -> Section:
         whole = _on_pixels(some, batch, multiple)
         for shift in (s for s in _SHIFTS if s <= min(height, width) // 4):
             cut = {key: _cut(value, shift, (height, width)) for key, value in batch.items()}
-            for name, (moved, clusters) in _on_pixels(some, cut, multiple, first, parts).items():
+            for name, (moved, clusters) in _on_pixels(some, cut, multiple, first, side).items():
                 if name not in whole:
                     continue
                 before = whole[name][0]
@@ -134,7 +134,7 @@ def _cut(value: Tensor, shift: int, sides: tuple[int, int]) -> Tensor:
 
 
 def _on_pixels(
-    subject: Subject, batch: dict[str, Tensor], multiple: int, first: int = 0, parts: bool = False
+    subject: Subject, batch: dict[str, Tensor], multiple: int, first: int = 0, side: int = 1
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """By layer shares of pixels ``[B, E, H, W]``, or of samples ``[B, E]``, and clusters ``[N]``."""
     trace = RoutingTrace()
@@ -144,7 +144,7 @@ def _on_pixels(
         cells = Cells.of(plan, batch["image"], multiple)
         if cells is None or plan.num_experts < 2:
             continue
-        clusters = cells.clusters(first, parts)
+        clusters = cells.clusters(first, side)
         if len(plan.grid) == 1:
             found[name] = gate_shares(plan), clusters
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geomoe.audit.rows import blocks
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.statistics import Interval, paired_interval
 from geomoe.metrics.measures import measure
 from geomoe.tasks.task import Task
 
-__all__ = ["Scored", "blocks_a_side", "cell_losses", "sample_losses", "score_units", "total_loss"]
+__all__ = ["Scored", "cell_losses", "sample_losses", "score_units", "total_loss"]
 
-_UNITS = 36
-"""Blocks that all images together are cut into at least, where pixels are scored."""
 _CONTINUED = 1.25
 """How much larger an image may be made to fill a model's windows."""
 _SAME = 1e-6
@@ -72,17 +70,6 @@ def _differences(a: list[float], b: list[float]) -> NDArray[np.float64]:
     return np.where(rounding, 0.0, one - other)
 
 
-def blocks_a_side(samples: int, sizes: Tensor) -> int:
-    """Into how many blocks a side each image is cut; 1 for whole samples.
-
-    Where a metric is over pixels and there are few images, neighbouring pixels are no independent samples,
-    and images are too few: blocks lie between.
-    """
-    if not bool((sizes > 1).any()) or samples >= _UNITS:
-        return 1
-    return math.ceil(math.sqrt(_UNITS / samples))
-
-
 def score_units(task: Task, prediction: Tensor, batch: Batch, side: int) -> Scored:
     """Metric and loss of each sample of a batch, or of each of its ``side`` x ``side`` blocks.
 
@@ -90,7 +77,7 @@ def score_units(task: Task, prediction: Tensor, batch: Batch, side: int) -> Scor
         GeomoeError: a task that does not score samples by themselves.
     """
     found = Scored()
-    for part, cut in _blocks(prediction, batch, side):
+    for part, cut in blocks(prediction, batch, side):
         try:
             metric = task.by_item(task.answer(part), cut)[task.monitor]
         except NotImplementedError as error:
@@ -100,20 +87,6 @@ def score_units(task: Task, prediction: Tensor, batch: Batch, side: int) -> Scor
             if size > 0:
                 found.add(Scored([value], [loss], [size]))
     return found
-
-
-def _blocks(prediction: Tensor, batch: Batch, side: int) -> Iterator[tuple[Tensor, Batch]]:
-    if side == 1:
-        yield prediction, batch
-        return
-    height, width = prediction.shape[-2:]
-    inside = {key for key, value in batch.items() if value.shape[-2:] == (height, width)}
-    for y in range(side):
-        for x in range(side):
-            rows = slice(height * y // side, height * (y + 1) // side)
-            columns = slice(width * x // side, width * (x + 1) // side)
-            cut = {k: v[..., rows, columns] if k in inside else v for k, v in batch.items()}
-            yield prediction[..., rows, columns], cut
 
 
 def total_loss(task: Task, prediction: Tensor, batch: Batch) -> Tensor:
