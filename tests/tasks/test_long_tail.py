@@ -57,6 +57,16 @@ def test_classes_are_grouped_by_their_samples():
     assert metric.compute() == 0.5, "class 2 is not there"
 
 
+def test_even_draws_are_of_training_alone(tmp_path):
+    folder = classes(tmp_path, count=20)
+    data = ClassificationData(str(folder), size=8, imbalance=0.2, draw="classes")
+    names = [name for name, _ in data.samples("test").samples]
+    assert len(set(names)) == len(names) == 3 * 4, "each test image once"
+    batches = data.held_out(0, 1)
+    seen = sum(len(batches[i]["label"]) for i in range(len(batches)))
+    assert seen == len(data.samples("validation").samples)
+
+
 def test_only_what_is_trained_on_is_thinned_and_the_card_finds_it_again(tmp_path):
     folder = classes(tmp_path / "classes", count=30)
     even, thin = ClassificationData(str(folder), size=8), ClassificationData(
