@@ -182,11 +182,20 @@ def test_that_all_were_right_does_not_mean_that_all_will_be():
     assert bootstrap_interval(np.ones(20)).low == pytest.approx(0.839, abs=1e-3), "Wilson's"
 
 
-def test_the_bootstrap_covers_a_mean_in_which_large_images_count_for_more():
+def of_one_seed(scores, sizes):
+    return mean_interval(scores[None], sizes=sizes)
+
+
+def by_bootstrap(scores, sizes):
+    return bootstrap_interval(scores, draws=400, sizes=sizes)
+
+
+@pytest.mark.parametrize("interval", [of_one_seed, by_bootstrap])
+def test_a_mean_in_which_large_images_count_for_more_is_covered(interval):
     """Larger images have higher scores: the mean over pixels is not that over images."""
     rng, covered, every = np.random.default_rng(10), 0, np.arange(1, 201.0)
     for _ in range(200):
         sizes = rng.integers(1, 201, 40).astype(float)
-        found = bootstrap_interval(sizes / 200 + rng.normal(0, 0.2, 40), draws=400, sizes=sizes)
+        found = interval(sizes / 200 + rng.normal(0, 0.2, 40), sizes)
         covered += found.low <= np.average(every / 200, weights=every) <= found.high
     assert 0.9 <= covered / 200 <= 0.995

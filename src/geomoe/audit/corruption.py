@@ -55,9 +55,9 @@ class _Watched:
 
 def corruption(subject: Subject) -> Section:
     """The metric's change on spoiled images, and how far their plans stay those of clean ones."""
-    some = affordable(subject, _PASSES)
-    spread = Spread.of(batch["image"] for _, batch in some.batches())
     sensors = subject.model.contract.sensors
+    some = affordable(subject, _PASSES + 4 * len(sensors))
+    spread = Spread.of(batch["image"] for _, batch in some.batches())
     ways = damages(spread, subject.seed, sensors)
     watched = [_Watched() for _ in ways]
     images = subject.model.contract.gives("image")
