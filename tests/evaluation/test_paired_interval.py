@@ -29,6 +29,7 @@ def test_it_has_a_width_where_nothing_differs_but_things_could():
     assert interval.mean == 0
     assert interval.low == pytest.approx(-interval.high)
     assert 0.02 < interval.high < 0.04  # the rule of three says 3 %
+    assert paired_interval(np.zeros(100), sizes=np.arange(1, 101.0)) == interval
 
 
 @pytest.mark.parametrize("number", [16, 36, 100])

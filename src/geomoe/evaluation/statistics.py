@@ -191,7 +191,7 @@ def paired_interval(
     Student's t with N - 1 degrees of freedom. Scores that are right or wrong, one each, differ by -1, 0 or 1:
     there a part of a sample of each of the four outcomes is added (after Agresti and Min 2005, who take half
     of one; with three quarters it covers also where two in a hundred differ), so that the interval has a
-    width where none does. Of one sample nothing is known: the ends are nan.
+    width where none does, of whatever sizes. Of one sample nothing is known: the ends are nan.
 
     Args:
         differences: ``[N]``, one for each sample or block.
@@ -210,7 +210,7 @@ def paired_interval(
     if number == 1:
         return Interval(mean, np.nan, np.nan)
     alike = np.allclose(weights, 1 / number)
-    if alike and np.isin(d, (-1.0, 0.0, 1.0)).all():
+    if not d.any() or (alike and np.isin(d, (-1.0, 0.0, 1.0)).all()):
         larger = number + 4 * _ADDED
         middle, changed = d.sum() / larger, (np.abs(d).sum() + 2 * _ADDED) / larger
         half = float(stats.norm.ppf((1 + level) / 2) * np.sqrt((changed - middle**2) / larger))
