@@ -125,7 +125,7 @@ def scores(arm: str, seed: int, given: argparse.Namespace) -> list[float]:
         options = {"n_estimators": 300, "class_weight": "balanced_subsample"}
         says = fit_estimator("random_forest", "pixels", options, seed, task, data.samples("fit"))
     return [
-        score_samples(task, lacking(named, share, seed, mean, arm in TOLD), says).overall.scores["oa"]
+        score_samples(task, lacking(named, share, seed, mean, arm in TOLD), says).overall.values["oa"]
         for share in given.shares
     ]
 
