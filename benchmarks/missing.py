@@ -178,7 +178,11 @@ def main() -> None:
     write_figure(lambda: drawn(given.shares, found), given.out / "missing.png")
     print(" | ".join(["lacks a sensor", *(f"{share:g}" for share in given.shares)]))
     for arm, intervals in found.items():
-        print(" | ".join([arm, *(f"{one.mean:.3f} ± {one.half:.3f}" for one in intervals)]))
+        # Of one seed nothing is known of others.
+        half = [f" ± {one.half:.3f}" if len(given.seeds) > 1 else "" for one in intervals]
+        print(
+            " | ".join([arm, *(f"{one.mean:.3f}{each}" for one, each in zip(intervals, half, strict=True))])
+        )
 
 
 if __name__ == "__main__":
