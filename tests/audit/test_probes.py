@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from geomoe.audit.probes import image_features, probes, standardised_difference
+from geomoe.audit.features import image_features
+from geomoe.audit.probes import probes, standardised_difference
 from tests.audit.made import cells, check_drawn, codes, plan_of, subject
 
 

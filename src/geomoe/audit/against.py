@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from geomoe.audit.features import FEATURES, image_planes
 from geomoe.audit.layers import layer_names
-from geomoe.audit.probes import FEATURES, image_planes
 from geomoe.audit.roles import Profiles, Roles, compare_roles
 from geomoe.audit.rows import (
     Cells,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomoe.audit.drawing import colours, picture
+from geomoe.audit.features import image_features
 from geomoe.audit.layers import layer_names
-from geomoe.audit.probes import image_features
 from geomoe.audit.rows import Cells, affordable, blocks_a_side, clustered_by, fewer, multiple_of
 from geomoe.audit.section import Cell, Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject

@@ -9,26 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
 from geomoe.audit.favourites import Favourites
+from geomoe.audit.features import FEATURES, WINDOW, image_planes, row_features
 from geomoe.audit.layers import layer_names
 from geomoe.audit.rows import Cells, affordable, blocks_a_side, clustered_by, gate_shares, multiple_of
 from geomoe.audit.section import Figure, Finding, Section, Table
 from geomoe.audit.subject import Subject
-from geomoe.data.sample import Batch
 from geomoe.moe.plan import RoutingTrace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["FEATURES", "USED", "Sums", "image_features", "probes", "row_features", "standardised_difference"]
+__all__ = ["USED", "Sums", "probes", "standardised_difference"]
 
-FEATURES = ("brightness", "contrast", "edge strength", "spatial frequency")
-_WINDOW = 5
 _DRAWS = 1000
 _MOST = 10.0
 _SMALL = 0.2
@@ -39,33 +36,6 @@ _TELLING = 4
 """Clusters of which fewer give no interval."""
 _LAYERS = 3
 """Whose favourites are shown."""
-
-
-def image_features(image: Tensor) -> Tensor:
-    """What is asked of pixels: :data:`FEATURES`, ``[B, 4, H, W]``.
-
-    Brightness is the mean over bands; contrast its standard deviation in 5 x 5 pixels; edge strength the
-    magnitude of Sobel's gradient; spatial frequency is made of the energies of the Laplacian and of the
-    gradient in 5 x 5 pixels, in radians a pixel: of a wave along an axis its own.
-
-    Args:
-        image: ``[B, C, H, W]``.
-    """
-    grey = image.float().mean(1, keepdim=True)
-    window = (_WINDOW, 1, _WINDOW // 2)
-    mean = F.avg_pool2d(grey, *window, count_include_pad=False)
-    square = F.avg_pool2d((grey - mean) ** 2, *window, count_include_pad=False)
-    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
-    smooth, step = torch.tensor([1.0, 2.0, 1.0]) / 4, torch.tensor([-1.0, 0.0, 1.0]) / 2
-    across, curve = torch.outer(smooth, step), torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
-    kernels = torch.stack([across, across.T, curve])[:, None].to(grey)
-    dx, dy, laplacian = F.conv2d(padded, kernels).split(1, 1)
-    energy = dx**2 + dy**2
-    bent, steep = (F.avg_pool2d(x, *window, count_include_pad=False) for x in (laplacian**2, energy))
-    frequency = (
-        2 * ((bent / steep.clamp_min(1e-12)).sqrt() / 2).atan()
-    )  # 2 tan(w / 2) is the ratio of a wave w
-    return torch.cat([grey, square.sqrt(), energy.sqrt(), frequency], 1)
 
 
 @dataclass
@@ -230,7 +200,7 @@ def probes(subject: Subject) -> Section:
 
 _MEANING = (
     "brightness (mean over bands)",
-    f"contrast (standard deviation of brightness in {_WINDOW} x {_WINDOW} pixels)",
+    f"contrast (standard deviation of brightness in {WINDOW} x {WINDOW} pixels)",
     "edge strength (Sobel)",
     "spatial frequency (the energy of the Laplacian over that of the gradient, as radians a pixel)",
 )
@@ -238,38 +208,6 @@ _MEANING = (
 
 def _said(left_out: set[str]) -> str:
     return f" Left out (rows are no squares of the image, or one expert): {', '.join(sorted(left_out))}."
-
-
-Planes = list[tuple[Tensor, Tensor | None]]
-"""Values of pixels ``[B, F, H, W]``, and ``[B, H, W]`` where they are known; None for everywhere."""
-
-
-def image_planes(batch: Batch, classes: int) -> Planes:
-    """Features of a batch's images, and their classes where these are known."""
-    shown = _class_planes(batch, classes)
-    return [(image_features(batch["image"]), batch.get("valid")), *([] if shown is None else [shown])]
-
-
-def row_features(cells: Cells, planes: Planes) -> tuple[Tensor, Tensor]:
-    """``[N, F]`` means over the square of each row, and ``[N, F]`` 1 where they are known."""
-    found = [cells.means(*each) for each in planes]
-    known = [(share > 0)[:, None].float().expand_as(values) for values, share in found]
-    return torch.cat([values for values, _ in found], 1), torch.cat(known, 1)
-
-
-def _class_planes(batch: Batch, classes: int) -> tuple[Tensor, Tensor] | None:
-    """``[B, classes, H, W]``, 1 where a pixel is of a class, and ``[B, H, W]`` where that is known."""
-    if not classes or not ("mask" in batch or "label" in batch):
-        return None
-    mask = (
-        batch["mask"]
-        if "mask" in batch
-        else batch["label"][:, None, None].expand(-1, *batch["image"].shape[2:])
-    )
-    known = mask >= 0
-    if "valid" in batch:
-        known = known & batch["valid"]
-    return F.one_hot(mask.clamp_min(0), classes).permute(0, 3, 1, 2).float(), known
 
 
 def _spread(names: Sequence[str], most: int) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomoe.audit.probes import FEATURES, USED, Planes, Sums, row_features, standardised_difference
+from geomoe.audit.features import FEATURES, Planes, row_features
+from geomoe.audit.probes import USED, Sums, standardised_difference
 from geomoe.audit.rows import Cells, gate_shares
 from geomoe.audit.section import Cell
 
@@ -84,7 +85,7 @@ def compare_roles(
     Args:
         mine: ``[E, F]`` standardised differences.
         others: the same of other weights, and the expert that is matched with each of mine; -1 for none.
-        names: of the ``F`` features, :data:`geomoe.audit.probes.FEATURES` first, then classes.
+        names: of the ``F`` features, :data:`geomoe.audit.features.FEATURES` first, then classes.
     """
     roles = [_role(d, names) for d in mine]
     theirs, matched, same = [], [], []
