@@ -20,26 +20,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from geomoe.data.sample import Batch
 from geomoe.evaluation.hardware import hardware
-from geomoe.evaluation.samples import batches, evaluate_samples
+from geomoe.evaluation.samples import batches
 from geomoe.evaluation.statistics import mean_interval
 from geomoe.models.weights import load
 from geomoe.moe.flops import count_flops
 from geomoe.tasks.families import family
 
 
-def answered(path: str, root: Path) -> list[tuple[list[float], float]]:
+@torch.inference_mode()
+def answered(path: str, shown: list[Batch]) -> list[tuple[list[float], float]]:
     """By stage, 1 for each test image that it is right about, and millions of multiply-adds of an image."""
     loaded = load(path)
     model: Any = loaded.model.eval()
-    [(_, batch)] = batches(family(loaded.card.task).data.named(root, "test", loaded).samples[:1])
+    task, image = family(loaded.card.task).task.of(loaded), shown[0]["image"][:1]
     found = []
     for stage in range(1, len(model.config.widths) + 1):
         model.config = replace(model.config, answer=stage)
-        scores = evaluate_samples(loaded, root, device="cpu").by_item
-        with torch.inference_mode():
-            macs = count_flops(lambda: model(batch["image"])) / 2e6
-        found.append(([scores[name]["oa"] for name in sorted(scores)], macs))
+        right = torch.cat([task.by_item(task.answer(task.predict(batch)), batch)["oa"] for batch in shown])
+        found.append((right.tolist(), count_flops(lambda: model(image)) / 2e6))
     return found
 
 
@@ -54,8 +54,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     by_name: dict[str, list[list[tuple[list[float], float]]]] = {}
-    for name, _, path in (given.partition("=") for given in args.weights):
-        by_name.setdefault(name, []).append(answered(path, args.data))
+    pairs = [given.partition("=")[::2] for given in args.weights]
+    first_of_all = load(pairs[0][1])
+    samples = family(first_of_all.card.task).data.named(args.data, "test", first_of_all).samples
+    shown = [batch for _, batch in batches(samples)]  # the same for all, read once
+    for name, path in pairs:
+        by_name.setdefault(name, []).append(answered(path, shown))
     rows, first = [], next(iter(by_name.values()))
     for name, seeds in by_name.items():
         for stage, of in enumerate(zip(*seeds, strict=True)):
