@@ -76,7 +76,7 @@ class AMoEDConfig(ClassConfig):
     @property
     def known(self) -> int:
         """Classes of earlier sessions, which come first."""
-        return len(self.classes) - self.new if self.new else 0
+        return max(len(self.classes) - self.new, 0) if self.new else 0
 
 
 class _Block(nn.Module):
