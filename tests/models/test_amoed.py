@@ -96,6 +96,7 @@ def test_experts_learn_new_classes_alone():
     found = {"student": torch.zeros(2, 5), "experts": torch.tensor([[0.0, 0.0], [30.0, 0.0]])}
     assert float(of_experts(found, torch.tensor([1, 3]))) == pytest.approx(0, abs=1e-6), "1 is an old class"
     assert float(of_experts(found, torch.tensor([3, 3]))) == pytest.approx(0.3466, abs=1e-4)
+    assert of_experts(found, torch.tensor([0, 2])) == 0, "none of them is new"
 
 
 def test_stages_compute_what_they_learn_by_and_no_more():

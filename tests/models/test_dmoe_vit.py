@@ -125,6 +125,14 @@ def test_each_stage_trains_its_own_part_by_its_own_loss():
     assert moved == [{"encoder", "decoder"}, {"moe"}, {"moe"}]
 
 
+@pytest.mark.parametrize("twin", ["none", "active"])
+def test_a_batch_without_a_class_costs_nothing(twin):
+    network, nothing = model(twin=twin), torch.full((4, 1, 1), -1)
+    answers = network.answers(spectra(4), wanted=nothing >= 0)
+    names = ["evidence"] if twin == "active" else ["evidence", "reconstruction"]
+    assert [network.objectives[name](answers, nothing).item() for name in names] == [0.0] * len(names)
+
+
 def test_evidence_for_wrong_classes_counts_only_later():
     network, x, truth = model(), spectra(8), torch.randint(3, (8, 1, 1))
     losses = []

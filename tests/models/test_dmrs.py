@@ -139,6 +139,17 @@ def test_the_answer_is_the_mean_of_probabilities_and_its_plan_is_even():
     torch.testing.assert_close(trace[0].gates, torch.full((3, 3), 1 / 3))
 
 
+def test_a_class_that_is_out_of_the_question_has_a_logit_and_a_gradient():
+    network = dmrs(mixing=False)
+    with torch.no_grad():
+        network.sharpness.fill_(300.0)
+    label = network.answers(images(3), truth=torch.arange(3))["label"]
+    assert label.min() < -110, "its probability is below all numbers of float32"
+    assert label.isfinite().all()
+    F.cross_entropy(label, label.detach().argmin(1)).backward()
+    assert network.head.grad.isfinite().all()
+
+
 def test_nothing_is_mixed_in_evaluation():
     network = dmrs().eval()
     truth = torch.tensor([0, 1, 2])

@@ -170,6 +170,17 @@ def test_candidates_are_looked_for_where_no_class_is_asked_for() -> None:
     assert len(model.answers(x, valid=nothing, wanted=wanted)["one view"]) == 0
 
 
+def test_candidates_are_of_pixels_whose_whole_patch_the_image_shows() -> None:
+    model, seen = small(unlabelled=99).eval(), []
+    model.mixture.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    wanted = torch.zeros(1, 9, 9, dtype=torch.bool)
+    wanted[:, 4, 4] = True
+    model.answers(torch.full((1, 7, 9, 9), 9.0), wanted=wanted)
+    views = seen[1:]  # after the map's own
+    assert [len(view) for view in views] == [24, 24], "5 times 5, less the one whose class is asked for"
+    assert all((view > 1).all() for view in views), "nothing beyond the border"
+
+
 def test_what_a_sensor_lacks_is_not_seen() -> None:
     model = small().eval()
     x, present = torch.rand(1, 7, 5, 5), torch.ones(1, 2, 5, 5, dtype=torch.bool)

@@ -14,6 +14,7 @@ from geomoe.data.satellites import SATELLITES
 from geomoe.models import load
 from geomoe.tasks.checkpoint import read_checkpoint
 from geomoe.tasks.fit import fit
+from geomoe.tasks.incremental import Incremental
 from geomoe.tasks.incremental_data import IncrementalData
 
 COLOURS = {"bay": (30, 60, 150), "field": (160, 150, 60), "forest": (30, 90, 40), "town": (150, 140, 130),
@@ -174,3 +175,10 @@ def test_a_later_session_wants_the_weights_of_the_one_before(folder, tmp_path):
         train(folder, tmp_path, "--data.session=2")
     with pytest.raises(GeomoeError, match=r"give --trainer\.max_steps, without max_epochs"):
         train(folder, tmp_path, "--trainer.max_epochs=3")
+
+
+def test_a_model_is_told_what_it_is_told_in_other_classification_too():
+    base = {"embed_dim": 8, "depth": 1, "heads": 2, "patch": 4}
+    task = Incremental("dmrs", classes=("a", "b"), options={"base": base}, losses={"diversity": 1.0})
+    batch = {"image": torch.rand(2, 3, 8, 8), "label": torch.tensor([0, 1]), "domain": torch.tensor([0, 0])}
+    assert task.train().given(batch).keys() == {"truth"}

@@ -166,3 +166,12 @@ def test_weights_without_labels_are_not_scored_by_any(folder, tmp_path, capsys):
         main(["evaluate", "--model", str(tmp_path / "last.safetensors"), "--data", str(folder)])
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert "has no samples to score by name" in line
+
+
+def test_the_decoder_computes_in_half_precision():
+    decoder = Decoder(6, 12, VitConfig(embed_dim=8, depth=1, heads=2))
+    hidden = torch.tensor([[True, False], [False, True]]).expand(3, 2, 2)
+    seen = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = decoder(seen, hidden)
+    torch.testing.assert_close(half.float(), decoder(seen, hidden), atol=0.05, rtol=0.05)

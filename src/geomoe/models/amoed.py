@@ -31,6 +31,7 @@ from geomoe.models.options import ClassConfig
 from geomoe.models.registry import register
 from geomoe.models.stages import Shown, Stage
 from geomoe.moe import ModuleExperts, distillation_loss
+from geomoe.moe.objectives.balance import mean
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["AMoED", "AMoEDConfig", "from_mixture", "from_previous", "of_experts"]
@@ -118,7 +119,8 @@ def of_experts(answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:
     """Cross-entropy of what each sample's own expert says, over the samples of new classes."""
     logits = answers["experts"]
     known = answers["student"].shape[1] - logits.shape[1]
-    return F.cross_entropy(logits, (truth - known).clamp_min(-1), ignore_index=-1)
+    new = truth >= known
+    return mean(F.cross_entropy(logits[new], truth[new] - known, reduction="none"))
 
 
 def from_mixture(answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:

@@ -21,14 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.evidential import dirichlet, evidential_loss, expected, uncertainty
+from geomoe.layers.evidential import dirichlet, evidential_loss, expected, weighted_fusion
 from geomoe.models.options import check_divides
 from geomoe.models.patch_map import PatchConfig, PatchMap
 from geomoe.models.registry import register
 from geomoe.models.stages import Shown, Stage
 from geomoe.models.twin import Twin
 from geomoe.models.vit import Block, VitConfig
-from geomoe.moe import ModuleExperts, OutputGatedMoE
+from geomoe.moe import ModuleExperts, OutputGatedMoE, evidence_logits
+from geomoe.moe.objectives.balance import mean
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["ConfidentGate", "DMoEViT", "DMoEViTConfig", "strata", "thresholds_of"]
@@ -131,10 +132,7 @@ class ConfidentGate(nn.Module):
 
     def forward(self, said: Tensor) -> Tensor:
         content: Tensor = self.linear(said[..., self.classes :].flatten(1)).log_softmax(1)
-        if not self.confident:
-            return content
-        sure = 1 - uncertainty(dirichlet(said[..., : self.classes]))
-        return content + sure.clamp_min(torch.finfo(sure.dtype).tiny).log()
+        return content + evidence_logits(said[..., : self.classes]) if self.confident else content
 
 
 class DMoEViT(PatchMap):
@@ -227,11 +225,10 @@ class DMoEViT(PatchMap):
 
     def _mix(self, said: Tensor, trace: RoutingTrace | None) -> Tensor:
         """Logarithms of the mixed probabilities ``[n, K]``: logits, whose softmax is the mixture."""
-        probable = expected(dirichlet(said[..., : self.classes]))
+        alpha = dirichlet(said[..., : self.classes])
         if self.dense:
-            return probable[:, 0].log()
-        weights = self.moe.weights(said, trace=trace)
-        return (weights[..., None] * probable).sum(1).log()
+            return expected(alpha[:, 0]).log()
+        return weighted_fusion(alpha, self.moe.weights(said, trace=trace)).log()
 
     def label(self, patches: Tensor, trace: RoutingTrace | None) -> Tensor:
         return self._mix(self._said(patches), trace)
@@ -260,7 +257,7 @@ class DMoEViT(PatchMap):
         return dict(zip(sizes, parts, strict=True))
 
     def _reconstruction(self, answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:
-        return answers["error"][:, 0][truth >= 0].mean()
+        return mean(answers["error"][:, 0][truth >= 0])
 
     def _evidence(self, answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:
         there, experts = truth >= 0, self.moe.bank.num_experts
@@ -268,10 +265,10 @@ class DMoEViT(PatchMap):
         said = answers["evidence"].movedim(1, -1)[there].unflatten(1, (experts, self.classes))
         loss = evidential_loss(dirichlet(said), labels[:, None].expand(-1, experts), self.annealing)
         if self.dense:
-            return loss.mean()
+            return mean(loss)
         own = strata(answers["difficulty"][:, 0][there], labels, self.thresholds)
         mine = own[:, None] == torch.arange(experts, device=own.device)
-        return (torch.where(mine, 1.0, _OTHERS) * loss).mean()
+        return mean(torch.where(mine, 1.0, _OTHERS) * loss)
 
 
 def _twin_width(c: DMoEViTConfig) -> int:

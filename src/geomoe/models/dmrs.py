@@ -223,8 +223,8 @@ class DMRS(nn.Module):
         found = F.normalize(self.features(x), dim=-1) @ F.normalize(self.head, dim=-1).T
         logits = self.sharpness * found
         weights = self._even(logits, trace)
-        probable = (weights[..., None] * logits.softmax(-1)).sum(1)
-        return {"label": probable.log(), "experts": logits, **targets}
+        mixed = (logits.log_softmax(-1) + weights[..., None].log()).logsumexp(1)
+        return {"label": mixed, "experts": logits, **targets}
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None, truth: Tensor | None = None) -> Tensor:
         """Logits ``[B, classes]``, or features of a network without classes; arguments as of `answers`."""

@@ -32,6 +32,7 @@ from geomoe.models.patch_map import SensorPatchConfig, SensorPatchMap, patches_a
 from geomoe.models.registry import register
 from geomoe.models.twin import Twin, twin_of
 from geomoe.moe import LinearScore, ModuleExperts, MoE, Router, TopK
+from geomoe.moe.objectives.balance import mean
 from geomoe.moe.plan import RoutingTrace
 
 __all__ = ["FUSIONS", "BandMixture", "KongFusion", "KongFusionConfig", "candidate_sets", "candidates"]
@@ -159,6 +160,14 @@ def _features(channels: int, width: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+def _whole(there: Tensor, side: int) -> Tensor:
+    """``there`` ``[B, H, W]`` where patches do not end with the image, if it is as large as one at all."""
+    rows, columns = (side // 2 if size >= side else 0 for size in there.shape[1:])
+    inside = torch.zeros_like(there)
+    inside[:, rows : there.shape[1] - rows, columns : there.shape[2] - columns] = True
+    return there & inside
+
+
 def candidate_sets(one: Tensor, other: Tensor, features: Tensor) -> Tensor:
     """Classes that a sample may be of, ``[n, K]`` bool; all of them where none is left.
 
@@ -189,7 +198,7 @@ def candidates(answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:
     with torch.no_grad():
         kept = candidate_sets(views[0].exp(), views[1].exp(), answers["features"])
     said = torch.stack([view.masked_fill(~kept, -torch.inf).logsumexp(1) for view in views])
-    return -said.sum() / max(said.numel(), 1)
+    return mean(-said)
 
 
 class KongFusion(SensorPatchMap):
@@ -245,14 +254,15 @@ class KongFusion(SensorPatchMap):
 
         Returns:
             ``classes`` ``[B, K, H, W]``; ``one view`` and ``other view``, logits ``[n, K]`` of n pixels that
-            are drawn, at most as many as ``unlabelled``; their ``features`` ``[n, width]`` in the first view.
+            are drawn, at most as many as ``unlabelled``, of those whose whole patch the image shows; their
+            ``features`` ``[n, width]`` in the first view.
         """
         c = self.config
         said = self(x, trace, valid, wanted, present)
         there = presence(x, c.sensors, present, valid)
         y = self.normalise(x).masked_fill(~by_band(there, c.sensors), 0)
         free = there.any(1) if wanted is None else there.any(1) & ~wanted
-        places = free.flatten().nonzero().squeeze(1)
+        places = _whole(free, c.patch).flatten().nonzero().squeeze(1)
         drawn = places[torch.randperm(len(places), device=places.device)[: c.unlabelled]]
         chosen = torch.zeros_like(free).flatten().index_fill(0, drawn, True).view_as(free)
         patches = patches_at(y, c.patch, chosen)

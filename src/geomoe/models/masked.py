@@ -49,8 +49,9 @@ class Decoder(nn.Module):
         Returns:
             ``[B, hidden, outputs]``, row by row.
         """
-        tokens = self.unseen.expand(*hidden.shape, -1)
-        tokens = tokens.masked_scatter(~hidden[..., None], self.enter(seen))
+        shown = self.enter(seen)
+        tokens = self.unseen.to(shown.dtype).expand(*hidden.shape, -1)
+        tokens = tokens.masked_scatter(~hidden[..., None], shown)
         height, width, channels = tokens.shape[1:]
         tokens = tokens + positions(height, width, channels, tokens.device)
         for block in self.blocks:

@@ -21,4 +21,4 @@ class Incremental(Classification):
 
     def given(self, batch: Batch) -> dict[str, Tensor]:
         told = getattr(self.model, "takes_domain", False) and "domain" in batch
-        return {"domain": batch["domain"]} if told else {}
+        return {**super().given(batch), **({"domain": batch["domain"]} if told else {})}
