@@ -125,6 +125,7 @@ def test_a_folder_of_images_becomes_a_table(capsys: pytest.CaptureFixture[str], 
         (("o.tif", "--model", "land", "--summary", "o.tif"), "must end in .csv", 1),
         (("o.tif", "--model", "land", "--least", "3"), "--least is of --vectors", 2),
         (("o.tif", "--model", "land", "--class", "river"), "--class is of --vectors", 2),
+        (("o.tif", "--model", "land", "--vectors", "v.gpkg", "--class", "rivr"), "has no class 'rivr'", 1),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line_and_nothing_is_left(

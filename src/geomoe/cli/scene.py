@@ -194,7 +194,8 @@ def predict(
         return
     if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
         raise click.UsageError(f"{next(iter(wanted))} is of one map of classes")
-    _check_of_map(wanted, [*filter(None, (given["src"], given["model"], given["dst"], zones))], given)
+    read = [*filter(None, (given["src"], given["model"], given["dst"], zones))]
+    _check_of_map(wanted, read, given, classes)
     made = Path(given["dst"])
     if _is_made(**given):
         say(f"{made}: made before, from this scene by these weights")
@@ -231,11 +232,14 @@ def _is_made(src: str, dst: str, **given: Any) -> bool:
     return is_done(Request.of(src, dst, **options))
 
 
-def _check_of_map(wanted: Mapping[str, Path], read: Sequence[str | Path], given: Mapping[str, Any]) -> None:
+def _check_of_map(
+    wanted: Mapping[str, Path], read: Sequence[str | Path], given: Mapping[str, Any], classes: Sequence[str]
+) -> None:
     """Refuse what could not be written once the map is there, which may take hours."""
     from geomoe.evaluation.figures import check_target
     from geomoe.files import overlap, writable_place
     from geomoe.models import load
+    from geomoe.raster.vectors.strips import find_pyogrio
 
     overwrite = given["overwrite"]
     for name, path in wanted.items():
@@ -251,7 +255,14 @@ def _check_of_map(wanted: Mapping[str, Path], read: Sequence[str | Path], given:
         if path.exists() and not overwrite:
             raise GeomoeError(f"{path} exists; use --overwrite to replace it")
         writable_place(path)
-    load(given["model"]).contract.expect("classes", given["model"], f", for {next(iter(wanted))}")
+    contract = load(given["model"]).contract
+    contract.expect("classes", given["model"], f", for {next(iter(wanted))}")
+    known = [name for output in contract.outputs.values() for name in output.classes]
+    for name in classes:
+        if name not in known:
+            raise GeomoeError(f"{given['model']} has no class {name!r}; it has: {', '.join(known)}")
+    if "--vectors" in wanted:
+        find_pyogrio("polygons")
 
 
 _OF_TABLES = ("bands", "nodata", "tile", "device", "precision", "overwrite")

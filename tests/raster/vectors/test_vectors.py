@@ -156,3 +156,19 @@ def test_zones_in_other_coordinates(tmp_path):
     flat = write_map(tmp_path / "flat.tif", data, None, rasterio.Affine.identity())
     with pytest.raises(GeomoeError, match="does not say where it lies"):
         write_summary(flat, target, zones)
+
+
+def test_a_zone_that_the_coordinates_of_the_map_do_not_reach_is_named(tmp_path):
+    path, zones = write_map(tmp_path / "map.tif", patches()), tmp_path / "zones.geojson"
+    metres = shapely.geometry.mapping(shapely.box(5e5, 4.4e6, 1.5e6, 5.4e6))  # said to be degrees
+    zone = {"type": "Feature", "properties": {}, "geometry": metres}
+    zones.write_text(json.dumps({"type": "FeatureCollection", "features": [zone]}))
+    with pytest.raises(GeomoeError, match=r"zone 1 is not where map\.tif lies"):
+        write_summary(path, tmp_path / "sums.csv", zones)
+    assert not (tmp_path / "sums.csv").exists()
+
+
+def test_polygons_for_a_folder_that_is_not_there_are_refused(tmp_path):
+    path = write_map(tmp_path / "map.tif", patches())
+    with pytest.raises(GeomoeError, match="does not exist"):
+        write_polygons(path, tmp_path / "nowhere" / "v.gpkg")

@@ -18,7 +18,8 @@ from shapely import Geometry
 from shapely.geometry import shape
 
 from geomoe.errors import GeomoeError
-from geomoe.raster.vectors.strips import ClassMap, open_map
+from geomoe.files import writable_place
+from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map
 
 __all__ = ["polygons", "write_polygons"]
 
@@ -53,12 +54,10 @@ def write_polygons(
     Raises:
         GeomoeError: no map of classes, a class that it does not know, or a file that cannot be written.
     """
-    try:
-        import pyogrio
-    except ImportError as error:
-        raise GeomoeError("polygons need pyogrio: pip install 'geomoe[vectors]'") from error
+    pyogrio = find_pyogrio("polygons")
     if target.suffix.lower() != ".gpkg":
         raise GeomoeError(f"{target} must end in .gpkg")
+    writable_place(target)
     count = 0
     with open_map(path) as source, tempfile.TemporaryDirectory(dir=target.parent, prefix=".geomoe-") as held:
         wanted = _values(source, names)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -18,10 +20,18 @@ from geomoe.raster.read.classes import ClassValue
 from geomoe.raster.read.env import gdal_env, gdal_errors
 from geomoe.raster.read.quicklook import quicklook
 
-__all__ = ["ClassMap", "open_map"]
+__all__ = ["ClassMap", "find_pyogrio", "open_map"]
 
 _PIXELS = 2**23
 """Of a strip at most."""
+
+
+def find_pyogrio(what: str) -> Any:
+    """The library of polygons in files, for ``what``; raises GeomoeError where it is not installed."""
+    try:
+        return import_module("pyogrio")
+    except ImportError as error:
+        raise GeomoeError(f"{what} need pyogrio: pip install 'geomoe[vectors]'") from error
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import shapely
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
 from geomoe.errors import GeomoeError
 from geomoe.files import write_csv
-from geomoe.raster.vectors.strips import ClassMap, open_map
+from geomoe.raster.read.env import gdal_errors
+from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map
 
 __all__ = ["write_summary"]
 
@@ -84,11 +86,7 @@ def _by_zone(source: ClassMap, path: Path) -> list[tuple[str, NDArray[np.int64]]
 
 def _zones(source: ClassMap, path: Path) -> Iterator[_Zone]:
     """In pixels of the map."""
-    try:
-        import pyogrio
-        import shapely
-    except ImportError as error:
-        raise GeomoeError("zones need pyogrio: pip install 'geomoe[vectors]'") from error
+    pyogrio = find_pyogrio("zones")
     if source.transform is None or source.crs is None:
         raise GeomoeError(f"{source.path.name} does not say where it lies, so zones cannot be found on it")
     try:
@@ -103,9 +101,9 @@ def _zones(source: ClassMap, path: Path) -> Iterator[_Zone]:
     for number, found in enumerate(shapely.from_wkb(shapes)):
         if found is None or found.is_empty or found.geom_type not in ("Polygon", "MultiPolygon"):
             raise GeomoeError(f"{path}: zone {number + 1} is no polygon")
-        moved = shapely.geometry.shape(
-            transform_geom(meta["crs"], source.crs, shapely.geometry.mapping(found))
-        )
+        there = shapely.geometry.mapping(found)
+        with gdal_errors(f"{path}: zone {number + 1} is not where {source.path.name} lies", "leave it out"):
+            moved = shapely.geometry.shape(transform_geom(meta["crs"], source.crs, there))
         pixels = shapely.transform(moved, lambda xy: np.stack(backwards * tuple(xy.T), 1))
         _, first, _, last = pixels.bounds
         name = str(number + 1 if names is None else names[number])
