@@ -102,6 +102,12 @@ def test_before_the_last_stage_new_classes_are_served_and_from_it_on_the_subset(
     assert [int(later[i]["label"]) for i in range(20)] == labels[20:]
 
 
+def test_classes_are_drawn_evenly_where_that_is_asked(folder):
+    stream = data(folder, session=2, draw="classes").stream(0, 4, 0, 1)
+    assert stream.first.even
+    assert stream.second.even
+
+
 def test_images_are_taken_by_their_own_satellite_and_tested_by_one_that_is_not_seen(folder):
     first = data(folder)
     raw, (images, _, domain, _) = first._fit[0], first._taken

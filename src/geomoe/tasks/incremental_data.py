@@ -164,8 +164,9 @@ class IncrementalData(ClassificationData):
         )
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
+        even = self.draw == "classes"
         new, subset = (
-            LabelStream(images, labels, self.seed, start, length, rank, world, self.turned, beside)
+            LabelStream(images, labels, self.seed, start, length, rank, world, self.turned, beside, even)
             for images, labels, beside in map(self._of, (self._new, self.subset))
         )
         return SwitchedStream(new, subset, self._switch)
