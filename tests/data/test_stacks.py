@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from geomoe import GeomoeError
+from geomoe.data.legend import IGNORED
+from geomoe.tasks.segmentation import Segmentation
 from geomoe.tasks.segmentation_data import SegmentationData
 
 FOLDERS = ["optical", "radar"]
@@ -54,7 +57,21 @@ def test_bands_of_folders_are_stacked_in_the_units_of_their_files(root):
     assert data(root, sensors={"s2": 3, "s1": 2}).sensors == {"s2": 3, "s1": 2}
 
 
+def test_a_pixel_that_every_sensor_lacks_has_no_class(root):
+    found = data(root).samples("fit")
+    [(_, sample)] = [one for one in found.without(["radar"], (0.0,)).samples if one[0] == "a.tif"]
+    batch = {name: value[None] for name, value in sample.items()}
+    batch["present"][:, 0, :3] = False
+    task = Segmentation("unet", bands=5, classes=("x", "y"), options={"width": 4, "depth": 1})
+    truth = task.truth(batch)
+    assert (truth[0, :3] == IGNORED).all()
+    assert torch.equal(truth[0, 3:], batch["mask"][0, 3:])
+
+
 def test_what_does_not_fit_is_said(root):
+    for folders in (["optical", "optical"], ["optical"]):
+        with pytest.raises(GeomoeError, match="two folders or more, each once"):
+            data(root, images=folders).bands  # noqa: B018
     with pytest.raises(GeomoeError, match="only names may differ"):
         data(root, sensors={"a": 2, "b": 3}).bands  # noqa: B018
     save(root / "radar" / "b.tif", np.zeros((2, 8, 6)), east=500000.001)  # a rounding

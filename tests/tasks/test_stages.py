@@ -165,6 +165,10 @@ def test_a_configuration_may_train_any_model_in_stages(folder, tmp_path):
         ([{"name": "a", "share": 0}], "stage a: share=0: expected a number above 0"),
         ([{"name": "a", "share": 1}, {"name": "a", "share": 1}], "a, a: expected each name once"),
         ([{"name": "a", "share": 1, "trains": ["tail"]}], "stage a: Scale has nothing to learn in 'tail'"),
+        (
+            [{"name": "a", "share": 1, "trains": "head"}],
+            r"trains='head': expected a list of parts, as \[head\]",
+        ),
         ([{"name": "a"}], "missing 1 required positional argument: 'share'"),
     ],
 )

@@ -167,6 +167,8 @@ def _pictures(root: Path, known: DataSet | None, listed: Sequence[Masked], how: 
 
 
 def _stacks(root: Path, known: DataSet | None, folders: Sequence[str], how: Reading) -> Labelled:
+    if len(set(folders)) < len(folders) or len(folders) < 2:
+        raise GeomoeError(f"data.images={list(folders)}: expected two folders or more, each once")
     listed = [masked_files(root, folder, how.masks) for folder in folders]
     masks, legend = _masks(listed[0], known, how)
     images, bands = [], set()

@@ -106,7 +106,9 @@ class Segmentation(ClassTask):
 
     def truth(self, batch: Batch) -> Tensor:
         mask = batch["mask"]
-        return mask.masked_fill(~batch["valid"], IGNORED) if "valid" in batch else mask
+        for there in (batch.get("valid"), batch["present"].any(1) if "present" in batch else None):
+            mask = mask if there is None else mask.masked_fill(~there, IGNORED)
+        return mask
 
     def mean_loss(self, losses: Tensor, truth: Tensor) -> Tensor:
         return _over_pixels(losses, truth)

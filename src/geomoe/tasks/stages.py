@@ -25,6 +25,8 @@ def read_stages(given: Sequence[Mapping[str, Any]] | None, model: nn.Module) -> 
     try:
         if given is None:
             return stages_of(model)
+        if text := [one["trains"] for one in given if isinstance(one.get("trains"), str)]:
+            raise ValueError(f"trains={text[0]!r}: expected a list of parts, as [{text[0]}]")
         return stages_of(model, [Stage(**{**one, "trains": tuple(one.get("trains", ()))}) for one in given])
     except (TypeError, ValueError) as error:
         raise GeomoeError(f"model.stages: {str(error).removeprefix('Stage.__init__() ')}") from error
