@@ -2,8 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
 
-from geomoe.models import available_weights, list_models, read_card
+from geomoe.models import available_weights, list_models, load, read_card
+from geomoe.models.weights import save
 from tests.cli.run import run
 
 
@@ -37,3 +39,16 @@ def test_models_says_of_each_what_it_is_and_how_large(capsys):
         card = read_card(path)
         unit = " dB" if card.task == "super_resolution" else ""
         assert f"{name} {card.scores['gain']:+.2f}{unit}" in said
+
+
+def test_a_card_shows_a_line_for_each_stage_of_the_training(capsys, weights, tmp_path):
+    path = tmp_path / "staged.safetensors"
+    stages = [
+        {"name": "base", "share": 2.0, "trains": [f"blocks.{i}.weight" for i in range(99)], "losses": None},
+        {"name": "head", "share": 1.0, "trains": [], "losses": {"cross_entropy": 0.5}},
+    ]
+    loaded = load(weights)
+    save(path, loaded.model, replace(loaded.card, recipe={"stages": stages}))
+    lines = run(capsys, "models", path)[1].splitlines()
+    said = [line.split(maxsplit=1)[1] for line in lines if line.split()[0] == "stages"]
+    assert said == ["base, share 2, trains 99 parts", "head, share 1, trains all, losses cross_entropy 0.5"]

@@ -97,6 +97,26 @@ def test_a_dry_run_says_what_a_map_takes_and_writes_nothing(
     assert "input    30 x 24, uint16\noutput   30 x 24, uint8\n" in told
 
 
+def test_scenes_of_a_manifest_are_mapped(
+    capsys: pytest.CaptureFixture[str],
+    src: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed = tmp_path / "scenes.csv"
+    listed.write_text(f"src,dst\n{src},o.tif\n{src},p.tif\n")
+    asked: list[Request] = []
+
+    def cut_off(requests: list[Request], **_: object) -> None:
+        asked.extend(requests)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geomoe.pipeline.predict_many", cut_off)
+    status, _, err = run(capsys, "predict", "--manifest", listed, "--model", model)
+    assert (status, len(asked)) == (130, 2), err
+
+
 def test_a_folder_of_images_becomes_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     labels(tmp_path)
     (tmp_path / "in").mkdir()

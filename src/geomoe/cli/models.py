@@ -122,7 +122,8 @@ def _readable(name: str, card: dict[str, Any]) -> list[str]:
         elif isinstance(value, dict):
             scored = value.get("scored") if key == "scores" else None
             lines.append(f"  {key}, {scored}" if scored else f"  {key}")
-            lines += [f"    {k:<18} {_short(v)}" for k, v in value.items() if k != "start"]
+            lines += [f"    {k:<18} {_short(v)}" for k, v in value.items() if k not in ("start", "stages")]
+            lines += [f"    {'stages':<18} {stage}" for stage in _stages(value)]
             lines += [f"    {'start':<18} {leg}" for leg in _legs(value)]
         else:
             lines.append(f"  {key:<20} {_short(value)}")
@@ -147,6 +148,16 @@ def _short(value: object) -> object:
     if value and all(isinstance(each, str) for each in value):
         return "; ".join(value)
     return f"{len(value)} rows or numbers, --json prints them" if len(value) > 16 else value
+
+
+def _stages(recipe: dict[str, Any]) -> list[str]:
+    """Of each stage its share, how much it trains and its losses; what it trains may be hundreds of names."""
+    return [
+        f"{stage['name']}, share {stage['share']:g}, trains "
+        + (counted(len(stage["trains"]), "part") if stage.get("trains") else "all")
+        + (f", losses {_short(stage['losses'])}" if stage.get("losses") else "")
+        for stage in recipe.get("stages") or []
+    ]
 
 
 def _legs(recipe: dict[str, Any]) -> list[str]:

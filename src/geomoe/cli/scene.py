@@ -179,7 +179,7 @@ def predict(
 
     SRC is a scene as for upscale, a hyperspectral cube (.npz), or a folder of images.
     """
-    ending = Path(given["dst"] or ".tif").suffix.lower()
+    ending = Path(given["dst"] or "map.tif").suffix.lower()  # a manifest has no DST of its own
     table = ending in (".csv", ".geojson")
     if not table and ending not in (".tif", ".tiff"):
         raise GeomoeError(f"{given['dst']}: a map ends in .tif, a table in .csv or .geojson")
