@@ -156,9 +156,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/missing"))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=900, help="of each network, all stages together")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.0, 0.25, 0.5, 0.75, 1.0])
     given, given.options = parser.parse_known_args()
+    if any(option.startswith("--trainer.max_steps") for option in given.options):
+        parser.error("the steps are --steps: by them it is known what is trained already")
     of = {arm: [scores(arm, seed, given) for seed in given.seeds] for arm in given.arms}
     lines = [["arm", "seed", "share", "oa"]]
     for arm, seeds in of.items():

@@ -66,7 +66,7 @@ class OutputGatedMoE(nn.Module):
             logits = self.score(results.float())
             selection: Selection = self.choice(logits, logits)
         experts, weights, probabilities, kept = selection
-        grid = (len(results),) if grid is None else grid
+        grid = (results.shape[0],) if grid is None else grid
         plan = RoutingPlan(experts, weights, probabilities, logits, self.bank.group_sizes, grid, kept)
         plan = plan if valid is None else replace(plan, valid=valid).of_valid().among(valid, grid)
         plan = plan if trace is None else trace.record(plan, self)
