@@ -228,3 +228,23 @@ def test_candidates_hold_the_true_class_of_pixels_that_nobody_learned_from() -> 
     lost = 1 - kept.gather(1, truth.flatten()[:, None]).float().mean()
     assert lost < 0.2
     assert kept.float().sum(1).mean() < 1.5, "and they are not all classes"
+
+
+def test_views_show_nothing_of_a_sensor_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    shown: list[torch.Tensor] = []
+    fused = model.fused
+
+    def seen(patches: torch.Tensor, *more: object) -> torch.Tensor:
+        shown.append(patches)
+        return fused(patches, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "fused", seen)
+    present = torch.ones(1, 2, 12, 12, dtype=torch.bool)
+    present[:, 1] = False
+    wanted = torch.zeros(1, 12, 12, dtype=torch.bool)
+    wanted[0, 0, 0] = True
+    model.answers(torch.rand(1, 7, 12, 12), present=present, wanted=wanted)
+    views = shown[-2:]
+    assert all((view[:, 6:] == 0).all() for view in views)
+    assert not torch.equal(views[0][:, :6], views[1].flip(2, 3)[:, :6])

@@ -266,7 +266,8 @@ class KongFusion(SensorPatchMap):
         drawn = places[torch.randperm(len(places), device=places.device)[: c.unlabelled]]
         chosen = torch.zeros_like(free).flatten().index_fill(0, drawn, True).view_as(free)
         patches = patches_at(y, c.patch, chosen)
-        views = [patches + _NOISE * torch.randn_like(patches) for _ in range(2)]
+        seen = patches_at(by_band(there, c.sensors).to(y.dtype), c.patch, chosen)  # what is absent stays so
+        views = [patches + _NOISE * torch.randn_like(patches) * seen for _ in range(2)]
         features, turned = self.fused(views[0]), self.fused(views[1].flip(2, 3))
         return {
             "classes": said, "one view": self.head(features), "other view": self.head(turned),
