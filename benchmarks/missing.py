@@ -142,6 +142,7 @@ def drawn(shares: list[float], found: dict[str, list[Interval]]) -> Figure:
             axes.fill_between(shares, means - half, means + half, color=COLOURS[arm], alpha=0.15, linewidth=0)
     axes.set_xlabel("share of the ground that lacks a sensor")
     axes.set_ylabel("overall accuracy")
+    axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
