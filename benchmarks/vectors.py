@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import rasterio
 from scipy.ndimage import gaussian_filter
 
 from geomoe.evaluation.hardware import hardware
+from geomoe.evaluation.peak import process_peak
 from geomoe.raster.vectors.polygons import write_polygons
 
 CLASSES = {str(value): name for value, name in enumerate(("building", "land", "road", "trees", "water"), 1)}
@@ -45,11 +45,11 @@ def write_map(path: Path, side: int, width: float) -> None:
 
 def measured(path: Path, target: Path, least: int, said) -> None:
     """Polygons, seconds, and megabytes before and at most, into the queue ``said``."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = process_peak()
     start = time.perf_counter()
     count = write_polygons(path, target, least=least)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    said.put((count, time.perf_counter() - start, before / 1024, peak / 1024))
+    peak = process_peak()
+    said.put((count, time.perf_counter() - start, before / 2**20, peak / 2**20))
 
 
 def main() -> None:
