@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
 
+from geomoe.cli.forecast import forecast_lines, forecast_many, listed_bands
+from geomoe.cli.of_map import check_of_map, is_made
 from geomoe.cli.progress import night_progress, terminal_progress, told
 from geomoe.cli.say import say
-from geomoe.cli.units import Bytes, Nodata, Seconds, in_time
+from geomoe.cli.units import Bytes, Nodata, Seconds
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers import LAYERS
 from geomoe.printable import counted
 
 if TYPE_CHECKING:
-    from geomoe.pipeline import Forecast, Outcome, Predictor, Request
+    from geomoe.pipeline import Outcome, Predictor, Request
 
 __all__ = ["info", "predict", "upscale"]
 
@@ -28,7 +30,6 @@ _NODATA = (
 )
 
 
-_MANY_BANDS = 16
 _SCALE, _MODEL = "Output pixels along one input pixel.", "Name of a model, or a weights file"
 
 _OPTIONS = (
@@ -195,9 +196,9 @@ def predict(
     if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
         raise click.UsageError(f"{next(iter(wanted))} is of one map of classes")
     read = [*filter(None, (given["src"], given["model"], given["dst"], zones))]
-    _check_of_map(wanted, read, given, classes)
+    check_of_map(wanted, read, given, classes)
     made = Path(given["dst"])
-    if _is_made(**given):
+    if is_made(**given):
         say(f"{made}: made before, from this scene by these weights")
     else:
         _carry_out(**given)
@@ -216,53 +217,6 @@ def predict(
         from geomoe.raster.vectors.summary import write_summary
 
         say(f"{summary}: {counted(write_summary(made, summary, zones), 'line')}")
-
-
-_OF_MANY = ("manifest", "processes", "scheduler", "retries", "scene_timeout", "report", "dry_run")
-
-
-def _is_made(src: str, dst: str, **given: Any) -> bool:
-    """Whether a map that is there already is the one that would be made."""
-    from geomoe.pipeline import Request
-    from geomoe.pipeline.batch.scene import is_done
-
-    if not Path(dst).exists() or given["overwrite"]:
-        return False
-    options = {name: value for name, value in given.items() if name not in _OF_MANY}
-    return is_done(Request.of(src, dst, **options))
-
-
-def _check_of_map(
-    wanted: Mapping[str, Path], read: Sequence[str | Path], given: Mapping[str, Any], classes: Sequence[str]
-) -> None:
-    """Refuse what could not be written once the map is there, which may take hours."""
-    from geomoe.evaluation.figures import check_target
-    from geomoe.files import overlap, writable_place
-    from geomoe.models import load
-    from geomoe.raster.vectors.strips import find_pyogrio
-
-    overwrite = given["overwrite"]
-    for name, path in wanted.items():
-        if name == "--picture":
-            check_target(path, Path(given["src"]), (given["model"], given["dst"]), overwrite=overwrite)
-            continue
-        ending = ".gpkg" if name == "--vectors" else ".csv"
-        if path.suffix.lower() != ending:
-            raise GeomoeError(f"{path} must end in {ending}")
-        others = [other for other in wanted.values() if other is not path]
-        if overlap([path], [*map(Path, read), *others]):
-            raise GeomoeError(f"{path} is among what is read or written; give {name} another file")
-        if path.exists() and not overwrite:
-            raise GeomoeError(f"{path} exists; use --overwrite to replace it")
-        writable_place(path)
-    contract = load(given["model"]).contract
-    contract.expect("classes", given["model"], f", for {next(iter(wanted))}")
-    known = [name for output in contract.outputs.values() for name in output.classes]
-    for name in classes:
-        if name not in known:
-            raise GeomoeError(f"{given['model']} has no class {name!r}; it has: {', '.join(known)}")
-    if "--vectors" in wanted:
-        find_pyogrio("polygons")
 
 
 _OF_TABLES = ("bands", "nodata", "tile", "device", "precision", "overwrite")
@@ -307,7 +261,7 @@ def _carry_out(
         common = {name: value for name, value in options.items() if name not in ("bands", *LAYERS)}
         requests = pipeline.read_manifest(manifest, **common)
         if dry_run:
-            _forecast_many(requests, processes)
+            forecast_many(requests, processes)
             return
         how = {"processes": processes, "scheduler": scheduler, "retries": retries, "limit": scene_timeout}
         _predict_many(requests, Path(manifest), report, **how)
@@ -329,7 +283,7 @@ def _carry_out(
     if asked.model != "auto":
         options["model"] = load(options["model"], asked.scale)
     if dry_run:
-        say(*_forecast_lines(pipeline.forecast_scene(src, dst, **options)))
+        say(*forecast_lines(pipeline.forecast_scene(src, dst, **options)))
         return
 
     def heard(plan: pipeline.ScenePlan) -> None:
@@ -340,17 +294,12 @@ def _carry_out(
     done = pipeline.predict(src, dst, progress=terminal_progress("tiles"), told=heard, **options)
     width, height = done.plan.output_size
     say(
-        f"{done.output}: {width} x {height}, {done.title}, {_bands(done.plan.names)}, by {done.model} in "
-        f"{done.plan.precision}"
+        f"{done.output}: {width} x {height}, {done.title}, {listed_bands(done.plan.names)}, "
+        f"by {done.model} in {done.plan.precision}"
     )
     for name, path in done.layers.items():
         say(f"{path}: {LAYERS[name]}")
     say(f"{done.items[0]}: how it was made; geomoe verify checks it")
-
-
-def _bands(names: Sequence[str]) -> str:
-    """Bands by their names, or their number where they are many."""
-    return f"bands {', '.join(names)}" if len(names) <= _MANY_BANDS else f"{len(names)} bands"
 
 
 def _predict_many(requests: list[Request], manifest: Path, report: str | None, **how: Any) -> None:
@@ -378,71 +327,6 @@ def _predict_many(requests: list[Request], manifest: Path, report: str | None, *
     say(f"{counted(len(outcomes), 'scene')}: {said}; {place}")
     if missing := counts["failed"] + counts["busy"]:
         raise GeomoeError(f"{missing} of {len(outcomes)} scenes were not made; see {place}")
-
-
-def _forecast_many(requests: list[Request], processes: int | None) -> None:
-    from geomoe import pipeline
-    from geomoe.raster.write.target import in_bytes
-
-    bar, ahead = terminal_progress("headers"), len(requests)
-
-    def heard() -> None:
-        nonlocal ahead
-        ahead -= 1
-        bar.advance()
-        if not ahead:
-            say("trying a few tiles; this takes a minute or two", err=True)
-
-    bar.start(len(requests))
-    try:
-        found = pipeline.forecast_many(requests, processes=processes, heard=heard)
-    finally:
-        bar.close()
-    for outcome in (*found.refused, *found.empty):
-        say(f"{outcome.request.src}: {outcome.message}", err=True)
-    lines = [
-        f"scenes   {found.scenes} to be made, {found.there} made already, {len(found.empty)} empty, "
-        f"{len(found.refused)} refused"
-    ]
-    if found.scenes:
-        each = f" for each of {found.processes} processes" if found.processes > 1 else ""
-        lines += [
-            f"tiles    {found.passes} runs of the model at most",
-            f"time     about {in_time(found.seconds)} on this machine",
-            f"memory   about {in_bytes(found.memory_bytes)}{each}",
-            f"disk     about {in_bytes(found.output_bytes)} when done",
-            f"learned  from tiles of {found.tried} of the scenes",
-        ]
-    say(*lines, "nothing was written (--dry-run)")
-    short = [
-        f"the disk of {folder} has {in_bytes(free)} free, and {in_bytes(wanted)} are wanted there"
-        for folder, wanted, free in found.short
-    ]
-    if found.refused:
-        short.insert(0, f"{len(found.refused)} of {len(requests)} scenes would not be made")
-    if short:
-        raise GeomoeError("; ".join(short))
-
-
-def _forecast_lines(forecast: Forecast) -> list[str]:
-    from geomoe.raster.write.target import in_bytes
-
-    plan = forecast.plan
-    return [
-        f"input    {plan.size[0]} x {plan.size[1]}, {plan.dtype}",
-        f"output   {plan.output_size[0]} x {plan.output_size[1]}, {plan.output_dtype}",
-        f"bands    {_bands(plan.names).removeprefix('bands ')}",
-        *(f"note     {note}" for note in plan.notes),
-        f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, "
-        f"{plan.passes} runs of the model in {plan.precision}",
-        f"time     about {in_time(forecast.seconds)}, tiles done at a time: {plan.workers}",
-        f"memory   about {in_bytes(forecast.memory_bytes)}",
-        f"disk     about {in_bytes(forecast.output_bytes)} when done, "
-        f"{in_bytes(plan.scratch_bytes + forecast.output_bytes)} while it runs "
-        f"(at most {in_bytes(plan.scratch_bytes + plan.output_bytes)})",
-        f"learned  by doing {forecast.tried} of the tiles",
-        "nothing was written (--dry-run)",
-    ]
 
 
 @click.command()
