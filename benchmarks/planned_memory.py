@@ -35,8 +35,8 @@ CASES = {
     "hat x4": ("hat", {"scale": 4}),
     "mamba_moe": ("mamba_moe", {"classes": ("field", "water", "wood"), "bands": 4}),
     "unet": ("unet", {"classes": ("field", "water", "wood"), "bands": 4}),
-    "unet_moe": ("unet_moe", {"classes": ("field", "water", "wood"), "bands": 4}),
-    "unet_moe, 200 bands": ("unet_moe", {"classes": tuple("abcdefghijklmnop"), "bands": 200}),
+    "unet_spatial_moe": ("unet_spatial_moe", {"classes": ("field", "water", "wood"), "bands": 4}),
+    "unet_spatial_moe, 200 bands": ("unet_spatial_moe", {"classes": tuple("abcdefghijklmnop"), "bands": 200}),
 }
 
 

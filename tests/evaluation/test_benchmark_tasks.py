@@ -34,8 +34,8 @@ MAPS = {
         "data": {"patch": 12, "batch_size": 2, "steps_per_epoch": 2},
     },
     "arms": {
-        "moe": {"model": "unet_moe", "options": {"width": 4, "depth": 1, "experts": 2}},
-        "dense": {"model": "unet_moe",
+        "moe": {"model": "unet_spatial_moe", "options": {"width": 4, "depth": 1, "experts": 2}},
+        "dense": {"model": "unet_spatial_moe",
                   "options": {"width": 4, "depth": 1, "experts": 2, "twin": "active"}},
         "forest": {"model": "random_forest", "features": "patches", "options": {"n_estimators": 5}},
     },

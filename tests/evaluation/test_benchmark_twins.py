@@ -34,7 +34,7 @@ ALL = {"moe", "active", "ensemble", "parameters", "gated", "frozen"}
     ("name", "arms"),
     [
         ("eurosat_vmoe", ALL),
-        ("indian_pines_unet_moe", ALL - {"gated"}),
+        ("indian_pines_unet_spatial_moe", ALL - {"gated"}),
         ("mfg_hmoe_light_x2", ALL),
         ("mfg_hmoe_light_satellites", ALL - {"active", "parameters", "ensemble"}),
     ],
@@ -136,11 +136,11 @@ def tables(tmp_path, arms, offsets=None):
 
 
 SMALL = {"width": 4, "depth": 1, "experts": 2}
-MOE = {"moe": {"model": "unet_moe", "options": SMALL}}
+MOE = {"moe": {"model": "unet_spatial_moe", "options": SMALL}}
 
 
 def twin(kind, **more):
-    return {"model": "unet_moe", "options": {**SMALL, "twin": kind}, **more}
+    return {"model": "unet_spatial_moe", "options": {**SMALL, "twin": kind}, **more}
 
 
 def test_a_twin_is_called_one_and_its_mismatch_is_said(tmp_path):
@@ -175,7 +175,10 @@ def test_the_table_of_scores_says_what_is_a_twin_of_what(tmp_path):
     [
         (twin("active", recipe={"model": {"learning_rate": 0.1}}), "model.learning_rate 0.1, not 0.01"),
         (twin("gated", recipe={"data": {"steps_per_epoch": 4}}), "data.steps_per_epoch 4, not 2"),
-        ({"model": "unet_moe", "options": {**SMALL, "width": 8, "twin": "frozen"}}, "options.width 8, not 4"),
+        (
+            {"model": "unet_spatial_moe", "options": {**SMALL, "width": 8, "twin": "frozen"}},
+            "options.width 8, not 4",
+        ),
         (twin("active", recipe={"model": {"warmup": 0.5}}), "model.warmup 0.5, not as usual"),
     ],
 )
@@ -187,13 +190,17 @@ def test_what_was_trained_otherwise_is_no_twin(arm, said, tmp_path):
 
 
 def test_what_does_not_claim_to_be_a_twin_may_be_trained_as_it_likes(tmp_path):
-    other = {"model": "unet_moe", "options": {**SMALL, "width": 8}, "recipe": {"model": {"warmup": 0.5}}}
+    other = {
+        "model": "unet_spatial_moe",
+        "options": {**SMALL, "width": 8},
+        "recipe": {"model": {"warmup": 0.5}},
+    }
     assert {row.twin for row in tables(tmp_path, {**MOE, "wide": other}).rows} == {""}
 
 
 def test_an_arm_may_be_tested_against_another_than_the_flagship(tmp_path):
     own = {"recipe": {"model": {"warmup": 0.5}}}
-    system = {"model": "unet_moe", "options": {**SMALL, "width": 8}, **own}
+    system = {"model": "unet_spatial_moe", "options": {**SMALL, "width": 8}, **own}
     dense = twin("active", beside="system", **own)
     dense["options"]["width"] = 8
     arms = {**MOE, "system": system, "dense": dense}
@@ -245,7 +252,7 @@ def test_what_one_score_says_has_no_interval(tmp_path, monkeypatch):
 def test_a_sweep_is_drawn_and_listed(tmp_path):
     pytest.importorskip("matplotlib")
     arms = {
-        f"e{e}k{k}": {"model": "unet_moe", "options": SMALL, "at": {"experts": e, "top_k": k}}
+        f"e{e}k{k}": {"model": "unet_spatial_moe", "options": SMALL, "at": {"experts": e, "top_k": k}}
         for e in (2, 4) for k in (1, 2)
     }  # fmt: skip
     table = tables(tmp_path, {**MOE, **arms})

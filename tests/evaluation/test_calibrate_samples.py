@@ -56,10 +56,10 @@ def test_a_network_that_routes_nothing_has_nothing_to_be_calibrated(data, tmp_pa
 
 
 def test_pixels_that_are_not_there_give_no_row():
-    model = build("unet_moe", {"classes": CLASSES, "width": 4, "depth": 1, "experts": 2})
+    model = build("unet_spatial_moe", {"classes": CLASSES, "width": 4, "depth": 1, "experts": 2})
     valid = torch.zeros(8, 8, dtype=torch.bool)
     valid[:4] = True
-    card = card_of("unet_moe", "segmentation")
+    card = card_of("unet_spatial_moe", "segmentation")
     found = shown_rows(LoadedModel("tiny", model, card), torch.rand(3, 8, 8), valid=valid)
     assert len(found) == 32
 

@@ -99,8 +99,8 @@ def test_labels_stand_beside_their_truth_and_the_squares_of_experts(folder, tmp_
 
 
 def test_maps_stand_beside_their_truth_and_the_experts_of_pixels(cube, tmp_path, drawn, capsys):
-    model = build("unet_moe", {**FACTS, "width": 4, "depth": 1, "experts": 3})
-    maps(tmp_path / "w.safetensors", model, "unet_moe")
+    model = build("unet_spatial_moe", {**FACTS, "width": 4, "depth": 1, "experts": 3})
+    maps(tmp_path / "w.safetensors", model, "unet_spatial_moe")
     out = ["-o", str(tmp_path / "p.pdf")]
     main(["picture", str(cube), "--model", str(tmp_path / "w.safetensors"), *out, "--json"])
     found = json.loads(capsys.readouterr().out)

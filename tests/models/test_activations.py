@@ -38,8 +38,8 @@ def test_a_pixel_takes_as_much_of_a_larger_image(name: str) -> None:
 
 
 def test_the_card_keeps_it(tmp_path: Path) -> None:
-    model, path = tiny("unet_moe"), tmp_path / "w.safetensors"
-    card = replace(card_of(model), model="unet_moe", task="segmentation")
+    model, path = tiny("unet_spatial_moe"), tmp_path / "w.safetensors"
+    card = replace(card_of(model), model="unet_spatial_moe", task="segmentation")
     assert save(path, model, card).activations > 100
     save(path, model, replace(read_card(path), activations=77))
     assert read_card(path).activations == 77, "what was counted once is not counted again"

@@ -130,6 +130,10 @@ def test_a_twin_of_equal_cost_wants_a_fixed_number_of_experts():
 
 
 def test_a_dense_network_is_not_said_to_be_a_mixture():
-    for dense, mixture in (("unet", "unet_moe"), ("convnext_t", "convnext_moe_t"), ("vit_s", "vmoe_s")):
+    for dense, mixture in (
+        ("unet", "unet_spatial_moe"),
+        ("convnext_t", "convnext_moe_t"),
+        ("vit_s", "vmoe_s"),
+    ):
         assert "mixture" not in describe(dense).lower()
         assert "mixture" in describe(mixture).lower()

@@ -26,7 +26,7 @@ def bounded(request):
     return request.param
 
 
-@pytest.fixture(params=["unet", "unet_moe"])
+@pytest.fixture(params=["unet", "unet_spatial_moe"])
 def local(request):
     return request.param
 
@@ -91,12 +91,12 @@ def test_what_is_not_valid_is_seen_as_the_mean_and_not_routed(local):
     assert found.isfinite().all()
     assert torch.equal(found, model(mean, valid=valid))
     counted = [plan.valid.view(plan.grid).sum().item() for plan in trace]
-    assert counted == {"unet": [], "unet_moe": [4 * 3, 8 * 5]}[local]
+    assert counted == {"unet": [], "unet_spatial_moe": [4 * 3, 8 * 5]}[local]
 
 
 def test_what_fills_up_an_image_is_not_routed():
     trace = RoutingTrace()
-    tiny("unet_moe")(torch.rand(1, 3, 5, 9), trace=trace)
+    tiny("unet_spatial_moe")(torch.rand(1, 3, 5, 9), trace=trace)
     assert [plan.grid for plan in trace] == [(1, 2, 3), (1, 4, 6), (1, 8, 12)]
     assert [plan.valid.sum().item() for plan in trace] == [2 * 3, 3 * 5, 5 * 9]
 
@@ -112,7 +112,7 @@ def test_blocks_that_hold_experts(where, plans):
 @pytest.mark.parametrize("router", ["dual", "single", "switch", "softmax", "top_p"])
 def test_routers_are_chosen_by_name(router):
     trace = RoutingTrace()
-    out = tiny("unet_moe", router=router)(torch.rand(1, 3, 8, 8), trace=trace)
+    out = tiny("unet_spatial_moe", router=router)(torch.rand(1, 3, 8, 8), trace=trace)
     assert out.isfinite().all()
     assert len(trace) == 3
 
@@ -174,7 +174,7 @@ def test_dense_twins_cost_what_the_mixture_costs():
     options = {"classes": CLASSES, "width": 24, "depth": 2, "experts": 2}
     with torch.device("meta"):
         moe, active, whole = (
-            build("unet_moe", {**options, "twin": t}) for t in ("none", "active", "parameters")
+            build("unet_spatial_moe", {**options, "twin": t}) for t in ("none", "active", "parameters")
         )
     count = [sum(p.numel() for p in model.parameters()) for model in (moe, active, whole)]
     assert count[2] == pytest.approx(count[0], rel=0.01)

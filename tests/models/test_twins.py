@@ -30,7 +30,10 @@ def plans(model):
 
 
 MIXTURES = [
-    *((name, {}) for name in ("mfg_hmoe_light", "swin2_mose", "vmoe_ti", "unet_moe", "convnext_mixers_t")),
+    *(
+        (name, {})
+        for name in ("mfg_hmoe_light", "swin2_mose", "vmoe_ti", "unet_spatial_moe", "convnext_mixers_t")
+    ),
     ("vit_ti", {"adapters": (2, 2, 4), "router": "softmax"}),
 ]
 
@@ -64,7 +67,7 @@ def test_every_mixture_has_twins(name, options):
             assert any(p.grad is not None for router in routers for p in router.parameters())
 
 
-@pytest.mark.parametrize("name", ["mfg_hmoe_light", "swin2_mose", "vmoe_ti", "unet_moe"])
+@pytest.mark.parametrize("name", ["mfg_hmoe_light", "swin2_mose", "vmoe_ti", "unet_spatial_moe"])
 def test_dense_twins_are_as_large_as_they_say(name):
     options = {"scale": 2} if name in geomoe.list_models("image") else {}
     with torch.device("meta"):

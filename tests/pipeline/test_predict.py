@@ -30,8 +30,8 @@ NAMES = [f"b{i}" for i in range(BANDS)]
 
 
 def weights(path: Path, radiometry: str = "values", **options: object) -> LoadedModel:
-    model = tiny("unet_moe", **{"bands": BANDS, "mean": (30000.0,), "std": (9000.0,), **options})
-    card = replace(card_of(model), model="unet_moe", task="segmentation", radiometry=radiometry)
+    model = tiny("unet_spatial_moe", **{"bands": BANDS, "mean": (30000.0,), "std": (9000.0,), **options})
+    card = replace(card_of(model), model="unet_spatial_moe", task="segmentation", radiometry=radiometry)
     path.parent.mkdir(exist_ok=True)
     save(path, model, card)
     return load(str(path))

@@ -204,4 +204,4 @@ register(
     gives="classes",
     what="U-Net, which says of every pixel what it shows; no experts",
 )
-register("unet_moe", UNet, UNetConfig, {"experts_in": "both"}, gives="classes")
+register("unet_spatial_moe", UNet, UNetConfig, {"experts_in": "both"}, gives="classes")
