@@ -40,9 +40,9 @@ def made(tmp_path_factory):
 def train(root, out, *more, steps=12):
     fit(
         [
-            "--config=indian_pines_unet_spatial_moe", f"--data.root={root}", "--data.block=8", "--data.patch=12",
-            "--data.batch_size=4", "--data.steps_per_epoch=4", f"--trainer.max_steps={steps}",
-            f"--model.options={MODEL}", "--model.learning_rate=1e-2", f"--checkpoint.dirpath={out}",
+            "--config=indian_pines_unet_spatial_moe", f"--data.root={root}", "--data.block=8",
+            "--data.patch=12", "--data.batch_size=4", "--data.steps_per_epoch=4",
+            f"--trainer.max_steps={steps}", f"--model.options={MODEL}", "--model.learning_rate=1e-2", f"--checkpoint.dirpath={out}",
             f"--trainer.logger.init_args.save_dir={out}", f"--trainer.default_root_dir={out}",
             "--trainer.accelerator=cpu", *more,
         ]
