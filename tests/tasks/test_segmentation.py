@@ -42,7 +42,8 @@ def train(root, out, *more, steps=12):
         [
             "--config=indian_pines_unet_spatial_moe", f"--data.root={root}", "--data.block=8",
             "--data.patch=12", "--data.batch_size=4", "--data.steps_per_epoch=4",
-            f"--trainer.max_steps={steps}", f"--model.options={MODEL}", "--model.learning_rate=1e-2", f"--checkpoint.dirpath={out}",
+            f"--trainer.max_steps={steps}", f"--model.options={MODEL}", "--model.learning_rate=1e-2",
+            f"--checkpoint.dirpath={out}",
             f"--trainer.logger.init_args.save_dir={out}", f"--trainer.default_root_dir={out}",
             "--trainer.accelerator=cpu", *more,
         ]
@@ -131,6 +132,42 @@ def test_a_folder_that_is_left_out_is_what_is_tested_on(tmp_path):
     assert 0 < sample["valid"].sum() < 32 * 32
     known = sample["mask"] != IGNORED
     torch.testing.assert_close(sample["image"][0][known], (sample["mask"][known] + 1) * 100 / 255)
+
+
+def test_several_folders_may_be_left_out_but_not_all(tmp_path):
+    root = str(folder(tmp_path))
+    data = SegmentationData(root, split="folder", left_out=["a", "b"])
+    parts = {one.name[0] for one in data._held if (one.places.parts == 2).all()}
+    assert parts == {"a", "b"}
+    with pytest.raises(GeomoeError, match="no folder 'd' can be left out; there are: a, b, c"):
+        SegmentationData(root, split="folder", left_out=["a", "d"]).shares  # noqa: B018
+    with pytest.raises(GeomoeError, match="all folders are left out"):
+        SegmentationData(root, split="folder", left_out=["a", "b", "c"]).shares  # noqa: B018
+
+
+def test_one_class_of_coarser_images_is_scored_as_it_was_trained(tmp_path, capsys):
+    root = folder(tmp_path / "data")
+    train(
+        root, tmp_path / "run", "--data.split=folder", "--data.left_out=[a, b]", "--data.reduce=2",
+        "--data.against_rest=class 2", "--data.patch=8", steps=4,
+    )  # fmt: skip
+    loaded = load(str(tmp_path / "run" / "last.safetensors"))
+    assert loaded.contract.outputs["classes"].classes == ("other", "class 2")
+    assert (loaded.card.recipe["reduce"], loaded.card.recipe["left_out"]) == (2, ["a", "b"])
+    main(
+        [
+            "evaluate",
+            "--model",
+            str(tmp_path / "run" / "last.safetensors"),
+            "--data",
+            str(root),
+            "--json",
+            "-",
+        ]
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["by_class"]) == {"other", "class 2"}
+    assert set(found["by_item"]) == {f"{place}/{i}.png" for place in "ab" for i in range(4)}
 
 
 @pytest.mark.parametrize("split", ["pixels", "images"])

@@ -106,7 +106,7 @@ class Labelled:
     names: tuple[str, ...] = ()
     deals: bool = True
 
-    def parts(self, shares: Shares, seed: int, left_out: str | None = None) -> list[Part]:
+    def parts(self, shares: Shares, seed: int, left_out: Sequence[str] = ()) -> list[Part]:
         """The part of each image, the same for all of a stand; of the stands of each folder by chance.
 
         Raises:

@@ -82,7 +82,7 @@ def every_of_each(paths: Sequence[Path], share: float) -> tuple[list[Path], list
 
 
 def items_by_folder(
-    folders: Sequence[str], shares: Shares, seed: int, left_out: str | None = None
+    folders: Sequence[str], shares: Shares, seed: int, left_out: Sequence[str] = ()
 ) -> list[Part]:
     """The part of each of several items, such as images, as a whole; of each folder by chance.
 
@@ -90,22 +90,24 @@ def items_by_folder(
         folders: in which each item lies.
         shares: of the items of each folder that are held out.
         seed: of the draw.
-        left_out: the folder that is tested on, whole, in place of a share of each: what is scored then tells
-            of a place, a season or a sensor that was not seen.
+        left_out: folders that are tested on, whole, in place of a share of each: what is scored then tells
+            of places, seasons or sensors that were not seen.
 
     Raises:
         GeomoeError: no folder of this name, no other one, or too few items to hold any out.
     """
     names = sorted(set(folders))
-    if left_out is not None and (left_out not in names or len(names) < 2):
-        raise GeomoeError(f"no folder {left_out!r} can be left out; there are: {', '.join(names)}")
-    parts: list[Part] = ["test" if folder == left_out else "fit" for folder in folders]
+    if unknown := [name for name in left_out if name not in names]:
+        raise GeomoeError(f"no folder {unknown[0]!r} can be left out; there are: {', '.join(names)}")
+    if len(names) == len(set(left_out)):
+        raise GeomoeError(f"all folders are left out, and none is trained on: {', '.join(names)}")
+    parts: list[Part] = ["test" if folder in left_out else "fit" for folder in folders]
     rng = np.random.default_rng(seed)
     for name in names:
-        if name == left_out:
+        if name in left_out:
             continue
         items = rng.permutation([i for i, folder in enumerate(folders) if folder == name])
-        if left_out is None:
+        if not left_out:
             fit, rest = ends_of(len(items), shares)
         else:
             fit, rest = (

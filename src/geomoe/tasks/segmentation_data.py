@@ -29,6 +29,7 @@ from geomoe.data.places import (
     spatial_blocks,
     whole_image,
 )
+from geomoe.data.recast import against_rest, reduced
 from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split
 from geomoe.errors import GeomoeError, expect
@@ -56,6 +57,8 @@ _SPLIT = (
 """Options that say what was held out; they go on the card, by which the test part is found again."""
 _CLASSES = ("taxa", "stems")
 """Options that say what the classes of plots are; they go on the card likewise."""
+_RECAST = ("reduce", "against_rest")
+"""Options by which images are made others before they are split; on cards since they exist."""
 
 
 class SegmentationData(ClassData):
@@ -70,7 +73,7 @@ class SegmentationData(ClassData):
         buffer: pixels between blocks of two parts.
         validation: share that is validated on.
         test: share that is tested on.
-        left_out: folder to test on.
+        left_out: folder to test on, or several.
         split_seed: of the split alone, so that trainings of other seeds see the same.
         patch: side of the crops to train on, pixels.
         draw: what crops are drawn for; see :data:`geomoe.data.crops.Draw`.
@@ -86,6 +89,8 @@ class SegmentationData(ClassData):
         ignored: value of the pixels whose class is not known; None where every value is a class.
         taxa: what the classes of plots with crowns are.
         stems: that each of these has at least.
+        reduce: pixels to a side of the square of which each pixel is made.
+        against_rest: the class that is told from all others; None to tell all apart.
         max_pixels: that an image may have; it is looked at before any is decoded.
         stream: see :class:`geomoe.tasks.stream.StreamData`.
     """
@@ -98,7 +103,7 @@ class SegmentationData(ClassData):
         buffer: int = 2,
         validation: float = 0.1,
         test: float = 0.3,
-        left_out: str | None = None,
+        left_out: str | list[str] | None = None,
         split_seed: int = 0,
         patch: int = 32,
         draw: Draw = "pixels",
@@ -112,14 +117,18 @@ class SegmentationData(ClassData):
         ignored: int | None = 0,
         taxa: Taxa = "species",
         stems: int = 15,
+        reduce: int = 1,
+        against_rest: str | None = None,
         max_pixels: int = MAX_PIXELS,
         **stream: Any,
     ) -> None:
         super().__init__(**stream)
-        for name, value in (("patch", patch), ("bands", bands), ("max_pixels", max_pixels)):
+        for name, value in (
+            ("patch", patch), ("bands", bands), ("reduce", reduce), ("max_pixels", max_pixels),
+        ):  # fmt: skip
             expect(value >= 1, f"data.{name}", value, "a whole number from 1")
         expect(split_seed >= 0, "data.split_seed", split_seed, "a whole number from 0")
-        if (split == "folder") != (left_out is not None):
+        if (split == "folder") != bool(left_out):
             raise GeomoeError(
                 f"data.left_out={left_out!r}: expected a folder where data.split is folder, and only there"
             )
@@ -131,12 +140,16 @@ class SegmentationData(ClassData):
         self._sensors, self.missing = dict(sensors or {}), missing
         self.shared = Shares(validation, test)
         self.images, self.masks, self.ignored, self.taxa, self.stems = images, masks, ignored, taxa, stems
+        self.reduce, self.against_rest = reduce, against_rest
+        self._left_out = [left_out] if isinstance(left_out, str) else left_out or []
         self.reading = Reading(bands, images, masks, names, ignored, taxa, stems, max_pixels)
 
     @cached_property
     def _found(self) -> Labelled:
         """What the folder holds, its sensors by the names that they are to have."""
-        found = read_labelled(self.root, self.reading)
+        found = reduced(read_labelled(self.root, self.reading), self.reduce)
+        if self.against_rest is not None:
+            found = against_rest(found, self.against_rest)
         if self.split in ("images", "folder") and not found.deals:
             raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
         bands, sensors = len(found.images[0].image), self._sensors or found.sensors
@@ -164,7 +177,7 @@ class SegmentationData(ClassData):
         found = self._found
         whole: Sequence[Part | None] = [None] * len(found.images)
         if self.split in ("images", "folder"):
-            whole = found.parts(self.shared, self.split_seed, self.left_out)
+            whole = found.parts(self.shared, self.split_seed, self._left_out)
         return [
             LabelledImage(
                 one.name, one.image, one.mask, self._places(one.mask, part), one.valid, found.sensors,
@@ -224,7 +237,7 @@ class SegmentationData(ClassData):
             "draw": self.draw,
             "centre": self.centre,
             "missing": self.missing,
-            **{name: getattr(self, name) for name in _SPLIT},
+            **{name: getattr(self, name) for name in (*_SPLIT, *_RECAST)},
             **{name: getattr(self, name) for name in _CLASSES if self._found.images[0].stand is not None},
         }
 
@@ -303,10 +316,12 @@ class SegmentationData(ClassData):
             )
         if part == "train":
             raise GeomoeError("weights of segmentation are scored on the split fit, validation or test")
-        options = {name: recipe[name] for name in (*_SPLIT, *_CLASSES) if name in recipe}
+        options = {name: recipe[name] for name in (*_SPLIT, *_CLASSES, *_RECAST) if name in recipe}
         bands = weights.contract.bands
         sensors = dict(weights.contract.sensors)
-        data = cls(str(root), bands=bands, names=list(classes), sensors=sensors, **options)
+        if options.get("against_rest") is None:
+            options["names"] = list(classes)
+        data = cls(str(root), bands=bands, sensors=sensors, **options)
         if (data.bands, data.classes) != (bands, classes):
             raise GeomoeError(
                 f"{root} has {data.bands} bands and the classes {'; '.join(data.classes)}, where "
