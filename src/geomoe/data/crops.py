@@ -39,6 +39,7 @@ class LabelledImage:
         valid: ``[H, W]``, where there is a measurement; None if there is one everywhere.
         sensors: whose bands the image stacks, by name, with how many; empty where they are of one.
         present: ``[S, H, W]``, where each of them measured; None if each did wherever it is ``valid``.
+        domain: of several places the one that the image is of, from 0; None where there are not several.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LabelledImage:
     valid: NDArray[np.bool_] | None = None
     sensors: Mapping[str, int] = field(default_factory=dict)
     present: NDArray[np.bool_] | None = None
+    domain: int | None = None
 
     def of_sensors(self, seen: Tensor) -> Tensor:
         """``[S, H, W]`` bool, what each sensor measured of what is ``seen``, ``[H, W]``."""
@@ -123,7 +125,8 @@ def shown(one: LabelledImage, part: Part, fill: Sequence[float]) -> Sample:
 class CropStream(Dataset[Sample]):
     """Sample i of an endless stream of crops; the same i gives the same crop, always.
 
-    Each has at least one pixel with a class of the training part. Crops are turned in one of the eight ways
+    Each has at least one pixel with a class of the training part. Which place a crop is of is said here, in
+    training, alone: whoever is shown a new image has to find out. Crops are turned in one of the eight ways
     that pixels stay pixels. Smaller images are filled up with pixels that are not valid.
 
     Args:
@@ -192,7 +195,7 @@ class CropStream(Dataset[Sample]):
             stays = torch.tensor([bool(pattern >> i & 1) for i in range(len(one.sensors))])
             turned["present"] &= stays[:, None, None]
             turned["image"] = torch.where(one.of_bands(turned["present"]), turned["image"], self.fill)
-        return turned
+        return turned if one.domain is None else {**turned, "domain": torch.tensor(one.domain)}
 
     def _cut(self, one: LabelledImage, corner: Sequence[int]) -> Sample:
         inside = [

@@ -70,6 +70,7 @@ class Segmentation(ClassTask):
         std: what it then divides by.
         shares: of the classes among the training pixels; the largest is the baseline.
         sensors: whose bands the images stack, by name, with how many; for models that know them.
+        domains: places, the folders of the training images; for models that know them.
         recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy``, ``dice`` and those of
             :data:`geomoe.tasks.long_tail.BY_SHARES`.
     """
@@ -77,7 +78,7 @@ class Segmentation(ClassTask):
     family = "segmentation"
     LOSSES = {"cross_entropy": cross_entropy, "dice": dice}  # noqa: RUF012
     monitor = "oa"
-    from_data = ("bands", "classes", "colours", "mean", "std", "shares", "sensors")
+    from_data = ("bands", "classes", "colours", "mean", "std", "shares", "sensors", "domains")
 
     def __init__(
         self,
@@ -89,17 +90,19 @@ class Segmentation(ClassTask):
         std: Sequence[float] = (0.25,),
         shares: Sequence[float] = (),
         sensors: dict[str, int] | None = None,
+        domains: Sequence[str] = (),
         **recipe: Any,
     ) -> None:
         names = tuple(classes)
         facts = {"bands": bands, "classes": names, "colours": tuple(colours), "mean": tuple(mean)}
-        known = {"sensors": dict(sensors)} if sensors and takes(model, "sensors") else {}
+        known: dict[str, Any] = {"sensors": dict(sensors or {}), "domains": tuple(domains)}
+        known = {name: value for name, value in known.items() if value and takes(model, name)}
         super().__init__(model, {**facts, "std": tuple(std), **known}, **recipe)
         self.classes, self.shares = names, tuple(shares)
 
     def given(self, batch: Batch) -> dict[str, Tensor]:
-        told = ("valid", "present") if getattr(self.model, "takes_present", False) else ("valid",)
-        given = {name: batch[name] for name in told if name in batch}
+        told = [name for name in ("present", "domain") if getattr(self.model, f"takes_{name}", False)]
+        given = {name: batch[name] for name in ("valid", *told) if name in batch}
         if getattr(self.model, "takes_wanted", False) and "mask" in batch:
             given["wanted"] = self.truth(batch) != IGNORED  # what has no class enters no loss and no metric
         return given

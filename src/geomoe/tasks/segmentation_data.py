@@ -203,6 +203,13 @@ class SegmentationData(ClassData):
         """Whose bands the images stack, by name, with how many; empty where they are of one."""
         return dict(self._held[0].sensors)
 
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """Places, the folders of the images to train on; empty where there are not several."""
+        both = zip(self._found.images, self._held, strict=True)
+        folders = {one.folder for one, held in both if held.places.of("fit").any()}
+        return tuple(sorted(folders)) if len(folders) > 1 else ()
+
     @property
     def band_names(self) -> tuple[str, ...]:
         return self._found.names
@@ -264,8 +271,10 @@ class SegmentationData(ClassData):
         return f"{fit} pixels with a class to train on, {validation} to validate on, of {images}"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
+        number = {folder: place for place, folder in enumerate(self.domains)}
+        both = zip(self._found.images, self._held, strict=True)
         return CropStream(
-            self._held,
+            [replace(held, domain=number.get(one.folder)) for one, held in both],
             self.mean,
             self.patch,
             self.draw,
