@@ -10,12 +10,13 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.cli.main import main
 from geomoe.data.legend import IGNORED
+from geomoe.layers.pixel_losses import cross_entropy, dice, smoothed
 from geomoe.models import load
 from geomoe.models.contract import Input
 from geomoe.moe.plan import RoutingTrace
 from geomoe.tasks.checkpoint import read_checkpoint
 from geomoe.tasks.fit import fit
-from geomoe.tasks.segmentation import Segmentation, cross_entropy, dice
+from geomoe.tasks.segmentation import Segmentation
 from geomoe.tasks.segmentation_data import SegmentationData
 
 MODEL = "{width: 8, depth: 1, experts: 2}"
@@ -197,7 +198,7 @@ def test_ignored_pixels_enter_no_loss():
     logits, truth = torch.randn(3, 4, 5, 6, requires_grad=True), torch.randint(4, (3, 5, 6))
     truth[0, :, 3:] = IGNORED
     truth[2] = IGNORED
-    for loss in (cross_entropy, dice):
+    for loss in (cross_entropy, smoothed, dice):
         found = loss(logits, truth)
         (gradient,) = torch.autograd.grad(found, logits)
         assert not gradient.permute(0, 2, 3, 1)[truth == IGNORED].any()
@@ -206,6 +207,8 @@ def test_ignored_pixels_enter_no_loss():
         torch.testing.assert_close(found, sum(alone) / 3)
     by_hand = torch.nn.functional.cross_entropy(logits[1:2], truth[1:2])
     torch.testing.assert_close(cross_entropy(logits[1:2], truth[1:2]), by_hand)
+    even = -logits[1:2].log_softmax(1).mean()
+    torch.testing.assert_close(smoothed(logits[1:2], truth[1:2]), 0.95 * by_hand + 0.05 * even)
 
 
 def test_dice_at_known_values():
@@ -257,7 +260,7 @@ def test_a_model_brings_losses_of_its_own():
         assert terms.keys() == losses.keys()
         torch.stack(list(terms.values())).sum().backward()
         assert (task.model.heads[2].out.weight.grad is not None) == learns
-    with pytest.raises(GeomoeError, match=r"there are: cross_entropy, dice, .*uncertain_labels$"):
+    with pytest.raises(GeomoeError, match=r"there are: cross_entropy, smoothed, dice, .*uncertain_labels$"):
         Segmentation("mamba_moe", options=options, losses={"l2": 1.0})
-    with pytest.raises(GeomoeError, match=r"there are: cross_entropy, dice, \w+, \w+, \w+$"):
+    with pytest.raises(GeomoeError, match=r"there are: cross_entropy, smoothed, dice, \w+, \w+, \w+$"):
         Segmentation("unet", losses={"uncertain_labels": 1.0})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -17,41 +16,12 @@ from torchmetrics.classification import (
 
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
+from geomoe.layers.pixel_losses import cross_entropy, dice, over_pixels, smoothed
 from geomoe.metrics.average_accuracy import AverageAccuracy
 from geomoe.models.registry import takes
 from geomoe.tasks.class_task import ClassTask
 
-__all__ = ["Segmentation", "cross_entropy", "dice"]
-
-
-def _over_pixels(losses: Tensor, truth: Tensor) -> Tensor:
-    """Mean over samples of the mean over their pixels with a class, of losses ``[B, H, W]``."""
-    return (losses.sum((1, 2)) / (truth != IGNORED).sum((1, 2)).clamp_min(1)).mean()
-
-
-def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean over samples of the mean over their pixels with a class; 0 of a sample that has none.
-
-    Args:
-        logits: ``[B, classes, H, W]``.
-        truth: ``[B, H, W]`` int64, :data:`geomoe.data.legend.IGNORED` where there is no class.
-    """
-    return _over_pixels(F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none"), truth)
-
-
-def dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean over samples of 1 less the soft Dice score of their classes (Milletari et al. 2016).
-
-    Of the pixels with a class, and of the classes that a sample has; 0 of a sample that has none. As
-    :func:`cross_entropy`.
-    """
-    known = (truth != IGNORED)[:, None]
-    shares = logits.float().softmax(1) * known
-    classes = F.one_hot(truth.clamp_min(0), logits.shape[1]).permute(0, 3, 1, 2) * known
-    both, either = (shares * classes).sum((2, 3)), (shares + classes).sum((2, 3))  # [B, classes]
-    there = classes.sum((2, 3)) > 0
-    missed = (1 - 2 * both / either.clamp_min(1e-6)) * there
-    return (missed.sum(1) / there.sum(1).clamp_min(1)).mean()
+__all__ = ["Segmentation"]
 
 
 class Segmentation(ClassTask):
@@ -71,12 +41,12 @@ class Segmentation(ClassTask):
         shares: of the classes among the training pixels; the largest is the baseline.
         sensors: whose bands the images stack, by name, with how many; for models that know them.
         domains: places, the folders of the training images; for models that know them.
-        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy``, ``dice`` and those of
-            :data:`geomoe.tasks.long_tail.BY_SHARES`.
+        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy``, ``smoothed``, ``dice`` (see
+            :mod:`geomoe.layers.pixel_losses`) and those of :data:`geomoe.tasks.long_tail.BY_SHARES`.
     """
 
     family = "segmentation"
-    LOSSES = {"cross_entropy": cross_entropy, "dice": dice}  # noqa: RUF012
+    LOSSES = {"cross_entropy": cross_entropy, "smoothed": smoothed, "dice": dice}  # noqa: RUF012
     monitor = "oa"
     from_data = ("bands", "classes", "colours", "mean", "std", "shares", "sensors", "domains")
 
@@ -114,7 +84,7 @@ class Segmentation(ClassTask):
         return mask
 
     def mean_loss(self, losses: Tensor, truth: Tensor) -> Tensor:
-        return _over_pixels(losses, truth)
+        return over_pixels(losses, truth)
 
     def metrics(self) -> MetricCollection:
         classes = len(self.classes)

@@ -1,0 +1,40 @@
+"""Losses of maps: of logits ``[B, K, H, W]`` and truths ``[B, H, W]`` int64, -1 where there is no class.
+
+Each is a mean over samples, of the pixels with a class alone; 0 of a sample that has none.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["cross_entropy", "dice", "over_pixels", "smoothed"]
+
+_NONE, _SMOOTHING = -1, 0.05
+
+
+def over_pixels(losses: Tensor, truth: Tensor) -> Tensor:
+    """Mean over samples of the mean over their pixels with a class, of losses ``[B, H, W]``, 0 elsewhere."""
+    return (losses.sum((1, 2)) / (truth >= 0).sum((1, 2)).clamp_min(1)).mean()
+
+
+def cross_entropy(logits: Tensor, truth: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy; with ``smoothing`` that share of the truth is all classes alike."""
+    each = F.cross_entropy(logits, truth, ignore_index=_NONE, reduction="none", label_smoothing=smoothing)
+    return over_pixels(each, truth)
+
+
+def smoothed(logits: Tensor, truth: Tensor) -> Tensor:
+    """:func:`cross_entropy` with a smoothing of .05."""
+    return cross_entropy(logits, truth, _SMOOTHING)
+
+
+def dice(logits: Tensor, truth: Tensor) -> Tensor:
+    """1 less the soft Dice score (Milletari et al. 2016) of the classes that a sample has."""
+    known = (truth >= 0)[:, None]
+    shares = logits.float().softmax(1) * known
+    classes = F.one_hot(truth.clamp_min(0), logits.shape[1]).permute(0, 3, 1, 2) * known
+    both, either = (shares * classes).sum((2, 3)), (shares + classes).sum((2, 3))  # [B, classes]
+    there = classes.sum((2, 3)) > 0
+    missed = (1 - 2 * both / either.clamp_min(1e-6)) * there
+    return (missed.sum(1) / there.sum(1).clamp_min(1)).mean()
