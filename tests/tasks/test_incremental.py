@@ -176,6 +176,11 @@ def test_a_chain_of_sessions_is_trained_resumed_and_evaluated(folder, tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_run_that_ends_before_its_first_validation_keeps_its_weights(folder, tmp_path):
+    train(folder, tmp_path, "--data.steps_per_epoch=50", steps=4)
+    assert load(str(tmp_path / "last.safetensors")).card.recipe["steps"] == 4
+
+
 def test_a_later_session_wants_the_weights_of_the_one_before(folder, tmp_path):
     with pytest.raises(GeomoeError, match=r"give --model\.start"):
         train(folder, tmp_path, "--data.session=2")

@@ -187,9 +187,11 @@ class StreamData(pl.LightningDataModule):
 
     def _steps_of(self, epoch: int) -> int:
         """How many optimiser steps an epoch has; of one that a checkpoint ended, as many as it had then."""
+        if self.trainer is None:  # it is asked what it gives, and trains nothing
+            return self.steps_per_epoch
         if epoch != self._epoch:
             self._epoch, self._steps = epoch, self.steps_per_epoch
-            if self.trainer is not None and self.trainer.max_steps > 0:
+            if self.trainer.max_steps > 0:
                 # An epoch that the end of the run cuts short is whole by this: it is validated and written.
                 self._steps = max(1, min(self._steps, self.trainer.max_steps - self.trainer.global_step))
         return self._steps
