@@ -19,6 +19,8 @@ __all__ = ["PatchConfig", "PatchMap", "SensorPatchConfig", "SensorPatchMap", "pa
 
 _TILE = 64
 """Side of a tile's core, pixels: each of its pixels is a patch in memory."""
+_PIECE = 4096
+"""Patches that are shown at once, as many as a tile's core has pixels."""
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,10 @@ class PatchMap(nn.Module):
         y = self.embed(y if valid is None else y.masked_fill(~valid[:, None], 0))
         y = y if valid is None else y * valid[:, None]
         given = [mask for mask in (valid, wanted) if mask is not None]
-        if not given:
-            said = say(patches_at(y, self.config.patch), _placed(trace, None, x))
-            whole: Tensor = said.unflatten(0, (len(x), *x.shape[2:])).movedim(-1, 1)
-            return whole
-        places = torch.stack(given).all(0)
-        if not places.any():
-            return y.new_zeros(len(x), channels, *x.shape[2:])
-        said = say(patches_at(y, self.config.patch, places), _placed(trace, places, x))
-        out = said.new_zeros(*places.shape, said.shape[1])
-        return out.masked_scatter(places[..., None], said).movedim(-1, 1)
+        places = torch.stack(given).all(0) if given else None
+        return _said(
+            lambda patches, plans, _: say(patches, plans), channels, self.config.patch, y, places, trace
+        )
 
 
 class SensorPatchMap(nn.Module):
@@ -189,22 +185,56 @@ class SensorPatchMap(nn.Module):
             ``[B, classes, H, W]``; 0 where nothing is said.
         """
         c = self.config
-        if present is None and valid is None and wanted is None:  # no search for places, for exports
-            patches = patches_at(self.normalise(x), c.patch)
-            everywhere = torch.ones(len(patches), len(c.sensors), dtype=torch.bool, device=x.device)
-            said = self.label(patches, _placed(trace, None, x), everywhere)
-            every: Tensor = said.unflatten(0, (len(x), *x.shape[2:])).movedim(-1, 1)
-            return every
-        there = presence(x, c.sensors, present, valid)
-        y: Tensor = self.normalise(x).masked_fill(~by_band(there, c.sensors), 0)
-        places = there.any(1) if wanted is None else there.any(1) & wanted
-        if not places.any():
-            return y.new_zeros(len(x), len(c.classes), *x.shape[2:])
-        sensors = there.movedim(1, -1)[places]  # [n, S]
-        said = self.label(patches_at(y, c.patch, places), _placed(trace, places, x), sensors)
-        out = said.new_zeros(*places.shape, said.shape[1])
-        whole: Tensor = out.masked_scatter(places[..., None], said).movedim(-1, 1)
+        y: Tensor = self.normalise(x)
+        if present is None and valid is None and wanted is None:
+            places, sensors = None, x.new_ones(x[:, 0].numel(), len(c.sensors), dtype=torch.bool)
+        else:
+            there = presence(x, c.sensors, present, valid)
+            y = y.masked_fill(~by_band(there, c.sensors), 0)
+            places = there.any(1) if wanted is None else there.any(1) & wanted
+            sensors = there.movedim(1, -1)[places]  # [n, S]
+
+        def say(patches: Tensor, plans: RoutingTrace | None, which: slice) -> Tensor:
+            return self.label(patches, plans, sensors[which])
+
+        return _said(say, len(c.classes), c.patch, y, places, trace)
+
+
+def _said(
+    say: Callable[[Tensor, RoutingTrace | None, slice], Tensor],
+    channels: int,
+    side: int,
+    y: Tensor,
+    places: Tensor | None,
+    trace: RoutingTrace | None,
+) -> Tensor:
+    """``[B, channels, H, W]`` of what ``say`` gives of the patches around ``places`` of ``y``, elsewhere 0.
+
+    Patches are many times the image. They are shown in pieces, and ``say`` is told which, but where all
+    are kept anyway, for gradients and plans, and where the network is written down for any size.
+    """
+    grid = (len(y), *y.shape[2:])
+    at_once = torch.is_grad_enabled() or trace is not None or torch.compiler.is_compiling()
+    if places is None and at_once:  # no search for places, for exports
+        said = say(patches_at(y, side), _placed(trace, None, y), slice(None))
+        whole: Tensor = said.unflatten(0, grid).movedim(-1, 1)
         return whole
+    places = y.new_ones(grid, dtype=torch.bool) if places is None else places
+    if not (count := int(places.sum())):
+        return y.new_zeros(len(y), channels, *grid[1:])
+    if at_once:
+        said = say(patches_at(y, side, places), _placed(trace, places, y), slice(None))
+    else:
+        number = places.flatten().cumsum(0).view(grid) - 1
+        pieces = [slice(at, min(at + _PIECE, count)) for at in range(0, count, _PIECE)]
+        said = torch.cat(
+            [
+                say(patches_at(y, side, places & (number >= p.start) & (number < p.stop)), None, p)
+                for p in pieces
+            ]
+        )
+    out = said.new_zeros(*grid, said.shape[1])
+    return out.masked_scatter(places[..., None], said).movedim(-1, 1)
 
 
 def _contract(config: PatchConfig, given: Input) -> ModelContract:
