@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,12 +25,14 @@ from geomoe.data.crops import (
 from geomoe.data.idtrees import Taxa
 from geomoe.data.images import MAX_PIXELS
 from geomoe.data.labelled import Labelled, Reading, read_labelled
+from geomoe.data.legend import IGNORED
 from geomoe.data.places import (
     Places,
     random_pixels,
     spatial_blocks,
     whole_image,
 )
+from geomoe.data.points import points_of
 from geomoe.data.recast import against_rest, reduced
 from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split
@@ -91,6 +95,8 @@ class SegmentationData(ClassData):
         stems: that each of these has at least.
         reduce: pixels to a side of the square of which each pixel is made.
         against_rest: the class that is told from all others; None to tell all apart.
+        points: pixels of the smallest pieces of a class that are given a point each, a pixel by chance, in
+            what is trained on; it has no other labels then. 0 for whole masks.
         max_pixels: that an image may have; it is looked at before any is decoded.
         stream: see :class:`geomoe.tasks.stream.StreamData`.
     """
@@ -119,6 +125,7 @@ class SegmentationData(ClassData):
         stems: int = 15,
         reduce: int = 1,
         against_rest: str | None = None,
+        points: int = 0,
         max_pixels: int = MAX_PIXELS,
         **stream: Any,
     ) -> None:
@@ -127,7 +134,8 @@ class SegmentationData(ClassData):
             ("patch", patch), ("bands", bands), ("reduce", reduce), ("max_pixels", max_pixels),
         ):  # fmt: skip
             expect(value >= 1, f"data.{name}", value, "a whole number from 1")
-        expect(split_seed >= 0, "data.split_seed", split_seed, "a whole number from 0")
+        for name, value in (("split_seed", split_seed), ("points", points)):
+            expect(value >= 0, f"data.{name}", value, "a whole number from 0")
         if (split == "folder") != bool(left_out):
             raise GeomoeError(
                 f"data.left_out={left_out!r}: expected a folder where data.split is folder, and only there"
@@ -140,7 +148,7 @@ class SegmentationData(ClassData):
         self._sensors, self.missing = dict(sensors or {}), missing
         self.shared = Shares(validation, test)
         self.images, self.masks, self.ignored, self.taxa, self.stems = images, masks, ignored, taxa, stems
-        self.reduce, self.against_rest = reduce, against_rest
+        self.reduce, self.against_rest, self.points = reduce, against_rest, points
         self._left_out = [left_out] if isinstance(left_out, str) else left_out or []
         self.reading = Reading(bands, images, masks, names, ignored, taxa, stems, max_pixels)
 
@@ -178,13 +186,22 @@ class SegmentationData(ClassData):
         whole: Sequence[Part | None] = [None] * len(found.images)
         if self.split in ("images", "folder"):
             whole = found.parts(self.shared, self.split_seed, self._left_out)
+        places = [self._places(one.mask, part) for one, part in zip(found.images, whole, strict=True)]
         return [
             LabelledImage(
-                one.name, one.image, one.mask, self._places(one.mask, part), one.valid, found.sensors,
+                one.name, one.image, self._told(one.mask, place, number), place, one.valid, found.sensors,
                 one.present,
             )
-            for one, part in zip(found.images, whole, strict=True)
+            for number, (one, place) in enumerate(zip(found.images, places, strict=True))
         ]  # fmt: skip
+
+    def _told(self, mask: Tensor, places: Places, number: int) -> Tensor:
+        """The mask of an image; where points are asked for, these alone of what is trained on."""
+        if not self.points:
+            return mask
+        mine, rng = torch.from_numpy(places.of("fit")), np.random.default_rng((self.split_seed, number))
+        pointed = points_of(mask.masked_fill(~mine, IGNORED).numpy(), self.points, rng)
+        return torch.where(mine, torch.from_numpy(pointed), mask)
 
     def _places(self, mask: Tensor, part: Part | None) -> Places:
         if part is not None:
@@ -244,6 +261,7 @@ class SegmentationData(ClassData):
             "draw": self.draw,
             "centre": self.centre,
             "missing": self.missing,
+            "points": self.points,
             **{name: getattr(self, name) for name in (*_SPLIT, *_RECAST)},
             **{name: getattr(self, name) for name in _CLASSES if self._found.images[0].stand is not None},
         }
