@@ -79,7 +79,8 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         f"bands    {listed_bands(plan.names).removeprefix('bands ')}",
         *(f"note     {note}" for note in plan.notes),
         f"tiles    {plan.tiles} of {plan.tile} x {plan.tile} input pixels, "
-        f"{plan.passes} runs of the model in {plan.precision}",
+        f"{plan.passes} runs of the model in {plan.precision}"
+        + (f", blended over {2 * plan.overlap} pixels" if plan.overlap else ""),
         f"time     about {in_time(forecast.seconds)}, tiles done at a time: {plan.workers}",
         f"memory   about {in_bytes(forecast.memory_bytes)}",
         f"disk     about {in_bytes(forecast.output_bytes)} when done, "

@@ -66,10 +66,10 @@ class Tiling:
     Attributes:
         multiple: tiles that start on a multiple of this see the same grids as the whole scene does.
         tile: side of a tile's core, a multiple of ``multiple``.
-        margin: context around the core, a multiple of ``multiple``.
+        margin: context around the core, a multiple of ``multiple``. Where tiles are not exact, class
+            probabilities of neighbours are blended over as much on both sides of the line between them.
         reach: how far away a pixel of the result sees at most, if tiles start on multiples; None if it sees
-            the whole scene, or no bound is known. Where it is at most the margin, tiles are equal to what the
-            whole scene gives there.
+            the whole scene, or no bound is known.
     """
 
     multiple: int
@@ -77,10 +77,14 @@ class Tiling:
     margin: int
     reach: int | None = None
 
+    @property
+    def exact(self) -> bool:
+        """Whether tiles are equal to what the whole scene gives there, as margins cover the reach."""
+        return self.reach is not None and self.reach <= self.margin
+
     def conserving(self) -> Tiling:
         """Of the same model where :func:`geomoe.layers.super_resolution.conserve.conserve` follows it."""
-        equal = self.reach is not None and self.reach <= self.margin
-        least = CONSERVE_REACH + (self.reach if self.reach is not None and equal else 0)
+        least = CONSERVE_REACH + (self.reach if self.reach is not None and self.exact else 0)
         return replace(
             self,
             margin=max(self.margin, -(-least // self.multiple) * self.multiple),

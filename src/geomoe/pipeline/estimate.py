@@ -17,6 +17,7 @@ from geomoe.pipeline.memory import forget_peak, peak_memory
 from geomoe.pipeline.output import window_of
 from geomoe.pipeline.plan import ScenePlan
 from geomoe.pipeline.request import Path, Request
+from geomoe.pipeline.run_tiles import run_all
 from geomoe.pipeline.tiles import Box, Tile, Tiles
 from geomoe.raster.write.cog import compressed_share
 
@@ -71,7 +72,7 @@ def forecast_job(job: Job) -> Forecast:
     forget_peak()
     began = now = time.monotonic()
     done = shown = 0
-    results = replace(job, tiles=tiles).run_all(numbers)
+    results = run_all(replace(job, tiles=tiles), numbers)
     for number, (made, _) in results:
         done += 1
         shown += _area(tiles[number].window)
@@ -85,7 +86,8 @@ def forecast_job(job: Job) -> Forecast:
             break
     results.close()
     memory = peak_memory() or job.plan.memory_bytes
-    if workers < job.plan.workers or len(tiles) > len(job.tiles):  # less at a time than the job has
+    # Less at a time than the job has.
+    if workers < job.plan.workers or len(tiles) > len(job.tiles) or job.tiles.overlap:
         memory = max(memory, job.plan.memory_bytes)
     seconds = (now - began) / shown * job.tiles.shown * alive * workers / job.plan.workers
     size, finishing = 0.0, 0.0
@@ -105,8 +107,8 @@ def _trial(job: Job) -> tuple[Tiles, list[int], float]:
     a scene that is hardly larger than the margin of a tile.
     """
     scene, tiling = job.scene, job.tiles.tiling
-    side, tiles = job.plan.tile, job.tiles
-    budget = tiles.shown * _PART
+    side, budget = job.plan.tile, job.tiles.shown * _PART
+    tiles = Tiles(scene.width, scene.height, tiling, side)  # each alone: a tile's time is that of its pass
     while _area(tiles[_middle(tiles)].window) > budget and side > tiling.multiple:
         side = max(tiling.multiple, side // 2)
         tiles = Tiles(scene.width, scene.height, tiling, side)

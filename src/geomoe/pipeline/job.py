@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from geomoe.errors import GeomoeError
 from geomoe.models.precision import Precision
 from geomoe.models.reference import RoutingReference
-from geomoe.moe.plan import LastSignals, RoutingTrace
 from geomoe.pipeline.choice import for_model, remarks
 from geomoe.pipeline.facts import as_object
 from geomoe.pipeline.history import IMAGE, geomoe_version, seal
 from geomoe.pipeline.layers import make_layers
-from geomoe.pipeline.layers.base import DoneTile, Layer
-from geomoe.pipeline.layers.reliability import ood_score, reference_of
-from geomoe.pipeline.output import Output, Piece, begun_in, window_of
-from geomoe.pipeline.plan import Prepared, ScenePlan, metadata_of, model_for, notes_of, prepared
+from geomoe.pipeline.layers.base import Layer
+from geomoe.pipeline.layers.reliability import reference_of
+from geomoe.pipeline.output import Output, begun_in
+from geomoe.pipeline.plan import (
+    Prepared,
+    ScenePlan,
+    metadata_of,
+    model_for,
+    notes_of,
+    prepared,
+    tiles_of,
+)
 from geomoe.pipeline.request import Request
 from geomoe.pipeline.runner import (
     Predictor,
@@ -40,16 +43,15 @@ from geomoe.pipeline.runner import (
     takes_values,
     tiling_of,
 )
-from geomoe.pipeline.tiles import Tile, Tiles, tile_side
+from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
-from geomoe.pipeline.writers.base import RanTile, Writer
+from geomoe.pipeline.writers.base import Writer
 from geomoe.raster.formats.open import open_scene
 from geomoe.raster.formats.watch import ChangedError, Watch, contents
 from geomoe.raster.read.known import KnownScene, known_of
 from geomoe.raster.read.radiometry import AS_THEY_ARE, Radiometry
 from geomoe.raster.read.sample import look
 from geomoe.raster.read.scene import Scene, open_file
-from geomoe.raster.read.validity import fill_invalid, upsample_mask
 from geomoe.raster.stac.item import json_number, read_item
 from geomoe.raster.write.metadata import CogMetadata
 from geomoe.raster.write.target import Target, item_path
@@ -110,6 +112,7 @@ class Job:
             **({"known": asdict(for_model(self.known))} if self.model.contract.informed else {}),
             "tile": self.plan.tile,
             "margin": self.tiles.margin,
+            **_blending(self.tiles),
             "outputs": [str(output.target.path) for output in self.outputs],
             "kind": self.writer.name,
             "layers": [layer.name for layer in self.layers],
@@ -129,94 +132,6 @@ class Job:
         doubtful = self.watch.changed()
         if (doubtful or whole) and contents(self.scene) != (self.digest, self.sources):
             raise ChangedError(doubtful or [self.scene.path])
-
-    def run_all(self, numbers: Sequence[int]) -> Generator[tuple[int, tuple[list[Piece], bool]], None, None]:
-        """Do some tiles, several at a time; gives the number and the result of each, in their order."""
-        with self.runner.workers(self.plan.workers) as (pool, count):
-            running: deque[tuple[int, Future[tuple[list[Piece], bool]]]] = deque()
-            try:
-                for number in numbers:
-                    # Scenes are read by this thread alone: GDAL's handles are not to be shared.
-                    tile = self.tiles[number]
-                    data, valid = self._read(tile)
-                    running.append((number, pool.submit(self.run, tile, data, valid)))
-                    if len(running) > count:
-                        first, future = running.popleft()
-                        yield first, future.result()
-                while running:
-                    first, future = running.popleft()
-                    yield first, future.result()
-            finally:
-                for _, future in running:
-                    future.cancel()
-
-    def _read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Pixels ``[C, h, w]`` of a tile and their validity, from the scene as it was."""
-        try:
-            found = self.scene.read(window_of(tile.window, 1), self.plan.bands)
-        except GeomoeError:
-            self.check_scene()  # that it was changed says more than that it is damaged
-            raise
-        self.check_scene()
-        return found
-
-    def run(
-        self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> tuple[list[Piece], bool]:
-        """Do one tile: what goes to each output, and whether the model had to run."""
-        writer, meta = self.writer, self.outputs[0].meta
-        core = (slice(None), *tile.inner)
-        valid_core = valid[core]  # [C, h, w]
-        there = writer.there(valid_core)  # [h, w]
-        blanks = [layer.blank(len(self.plan.bands), *there.shape) for layer in self.layers]
-        if not there.any():
-            pixels, maps = writer.blank(valid_core, meta), blanks
-        else:
-            ran, trace = self._model(tile, data, valid)
-            pixels = writer.pixels(ran, self.radiometry, meta)
-            done = DoneTile(
-                source=data[core],
-                valid=valid_core,
-                pixels=pixels,
-                answer=ran.result[ran.fine(writer.scale)],
-                trace=trace,
-                size=(tile.window.height, tile.window.width),
-                inner=tile.inner,
-                ood_score=None if ran.ood_score is None else ran.ood_score[tile.inner],
-            )
-            maps = [
-                np.where(there, layer.pixels(done), blank)
-                for layer, blank in zip(self.layers, blanks, strict=True)
-            ]
-        pieces: list[Piece] = [(pixels, upsample_mask(there, writer.scale))]
-        return pieces + [(values, there) for values in maps], bool(there.any())
-
-    def _model(
-        self, tile: Tile, data: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> tuple[RanTile, RoutingTrace]:
-        """A tile with what the model gave and how unusual it is; how it was routed, in the first pass."""
-        writer = self.writer
-        shown = fill_invalid(self.radiometry.to_model(data), valid)
-        size = shown.shape[1:]
-        first, unusual = RoutingTrace(), None if self.reference is None else np.zeros(size)
-
-        def hear(trace: LastSignals) -> None:
-            nonlocal first
-            if unusual is not None and self.reference is not None:
-                np.maximum(unusual, ood_score(trace, self.reference, self.model.name, *size), out=unusual)
-            first = first if len(first) else RoutingTrace(trace)
-
-        wanted = self.reference is not None or any(layer.routed for layer in self.layers)
-        passes = self.runner.passes(shown, writer.told(valid), hear if wanted else None)
-        result = writer.join(passes, len(data))
-        ran = RanTile(data, shown, valid, tile.inner, result, unusual)
-        if not np.isfinite(result if self.request.conserve else result[ran.fine(writer.scale)]).all():
-            raise GeomoeError(
-                f"{self.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
-                f"rows {tile.core.y}+{tile.core.height} of {self.scene.path.name}; "
-                "check the scene for extreme values there, or use other weights"
-            )
-        return ran, first
 
 
 @contextmanager
@@ -247,7 +162,7 @@ def open_job(request: Request) -> Iterator[Job]:
             scene=scene,
             watch=watch,
             plan=plan,
-            tiles=Tiles(scene.width, scene.height, found.tiling, request.tile),
+            tiles=tiles_of(scene, found.writer, found.tiling, request.tile),
             runner=Runner(model, found.device, precision, for_model(known)),
             model=model,
             radiometry=radiometry,
@@ -340,6 +255,7 @@ def is_made(request: Request) -> bool:
     with open_scene(request.src, request.bands, request.nodata) as scene:
         known = known_of(scene)
         model, _ = model_for(request.model, request.scale, known)
+        tiles = tiles_of(scene, writer_of(model), tiling_of(model), request.tile)
         wanted = {
             "scene": scene.digest(),
             "bands": writer_of(model).bands(scene, request.bands),
@@ -349,6 +265,7 @@ def is_made(request: Request) -> bool:
             "contract": model.contract.record(),
             **({"known": asdict(for_model(known))} if model.contract.informed else {}),
             "tile": tile_side(tiling_of(model), request.tile),
+            **_blending(tiles),
             "fallback": request.fallback,
             "conserve": request.conserve,
             **({"reliability": reference_of(model).digest()} if request.fallback else {}),
@@ -378,6 +295,10 @@ def _by_request(record: Mapping[str, Any]) -> dict[str, Any]:
         "nodata": as_object(record.get("nodata")).get("said"),
         "radiometry": as_object(record.get("radiometry")).get("rule") == AS_THEY_ARE,
     }
+
+
+def _blending(tiles: Tiles) -> dict[str, int]:
+    return {"blend": tiles.overlap} if tiles.overlap else {}
 
 
 def _said(nodata: float | str | None) -> float | str | None:

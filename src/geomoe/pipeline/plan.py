@@ -54,6 +54,7 @@ __all__ = [
     "notes_of",
     "plan_scene",
     "prepared",
+    "tiles_of",
 ]
 
 # A COG of GDAL 3.10 keeps the bands of a pixel together: its blocks grow with their number.
@@ -73,6 +74,8 @@ class ScenePlan:
         notes: what its user should know of how the scene was understood and of the weights, a sentence each.
         precision: in which the model computes.
         tile: side of a core in input pixels.
+        overlap: pixels on each side of a core over which class probabilities are blended; 0 where tiles are
+            exact, or what the model gives is not blended.
         scratch_bytes, output_bytes: on the disk of the outputs; both exist at once for a while.
         workers: tiles that are done at a time.
         memory_bytes: an estimate of the peak, which does not depend on the size of the scene.
@@ -88,6 +91,7 @@ class ScenePlan:
     notes: tuple[str, ...]
     precision: Precision
     tile: int
+    overlap: int
     tiles: int
     workers: int
     scratch_bytes: int
@@ -238,9 +242,9 @@ def job_needs(
         size = f"{scene.width} x {scene.height}"
         raise GeomoeError(f"{size} pixels at scale {scale} are too many for a GeoTIFF; cut the scene")
     sizes = [estimated_bytes(meta) for meta in outputs]
-    tiles = len(Tiles(scene.width, scene.height, tiling, tile))
-    idle, each = _memory(scene, model, writer, len(bands), tiling, tile)
-    workers = fitting_workers(idle, each, tiles, device, memory)
+    tiles = tiles_of(scene, writer, tiling, tile)
+    idle, each = _memory(scene, model, writer, len(bands), tiles, tile_side(tiling, tile))
+    workers = fitting_workers(idle, each, len(tiles), device, memory)
     return ScenePlan(
         size=(scene.width, scene.height),
         output_size=(scene.width * scale, scene.height * scale),
@@ -252,12 +256,18 @@ def job_needs(
         notes=notes_of(scene, bands, writer, precision, device),
         precision=precision,
         tile=tile_side(tiling, tile),
-        tiles=tiles,
+        overlap=tiles.overlap,
+        tiles=len(tiles),
         workers=workers,
         scratch_bytes=sum(scratch for scratch, _ in sizes),
         output_bytes=sum(cog for _, cog in sizes),
         memory_bytes=idle + workers * each,
     )
+
+
+def tiles_of(scene: Scene, writer: Writer, tiling: Tiling, tile: int | None) -> Tiles:
+    """The tiles of a job; they are blended where they are not exact and what the model gives can be."""
+    return Tiles(scene.width, scene.height, tiling, tile, blend=writer.blends and not tiling.exact)
 
 
 def notes_of(
@@ -284,17 +294,22 @@ def notes_of(
 
 
 def _memory(
-    scene: Scene, model: Predictor, writer: Writer, bands: int, tiling: Tiling, tile: int | None
+    scene: Scene, model: Predictor, writer: Writer, bands: int, tiles: Tiles, tile: int
 ) -> tuple[int, int]:
     """Bytes that a job takes without a tile, and that each tile takes while it is done."""
-    side = tile_side(tiling, tile) + 2 * tiling.margin
+    side = tile + 2 * tiles.margin
     pixels = min(side, scene.width) * min(side, scene.height)
     weights = list(model.model.parameters())
     activations = pixels * (_BESIDE * activations_of(model) or _guess(weights, bands, writer.scale))
     arrays = pixels * (16 * bands + writer.channels(bands) * writer.scale**2 * 24)
     sample = 16_000_000 * 4
     parameters = sum(w.numel() * 4 for w in weights)
-    return int(scene.cache_bytes + _LIBRARIES + parameters + sample), int(activations + arrays)
+    # Of a row of tiles and the next, what they give to each other, and their source.
+    waiting = 2 * tiles.columns + 3 if tiles.overlap else 0
+    waits = pixels * (4 * writer.channels(bands) + 9 * bands + _MAPS)
+    return int(scene.cache_bytes + _LIBRARIES + parameters + sample + waiting * waits), int(
+        activations + arrays
+    )
 
 
 def _guess(weights: Sequence[torch.nn.Parameter], bands: int, scale: int) -> int:
@@ -309,5 +324,7 @@ def _guess(weights: Sequence[torch.nn.Parameter], bands: int, scale: int) -> int
 
 _BESIDE = 1.3
 """What is taken over what features take: by kernels for themselves, and by the heap between its pieces."""
+_MAPS = 8
+"""Bytes a pixel of maps of routing, which wait with a tile."""
 # torch, GDAL and scipy, loaded and idle.
 _LIBRARIES = 300 * 2**20

@@ -18,6 +18,7 @@ from geomoe.pipeline.progress import Progress, Silent
 from geomoe.pipeline.provenance import Provenance, Record
 from geomoe.pipeline.request import Path as Place
 from geomoe.pipeline.request import Request
+from geomoe.pipeline.run_tiles import run_all
 from geomoe.pipeline.runner import options_of
 
 __all__ = ["SceneReport", "carry_out", "predict", "upscale"]
@@ -130,7 +131,7 @@ def carry_out(
         told(job.plan)
         with _told(progress or Silent(), len(job.tiles), work) as advance:
             wanted = [] if work.placed else work.todo(range(len(job.tiles)) if order is None else order)
-            for number, (pieces, ran) in job.run_all(wanted):
+            for number, (pieces, ran) in run_all(job, wanted):
                 work.write(number, pieces, ran=ran)
                 trim_heap()
                 advance()
@@ -173,7 +174,7 @@ def _work(job: Job) -> Work:
     provenance = Provenance(record)
 
     def redo(number: int) -> list[Piece]:
-        with closing(job.run_all([number])) as again:
+        with closing(run_all(job, [number])) as again:
             return next(again)[1][0]
 
     return Work(job.outputs, key, job.tiles, provenance.item, provenance.model, redo)

@@ -27,7 +27,7 @@ class Tile:
     """One call of the model.
 
     Attributes:
-        core: input pixels whose output comes from this tile and no other.
+        core: input pixels whose output comes from this tile, and from no other where nothing is blended.
         window: input pixels that the model is shown: the core and its margin, inside the scene.
     """
 
@@ -57,29 +57,37 @@ def tile_side(tiling: Tiling, tile: int | None) -> int:
 class Tiles(Sequence[Tile]):
     """Tiles whose cores cover every pixel of a scene once, in row-major order; each is made when asked for.
 
-    A tile depends on nothing but its window and nothing is blended, so the order of work never shows in
-    the result. Windows start on multiples of ``tiling.multiple``, so that every tile sees the model's
-    window grid where the whole scene would have it.
+    What a tile's model gives depends on nothing but its window, so the order of work never shows in the
+    result. Windows start on multiples of ``tiling.multiple``, so that every tile sees the model's window grid
+    where the whole scene would have it.
 
     Args:
         width, height: of the scene in input pixels.
         tiling: of the model.
         tile: side of a core in input pixels, rounded up to a multiple of ``tiling.multiple``.
+        blend: whether a tile also gives to the cores around it, over the ``overlap``. Windows at the border
+            of the scene are as large as others then, for a model that sees all of a window.
 
     Attributes:
+        width, height: as given.
         tiling: as given.
         columns: tiles in a row.
         margin: input pixels around a core that the model is shown.
+        overlap: input pixels of other cores, on each side of its own, that a tile gives to; 0 without
+            ``blend``. At most half a core, so that no pixel is given to by more than two tiles each way.
     """
 
-    def __init__(self, width: int, height: int, tiling: Tiling, tile: int | None = None) -> None:
-        self._width, self._height, self.tiling = width, height, tiling
+    def __init__(
+        self, width: int, height: int, tiling: Tiling, tile: int | None = None, *, blend: bool = False
+    ) -> None:
+        self.width, self.height, self.tiling = width, height, tiling
         self._side = tile_side(tiling, tile)
         self.margin = -(-tiling.margin // tiling.multiple) * tiling.multiple
+        self.overlap = min(self.margin, self._side // 2) if blend else 0
         self.columns = -(-width // self._side)
 
     def __len__(self) -> int:
-        return self.columns * -(-self._height // self._side)
+        return self.columns * -(-self.height // self._side)
 
     @property
     def shown(self) -> int:
@@ -100,8 +108,32 @@ class Tiles(Sequence[Tile]):
             raise IndexError(number)
         row, column = divmod(number % len(self), self.columns)
         x, y = column * self._side, row * self._side
-        core = Box(x, y, min(self._side, self._width - x), min(self._side, self._height - y))
-        left, top = max(0, x - self.margin), max(0, y - self.margin)
-        right = min(self._width, x + self._side + self.margin)
-        bottom = min(self._height, y + self._side + self.margin)
+        core = Box(x, y, min(self._side, self.width - x), min(self._side, self.height - y))
+        (left, right), (top, bottom) = self._shown(x, self.width), self._shown(y, self.height)
         return Tile(core, Box(left, top, right - left, bottom - top))
+
+    def around(self, number: int) -> list[int]:
+        """Tiles that give to the core of one, itself among them, in their order."""
+        if not self.overlap:
+            return [number]
+        row, column = divmod(number, self.columns)
+        rows = range(max(0, row - 1), min(len(self) // self.columns, row + 2))
+        columns = range(max(0, column - 1), min(self.columns, column + 2))
+        return [r * self.columns + c for r in rows for c in columns]
+
+    def given(self, number: int) -> Box:
+        """Pixels that a tile gives to: its core and the overlap, inside the scene."""
+        core = self[number].core
+        left, top = max(0, core.x - self.overlap), max(0, core.y - self.overlap)
+        right = min(self.width, core.x + core.width + self.overlap)
+        bottom = min(self.height, core.y + core.height + self.overlap)
+        return Box(left, top, right - left, bottom - top)
+
+    def _shown(self, start: int, size: int) -> tuple[int, int]:
+        """The window of a core that starts there, along a side of the scene of so many pixels."""
+        first, last = start - self.margin, start + self._side + self.margin
+        if self.overlap:
+            step = self.tiling.multiple
+            first = max(0, min(first, -((last - first - size) // step) * step))
+            last = first + self._side + 2 * self.margin
+        return max(0, first), min(size, last)

@@ -57,6 +57,7 @@ class Writer(Protocol):
         gives: what the model gives, a sentence.
         mlm_task: of the STAC extension for models.
         classes: of which it gives logits, in their order; empty of others.
+        blends: whether several tiles' logits of a pixel can be made one, by the mean of their probabilities.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Writer(Protocol):
     gives: str
     mlm_task: str
     classes: tuple[ClassValue, ...]
+    blends: bool
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
         """The bands to work on, 1-based, as `select_bands`; raises GeomoeError for those that do not do."""

@@ -42,6 +42,7 @@ class ClassWriter:
     caveat = "The class of a pixel is the one that the model takes for the most probable."
     gives = "Logits of the classes of each pixel."
     mlm_task = "semantic-segmentation"
+    blends = True
 
     def __init__(self, output: Output, given: Input) -> None:
         self._given = given

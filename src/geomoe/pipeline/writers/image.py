@@ -37,6 +37,7 @@ class ImageWriter:
     name = "image"
     takes = ""
     classes: tuple[ClassValue, ...] = ()
+    blends = False
 
     def __init__(self, scale: int, bands: int, fallback: bool, conserve: bool) -> None:
         self.scale, self._bands, self._fallback, self._conserve = scale, bands, fallback, conserve
