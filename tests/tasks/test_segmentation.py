@@ -180,7 +180,7 @@ def test_any_split_is_for_any_images(tmp_path, split):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"split": "images"}, "a cube is one image; choose blocks or pixels"),
+        ({"split": "images"}, "a cube is one image; choose blocks, columns or pixels"),
         ({"split": "folder"}, "left_out=None"),
         ({"left_out": "a"}, "left_out='a'"),
         ({"names": ["one"]}, "1 names of classes for masks that hold 3"),

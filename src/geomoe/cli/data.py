@@ -38,7 +38,8 @@ LEAKS = 3
 def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None, make: str | None) -> None:
     """List data sets that are known by their folders, with source and terms; or say what FOLDER holds.
 
-    Others do as well: any folder of images, or of one for each class, images with masks, a cube with labels.
+    Others do as well: any folder of images, or of one for each class, images with masks, pairs of two dates,
+    a cube with labels.
     With --leakage, near duplicates and ground that train, validation and test share.
     """
     from geomoe.data.datasets import DATA_SETS, find_data_set
@@ -121,6 +122,7 @@ def _described(folder: Path) -> str:
     """What a folder may be used as; raises GeomoeError for one without images."""
     from geomoe.data.class_folders import class_names
     from geomoe.data.cubes import find_cube
+    from geomoe.data.dates import dated_files
     from geomoe.data.images import find_images
     from geomoe.data.masks import masked_files
     from geomoe.data.super_resolution.paired import paired_folders
@@ -129,6 +131,8 @@ def _described(folder: Path) -> str:
         return "a cube with labels"
     if paired_folders(folder) is not None:
         return "folders of pairs that two sensors measured"
+    if pairs := dated_files(folder):
+        return f"{counted(len(pairs), 'pair')} of two dates, with what changed"
     ways: dict[str, Callable[[Path], Sequence[object]]] = {
         "images with masks": masked_files,
         "classes, a folder each": class_names,

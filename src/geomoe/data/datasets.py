@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.data.aid import aid_files, aid_folder
+from geomoe.data.dates import CHANGE
 from geomoe.data.idtrees import idtrees_folder
 from geomoe.data.legend import Legend
 from geomoe.data.radar import RADARS, TARGETS, make_radar, radar_files
@@ -17,7 +18,7 @@ from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
 
 __all__ = ["DATA_SETS", "DataSet", "Kind", "find_data_set", "register"]
 
-Kind = Literal["labels", "masks", "cube", "plots", "pairs"]
+Kind = Literal["labels", "masks", "cube", "plots", "pairs", "dates"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class DataSet:
         title: for people.
         kind: ``labels``, images in a folder for each class; ``masks``, images with one each; a hyperspectral
             ``cube`` with labels; ``plots`` that two sensors measured, with crowns of trees; ``pairs``, images
-            of one place that two sensors measured.
+            of one place that two sensors measured; ``dates``, images of one place at two dates, with what
+            changed.
         source: what it is, and whose.
         terms: on which it may be used.
         find: where it lies, given a user's folder; None where that holds something else.
@@ -207,5 +209,15 @@ register(
         "sen2venus", "Sen2Venus", "pairs",
         "Sen2Venus (Michel et al. 2022), modified Copernicus Sentinel-2 data and Venus data of CNES", _ASK,
         _sen2venus, sensor="sentinel-2", gsd=5.0,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "change", "Change pairs", "dates",
+        "pairs of the literature on change detection: radar and optical images of Shuguang, near-infrared "
+        "and optical ones of Sardinia, radar ones of the Yellow River and of Ottawa",
+        "no terms stated",
+        _below((), [f"{name}_gt.png" for name in ("italy", "ottawa", "shuguang", "yellow_a", "yellow_d")]),
+        legend=CHANGE,
     )
 )  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geomoe.data.cubes import find_cube, read_cube
 from geomoe.data.datasets import DataSet, find_data_set
+from geomoe.data.dates import CHANGE, DATES, Dated, dated_files, read_dates
 from geomoe.data.idtrees import Taxa, read_plots
 from geomoe.data.images import MAX_PIXELS, read_picture
 from geomoe.data.legend import Legend
@@ -29,7 +30,7 @@ class Reading:
     """How a folder is read.
 
     Attributes:
-        bands: channels of images; what stacks several files, cubes and plots have their own.
+        bands: channels of images; what stacks several files, cubes, plots and pairs have their own.
         images: folder of images below the root, where masks lie in another one; several, whose images of one
             name are stacked band by band.
         masks: folder of the masks.
@@ -38,6 +39,7 @@ class Reading:
         taxa: what the classes of plots with crowns are.
         stems: that each of these has at least.
         max_pixels: that an image may have; it is looked at before any is decoded.
+        sensors: bands of the dates of pairs, in place of what the files have.
     """
 
     bands: int = 3
@@ -48,6 +50,7 @@ class Reading:
     taxa: Taxa = "species"
     stems: int = 15
     max_pixels: int = MAX_PIXELS
+    sensors: Mapping[str, int] = field(default_factory=dict)
 
     def legend(self, known: DataSet | None, values: NDArray[np.integer]) -> Legend:
         """Of a data set, or of the values that were found."""
@@ -109,18 +112,29 @@ class Labelled:
     def parts(self, shares: Shares, seed: int, left_out: Sequence[str] = ()) -> list[Part]:
         """The part of each image, the same for all of a stand; of the stands of each folder by chance.
 
+        Args:
+            shares: that are held out.
+            seed: of the draw.
+            left_out: folders that are tested on, or names of images.
+
         Raises:
             GeomoeError: as :func:`geomoe.data.split.items_by_folder`.
         """
         stands = [-1 - i if one.stand is None else one.stand for i, one in enumerate(self.images)]
-        folders = {stand: one.folder for stand, one in zip(stands, self.images, strict=True)}
+        folders = {
+            stand: one.name if one.name in left_out else one.folder
+            for stand, one in zip(stands, self.images, strict=True)
+        }
+        if unknown := [name for name in left_out if name not in folders.values()]:
+            there = sorted({one.folder or one.name for one in self.images})
+            raise GeomoeError(f"no folder {unknown[0]!r} can be left out; there are: {', '.join(there)}")
         dealt = items_by_folder(list(folders.values()), shares, seed, left_out)
         parts = dict(zip(folders, dealt, strict=True))
         return [parts[stand] for stand in stands]
 
 
 def read_labelled(root: Path, how: Reading) -> Labelled:
-    """A cube, plots with crowns, or images with masks, whichever ``root`` holds.
+    """A cube, plots with crowns, pairs of two dates, or images with masks, whichever ``root`` holds.
 
     Raises:
         GeomoeError: none of them, or files that cannot be used.
@@ -129,6 +143,8 @@ def read_labelled(root: Path, how: Reading) -> Labelled:
         return _cube(cube, how)
     if (plots := find_data_set(root, "plots")) is not None:
         return _plots(root, plots, how)
+    if root.is_dir() and (pairs := dated_files(root)):
+        return _pairs(root, find_data_set(root, "dates"), pairs, how)
     known = find_data_set(root, "masks")
     if isinstance(how.images, str):
         return _pictures(root, known, masked_files(root, how.images, how.masks), how)
@@ -152,6 +168,19 @@ def _plots(root: Path, known: DataSet, how: Reading) -> Labelled:
         for plot in plots
     ]  # fmt: skip
     return Labelled(known.name, images, legend, "values", known, plots[0].sensors)
+
+
+def _pairs(root: Path, known: DataSet | None, listed: Sequence[Dated], how: Reading) -> Labelled:
+    pairs = read_dates(listed, how.sensors, how.max_pixels)
+    images = [
+        Whole(
+            pair.name, torch.from_numpy(pair.data), CHANGE.indices(pair.changed, pair.name),
+            np.all(pair.present, axis=0), pair.present,  # what one date lacks nobody can compare
+        )
+        for pair in pairs
+    ]  # fmt: skip
+    sensors = dict(zip(DATES, pairs[0].bands, strict=True))
+    return Labelled(_name(root, known), images, CHANGE, "values", known, sensors)
 
 
 def _pictures(root: Path, known: DataSet | None, listed: Sequence[Masked], how: Reading) -> Labelled:

@@ -6,6 +6,7 @@ Any data set whose samples are images with masks takes any of them. What is draw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from scipy.ndimage import maximum_filter
 from geomoe.data.split import PARTS, Part, Shares, ends_of
 from geomoe.errors import GeomoeError, expect
 
-__all__ = ["NOBODY", "Places", "random_pixels", "spatial_blocks", "whole_image"]
+__all__ = ["NOBODY", "Places", "columns", "random_pixels", "spatial_blocks", "whole_image"]
 
 NOBODY = -1
 """In a map of parts, a pixel that belongs to none of :data:`geomoe.data.split.PARTS`."""
@@ -195,3 +196,30 @@ def _best_deal(
 def whole_image(shape: tuple[int, int], part: Part) -> Places:
     """Of an image ``[H, W]`` that belongs to a part as a whole."""
     return Places(np.full(shape, PARTS.index(part), np.int8), apart=True)
+
+
+def columns(shape: tuple[int, int], shares: Shares, buffer: int = 16) -> Places:
+    """The columns of an image from left to right: trained on, validated on, tested on; with gaps between.
+
+    Nothing is drawn. A gap is taken from the part on its left and belongs to nobody.
+
+    Args:
+        shape: height and width of the image.
+        shares: of the columns, gaps included.
+        buffer: columns in a gap.
+
+    Raises:
+        GeomoeError: an image that is too narrow.
+    """
+    expect(buffer >= 0, "buffer", buffer, "a whole number from 0")
+    parts = np.full(shape, NOBODY, np.int8)
+    ends = [0, *ends_of(shape[1], shares), shape[1]]
+    for part, (start, end) in enumerate(pairwise(ends)):
+        end -= buffer if part + 1 < len(PARTS) else 0
+        if end <= start:
+            raise GeomoeError(
+                f"nothing is left for {PARTS[part]} of {shape[1]} columns; choose a smaller buffer than "
+                f"{buffer} or other shares"
+            )
+        parts[:, start:end] = part
+    return Places(parts, apart=True)

@@ -8,11 +8,14 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
+    BinaryF1Score,
+    BinaryJaccardIndex,
     MulticlassAccuracy,
     MulticlassCohenKappa,
     MulticlassF1Score,
     MulticlassJaccardIndex,
 )
+from torchmetrics.wrappers import LambdaInputTransformer
 
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
@@ -24,12 +27,18 @@ from geomoe.tasks.class_task import ClassTask
 __all__ = ["Segmentation"]
 
 
+def _second(answer: Tensor) -> Tensor:
+    """Of two classes, whether each pixel is of the second: ``[B, 2, H, W]`` to ``[B, H, W]``."""
+    return answer.argmax(1)
+
+
 class Segmentation(ClassTask):
     """Training of a model that gives the classes of pixels; by default cross-entropy.
 
     Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's kappa,
     and the mean over classes of intersection over union (``miou``). A class counts in ``aa``
-    where it is, and in ``miou`` also where it was said to be.
+    where it is, and in ``miou`` also where it was said to be. Of two classes the second one is what is looked
+    for, such as what changed: ``f1`` and ``iou`` are of it alone.
 
     Args:
         model: name in the registry.
@@ -89,12 +98,19 @@ class Segmentation(ClassTask):
     def metrics(self) -> MetricCollection:
         classes = len(self.classes)
         known: dict[str, Any] = {"num_classes": classes, "ignore_index": IGNORED}
+        second = {
+            "f1": BinaryF1Score(ignore_index=IGNORED),
+            "iou": BinaryJaccardIndex(ignore_index=IGNORED),
+        }
         return MetricCollection(
             {
                 "oa": MulticlassAccuracy(average="micro", **known),
                 "aa": AverageAccuracy(classes, ignore_index=IGNORED),
                 "kappa": MulticlassCohenKappa(**known),
                 "miou": MulticlassJaccardIndex(average="macro", **known),
+                **(
+                    {n: LambdaInputTransformer(m, _second) for n, m in second.items()} if classes == 2 else {}
+                ),
             }
         )
 

@@ -1,4 +1,4 @@
-"""The data module of segmentation, in memory: a cube with labels, images with masks, plots with crowns."""
+"""The data module of segmentation, in memory: cubes with labels, images with masks, plots, pairs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from geomoe.data.labelled import Labelled, Reading, read_labelled
 from geomoe.data.legend import IGNORED
 from geomoe.data.places import (
     Places,
+    columns,
     random_pixels,
     spatial_blocks,
     whole_image,
@@ -66,26 +67,26 @@ _RECAST = ("reduce", "against_rest")
 
 
 class SegmentationData(ClassData):
-    """Images whose pixels have classes; see :mod:`geomoe.data.cubes`, ``.masks`` and ``.idtrees`` beside it.
+    """Images whose pixels have classes; see :mod:`geomoe.data.cubes`, ``.masks``, ``.idtrees``, ``.dates``.
 
     Args:
         root: file of a cube or its folder, or folder of the images.
         split: what is held out: ``blocks`` of each image, apart from each other; single ``pixels`` of each
-            class; whole ``images`` of each folder; or the ``folder`` that is ``left_out``. See
-            :mod:`geomoe.data.places`.
+            class; ``columns``, of which the left ones are trained on and the right ones tested on; whole
+            ``images`` of each folder; or the ``folder`` that is ``left_out``. See :mod:`geomoe.data.places`.
         block: side of a block, pixels.
-        buffer: pixels between blocks of two parts.
+        buffer: pixels between blocks, or columns, of two parts.
         validation: share that is validated on.
         test: share that is tested on.
-        left_out: folder to test on, or several.
+        left_out: folder to test on, or the name of one image or pair; or several.
         split_seed: of the split alone, so that trainings of other seeds see the same.
         patch: side of the crops to train on, pixels.
         draw: what crops are drawn for; see :data:`geomoe.data.crops.Draw`.
         centre: whether crops are patches, of which the middle alone has a class; ``patch`` is odd then.
         sensors: whose bands the images stack, by name, with how many, in their order; a data set that is
-            known has its own.
+            known has its own. Of pairs of dates, bands that each date is to have, where one is repeated.
         missing: share of the training crops that lack some of the sensors, though never all.
-        bands: channels of images; a cube has its own.
+        bands: channels of images; a cube has its own, and so have pairs of dates.
         images: folder of images below ``root``, where masks lie in another one; several, one for each sensor,
             whose images of one name are stacked band by band.
         masks: folder of the masks.
@@ -104,7 +105,7 @@ class SegmentationData(ClassData):
     def __init__(
         self,
         root: str,
-        split: Literal["blocks", "pixels", "images", "folder"] = "blocks",
+        split: Literal["blocks", "pixels", "columns", "images", "folder"] = "blocks",
         block: int = 12,
         buffer: int = 2,
         validation: float = 0.1,
@@ -150,7 +151,7 @@ class SegmentationData(ClassData):
         self.images, self.masks, self.ignored, self.taxa, self.stems = images, masks, ignored, taxa, stems
         self.reduce, self.against_rest, self.points = reduce, against_rest, points
         self._left_out = [left_out] if isinstance(left_out, str) else left_out or []
-        self.reading = Reading(bands, images, masks, names, ignored, taxa, stems, max_pixels)
+        self.reading = Reading(bands, images, masks, names, ignored, taxa, stems, max_pixels, self._sensors)
 
     @cached_property
     def _found(self) -> Labelled:
@@ -159,7 +160,9 @@ class SegmentationData(ClassData):
         if self.against_rest is not None:
             found = against_rest(found, self.against_rest)
         if self.split in ("images", "folder") and not found.deals:
-            raise GeomoeError(f"data.split={self.split!r}: a cube is one image; choose blocks or pixels")
+            raise GeomoeError(
+                f"data.split={self.split!r}: a cube is one image; choose blocks, columns or pixels"
+            )
         bands, sensors = len(found.images[0].image), self._sensors or found.sensors
         if not self._sensors and found.known and sum(found.known.sensors.values()) == bands:
             sensors = found.known.sensors
@@ -206,6 +209,8 @@ class SegmentationData(ClassData):
     def _places(self, mask: Tensor, part: Part | None) -> Places:
         if part is not None:
             return whole_image((mask.shape[0], mask.shape[1]), part)
+        if self.split == "columns":
+            return columns((mask.shape[0], mask.shape[1]), self.shared, self.buffer)
         if self.split == "pixels":
             return random_pixels(mask.numpy(), self.shared, self.split_seed)
         return spatial_blocks(mask.numpy(), self.shared, self.split_seed, self.block, self.buffer)
