@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -17,6 +18,9 @@ from geomoe.cli.say import say, say_table
 from geomoe.errors import GeomoeError
 from geomoe.files import write_text
 from geomoe.printable import counted
+
+if TYPE_CHECKING:
+    from geomoe.data.datasets import DataSet
 
 __all__ = ["LEAKS", "data"]
 
@@ -35,7 +39,18 @@ LEAKS = 3
 @click.option(
     "--make", metavar="NAME", help="Write a data set that is made, such as radar_targets, to FOLDER."
 )
-def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None, make: str | None) -> None:
+@click.option(
+    "--scene", type=click.Path(path_type=Path),
+    help="With --make burns: GeoTIFF of before, with red, green, blue and near infrared.",
+)  # fmt: skip
+def data(
+    folder: Path | None,
+    leakage: bool,
+    test: Path | None,
+    out: Path | None,
+    make: str | None,
+    scene: Path | None,
+) -> None:
     """List data sets that are known by their folders, with source and terms; or say what FOLDER holds.
 
     Others do as well: any folder of images, or of one for each class, images with masks, pairs of two dates,
@@ -54,12 +69,14 @@ def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None
     if test is not None or out is not None:
         raise GeomoeError("--test and --json go with --leakage")
     if make is not None:
-        makers = {one.name: one.make for one in DATA_SETS.values() if one.make is not None}
+        makers = {one.name: one for one in DATA_SETS.values() if one.make or one.make_of}
         if make not in makers:
             raise GeomoeError(f"--make {make}: of those that are known these are made: {', '.join(makers)}")
         if folder is None:
             raise GeomoeError("--make: give a new folder for the data")
-        makers[make](folder)
+        _make(makers[make], folder, scene)
+    elif scene is not None:
+        raise GeomoeError("--scene goes with --make")
     if folder is None:
         table = Table("name", "kind", "split", "sensor", "gsd", "source", "terms", box=None, pad_edge=False)
         for one in DATA_SETS.values():
@@ -85,6 +102,19 @@ def data(folder: Path | None, leakage: bool, test: Path | None, out: Path | None
         "terms": known.terms,
     }
     say(*(f"{name:<8} {value}" for name, value in facts.items() if value))
+
+
+def _make(known: DataSet, folder: Path, scene: Path | None) -> None:
+    if (scene is None) != (known.make_of is None):
+        raise GeomoeError(
+            f"--make {known.name}: give the scene that it is made of, by --scene FILE"
+            if scene is None
+            else f"--make {known.name} is made of no scene; leave out --scene"
+        )
+    if known.make_of is not None and scene is not None:
+        known.make_of(folder, scene)
+    elif known.make is not None:
+        known.make(folder)
 
 
 def _leakage(folder: Path, test: Path | None, out: Path | None) -> None:

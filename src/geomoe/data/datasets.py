@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from geomoe.data.aid import aid_files, aid_folder
+from geomoe.data.burns import make_burns
 from geomoe.data.dates import CHANGE
 from geomoe.data.idtrees import idtrees_folder
 from geomoe.data.legend import Legend
@@ -42,6 +43,7 @@ class DataSet:
         gsd: ground sampling distance of the finest images, metres; None where it is not one alone.
         make: writes it into a new folder, where it is made and not measured; else None.
         sensors: whose bands its images stack, by name, with how many; empty where they are of one.
+        make_of: writes it into a new folder, of a scene that is given.
     """
 
     name: str
@@ -57,6 +59,7 @@ class DataSet:
     gsd: float | None = None
     make: Callable[[Path], None] | None = None
     sensors: Mapping[str, int] = field(default_factory=dict)
+    make_of: Callable[[Path, Path], None] | None = None
 
     @property
     def published(self) -> bool:
@@ -219,5 +222,13 @@ register(
         "no terms stated",
         _below((), [f"{name}_gt.png" for name in ("italy", "ottawa", "shuguang", "yellow_a", "yellow_d")]),
         legend=CHANGE,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "burns", "Made burns", "dates",
+        "made: fires, harvested fields and shadows of clouds on a scene that was given",
+        "those of the scene; what is made, none", _below((), ("burns_gt.png", "burns_1.tif", "burns_2.tif")),
+        legend=CHANGE, make_of=make_burns, sensors={"before": 4, "after": 4},
     )
 )  # fmt: skip

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import rasterio
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
@@ -15,7 +19,10 @@ from geomoe.raster.read.sample import look
 from geomoe.raster.read.scene import open_file
 from geomoe.raster.read.validity import fill_invalid
 
-__all__ = ["read_scaled", "read_values"]
+__all__ = ["Grid", "read_reflectance", "read_scaled", "read_values", "write_raster"]
+
+Grid = tuple[CRS | None, Affine | None]
+"""Where a raster lies: its coordinates, and pixel corners to them."""
 
 
 def read_scaled(
@@ -71,3 +78,41 @@ def read_values(path: Path, bands: int, names: str | None = None) -> tuple[NDArr
         if not valid.all():
             raise GeomoeError(f"{path} has {int((~valid).sum())} invalid values; expected none")
         return data, not np.issubdtype(scene.dtype, np.floating)
+
+
+def read_reflectance(
+    path: Path, names: Sequence[str], scale: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], Grid]:
+    """Named bands of a GeoTIFF as reflectances, where all of them are valid, and where it lies.
+
+    Args:
+        path: local GeoTIFF, small enough to be held in memory.
+        names: of the bands, in the order wanted.
+        scale: reflectance of one step of whole numbers, where the file says no other one.
+
+    Returns:
+        ``[C, H, W]`` float32, 0 where a band is not valid; ``[H, W]`` bool; and the grid.
+
+    Raises:
+        GeomoeError: no GeoTIFF that can be used, or one without these bands.
+    """
+    with open_file(path) as scene:
+        chosen = learning_bands(scene, len(names), names)
+        data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
+        steps, zero = (np.array([of[band - 1] for band in chosen]) for of in (scene.scales, scene.offsets))
+        if (steps == 1).all() and np.issubdtype(scene.dtype, np.integer):
+            steps = np.full(len(names), scale)
+        everywhere: NDArray[np.bool_] = np.all(valid, axis=0)
+        scaled = data * steps[:, None, None] + zero[:, None, None]
+        return np.where(everywhere, scaled, 0).astype(np.float32), everywhere, (scene.crs, scene.transform)
+
+
+def write_raster(path: Path, data: NDArray[np.uint16], names: Sequence[str], grid: Grid) -> None:
+    """``[C, H, W]`` as a GeoTIFF whose bands have names, 0 being no measurement."""
+    crs, transform = grid
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=data.dtype, count=len(data), height=data.shape[1],
+        width=data.shape[2], crs=crs, transform=transform, nodata=0, compress="deflate", predictor=2,
+    ) as file:  # fmt: skip
+        file.write(data)
+        file.descriptions = tuple(names)
