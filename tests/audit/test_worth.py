@@ -71,6 +71,17 @@ def test_the_twin_of_equal_active_cost_comes_first_and_others_are_notes(tmp_path
     assert list(section.data["twins"]) == ["active", "parameters"]
 
 
+def test_seeds_that_were_tested_on_samples_of_their_own_have_one_mean_each(tmp_path):
+    path = scored(tmp_path, {"dense": [OTHER], "moe": [RIGHT]})
+    rows = [["moe", 1, "b", "oa", 1.0, "", ""], ["moe", 1, "c", "oa", 0.5, "", ""]]
+    rows += [["dense", 1, "b", "oa", 0.0, "active", "moe"], ["dense", 1, "c", "oa", 1.0, "active", "moe"]]
+    write_csv(path, [*(line.split(",") for line in path.read_text().splitlines()), *rows])
+    found = worth(model(), path).data["twins"]["active"]
+    expected = mean_interval(np.array([[np.mean(RIGHT) - 0.5], [0.25]]))
+    assert (found["gain"], found["seeds"], found["samples"]) == (pytest.approx(expected.mean), 2, 22)
+    assert found["interval_95"] == pytest.approx([expected.low, expected.high])
+
+
 def test_one_score_of_each_decides_nothing(tmp_path):
     one = model()
     one.samples = type(one.samples)("made", one.samples.samples[:1])

@@ -97,7 +97,7 @@ def test_a_drawn_split_is_found_again_by_the_card(folder, tmp_path):
 
 
 def test_labels_have_no_scale(run):
-    with pytest.raises(GeomoeError, match=r"gives a label of 3 classes; .* as scale 4 was asked for"):
+    with pytest.raises(GeomoeError, match=r"gives a label of 3 classes; .* to make one 4 times as large"):
         load(str(run / "best.safetensors"), 4)
 
 

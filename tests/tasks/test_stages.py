@@ -133,6 +133,18 @@ def test_a_training_goes_through_its_stages(folder, tmp_path, capsys, monkeypatc
     ]  # fmt: skip
 
 
+def test_what_rests_is_in_the_average_as_the_last_stage_found_it(folder, tmp_path):
+    train(folder, tmp_path, "--model.model=scale", "--model.options={}", "--ema.decay=0.9", steps=12)
+    held = read_checkpoint(tmp_path / "last.ckpt")
+    latest, average = (
+        {name.removeprefix("model."): value for name, value in held[key].items()}
+        for key in ("current_model_state", "state_dict")
+    )
+    names = {name for name in latest if torch.equal(latest[name], average[name])}
+    assert {name for name in latest if name.startswith("blocks.0.0")} <= names
+    assert "head.weight" not in names
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epoch", [4, 6])
 def test_a_resumed_run_lands_where_an_uninterrupted_one_does(folder, tmp_path, epoch):

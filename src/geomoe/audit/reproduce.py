@@ -86,6 +86,11 @@ class Record:
             )
         others = self.manifest["weights"].get("compared with") or []
         others = [others] if isinstance(others, str) else others
+        if len(others) != len(self.request.against):
+            raise GeomoeError(
+                f"the report compares with {counted(len(others), 'other network')}, where "
+                f"{len(self.request.against)} are given"
+            )
         for path, other in zip(self.request.against, others, strict=True):
             if (now := load(path)).hash != other:
                 raise GeomoeError(

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -175,14 +176,22 @@ def _alike(mine: Mapping[str, float], theirs: Mapping[str, float]) -> float:
 
 def _gain(table: _Scored, of_model: str, arm: str, monitor: str) -> _Gain:
     mine, theirs = table.scores[of_model], table.scores[arm]
-    seeds = sorted(mine.keys() & theirs.keys())
-    items = [set(of[seed]) for of in (mine, theirs) for seed in seeds]
-    samples = sorted(set.intersection(*items)) if items else []
-    if not samples:
+    both = {seed: sorted(mine[seed].keys() & theirs[seed].keys()) for seed in mine.keys() & theirs.keys()}
+    seeds = [seed for seed in sorted(both) if both[seed]]
+    if not seeds:
         raise GeomoeError(f"{table.path}: {of_model} and {arm} have no seed and sample in common")
-    a, b = (np.array([[of[seed][name] for name in samples] for seed in seeds]) for of in (mine, theirs))
+    shared = sorted(set[str].intersection(*(set(both[seed]) for seed in seeds)))
+    # Samples on which all seeds were tested are crossed with them; of others each seed has one mean.
+    if any(len(both[seed]) > len(shared) for seed in seeds):
+        a, b = (
+            np.array([[fmean(of[seed][name] for name in both[seed])] for seed in seeds])
+            for of in (mine, theirs)
+        )
+    else:
+        a, b = (np.array([[of[seed][name] for name in shared] for seed in seeds]) for of in (mine, theirs))
     found = mean_interval((a - b) * measure(monitor).gain(1, 0))
-    return _Gain(arm, float(b.mean()), found, len(seeds), len(samples))
+    samples = len({name for seed in seeds for name in both[seed]})
+    return _Gain(arm, float(b.mean()), found, len(seeds), samples)
 
 
 def _ends(gain: _Gain) -> list[float] | None:

@@ -301,7 +301,7 @@ def load(name: str, scale: int | None = None, gives: Kind | None = None) -> Load
     if gives is not None:
         loaded.contract.expect(gives, loaded.name)
     if scale is not None and made_for is None:
-        loaded.contract.expect("image", loaded.name, f", as scale {scale} was asked for")
+        loaded.contract.expect("image", loaded.name, f", to make one {scale} times as large")
     return loaded
 
 

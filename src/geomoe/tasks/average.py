@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from geomoe.errors import expect
+from geomoe.tasks.task import Task
 
 __all__ = ["MovingAverage"]
 
@@ -21,8 +22,9 @@ class MovingAverage(EMAWeightAveraging):
     would lag behind.
 
     Early on the average is of the latest weights alone, ``(1 + t) / (10 + t)`` of the old one at step ``t``:
-    else the weights that training started from would still weigh a third after 1,000 steps. With ``decay`` 1
-    nothing moves.
+    else the weights that training started from would still weigh a third after 1,000 steps. Each stage of a
+    training begins so anew, from the latest weights, which are what it trains on top of: an average of the
+    stage before would lag behind those that rest now. With ``decay`` 1 nothing moves within a stage.
 
     Args:
         decay: share of the old average that is kept at each step; reached after 9 / (1 - decay) steps.
@@ -41,19 +43,21 @@ class MovingAverage(EMAWeightAveraging):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step, first = trainer.global_step, self._latest_update_step == 0
+        step = trainer.global_step
         if step == self._latest_update_step:
             return  # gradients are still being accumulated
+        assert isinstance(pl_module, Task)
         assert self._average_model is not None
+        within = step - pl_module.stages.limits(step - 1)[0]
         # The library's update asks the device at each step whether it is the first, and takes one tensor
         # after the other.
         with torch.no_grad():
             old: list[Tensor] = list(self.averaged.parameters())
             new: list[Tensor] = list(pl_module.parameters())
-            if first:
+            if within == 1:
                 torch._foreach_copy_(old, new)
             else:
-                kept_share = self.decay if self.decay == 1 else min(self.decay, (1 + step) / (10 + step))
+                kept_share = self.decay if self.decay == 1 else min(self.decay, (1 + within) / (10 + within))
                 torch._foreach_lerp_(old, new, 1 - kept_share)
             for kept, now in zip(self.averaged.buffers(), pl_module.buffers(), strict=True):
                 kept.copy_(now)

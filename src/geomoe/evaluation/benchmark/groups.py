@@ -14,7 +14,7 @@ from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.scores import ItemScores
 from geomoe.evaluation.statistics import Interval, mean_interval
 
-__all__ = ["Cell", "Group", "Values", "make_groups", "of", "paired", "scores", "sizes"]
+__all__ = ["Cell", "Group", "Values", "apart", "make_groups", "of", "paired", "scores", "sizes"]
 
 Values = Callable[[Result], Mapping[str, float]]
 """What is asked of a result, by image."""
@@ -54,7 +54,12 @@ class Group:
 
 
 def sizes(results: Sequence[Result], metric: str) -> NDArray[np.float64] | None:
-    """``[N]``, how much each image counts, in the order of :func:`scores`; None where all count alike."""
+    """``[N]``, how much each image counts, in the order of :func:`scores`; None where all count alike.
+
+    None too where seeds have images :func:`apart`, of which :func:`scores` gives one for all.
+    """
+    if apart(results):
+        return None
     items, counts = results[0].of(metric), results[0].sizes
     alike = not counts or set(items) != set(counts) or len(set(counts.values())) == 1
     return None if alike else np.array([counts[item] for item in sorted(items)])
@@ -65,10 +70,24 @@ def of(metric: str) -> Values:
     return lambda result: result.of(metric)
 
 
+def apart(results: Sequence[Result]) -> bool:
+    """Whether seeds were tested on images, or on shares of images, of their own, as where each splits anew."""
+    first = results[0]
+    return any(one.scores.keys() != first.scores.keys() or one.sizes != first.sizes for one in results)
+
+
 def scores(results: Sequence[Result], seeds: Sequence[int], values: Values) -> NDArray[np.float64]:
-    """``[S, N]``, images in the order of their names."""
-    by_seed = {result.seed: values(result) for result in results}
-    return np.array([[by_seed[seed][image] for image in sorted(by_seed[seed])] for seed in seeds])
+    """``[S, N]``, images in the order of their names; ``[S, 1]``, the mean of each seed, where apart."""
+    by_seed = {result.seed: result for result in results}
+    chosen = [by_seed[seed] for seed in seeds]
+    found = [values(result) for result in chosen]
+    if chosen and apart(chosen):
+        means = []
+        for one, of in zip(chosen, found, strict=True):
+            weights = [one.sizes.get(image, 1.0) for image in of]
+            means.append(np.average([*of.values()], weights=weights))
+        return np.array(means)[:, None]
+    return np.array([[of[image] for image in sorted(of)] for of in found])
 
 
 def paired(mine: Sequence[Result], theirs: Sequence[Result], values: Values) -> NDArray[np.float64] | None:

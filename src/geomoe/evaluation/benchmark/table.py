@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.cost import Cost
-from geomoe.evaluation.benchmark.groups import Group, make_groups, of, paired, scores, sizes
+from geomoe.evaluation.benchmark.groups import Group, apart, make_groups, of, paired, scores, sizes
 from geomoe.evaluation.benchmark.result import Result
 from geomoe.evaluation.benchmark.twins import differences, twin_kind, twin_name
 from geomoe.evaluation.statistics import (
@@ -212,7 +212,7 @@ def _notes(
     task, images = benchmark.of.task, benchmark.scale is not None
     several, lone = any(len(row.seeds) > 1 for row in rows), any(len(row.seeds) == 1 for row in rows)
     one = "images" if images else "samples"
-    if all(len(result.scores) == 1 for result in every):
+    if apart(every) or all(len(result.scores) == 1 for result in every):
         covered = "seeds" if several else "nothing"
     else:
         covered = f"{one} and seeds" if several else one
