@@ -71,7 +71,7 @@ def of(metric: str) -> Values:
 
 
 def apart(results: Sequence[Result]) -> bool:
-    """Whether seeds were tested on images, or on shares of images, of their own, as where each splits anew."""
+    """Whether seeds were tested on images, or parts of images, of their own, as where each splits anew."""
     first = results[0]
     return any(one.scores.keys() != first.scores.keys() or one.sizes != first.sizes for one in results)
 
