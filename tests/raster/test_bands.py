@@ -116,6 +116,14 @@ def test_what_an_item_says_of_a_band_counts_for_more_than_its_number(tmp_path: P
         assert [scene.descriptions[band - 1] for band in select_bands(scene, "red,nir", 3)] == ["B3", "B4"]
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(3, "red, green, blue in this order"), (6, "in which they come")]
+)
+def test_bands_without_names_are_colours_only_where_there_are_few(path: Path, count: int, said: str) -> None:
+    with open_scene(write_scene(path, pixels(count, 4, 4, "uint16"))) as scene:
+        assert said in (band_order(scene, tuple(range(1, count + 1))) or "")
+
+
 def test_learning_takes_red_green_blue_where_these_are_said(path: Path) -> None:
     data = pixels(6, 8, 8, "uint16")
     with open_scene(write_scene(path, data, names=["B02", "B03", "B04", "B05", "B8A", "B11"])) as scene:

@@ -39,6 +39,8 @@ def band_order(scene: Scene, bands: Sequence[int]) -> str | None:
     if not any(called):
         if len(scene.data_bands) < 3:
             return None
+        if len(scene.data_bands) > len(_USUAL_ORDER):
+            return "bands have no names; models take them in the order in which they come"
         usual = ", ".join(_USUAL_ORDER[: len(scene.data_bands)])
         return f"bands have no names; taken to be {usual} in this order"
     colours = [_colour(names) for names in called]
