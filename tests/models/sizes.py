@@ -45,6 +45,7 @@ TINY = {
         "unlabelled": 8,
         "colours": COLOURS,
     },
+    "m2cd": {"widths": (8, 12), "blocks": 1, "head": 8, "experts": 3, "mixed": (1, 2), "colours": COLOURS},
     "mamba_moe": {
         "width": 8,
         "inner": (2, 2, 2, 2),
@@ -82,6 +83,7 @@ TINY = {
     "radar_fusion": {"embed_dim": 8, "depth": 1, "heads": 2, "experts": 3},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
+    "siamese_unet": {"width": 4, "depth": 2, "colours": COLOURS},
     "spt": {
         "embed_dim": 12,
         "depths": (2, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -12,8 +13,8 @@ __all__ = ["by_band", "presence", "sensor_slices", "without"]
 
 def sensor_slices(sensors: Mapping[str, int]) -> dict[str, slice]:
     """Which bands of the stack are each sensor's; ``sensors`` are numbers of bands by name, in order."""
-    ends = torch.tensor([0, *sensors.values()]).cumsum(0).tolist()
-    return {name: slice(*ends[i : i + 2]) for i, name in enumerate(sensors)}
+    ends = accumulate(sensors.values(), initial=0)
+    return {name: slice(*between) for name, between in zip(sensors, pairwise(ends), strict=True)}
 
 
 def by_band(present: Tensor, sensors: Mapping[str, int]) -> Tensor:

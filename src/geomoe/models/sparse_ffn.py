@@ -102,7 +102,8 @@ class DenseFFN(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
 
-    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None, valid: Tensor | None = None) -> Tensor:
+        """``[..., C]`` to the same, of all that there are and of others."""
         out: Tensor = self.layers(x)
         return out
 
@@ -120,10 +121,14 @@ class SparseFFN(nn.Module):
         super().__init__()
         self.moe = twin_of(mixture, twin, lambda: dense_twin(mixture, twin, channels))
 
-    def forward(self, x: Tensor, trace: RoutingTrace | None = None) -> Tensor:
-        """``[B, ..., C]`` to the same; the plan has a row for each token, and the grid ``(B, ...)``."""
+    def forward(self, x: Tensor, trace: RoutingTrace | None = None, valid: Tensor | None = None) -> Tensor:
+        """``[B, ..., C]`` to the same; the plan has a row for each token, and the grid ``(B, ...)``.
+
+        Tokens that are not ``valid``, ``[B, ...]`` bool, have no expert, count nowhere and become 0.
+        """
         tokens = Tokens.of(x)
-        return tokens.from_rows(self.moe(tokens.to_rows(x), grid=tokens.grid, trace=trace))
+        there = None if valid is None else valid.reshape(-1)
+        return tokens.from_rows(self.moe(tokens.to_rows(x), grid=tokens.grid, valid=there, trace=trace))
 
 
 def dense_twin(mixture: Mixture, twin: Twin, channels: int) -> DenseFFN:

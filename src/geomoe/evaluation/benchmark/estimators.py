@@ -1,4 +1,4 @@
-"""Baselines that are no networks: scikit-learn's classifiers, on features of images, pixels or patches."""
+"""Baselines that are no networks: scikit-learn's classifiers, or a threshold, on features of images or pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
+from geomoe.evaluation.benchmark.threshold import Threshold
 from geomoe.evaluation.samples import batches
+from geomoe.layers.sensors import sensor_slices
 from geomoe.tasks.class_task import ClassTask
 from geomoe.tasks.stream import Named
 
@@ -22,6 +24,9 @@ __all__ = ["FEATURES", "Fitted", "check_estimator", "fit_estimator"]
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PATCH = 5
 """Side of a patch, pixels."""
+_DARK = 0.05
+"""Added to a date's values over their mean."""
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def colours(batch: Batch) -> Tensor:
@@ -44,10 +49,37 @@ def pixels(batch: Batch) -> Tensor:
 def patches(batch: Batch) -> Tensor:
     """The bands of each pixel, and their mean over the pixels around that there are: ``[B, 2 C, H, W]``."""
     image = batch["image"]
-    valid = batch.get("valid", torch.ones_like(image[:, 0], dtype=torch.bool))[:, None].to(image.dtype)
+    return torch.cat([image, _around(image, _valid(batch))], 1)
+
+
+def _valid(batch: Batch) -> Tensor:
+    """``[B, 1, H, W]``, 1 where there is a pixel, else 0."""
+    image = batch["image"]
+    return batch.get("valid", torch.ones_like(image[:, 0], dtype=torch.bool))[:, None].to(image.dtype)
+
+
+def _around(image: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the patch around each pixel, of the pixels that there are."""
     share, total = (F.avg_pool2d(x, _PATCH, 1, _PATCH // 2) for x in (valid, image * valid))
-    around = total / share.clamp_min(1 / _PATCH**2)
-    return torch.cat([image, around], 1)
+    return total / share.clamp_min(1 / _PATCH**2)
+
+
+def log_ratio(batch: Batch, sensors: Mapping[str, int]) -> Tensor:
+    """How far apart two dates are, as detectors of change in radar images measure it: ``[B, 1, H, W]``.
+
+    The logarithm of their ratio without its sign; of each date the mean over its bands and a patch, over its
+    mean in the image, to which a little is added so that what is dark does not count for too much.
+
+    Raises:
+        GeomoeError: images of another number of dates than two.
+    """
+    if len(sensors) != 2:
+        raise GeomoeError(f"log_ratio is of images of two dates; these have the sensors {dict(sensors)}")
+    image, valid = batch["image"].clamp_min(0), _valid(batch)
+    dates = torch.stack([image[:, bands].mean(1) for bands in sensor_slices(sensors).values()], 1)
+    level = (dates * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True).clamp_min(1)
+    before, after = (_around(dates, valid) / level.clamp_min(_TINY) + _DARK).log().unbind(1)
+    return (after - before).abs()[:, None]
 
 
 FEATURES: dict[str, Callable[[Batch], Tensor]] = {
@@ -57,34 +89,39 @@ FEATURES: dict[str, Callable[[Batch], Tensor]] = {
     "patches": patches,
 }
 """What an estimator may be shown, by name; a row for each sample, or for each of its pixels."""
+OF_SENSORS: dict[str, Callable[[Batch, Mapping[str, int]], Tensor]] = {"log_ratio": log_ratio}
+"""The same, where it matters whose bands an image stacks."""
 
 _ESTIMATORS = {
     "random_forest": "RandomForestClassifier",
     "gradient_boosting": "HistGradientBoostingClassifier",
 }
+_THRESHOLD = "threshold"
 
 
 def _make(name: str, options: Mapping[str, Any]) -> Any:
-    if name not in _ESTIMATORS:
-        raise GeomoeError(f"no estimator is called {name!r}; there are: {', '.join(_ESTIMATORS)}")
+    if name not in (*_ESTIMATORS, _THRESHOLD):
+        raise GeomoeError(
+            f"no estimator is called {name!r}; there are: {', '.join((*_ESTIMATORS, _THRESHOLD))}"
+        )
     try:
         from sklearn import ensemble  # optional
     except ModuleNotFoundError as error:
         raise GeomoeError(
             f"{name} is of scikit-learn, which is not there; install it by: pip install 'geomoe[classical]'"
         ) from error
-    made = getattr(ensemble, _ESTIMATORS[name])()
+    made = Threshold() if name == _THRESHOLD else getattr(ensemble, _ESTIMATORS[name])()
     known = sorted(set(made.get_params()) - {"random_state"})
     for option in options:
         if option not in known:
-            raise GeomoeError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
+            raise GeomoeError(f"{name} has no option {option!r}; it has: {', '.join(known) or 'none'}")
     return made.set_params(**options)
 
 
 def check_estimator(where: str, name: str, features: str, options: Mapping[str, Any]) -> None:
     """Refuse, with a GeomoeError, an estimator, features or options that there are not."""
-    if features not in FEATURES:
-        raise GeomoeError(f"{where}.features={features!r}: expected one of {', '.join(FEATURES)}")
+    if features not in (known := {**FEATURES, **OF_SENSORS}):
+        raise GeomoeError(f"{where}.features={features!r}: expected one of {', '.join(known)}")
     try:
         _make(name, options)
     except GeomoeError as error:
@@ -94,12 +131,12 @@ def check_estimator(where: str, name: str, features: str, options: Mapping[str, 
 class Fitted:
     """An estimator that has learned, as a task's answers."""
 
-    def __init__(self, estimator: Any, features: str, task: ClassTask) -> None:
-        self.estimator, self.features, self.task = estimator, features, task
+    def __init__(self, estimator: Any, features: str, task: ClassTask, sensors: Mapping[str, int]) -> None:
+        self.estimator, self.features, self.task, self.sensors = estimator, features, task, sensors
 
     def __call__(self, batch: Batch) -> Tensor:
         """Probabilities ``[B, classes]``, or ``[B, classes, H, W]``; 0 of classes that were not learned."""
-        rows, there, shape = _rows(FEATURES[self.features](batch), self.task.truth(batch))
+        rows, there, shape = _rows(_shown(self.features, batch, self.sensors), self.task.truth(batch))
         answer = np.zeros((len(there), len(self.task.classes)), np.float32)
         answer[np.ix_(there, self.estimator.classes_)] = self.estimator.predict_proba(rows[there])
         return torch.from_numpy(answer).view(*shape, -1).movedim(-1, 1)
@@ -111,9 +148,9 @@ def fit_estimator(
     """Let an estimator learn from samples.
 
     Args:
-        name: ``random_forest`` or ``gradient_boosting``.
-        features: one of :data:`FEATURES`.
-        options: of scikit-learn's estimator.
+        name: ``random_forest``, ``gradient_boosting`` or ``threshold``.
+        features: one of :data:`FEATURES` or :data:`OF_SENSORS`.
+        options: of scikit-learn's estimator; a threshold has none.
         seed: of it.
         task: whose truth is learned.
         named: what is learned from.
@@ -125,10 +162,14 @@ def fit_estimator(
     learned: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
     for _, batch in batches(named.samples):
         truth = task.truth(batch)
-        rows, there, _ = _rows(FEATURES[features](batch), truth)
+        rows, there, _ = _rows(_shown(features, batch, named.sensors), truth)
         learned.append((rows[there], truth.reshape(-1).numpy()[there]))
     rows, truths = (np.concatenate(parts) for parts in zip(*learned, strict=True))
-    return Fitted(estimator.fit(rows, truths), features, task)
+    return Fitted(estimator.fit(rows, truths), features, task, named.sensors)
+
+
+def _shown(features: str, batch: Batch, sensors: Mapping[str, int]) -> Tensor:
+    return OF_SENSORS[features](batch, sensors) if features in OF_SENSORS else FEATURES[features](batch)
 
 
 def _rows(features: Tensor, truth: Tensor) -> tuple[NDArray[np.float32], NDArray[np.bool_], Sequence[int]]:

@@ -41,16 +41,18 @@ class Noise(nn.Module):
     Args:
         channels: width of the rows.
         num_experts: E.
+        least: width that is added, so that none is without noise.
     """
 
-    def __init__(self, channels: int, num_experts: int) -> None:
+    def __init__(self, channels: int, num_experts: int, least: float = 0.0) -> None:
         super().__init__()
+        self.least = least
         self.width = nn.Linear(channels, num_experts, bias=False)
         nn.init.zeros_(self.width.weight)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Standard deviation ``[N, E]`` of the noise."""
-        return F.softplus(score(rows, self.width.weight))
+        return F.softplus(score(rows, self.width.weight)) + self.least
 
 
 class FixedNoise(nn.Module):

@@ -143,6 +143,7 @@ class CosineScore(Score):
         projection: width in which rows and experts are compared.
         temperature: of the start.
         coldest: the lowest temperature.
+        bias: whether the projection has one.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class CosineScore(Score):
         projection: int = 256,
         temperature: float = 0.5,
         coldest: float = 0.01,
+        bias: bool = False,
     ) -> None:
         super().__init__((num_experts,))
         if not 0 < coldest <= temperature:
@@ -159,7 +161,7 @@ class CosineScore(Score):
                 f"temperature={temperature}, coldest={coldest}: expected 0 < coldest <= temperature"
             )
         self.coldest = coldest
-        self.project = Gate(channels, projection, bias=False)
+        self.project = Gate(channels, projection, bias=bias)
         self.embedding = nn.Parameter(torch.randn(num_experts, projection))
         # Not a scalar: fully_shard takes none.
         self.log_temperature = nn.Parameter(torch.full((1,), math.log(temperature)))
