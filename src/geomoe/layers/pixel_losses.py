@@ -5,12 +5,16 @@ Each is a mean over samples, of the pixels with a class alone; 0 of a sample tha
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cross_entropy", "dice", "over_pixels", "smoothed"]
+__all__ = ["cross_entropy", "dice", "hard_pixels", "over_pixels", "smoothed"]
 
 _NONE, _SMOOTHING = -1, 0.05
+_SURE, _LEAST = 0.7, 0.2
 
 
 def over_pixels(losses: Tensor, truth: Tensor) -> Tensor:
@@ -38,3 +42,15 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
     there = classes.sum((2, 3)) > 0
     missed = (1 - 2 * both / either.clamp_min(1e-6)) * there
     return (missed.sum(1) / there.sum(1).clamp_min(1)).mean()
+
+
+def hard_pixels(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of the pixels whose class has a probability below .7 (OHEM, Shrivastava et al. 2016).
+
+    Of the hardest fifth of a sample at the least.
+    """
+    each = F.cross_entropy(logits, truth, ignore_index=_NONE, reduction="none").flatten(1)  # 0 of unknown
+    ordered = each.sort(1, descending=True).values
+    least = (_LEAST * (truth >= 0).sum((1, 2))).ceil()[:, None]
+    hard = (torch.arange(each.shape[1], device=each.device) < least) | (ordered > -math.log(_SURE))
+    return ((ordered * hard).sum(1) / hard.sum(1).clamp_min(1)).mean()

@@ -19,7 +19,7 @@ from torchmetrics.wrappers import LambdaInputTransformer
 
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
-from geomoe.layers.pixel_losses import cross_entropy, dice, over_pixels, smoothed
+from geomoe.layers.pixel_losses import cross_entropy, dice, hard_pixels, over_pixels, smoothed
 from geomoe.metrics.average_accuracy import AverageAccuracy
 from geomoe.models.registry import takes
 from geomoe.tasks.class_task import ClassTask
@@ -50,12 +50,14 @@ class Segmentation(ClassTask):
         shares: of the classes among the training pixels; the largest is the baseline.
         sensors: whose bands the images stack, by name, with how many; for models that know them.
         domains: places, the folders of the training images; for models that know them.
-        recipe: see :class:`geomoe.tasks.task.Task`; losses are ``cross_entropy``, ``smoothed``, ``dice`` (see
-            :mod:`geomoe.layers.pixel_losses`) and those of :data:`geomoe.tasks.long_tail.BY_SHARES`.
+        recipe: see :class:`geomoe.tasks.task.Task`; losses are those of :mod:`geomoe.layers.pixel_losses`
+            and of :data:`geomoe.tasks.long_tail.BY_SHARES`.
     """
 
     family = "segmentation"
-    LOSSES = {"cross_entropy": cross_entropy, "smoothed": smoothed, "dice": dice}  # noqa: RUF012
+    LOSSES = {  # noqa: RUF012
+        "cross_entropy": cross_entropy, "smoothed": smoothed, "dice": dice, "hard_pixels": hard_pixels,
+    }  # fmt: skip
     monitor = "oa"
     from_data = ("bands", "classes", "colours", "mean", "std", "shares", "sensors", "domains")
 

@@ -1,4 +1,4 @@
-"""Baselines that are no networks: scikit-learn's classifiers, or a threshold, on features of images or pixels."""
+"""Baselines that are no networks: classifiers of scikit-learn or a threshold, on features of images, pixels."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ __all__ = ["Threshold"]
 
 
 class Threshold:
-    """Of two classes the second wherever the one feature reaches a threshold; called as scikit-learn's estimators.
+    """Of two classes the second wherever the one feature reaches a threshold; used as scikit-learn's are.
 
     The threshold is the one that gives the second class the largest F1 score in what is learned from.
 
