@@ -1,4 +1,4 @@
-"""Baselines that are no networks: classifiers of scikit-learn or a threshold, on features of images, pixels."""
+"""Baselines that are no networks: scikit-learn's classifiers and a threshold, on features of samples."""
 
 from __future__ import annotations
 
