@@ -168,7 +168,7 @@ def test_the_gate_is_cosine_with_noise_that_never_vanishes() -> None:
         assert isinstance(score, CosineScore)
         assert score.project.weight.shape == (projection, width)
         assert score.project.bias is not None
-        assert (float(score.log_temperature.exp()), score.coldest) == (0.5, 0.01)
+        assert (score.log_temperature.exp().item(), score.coldest) == (0.5, 0.01)
         assert isinstance(noise, Noise)
         with torch.no_grad():
             noise.width.weight.fill_(-1e3)
