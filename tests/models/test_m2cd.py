@@ -211,7 +211,7 @@ def test_the_simulated_radar_comes_in_when_the_rest_has_been_trained() -> None:
     model.train()
     seen = calls(model)
     loss = guidance(model.answers(pair()), torch.zeros(()))
-    assert (len(seen), float(loss)) == (2, 0.0)
+    assert (len(seen), loss.item()) == (2, 0.0)
     model.begin("guided")
     assert guidance(model.answers(pair()), torch.zeros(())) > 0
     assert len(seen) == 5
