@@ -6,6 +6,7 @@ a channels-last convolution sees after a free ``permute``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 __all__ = [
     "Border",
     "crop_to",
+    "in_windows",
     "merge_windows",
     "pad_to_multiple",
     "pad_to_windows",
@@ -79,6 +81,23 @@ def merge_windows(windows: Tensor, size: int) -> Tensor:
     batch, rows, columns, _, channels = windows.shape
     x = windows.view(batch, rows, columns, size, size, channels)
     return x.transpose(2, 3).reshape(batch, rows * size, columns * size, channels)
+
+
+def in_windows(run: Callable[[Tensor], Tensor], x: Tensor, size: int, scale: int = 1) -> Tensor:
+    """``run`` on every window of ``x`` ``[B, H, W, C]``, each as an image ``[n, size, size, C]`` of its own.
+
+    Args:
+        run: makes ``[n, size / scale, size / scale, C']`` of them.
+        x: of whole windows.
+        size: of a window.
+        scale: pixels of ``x`` along a side for one of the result.
+
+    Returns:
+        ``[B, H / scale, W / scale, C']``.
+    """
+    cut = partition_windows(x, size)  # [B, rows, columns, size * size, C]
+    done = run(cut.flatten(0, 2).unflatten(1, (size, size)))
+    return merge_windows(done.flatten(1, 2).unflatten(0, cut.shape[:3]), size // scale)
 
 
 def relative_position_index(query: int, key: int) -> Tensor:

@@ -88,12 +88,15 @@ class Attention(nn.Module):
             self.qkv = AdapterMoE(dim, 3 * dim, c.adapters, router, c.twin)
 
     def forward(self, x: Tensor, trace: RoutingTrace | None) -> Tensor:
-        batch, height, width, dim = x.shape
-        made = self.qkv(x, trace) if isinstance(self.qkv, AdapterMoE) else self.qkv(x)
-        parts = made.view(batch, height * width, 3, self.heads, dim // self.heads)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # [B, heads, H * W, dim / heads] each
+        return self.attend(self.qkv(x, trace) if isinstance(self.qkv, AdapterMoE) else self.qkv(x))
+
+    def attend(self, made: Tensor) -> Tensor:
+        """``[B, H, W, 3 C]``, queries, keys and values, to ``[B, H, W, C]``."""
+        batch, height, width, three = made.shape
+        parts = made.view(batch, height * width, 3, self.heads, three // 3 // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)  # [B, heads, H * W, C / heads] each
         seen = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.proj(seen.transpose(1, 2).reshape(x.shape))
+        out: Tensor = self.proj(seen.transpose(1, 2).reshape(batch, height, width, three // 3))
         return out
 
 
