@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from geomoe.data.other_sensor import as_other_sensor
 from geomoe.layers.sensors import sensor_slices
 
 __all__ = ["Damage", "Spread", "blurred", "compressed", "damages", "moved"]
@@ -89,6 +90,8 @@ def damages(spread: Spread, seed: int, sensors: Mapping[str, int] = MappingProxy
         groups = torch.arange(bands).tensor_split(min(bands, _MOST_BANDS))
         found += [Damage("missing band", _called(g), _always(_without, g, spread)) for g in groups]
         found += [Damage("misregistration", f"{s:g} px", _always(_apart, s)) for s in (0.25, 0.5, 1.0)]
+    if bands == 3 and not sensors:
+        found.append(Damage("other sensor", "bands mixed, x 0.85", _always(as_other_sensor), True))
     bands_of = {name: torch.arange(bands)[place] for name, place in sensor_slices(sensors).items()}
     found += [
         Damage("missing sensor", name, _always(_without, of, spread), lost=name)

@@ -53,6 +53,12 @@ __all__ = ["evaluate"]
     help="Of samples that several sensors measured: take this one away; can be given several times.",
 )
 @click.option(
+    "--other-sensor",
+    is_flag=True,
+    help="Of images of three bands that are not made larger: score them as another sensor would have taken "
+    "them, whose bands see a part of their neighbours', and less light.",
+)
+@click.option(
     "--split",
     "--part",
     "split",
@@ -126,6 +132,7 @@ def evaluate(
     degradation: str | None,
     metrics: str,
     without: tuple[str, ...],
+    other_sensor: bool,
     split: str,
     sources: str | None,
     told_models: Told,
@@ -155,10 +162,10 @@ def evaluate(
     if sources is not None:
         from geomoe.cli.super_resolution_sources import evaluate_sources
 
-        if split == "train" or metrics or conserve or without or name or sensor or gsd:
+        if split == "train" or metrics or conserve or without or other_sensor or name or sensor or gsd:
             raise GeomoeError(
                 "sources have parts fit, validation and test, no --metrics, and say what they are; leave out "
-                "--metrics, --conserve, --without, --name, --sensor and --gsd"
+                "--metrics, --conserve, --without, --other-sensor, --name, --sensor and --gsd"
             )
         evaluate_sources(
             models, scale or 4, root, sources, part=split,  # type: ignore[arg-type]
@@ -185,11 +192,13 @@ def evaluate(
         raise click.UsageError(f"{given[0]} is of --card, and of float32")
     if card is not None:
         check_target(card, overwrite=overwrite)
-        if conserve or without:
-            raise GeomoeError(
-                "a card holds what weights make by themselves, of all that they know; leave out "
-                f"{'--conserve' if conserve else '--without'} or --card"
-            )
+        changed = {"--conserve": conserve, "--without": without, "--other-sensor": other_sensor}
+        for option, given_too in changed.items():
+            if given_too:
+                raise GeomoeError(
+                    "a card holds what weights make by themselves, of all that they know; leave out "
+                    f"{option} or --card"
+                )
         if split != "test":
             raise GeomoeError(f"split {split} is for training; a card holds what was found on the test split")
     if out is not None and str(out) != "-" and (not out.parent.is_dir() or out.is_dir()):
@@ -205,6 +214,7 @@ def evaluate(
         "metrics": _names(metrics),
         "conserve": conserve,
         "without": without,
+        "other_sensor": other_sensor,
     }
     with told("samples") as progress:
         result = run(

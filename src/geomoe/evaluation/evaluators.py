@@ -68,10 +68,10 @@ class Evaluator:
         say: Callable[[str], None] = lambda line: None,
         **options: Any,
     ) -> Evaluation:
-        """As :func:`geomoe.evaluate`; of ``options`` there is ``without``, names of sensors."""
+        """As :func:`geomoe.evaluate`; ``options`` are ``without``, names of sensors, and ``other_sensor``."""
         from geomoe.evaluation.samples import evaluate_samples
 
-        refuse(model, options.keys() - {"without"})
+        refuse(model, options.keys() - {"without", "other_sensor"})
         return evaluate_samples(
             model, root, split=split, device=device, precision=precision, skip_corrupt=skip_corrupt,
             progress=progress, say=say, **options,

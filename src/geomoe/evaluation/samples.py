@@ -47,16 +47,20 @@ def evaluate_samples(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
     without: Sequence[str] = (),
+    other_sensor: bool = False,
 ) -> Evaluation:
     """As :func:`geomoe.evaluate`, by the task and the data of the model's family alone.
 
-    ``without`` names sensors that are taken away from every sample.
+    ``without`` names sensors that are taken away from every sample; with ``other_sensor`` images are seen as
+    :func:`geomoe.data.other_sensor.as_other_sensor` makes them.
     """
     of = family(model.card.task)
     task = of.task.of(model)
     named = of.data.named(Path(root), split, model, skip_corrupt=skip_corrupt, say=say)
     if without:
         named = named.without(without, model.model.config.mean)  # type: ignore[arg-type]
+    named = named.of_other_sensor() if other_sensor else named
+    changes = [f"without {', '.join(without)}"] if without else []
     place = pick_device(device)
     pick_precision(precision, place, measured=False)
     task.to(place).eval()
@@ -77,7 +81,7 @@ def evaluate_samples(
         sensor=named.sensor,
         gsd=named.gsd,
         scored=f"{counted(len(found.by_item), f'{split} sample')} of {named.data}",
-        degradation=f"without {', '.join(without)}" if without else "",
+        degradation=", ".join([*changes, *(["as another sensor"] if other_sensor else [])]),
         protocol=task.protocol_name,
         precision=precision,
         loss=found.loss,

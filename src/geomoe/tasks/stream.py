@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from geomoe.data.other_sensor import as_other_sensor
 from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Split
 from geomoe.errors import GeomoeError, expect
@@ -66,6 +67,19 @@ class Named:
             return called, {**sample, "image": image, "present": present}
 
         return replace(self, samples=Lazy(read, range(len(self.samples)))) if names else self
+
+    def of_other_sensor(self) -> Named:
+        """The same samples as :func:`geomoe.data.other_sensor.as_other_sensor` shows them.
+
+        Raises:
+            GeomoeError: when a sample is read that has not three bands.
+        """
+
+        def read(place: int) -> tuple[str, Sample]:
+            called, sample = self.samples[place]
+            return called, {**sample, "image": as_other_sensor(sample["image"])}
+
+        return replace(self, samples=Lazy(read, range(len(self.samples))))
 
 
 class StreamData(pl.LightningDataModule):
