@@ -68,8 +68,8 @@ def forecast_many(requests: list[Request], processes: int | None) -> None:
         raise GeomoeError("; ".join(short))
 
 
-def forecast_lines(forecast: Forecast) -> list[str]:
-    """The same of one scene."""
+def forecast_lines(forecast: Forecast, beside: Sequence[str] = ()) -> list[str]:
+    """The same of one scene, and what is made of its map beside it."""
     from geomoe.raster.write.target import in_bytes
 
     plan = forecast.plan
@@ -87,5 +87,6 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         f"{in_bytes(plan.scratch_bytes + forecast.output_bytes)} while it runs "
         f"(at most {in_bytes(plan.scratch_bytes + plan.output_bytes)})",
         f"learned  by doing {forecast.tried} of the tiles",
+        *beside,
         "nothing was written (--dry-run)",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from geomoe.cli.forecast import forecast_lines, forecast_many, listed_bands
-from geomoe.cli.of_map import check_of_map, is_made
+from geomoe.cli.of_map import OfMap, is_made
 from geomoe.cli.progress import night_progress, terminal_progress, told
 from geomoe.cli.say import say
 from geomoe.cli.units import Bytes, Nodata, Seconds
@@ -137,6 +137,11 @@ def upscale(**given: Any) -> None:
 @click.option("--scale", type=int, help=f"{_SCALE}  [default: the model's own]")
 @click.option("--model", required=True, help=f"{_MODEL}.")
 @click.option(
+    "--after",
+    metavar="PATH",
+    help="The scene of the second date, on the grid of SRC, for a model that compares two.",
+)
+@click.option(
     "--picture",
     type=click.Path(path_type=Path),
     help="Also draw a map of classes, with its legend: .png, .pdf.",
@@ -178,7 +183,8 @@ def predict(
     features of whole images become a table: of the windows of a scene (.csv, .geojson), or of a folder of
     images (.csv).
 
-    SRC is a scene as for upscale, a hyperspectral cube (.npz), or a folder of images.
+    SRC is a scene as for upscale, a hyperspectral cube (.npz), or a folder of images. Of a model that
+    compares two dates it is the scene of the first, or holds the bands of both.
     """
     ending = Path(given["dst"] or "map.tif").suffix.lower()  # a manifest has no DST of its own
     table = ending in (".csv", ".geojson")
@@ -188,35 +194,22 @@ def predict(
         raise click.UsageError(f"{'--class' if classes else '--least'} is of --vectors")
     if zones is not None and summary is None:
         raise click.UsageError("--zones is of --summary")
-    of_map = {"--picture": picture, "--vectors": vectors, "--summary": summary}
-    wanted = {name: path for name, path in of_map.items() if path is not None}
-    if not wanted:
+    of_map = OfMap(picture, vectors, summary, classes, least or 1, zones)
+    if not of_map.wanted:
         (_table if table else _carry_out)(**given)
         return
-    if table or given["manifest"] or given["dry_run"] or given["dst"] is None:
-        raise click.UsageError(f"{next(iter(wanted))} is of one map of classes")
-    read = [*filter(None, (given["src"], given["model"], given["dst"], zones))]
-    check_of_map(wanted, read, given, classes)
+    if table or given["manifest"] or given["src"] is None or given["dst"] is None:
+        raise click.UsageError(f"{next(iter(of_map.wanted))} is of one map of classes")
+    lines = of_map.check(given)
     made = Path(given["dst"])
+    if given["dry_run"]:
+        _carry_out(**given, beside=lines)
+        return
     if is_made(**given):
         say(f"{made}: made before, from this scene by these weights")
     else:
         _carry_out(**given)
-    if picture is not None:
-        from geomoe.evaluation.map_picture import draw_map
-
-        draw_map(made, picture)
-        say(f"{picture}: the map with its legend")
-    if vectors is not None:
-        from geomoe.raster.vectors.polygons import write_polygons
-
-        with told("strips") as progress:
-            number = write_polygons(made, vectors, classes, least or 1, progress=progress)
-        say(f"{vectors}: {counted(number, 'polygon')}")
-    if summary is not None:
-        from geomoe.raster.vectors.summary import write_summary
-
-        say(f"{summary}: {counted(write_summary(made, summary, zones), 'line')}")
+    of_map.write(made)
 
 
 _OF_TABLES = ("bands", "nodata", "tile", "device", "precision", "overwrite")
@@ -248,17 +241,18 @@ def _carry_out(
     scene_timeout: float | None,
     report: str | None,
     dry_run: bool,
+    beside: Sequence[str] = (),
     **options: Any,
 ) -> None:
     from geomoe import pipeline
     from geomoe.pipeline.targets import refuse_early
 
     if manifest is not None:
-        if src or dst or options["bands"] or any(options[name] for name in LAYERS):
+        if src or dst or options.get("after") or options["bands"] or any(options[name] for name in LAYERS):
             raise click.UsageError("with --manifest, scenes, targets, maps and bands are its columns")
         if dry_run and (scheduler or report):
             raise click.UsageError("a --dry-run describes this machine, and writes no report")
-        common = {name: value for name, value in options.items() if name not in ("bands", *LAYERS)}
+        common = {name: value for name, value in options.items() if name not in ("after", "bands", *LAYERS)}
         requests = pipeline.read_manifest(manifest, **common)
         if dry_run:
             forecast_many(requests, processes)
@@ -283,7 +277,7 @@ def _carry_out(
     if asked.model != "auto":
         options["model"] = load(options["model"], asked.scale)
     if dry_run:
-        say(*forecast_lines(pipeline.forecast_scene(src, dst, **options)))
+        say(*forecast_lines(pipeline.forecast_scene(src, dst, **options), beside))
         return
 
     def heard(plan: pipeline.ScenePlan) -> None:

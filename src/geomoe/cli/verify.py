@@ -16,10 +16,11 @@ __all__ = ["verify"]
     metavar="SRC",
     help="Also check that OUTPUT was made of this scene, or folder of images, as it is now.",
 )
+@click.option("--after", metavar="SRC", help="Of --source: the scene of the second date.")
 @click.option(
     "--weights", metavar="NAME", help="Also check that OUTPUT was made by these weights: name or file."
 )
-def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) -> None:
+def verify(outputs: tuple[str, ...], source: str | None, after: str | None, weights: str | None) -> None:
     """Check that OUTPUT is as geomoe made it, and say of what it was made.
 
     OUTPUT is a GeoTIFF that geomoe wrote, or the .stac.json beside it. The file is compared with its item,
@@ -29,8 +30,10 @@ def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) ->
     from geomoe.errors import GeomoeError
     from geomoe.pipeline.verification import verify
 
+    if after is not None and source is None:
+        raise click.UsageError("--after is of --source")
     if len(outputs) == 1:
-        found = verify(outputs[0], source=source, weights=weights)
+        found = verify(outputs[0], source=source, after=after, weights=weights)
         width = max(len(name) for name in found.facts)
         for name, fact in found.facts.items():
             say(f"{name:<{width}}  {fact}")
@@ -41,7 +44,7 @@ def verify(outputs: tuple[str, ...], source: str | None, weights: str | None) ->
     wrong = 0
     for output in outputs:
         try:
-            faults = verify(output, source=source, weights=weights).faults
+            faults = verify(output, source=source, after=after, weights=weights).faults
         except GeomoeError as error:
             faults = (str(error),)
         wrong += bool(faults)

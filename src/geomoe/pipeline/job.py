@@ -46,7 +46,6 @@ from geomoe.pipeline.runner import (
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import Writer
-from geomoe.raster.formats.open import open_scene
 from geomoe.raster.formats.watch import ChangedError, Watch, contents
 from geomoe.raster.read.known import KnownScene, known_of
 from geomoe.raster.read.radiometry import AS_THEY_ARE, Radiometry
@@ -141,7 +140,7 @@ def open_job(request: Request) -> Iterator[Job]:
     Raises:
         GeomoeError: for bad input, or a job that cannot be done.
     """
-    watch = Watch(request.src)
+    watch = Watch(*request.sources)
     with prepared(request) as found:
         model, plan = found.model, found.plan
         scene, radiometry, valid_share, known, lacking = _look(found)
@@ -252,7 +251,7 @@ def is_made(request: Request) -> bool:
         except GeomoeError:
             return False
         found[name] = _by_request(record)
-    with open_scene(request.src, request.bands, request.nodata) as scene:
+    with request.open() as scene:
         known = known_of(scene)
         model, _ = model_for(request.model, request.scale, known)
         tiles = tiles_of(scene, writer_of(model), tiling_of(model), request.tile)

@@ -35,7 +35,6 @@ from geomoe.pipeline.targets import refuse_overlap, targets_of
 from geomoe.pipeline.tiles import Tiles, tile_side
 from geomoe.pipeline.writers import writer_of
 from geomoe.pipeline.writers.base import Writer
-from geomoe.raster.formats.open import open_scene
 from geomoe.raster.read.bands import band_names, left_out
 from geomoe.raster.read.known import KnownScene, known_of
 from geomoe.raster.read.scene import Scene
@@ -155,13 +154,13 @@ def prepared(request: Request) -> Iterator[Prepared]:
             had.
     """
     device = pick_device(request.device)
-    with open_scene(request.src, request.bands, request.nodata) as scene:
+    with request.open() as scene:
         known = known_of(scene)
         model, why = model_for(request.model, request.scale, known)
         targets = targets_of(request.places, overwrite=request.overwrite)
         item = model_item_name(model.name, model.hash, options_of(model))
         weights = getattr(model, "path", None)
-        refuse_overlap(targets, scene, request.src, weights=weights, item=item)
+        refuse_overlap(targets, scene, request.sources, weights=weights, item=item)
         writer, layers, reference = asked_of(model, request)
         bands = writer.bands(scene, request.bands)
         precision = pick_precision(request.precision, device, is_measured(model))

@@ -114,7 +114,7 @@ class Provenance:
         layer = () if output is of.outputs[0] else output.meta.descriptions
         # Of the sensor, or what is nearest to it here: upscaling makes pixels smaller, not the sensor finer.
         gsd = pixel_metres(of.scene.transform, of.scene.crs)
-        scene, writer = of.scene.path.name, of.writer
+        scene, writer = " and ".join(part.path.name for part in of.scene.parts), of.writer
         return {
             "title": title(scene, configuration, layer, writer.title),
             **({} if gsd is None else {"gsd": gsd}),
@@ -149,9 +149,10 @@ class Provenance:
         """To files of the same folder alone: a path to another one would be one of this machine."""
         of, folder = self._record, output.target.path.parent
         links = []
-        scene = of.scene.path.resolve()
-        if of.scene.files == (of.scene.path,) and scene.parent == folder:
-            links.append(scene_link(scene.name))
+        for part in of.scene.parts:
+            scene = part.path.resolve()
+            if part.files == (part.path,) and scene.parent == folder:
+                links.append(scene_link(scene.name))
         for other in of.outputs:
             if other is not output and other.target.path.parent == folder:
                 links.append(output_link(other.target.item.name))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geomoe.errors import GeomoeError
 from geomoe.pipeline.layers import LAYERS
+from geomoe.raster.formats.dates import open_dates
+from geomoe.raster.read.scene import Scene
 
 if TYPE_CHECKING:
     from geomoe.models.precision import AskedPrecision
@@ -29,6 +32,8 @@ class Request:
         src: a local scene of integers up to 32 bits, float32 or float64: GeoTIFF, JPEG 2000, Sentinel-2
             product or STAC item; see :func:`geomoe.raster.open_scene`.
         dst: the output, ``.tif``.
+        after: a scene of the same place and grid at a second date, for a model that compares two; ``src`` is
+            of the first. ``bands`` and ``nodata`` are of both then.
         model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded; ``auto``:
             of the weights that ship, those that fit the scene, by :func:`geomoe.pipeline.choice.choose`.
         scale: output pixels along one input pixel, of a model that makes images larger; the model's own if
@@ -56,6 +61,7 @@ class Request:
 
     src: Path
     dst: Path
+    after: Path | None = None
     model: str | Predictor = AUTO
     scale: int | None = 4
     fallback: bool = False
@@ -82,6 +88,15 @@ class Request:
         """A request with the places of maps among the options, by their names; ``None`` for none."""
         layers = {name: path for name in LAYERS if (path := options.pop(name, None)) is not None}
         return cls(src, dst, **options, layers=layers)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The scene, or those of both dates."""
+        return (self.src,) if self.after is None else (self.src, self.after)
+
+    def open(self) -> AbstractContextManager[Scene]:
+        """The scene for reading, of two dates both as one; raises GeomoeError as `open_dates`."""
+        return open_dates(self.src, self.after, self.bands, self.nodata)
 
     @property
     def places(self) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from geomoe.errors import GeomoeError
 from geomoe.files import overlap
 from geomoe.pipeline.request import Request
-from geomoe.raster.formats.open import open_scene, source_files
+from geomoe.raster.formats.open import source_files
 from geomoe.raster.read.bands import select_bands
 from geomoe.raster.read.checks import local_file
 from geomoe.raster.read.scene import Scene
@@ -47,7 +47,7 @@ def targets_of(places: Mapping[str, str | os.PathLike[str]], *, overwrite: bool)
 def refuse_overlap(
     targets: Sequence[Target],
     scene: Scene | None,
-    src: str | os.PathLike[str],
+    sources: Sequence[str | os.PathLike[str]],
     *,
     weights: Path | None = None,
     item: str | None = None,
@@ -57,14 +57,15 @@ def refuse_overlap(
     Args:
         targets: of the job.
         scene: if it is open.
-        src: as it was given.
+        sources: as they were given.
         weights: their file.
         item: name of the model's item, which goes into each folder.
     """
     writes = [file for t in targets for file in t.writes]
     if item is not None:
         writes += [target.path.with_name(item) for target in targets]
-    reads = [*source_files(src), *(scene.files if scene else ()), *([weights] if weights else [])]
+    given = [file for source in sources for file in source_files(source)]
+    reads = [*given, *(scene.files if scene else ()), *([weights] if weights else [])]
     found = overlap(writes, reads)
     if found is not None:
         what = "the file of the weights" if found[1] == weights else "the input itself"
@@ -82,8 +83,10 @@ def refuse_early(request: Request, *, writes: bool = True) -> None:
         writes: whether anything is to be written.
     """
     scene = None
-    if local_file(request.src).suffix.lower() != ".zip":  # to open one is to unpack it, which is done once
-        with open_scene(request.src, request.bands, request.nodata) as scene:
-            select_bands(scene, request.bands, 1)
+    # To open a zip is to unpack it, which is done once.
+    if all(local_file(path).suffix.lower() != ".zip" for path in request.sources):
+        with request.open() as scene:
+            for part in scene.parts:
+                select_bands(part, request.bands, 1)
     if writes:
-        refuse_overlap(targets_of(request.places, overwrite=request.overwrite), scene, request.src)
+        refuse_overlap(targets_of(request.places, overwrite=request.overwrite), scene, request.sources)

@@ -14,6 +14,7 @@ from geomoe.files import read_small
 from geomoe.pipeline.facts import as_list, as_object, facts_of, facts_of_table, model_item_of
 from geomoe.pipeline.history import IMAGE, model_id, model_link, output_link, scene_link, seal
 from geomoe.pipeline.table_record import ENDINGS, image_digests, read_table
+from geomoe.raster.formats.dates import open_dates
 from geomoe.raster.formats.open import open_scene
 from geomoe.raster.formats.stack import StackScene
 from geomoe.raster.read.checks import NAMES, beside
@@ -52,6 +53,7 @@ def verify(
     path: str | os.PathLike[str],
     *,
     source: str | os.PathLike[str] | None = None,
+    after: str | os.PathLike[str] | None = None,
     weights: str | None = None,
 ) -> Verification:
     """Check an output of geomoe against its STAC item, and the item against the seal in the file.
@@ -69,6 +71,7 @@ def verify(
     Args:
         path: of a GeoTIFF that geomoe wrote, or of its item; of a table, or of the record beside it.
         source: if given, the scene or folder of images that it must have been made of.
+        after: if given, the scene of the second date.
         weights: if given, name or file of the weights that it must have been made by.
 
     Raises:
@@ -90,7 +93,7 @@ def verify(
                 *_of_names(scene, item, record),
                 *_of_model(scene, item, record),
                 *_of_links(item, record),
-                *([] if source is None else _of_source(source, record)),
+                *([] if source is None else _of_source(source, after, record)),
                 *([] if weights is None else _of_weights(item_file, record, weights)),
             ]
         faults += _of_neighbours(image, item)
@@ -103,7 +106,9 @@ def _verify_table(path: Path, source: str | os.PathLike[str] | None, weights: st
     table, record, faults = read_table(path)
     if not faults:  # else nothing that the record says can be relied on
         if source is not None:
-            faults += _of_source(source, record) if "scene" in record else _of_images(Path(source), record)
+            faults += (
+                _of_source(source, None, record) if "scene" in record else _of_images(Path(source), record)
+            )
         if weights is not None:
             faults += _made_by(weights, record)[1]
     return Verification(table, facts_of_table(table, record), tuple(faults))
@@ -225,15 +230,22 @@ def _is_of_names(file: Path, item: Mapping[str, Any]) -> bool:
         return False
 
 
-def _of_source(source: str | os.PathLike[str], record: Mapping[str, Any]) -> list[str]:
+def _of_source(
+    source: str | os.PathLike[str], after: str | os.PathLike[str] | None, record: Mapping[str, Any]
+) -> list[str]:
+    sensors = as_object(as_object(record.get("contract")).get("sensors"))
+    first = int(next(iter(sensors.values()), 0))  # bands of the first date
     failed = []
     for bands in _selections(record):
+        each = (bands, None) if bands is None or after is None else (bands[:first], bands[first:])
         try:
-            with open_scene(source, bands) as other:
+            with open_dates(source, after, each[0], after_bands=each[1]) as other:
                 if other.digest() == record.get("scene"):
                     return []
-                fault = f"it was not made of {other.path.name}, or that was changed since"
-                if not isinstance(other, StackScene):  # all of a plain file counts, whatever is selected
+                names = " and ".join(part.path.name for part in other.parts)
+                fault = f"it was not made of {names}, or that was changed since"
+                # All of a plain file counts, whatever is selected.
+                if not any(isinstance(part, StackScene) for part in other.parts):
                     return [fault]
         except GeomoeError as error:
             failed.append(error)

@@ -20,14 +20,14 @@ from geomoe.raster.write.target import item_path
 
 __all__ = ["read_manifest", "written"]
 
-_COLUMNS = ("src", "dst", *LAYERS, "bands")
+_COLUMNS = ("src", "dst", "after", *LAYERS, "bands")
 _MAX_BYTES = 64 * 2**20
 
 
 def read_manifest(path: str | os.PathLike[str], **options: Any) -> list[Request]:
     """Requests for the scenes of a CSV file, or for the items of a STAC collection (``.json``).
 
-    A CSV file has a header: ``src,dst`` and, where wanted, maps and ``bands``. Relative paths are
+    A CSV file has a header: ``src,dst`` and, where wanted, ``after``, maps and ``bands``. Relative paths are
     relative to the folder of the file. The output of an item goes there too, named by its id:
     ``<id>_x<scale>.tif``, or ``<id>_predicted.tif`` where no scale was asked for.
 
@@ -57,7 +57,9 @@ def _refuse_harm(path: Path, rows: Sequence[tuple[str, Request]]) -> None:
             if (other := targets.setdefault(places(target)[0], row)) != row:
                 raise GeomoeError(f"{path}, {row}: {target} is the target of {other}")
             writes[target] = row
-    reads = {file: row for row, request in rows for file in source_files(request.src)}
+    reads = {
+        file: row for row, request in rows for source in request.sources for file in source_files(source)
+    }
     if found := overlap(writes, [*reads, path]):
         what = f"the scene of {reads[found[1]]}" if found[1] in reads else "the manifest"
         raise GeomoeError(f"{path}, {writes[found[0]]}: {found[0]} is {what}, or part of it")
@@ -104,7 +106,7 @@ def _from_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
             )
         if any("\0" in value for value in given.values()):
             raise GeomoeError(f"{path}, line {line}: holds a byte of zero; expected text")
-        for name in ("src", "dst", *LAYERS):
+        for name in ("src", "dst", "after", *LAYERS):
             if name in given and "://" not in given[name] and not given[name].startswith("/vsi"):
                 given[name] = str(path.parent / given[name])
         found.append((f"line {line}", given))

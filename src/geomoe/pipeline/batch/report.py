@@ -55,7 +55,8 @@ def check_report(path: Path, manifest: Path, requests: Sequence[Request], model:
         requests: whose scenes are read, and whose outputs are written.
         model: its name, or the file of its weights.
     """
-    taken = [file for request in requests for file in (*source_files(request.src), *written(request))]
+    read = [file for request in requests for source in request.sources for file in source_files(source)]
+    taken = [*read, *(file for request in requests for file in written(request))]
     if overlap([path], [manifest, Path(model), *taken]):
         raise GeomoeError(
             f"{path} is the manifest, the weights, or a file that the manifest names; give another --report"

@@ -19,6 +19,7 @@ __all__ = ["LAYERS", "make_layers"]
 LAYERS = {
     "experts": "which expert drew each pixel",
     "confidence": "how sure the model is of each class",
+    "probabilities": "how probable each class is, a band for each",
     "consistency": "the output downsampled again, less the scene",
     "reliability": "where the model was shown what training did not have",
 }

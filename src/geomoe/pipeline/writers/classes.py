@@ -14,6 +14,7 @@ from geomoe.layers.sensors import sensor_slices
 from geomoe.models.contract import Input, Output
 from geomoe.pipeline.runner import Predictor
 from geomoe.pipeline.writers.base import RanTile
+from geomoe.raster.formats.dates import DATES
 from geomoe.raster.read.bands import exact_bands, exact_order
 from geomoe.raster.read.classes import ClassValue
 from geomoe.raster.read.radiometry import Radiometry
@@ -52,7 +53,22 @@ class ClassWriter:
         self.classes = tuple(ClassValue(i, name, colour) for i, (name, colour) in enumerate(named, 1))
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
-        return exact_bands(scene, self._given.bands, spec, self._given.names)
+        given, compares = self._given, tuple(self._given.sensors) == DATES
+        if len(scene.parts) == 1:
+            try:
+                return exact_bands(scene, given.bands, spec, given.names)
+            except GeomoeError as error:
+                if compares:
+                    raise GeomoeError(f"{error}; the second date is given by --after") from error
+                raise
+        if not compares:
+            raise GeomoeError("the model compares no two dates; leave out --after")
+        first, chosen = 0, []
+        for part, bands in zip(scene.parts, sensor_slices(given.sensors).values(), strict=True):
+            found = exact_bands(part, bands.stop - bands.start, spec, given.names[bands])
+            chosen += [first + band for band in found]
+            first += part.count
+        return tuple(chosen)
 
     def note(self, scene: Scene, bands: Sequence[int]) -> str | None:
         return exact_order(scene, bands, self._given.names)

@@ -51,6 +51,8 @@ class ImageWriter:
             self.gives = f"{scale} times as high and as wide as the input, in its range."
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
+        if len(scene.parts) > 1:
+            raise GeomoeError("the model makes an image, of one date; leave out --after")
         return select_bands(scene, spec, self._bands)
 
     def note(self, scene: Scene, bands: Sequence[int]) -> str | None:

@@ -23,7 +23,7 @@ from geomoe.raster.read.grid import same_transform
 from geomoe.raster.read.names import listed
 from geomoe.raster.read.scene import Scene, open_file, representable
 
-__all__ = ["MAX_FILES", "StackScene", "open_stack"]
+__all__ = ["MAX_FILES", "StackScene", "open_stack", "shared"]
 
 MAX_FILES = 256
 _CHUNK = 2**20
@@ -167,9 +167,9 @@ def _described(members: Sequence[ProductBand], parts: Mapping[Path, Scene]) -> d
         "scales": tuple(scale for scale, _ in chosen),
         "offsets": tuple(offset for _, offset in chosen),
         "colorinterp": (ColorInterp.gray, *(ColorInterp.undefined,) * (len(members) - 1)),
-        "tags": _shared([part.tags for part in of]),
+        "tags": shared([part.tags for part in of]),
         "band_tags": tuple(part.band_tags[i] for part, i in zip(of, place, strict=True)),
-        "namespaces": _shared([part.namespaces for part in of]),
+        "namespaces": shared([part.namespaces for part in of]),
         "categories": tuple(
             i
             for i, (member, part) in enumerate(zip(members, of, strict=True), 1)
@@ -206,7 +206,8 @@ def _added_nodata(member: ProductBand, part: Scene) -> float | None:
     return member.nodata
 
 
-def _shared(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def shared(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all say alike."""
     return {key: value for key, value in given[0].items() if all(g.get(key) == value for g in given[1:])}
 
 

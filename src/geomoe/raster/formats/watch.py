@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from geomoe.errors import GeomoeError
+from geomoe.raster.formats.dates import DatedScene, digest_of_dates
 from geomoe.raster.formats.open import source_files
 from geomoe.raster.formats.sentinel2 import METADATA
 from geomoe.raster.formats.stack import StackScene
@@ -30,11 +31,11 @@ class Watch:
     To be made before the scene is opened. Who writes into a mapped file, or sets the time back, is not seen.
 
     Args:
-        path: of the scene, as for `open_scene`.
+        paths: of the scene, or of both dates, as for `open_scene`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._stamps = {file: _stamp(file) for file in _files(path)}
+    def __init__(self, *paths: str | os.PathLike[str]) -> None:
+        self._stamps = {file: _stamp(file) for path in paths for file in _files(path)}
 
     def changed(self) -> list[Path]:
         """Files that have changed since this was asked before, or since the watch began."""
@@ -48,6 +49,9 @@ class Watch:
 
 def contents(scene: Scene) -> tuple[str, tuple[Mapping[str, str], ...]]:
     """The digest of a scene, and name and SHA-256 of each of its files."""
+    if isinstance(scene, DatedScene):
+        digests, sources = zip(*map(contents, scene.dates), strict=True)
+        return digest_of_dates(digests), tuple(source for date in sources for source in date)
     digest = scene.digest()
     if not isinstance(scene, StackScene):
         return digest, ({"name": scene.path.name, "sha256": digest},)

@@ -72,7 +72,8 @@ class Scene:
         namespaces: tags in other domains, by domain.
         categories: bands of whose values something says that they are classes.
         neighbours: names of files beside it that other tools read and geomoe does not.
-        acquired: when it was taken, in UTC as RFC 3339 writes it; ``None`` where nothing says so.
+        acquired: when it was taken, in UTC as RFC 3339 writes it; of two dates both, the earlier first, with a
+            slash between them; ``None`` where nothing says so.
         sensor: what took it; see :mod:`geomoe.raster.read.sensor`. ``None`` where nothing says so.
         said_gsd: ground sampling distance in metres, as its item says it; the grid counts for more.
         notes: what was decided about it that its user should know, a sentence each.
@@ -115,6 +116,11 @@ class Scene:
         return tuple(
             "the file" if both != (1, 0) else "" for both in zip(self.scales, self.offsets, strict=True)
         )
+
+    @property
+    def parts(self) -> tuple[Scene, ...]:
+        """Scenes that are one here: of two dates both, else itself."""
+        return (self,)
 
     @property
     def files(self) -> tuple[Path, ...]:

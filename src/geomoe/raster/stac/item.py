@@ -83,14 +83,13 @@ def file_fields(path: Path) -> dict[str, Any]:
 
 def when(acquired: str | None) -> dict[str, Any]:
     """The time of what a raster shows, as an item must tell it."""
-    if acquired is not None:
+    if acquired is not None and "/" not in acquired:
         return {"datetime": acquired}
-    # Not known. An item must then give a span, neither open nor beyond what readers can hold.
-    return {
-        "datetime": None,
-        "start_datetime": f"{YEARS[0]}-01-01T00:00:00Z",
-        "end_datetime": f"{YEARS[1]}-12-31T23:59:59Z",
-    }
+    if acquired is not None:
+        start, end = acquired.split("/")
+    else:  # an item must then give a span, neither open nor beyond what readers can hold
+        start, end = f"{YEARS[0]}-01-01T00:00:00Z", f"{YEARS[1]}-12-31T23:59:59Z"
+    return {"datetime": None, "start_datetime": start, "end_datetime": end}
 
 
 def raster_item(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from shapely.geometry import shape
 from geomoe.errors import GeomoeError
 from geomoe.files import writable_place
 from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map
+from geomoe.raster.write.target import work_folder
 
 __all__ = ["polygons", "write_polygons"]
 
 _BATCH = 10_000
 """Polygons that are written at a time."""
+_DATE = "1970-01-01T00:00:00.000Z"
+"""Of every file, which GeoPackage wants to have one."""
 
 
 def write_polygons(
@@ -59,9 +63,9 @@ def write_polygons(
         raise GeomoeError(f"{target} must end in .gpkg")
     writable_place(target)
     count = 0
-    with open_map(path) as source, tempfile.TemporaryDirectory(dir=target.parent, prefix=".geomoe-") as held:
+    with open_map(path) as source, _work(target) as held, _undated(pyogrio):
         wanted = _values(source, names)
-        scratch = Path(held) / target.name
+        scratch = held / target.name
         called = {each.value: each.name for each in source.classes}
         batch: list[tuple[int, Geometry]] = []
 
@@ -90,6 +94,31 @@ def write_polygons(
             raise GeomoeError(f"{target} cannot be written: {error}") from error
         os.replace(scratch, target)
     return count
+
+
+@contextmanager
+def _work(target: Path) -> Iterator[Path]:
+    """A new folder beside a file to be; what a process that was killed left of it is removed."""
+    folder = work_folder(target)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise GeomoeError(f"{target} cannot be written: {folder.name} is in the way") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _undated(pyogrio: Any) -> Iterator[None]:
+    """Without the time of writing, by which files of the same polygons would differ."""
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def _values(source: ClassMap, names: Sequence[str]) -> list[int]:

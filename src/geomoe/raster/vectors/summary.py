@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
 import shapely
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
@@ -19,7 +19,7 @@ from geomoe.files import write_csv
 from geomoe.raster.read.env import gdal_errors
 from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map
 
-__all__ = ["write_summary"]
+__all__ = ["write_summary", "zones_on"]
 
 _COLUMNS = ("zone", "value", "class", "pixels", "share", "area")
 
@@ -73,7 +73,7 @@ class _Zone:
 
 
 def _by_zone(source: ClassMap, path: Path) -> list[tuple[str, NDArray[np.int64]]]:
-    zones = list(_zones(source, path))
+    zones = zones_on(source, path)
     for top, strip in source.strips():
         below = top + len(strip)
         for zone in zones:
@@ -84,8 +84,29 @@ def _by_zone(source: ClassMap, path: Path) -> list[tuple[str, NDArray[np.int64]]
     return [(zone.name, zone.counts) for zone in zones]
 
 
-def _zones(source: ClassMap, path: Path) -> Iterator[_Zone]:
-    """In pixels of the map."""
+class _Grid(Protocol):
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def transform(self) -> rasterio.Affine | None: ...
+
+    @property
+    def crs(self) -> CRS | None: ...
+
+
+def zones_on(source: _Grid, path: Path) -> list[_Zone]:
+    """Zones of a file, in pixels of a map or of the scene that it is made of.
+
+    Raises:
+        GeomoeError: zones that cannot be used, or none that lies there.
+    """
     pyogrio = find_pyogrio("zones")
     if source.transform is None or source.crs is None:
         raise GeomoeError(f"{source.path.name} does not say where it lies, so zones cannot be found on it")
@@ -98,14 +119,20 @@ def _zones(source: ClassMap, path: Path) -> Iterator[_Zone]:
     fields = [str(name) for name in meta["fields"]]
     names = next((columns[fields.index(name)] for name in ("name", "id") if name in fields), None)
     backwards = ~source.transform
+    zones: list[_Zone] = []
+    there = False
     for number, found in enumerate(shapely.from_wkb(shapes)):
         if found is None or found.is_empty or found.geom_type not in ("Polygon", "MultiPolygon"):
             raise GeomoeError(f"{path}: zone {number + 1} is no polygon")
-        there = shapely.geometry.mapping(found)
+        outline = shapely.geometry.mapping(found)
         with gdal_errors(f"{path}: zone {number + 1} is not where {source.path.name} lies", "leave it out"):
-            moved = shapely.geometry.shape(transform_geom(meta["crs"], source.crs, there))
+            moved = shapely.geometry.shape(transform_geom(meta["crs"], source.crs, outline))
         pixels = shapely.transform(moved, lambda xy: np.stack(backwards * tuple(xy.T), 1))
-        _, first, _, last = pixels.bounds
+        left, first, right, last = pixels.bounds
+        there = there or (left < source.width and right > 0 and first < source.height and last > 0)
         name = str(number + 1 if names is None else names[number])
         zero = np.zeros(256, np.int64)
-        yield _Zone(name, shapely.geometry.mapping(pixels), (first, last), zero)
+        zones.append(_Zone(name, shapely.geometry.mapping(pixels), (first, last), zero))
+    if not there:
+        raise GeomoeError(f"{path}: no zone lies on {source.path.name}")
+    return zones
