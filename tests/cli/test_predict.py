@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 
@@ -95,6 +96,64 @@ def test_a_dry_run_says_what_a_map_takes_and_writes_nothing(
     status, told, _ = run(capsys, "predict", src, tmp_path / "o.tif", "--model", model, "--dry-run")
     assert (status, left_over(tmp_path)) == (0, before)
     assert "input    30 x 24, uint16\noutput   30 x 24, uint8\n" in told
+
+
+def _zones(path: Path, west: float) -> Path:
+    """Two squares, the second one of which is far away."""
+    pyogrio, shapely = pytest.importorskip("pyogrio"), pytest.importorskip("shapely")
+    boxes = [shapely.box(west, 4176700, west + 100, 4176800), shapely.box(0, 0, 10, 10)]
+    pyogrio.raw.write(
+        path, shapely.to_wkb(boxes), [], [], geometry_type="Polygon", crs="EPSG:32618", driver="GeoJSON"
+    )
+    return path
+
+
+def test_a_dry_run_says_what_would_be_made_of_the_map(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
+) -> None:
+    zones, sums = _zones(tmp_path / "zones.geojson", 438800), tmp_path / "t.csv"
+    before = left_over(tmp_path)
+    asked = ("predict", src, tmp_path / "o.tif", "--model", model, "--dry-run", "--summary", sums, "--zones",
+             zones, "--vectors", tmp_path / "v.gpkg", "--class", "river", "--least", 4)  # fmt: skip
+    status, told, _ = run(capsys, *asked)
+    assert (status, left_over(tmp_path)) == (0, before)
+    assert told.splitlines()[-3:] == [
+        f"vectors  {tmp_path / 'v.gpkg'}: polygons of river, of 4 pixels or more",
+        f"summary  {sums}: classes of 2 zones",
+        "nothing was written (--dry-run)",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["no zones", "elsewhere"])
+def test_zones_that_cannot_be_used_are_refused_before_the_map_is_made(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path, wrong: str
+) -> None:
+    zones = _zones(tmp_path / "zones.geojson", 900000)
+    if wrong == "no zones":
+        zones.write_text("no zones")
+    before = left_over(tmp_path)
+    sums = ("--summary", tmp_path / "t.csv", "--zones", zones)
+    status, _, err = run(capsys, "predict", src, tmp_path / "o.tif", "--model", model, *sums)
+    says = "cannot be read" if wrong == "no zones" else "no zone lies on s.tif"
+    assert (status, says in err, len(err.splitlines())) == (1, True, 1)
+    assert left_over(tmp_path) == before
+
+
+def test_each_class_has_a_band_of_probabilities_the_largest_of_which_is_the_confidence(
+    capsys: pytest.CaptureFixture[str], src: Path, model: Path, tmp_path: Path
+) -> None:
+    out, sure, shares = (tmp_path / name for name in ("o.tif", "c.tif", "p.tif"))
+    asked = ("predict", src, out, "--model", model, "--confidence", sure, "--probabilities", shares)
+    status, told, _ = run(capsys, *asked)
+    assert (status, f"{shares}: how probable each class is, a band for each" in told) == (0, True)
+    with rasterio.open(out) as made, rasterio.open(sure) as most, rasterio.open(shares) as file:
+        classes, found = made.read(1), file.read()
+        assert file.descriptions == ("forest", "river", "town")
+        assert (file.dtypes[0], file.nodata, file.scales) == ("uint8", 0, (1 / 255,) * 3)
+        assert (found.max(0) == most.read(1)).all()
+        assert (found[classes - 1, *np.indices(classes.shape)] == found.max(0)).all()
+        assert abs(found.sum(0).astype(int) - 255).max() <= 3  # as each is rounded
+    assert run(capsys, "verify", shares, "--source", src, "--weights", model)[0] == 0
 
 
 def test_scenes_of_a_manifest_are_mapped(

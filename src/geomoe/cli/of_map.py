@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomoe.cli.progress import told
 from geomoe.cli.say import say
 from geomoe.errors import GeomoeError
 from geomoe.printable import counted
+
+if TYPE_CHECKING:
+    from geomoe.pipeline import Request
 
 __all__ = ["OfMap", "is_made"]
 
@@ -25,13 +28,13 @@ def is_made(src: str, dst: str, **given: Any) -> bool:
 
     if not Path(dst).exists() or given["overwrite"]:
         return False
-    return is_done(_request(src, dst, given))
+    return is_done(_request(given | {"src": src, "dst": dst}))
 
 
-def _request(src: str, dst: str, given: Mapping[str, Any]) -> Any:
+def _request(given: Mapping[str, Any]) -> Request:
     from geomoe.pipeline import Request
 
-    return Request.of(src, dst, **{name: value for name, value in given.items() if name not in _OF_MANY})
+    return Request.of(**{name: value for name, value in given.items() if name not in _OF_MANY})
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class OfMap:
             if self.zones is not None:
                 from geomoe.raster.vectors.summary import zones_on
 
-                with _request(given["src"], given["dst"], given).open() as scene:
+                with _request(given).open() as scene:
                     where = counted(len(zones_on(scene, self.zones)), "zone")
             lines.append(("--summary", self.summary, f"classes of {where}"))
         return lines

@@ -72,7 +72,7 @@ class Scene:
         namespaces: tags in other domains, by domain.
         categories: bands of whose values something says that they are classes.
         neighbours: names of files beside it that other tools read and geomoe does not.
-        acquired: when it was taken, in UTC as RFC 3339 writes it; of two dates both, the earlier first, with a
+        acquired: when it was taken, in UTC as RFC 3339 writes it; of two dates both, the earlier first, a
             slash between them; ``None`` where nothing says so.
         sensor: what took it; see :mod:`geomoe.raster.read.sensor`. ``None`` where nothing says so.
         said_gsd: ground sampling distance in metres, as its item says it; the grid counts for more.
