@@ -213,5 +213,5 @@ def test_a_map_is_one_module_and_one_line(src: Path, tmp_path: Path, monkeypatch
     assert tags["GEOMOE_LAYER"] == "brightness"
     assert is_made(Request.of(src, out, model=nearest(), scale=2, brightness=place))
     assert verify(place).faults == ()
-    with pytest.raises(GeomoeError, match="no map 'contrast'; expected one of experts, confidence, con"):
+    with pytest.raises(GeomoeError, match="no map 'contrast'; expected one of experts, confidence, pro"):
         Request(src, out, layers={"contrast": place})
