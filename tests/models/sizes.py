@@ -100,6 +100,7 @@ TINY = {
     "radar_fusion": {"embed_dim": 8, "depth": 1, "heads": 2, "experts": 3},
     "rcan": {"width": 8, "groups": 2, "blocks": 2, "reduction": 2},
     "rrdbnet": {"width": 8, "growth": 4, "blocks": 1},
+    "siamese_moe": {"patch": 3, "stem": 6, "widths": (6, 8), "hidden": 8, "colours": COLOURS},
     "siamese_unet": {"width": 4, "depth": 2, "colours": COLOURS},
     "spt": {
         "embed_dim": 12,

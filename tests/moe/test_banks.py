@@ -49,6 +49,28 @@ def test_pixels_see_what_a_convolution_sees():
     torch.testing.assert_close(done, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["grouped", "loop", "window", "dense"])
+def test_a_dilated_convolution_sees_every_second_pixel(backend):
+    torch.manual_seed(0)
+    bank = moe.HeterogeneousBank([moe.ConvExperts(C, 6, 3, 2, dilation=2), moe.ConvExperts(C, 6, 1, 1)])
+    assert bank.reach == 2
+    x = torch.randn(2, C, 5, 7)
+    plan = moe.Router(moe.LinearScore(8, 3), moe.TopK(2))(torch.randn(70, 8), (2, 5, 7))
+    each = [
+        F.conv2d(x, g.kernels()[m], g.bias[m], padding=g.reach, dilation=g.dilation)
+        for g in bank
+        for m in range(g.num_experts)
+    ]
+    gates = moe.Pixels.of(x).from_rows(plan.gates)
+    expected = (torch.stack(each, 1) * gates[:, :, None]).sum(1)
+    done = moe.dispatch(bank, moe.Neighbourhoods.of(x, bank.reach), plan, backend)
+    torch.testing.assert_close(moe.Pixels.of(x).from_rows(done), expected, atol=1e-5, rtol=1e-5)
+    windows = moe.Windows.of(x, 4, 2)
+    rows = windows.to_rows(x)
+    whole = windows.from_rows(bank.expert(0, bank.take(rows, torch.arange(len(rows)), 0)))
+    torch.testing.assert_close(whole, each[0], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(6, 9), (5, 7), (1, 1), (3, 4)])
 def test_windows_with_a_halo_see_what_a_convolution_sees(shape):
     torch.manual_seed(0)

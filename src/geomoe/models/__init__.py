@@ -18,6 +18,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     mobile_moe,
     mslora_net,
     radar_fusion,
+    siamese_moe,
     siamese_unet,
     stacked_moe,
     super_resolution,

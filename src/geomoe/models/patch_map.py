@@ -38,6 +38,11 @@ class PatchConfig(MapConfig):
         if self.patch % 2 == 0:
             raise ValueError(f"patch={self.patch}: expected an odd number")
 
+    @property
+    def reach(self) -> int:
+        """Pixels that are seen around one, if its patch is all that is seen."""
+        return self.patch // 2
+
 
 @dataclass(frozen=True)
 class SensorPatchConfig(PatchConfig, SensorConfig):
@@ -137,7 +142,8 @@ class PatchMap(nn.Module):
 class SensorPatchMap(nn.Module):
     """As :class:`PatchMap`, of images that stack the bands of several sensors; a pixel may lack some.
 
-    A system defines :meth:`label`. What a pixel lacks it sees as 0 after normalisation, whatever the image
+    A system defines :meth:`label`, and :meth:`of_image` where it begins with layers of the whole image, which
+    are then run once for all patches. What a pixel lacks it sees as 0 after normalisation, whatever the image
     holds there.
 
     Args:
@@ -157,6 +163,16 @@ class SensorPatchMap(nn.Module):
     @property
     def contract(self) -> ModelContract:
         return _contract(self.config, Input(self.config.bands, sensors=dict(self.config.sensors)))
+
+    def of_image(self, x: Tensor, there: Tensor | None, trace: RoutingTrace | None) -> Tensor:
+        """Features ``[B, C, H, W]`` of an image, by default its bands; its config tells their ``reach``.
+
+        Args:
+            x: ``[B, bands, H, W]``.
+            there: ``[B, S, H, W]`` bool, the sensors that each pixel has; all if not given.
+            trace: if given, plans are appended to it, a row for each pixel.
+        """
+        return x
 
     def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:
         """Logits ``[n, K]`` of patches ``[n, C, side, side]``; ``present`` ``[n, S]`` is of their middles."""
@@ -187,10 +203,11 @@ class SensorPatchMap(nn.Module):
         c = self.config
         y: Tensor = self.normalise(x)
         if present is None and valid is None and wanted is None:
+            y = self.of_image(y, None, trace)
             places, sensors = None, x.new_ones(x[:, 0].numel(), len(c.sensors), dtype=torch.bool)
         else:
             there = presence(x, c.sensors, present, valid)
-            y = y.masked_fill(~by_band(there, c.sensors), 0)
+            y = self.of_image(y.masked_fill(~by_band(there, c.sensors), 0), there, trace)
             places = there.any(1) if wanted is None else there.any(1) & wanted
             sensors = there.movedim(1, -1)[places]  # [n, S]
 
@@ -238,7 +255,7 @@ def _said(
 
 
 def _contract(config: PatchConfig, given: Input) -> ModelContract:
-    reach = config.patch // 2
+    reach = config.reach
     output = Output("classes", len(config.classes), classes=config.classes, colours=config.colours)
     tiling = Tiling(multiple=1, tile=_TILE, margin=reach, reach=reach)
     return ModelContract({"image": given}, {"classes": output}, tiling)

@@ -282,16 +282,17 @@ class Neighbourhoods:
         if kernel_size // 2 > self.reach:
             raise ValueError(f"a kernel of {kernel_size} needs reach={kernel_size // 2}, not {self.reach}")
 
-    def offsets(self, kernel_size: int) -> list[int]:
-        """Steps in ``flat`` from a pixel to its surroundings, row-major."""
-        self.check(kernel_size)
-        steps = range(-(kernel_size // 2), kernel_size // 2 + 1)
+    def offsets(self, kernel_size: int, dilation: int = 1) -> list[int]:
+        """Steps in ``flat`` from a pixel to its surroundings, every ``dilation``-th pixel, row-major."""
+        reach = kernel_size // 2 * dilation
+        self.check(2 * reach + 1)
+        steps = range(-reach, reach + 1, dilation)
         return [dy * self.row + dx for dy in steps for dx in steps]
 
-    def gather(self, rows: Tensor, kernel_size: int) -> Tensor:
+    def gather(self, rows: Tensor, kernel_size: int, dilation: int = 1) -> Tensor:
         """Neighbourhoods of pixels ``rows`` ``[n]`` as ``[n, k * k * C]``, kernel position first."""
-        self.check(kernel_size)
-        around = self.centres(rows)[:, None] + rows.new_tensor(self.offsets(kernel_size))  # [n, k * k]
+        steps = rows.new_tensor(self.offsets(kernel_size, dilation))
+        around = self.centres(rows)[:, None] + steps  # [n, k * k]
         return self.flat[around].flatten(1)
 
 

@@ -30,6 +30,7 @@ class ConvExperts(ExpertBank):
         in_channels, out_channels: widths.
         kernel_size: odd side of the kernel.
         num_experts: M.
+        dilation: pixels from one position of the kernel to the next.
 
     Raises:
         ValueError: an even kernel size.
@@ -37,13 +38,15 @@ class ConvExperts(ExpertBank):
 
     convolves = True
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, num_experts: int, dilation: int = 1
+    ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: expected an odd number")
         self.group_sizes = (num_experts,)
-        self.kernel_size = kernel_size
-        self.reach = kernel_size // 2
+        self.kernel_size, self.dilation = kernel_size, dilation
+        self.reach = kernel_size // 2 * dilation
         self.in_channels, self.out_channels = in_channels, out_channels
         self.weight, bias = stacked_linear(num_experts, in_channels * kernel_size**2, out_channels)
         assert bias is not None
@@ -60,20 +63,27 @@ class ConvExperts(ExpertBank):
         return self.weight.view(shape).permute(0, 4, 3, 1, 2)
 
     def take(self, rows: Rows, index: Tensor, expert: int) -> Tensor:
-        return rows.gather(index, self.kernel_size) if isinstance(rows, Neighbourhoods) else rows[index]
+        if isinstance(rows, Neighbourhoods):
+            return rows.gather(index, self.kernel_size, self.dilation)
+        return rows[index]
 
     def expert(self, index: int, rows: Tensor) -> Tensor:
         """Expert ``index`` on neighbourhoods ``[n, k * k * C]`` or windows ``[n, C, s + 2r, s + 2r]``."""
         if rows.dim() == 2:
             return linear(rows, self.weight[index], self.bias[index])
-        return F.conv2d(rows, self.kernels()[index].to(rows.dtype), self.bias[index].to(rows.dtype))
+        kernel, bias = (t[index].to(rows.dtype) for t in (self.kernels(), self.bias))
+        return F.conv2d(rows, kernel, bias, dilation=self.dilation)
 
     def loop(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         if isinstance(rows, Neighbourhoods) or not len(index):
             return super().loop(rows, index, counts)
         # Taken apart once: indexing a stack for each expert would make each backward fill a whole stack.
         kernels, biases = (t.to(rows.dtype).unbind(0) for t in (self.kernels(), self.bias))
-        return torch.cat([F.conv2d(rows[index[a:b]], kernels[e], biases[e]) for e, a, b in spans(counts)])
+        done = [
+            F.conv2d(rows[index[a:b]], kernels[e], biases[e], dilation=self.dilation)
+            for e, a, b in spans(counts)
+        ]
+        return torch.cat(done)
 
     def everywhere(self, index: int, rows: Rows) -> Tensor:
         if not isinstance(rows, Neighbourhoods):
@@ -87,7 +97,8 @@ class ConvExperts(ExpertBank):
 
     def group(self, rows: Neighbourhoods, counts: tuple[int, ...]) -> Group:
         """What :func:`geomoe.moe.kernels.grouped.routed_products` needs to know of these experts."""
-        return Group(self.weight, self.bias, tuple(rows.offsets(self.kernel_size)), counts)
+        offsets = rows.offsets(self.kernel_size, self.dilation)
+        return Group(self.weight, self.bias, tuple(offsets), counts)
 
     def windowed(self, rows: Rows, index: Tensor, counts: tuple[int, ...]) -> Tensor:
         """As :meth:`run`, by convolving whole windows in which an expert has pixels."""
@@ -106,7 +117,8 @@ class ConvExperts(ExpertBank):
         for e, a, b in spans(counts):
             used, slot = window[a:b].unique(return_inverse=True)
             taken = windows[used // (down * across), used // across % down, used % across]
-            result = F.conv2d(taken, kernels[e], biases[e]).permute(0, 2, 3, 1)  # [windows, s, s, C_out]
+            result = F.conv2d(taken, kernels[e], biases[e], dilation=self.dilation)
+            result = result.permute(0, 2, 3, 1)  # [windows, s, s, C_out]
             done.append(result[slot, line[a:b] % _WINDOW, column[a:b] % _WINDOW])
         return torch.cat(done) if done else self.nothing(rows)
 

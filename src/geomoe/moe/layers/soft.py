@@ -116,7 +116,10 @@ def merge(bank: ExpertBank, x: Tensor, gates: Tensor) -> Tensor:
         number, groups = x.shape[0], x.shape[1] // kernels.shape[2]
         image = x.flatten(0, 1)[None]  # a group, or C groups, for each sample
         bias = mixed(bank.bias).flatten()
-        out = F.conv2d(image, kernels.flatten(0, 1), bias, padding=bank.reach, groups=number * groups)
+        dilation = bank.dilation if isinstance(bank, ConvExperts) else 1
+        out = F.conv2d(
+            image, kernels.flatten(0, 1), bias, padding=bank.reach, dilation=dilation, groups=number * groups
+        )
         return out.view(number, bank.out_channels, *out.shape[2:])
     if isinstance(bank, LowRankExperts):
         low = torch.einsum("ntc,ecr,ne->nter", x, bank.a.to(x.dtype), gates.to(x.dtype))
