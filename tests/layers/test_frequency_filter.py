@@ -49,3 +49,11 @@ def test_every_window_is_run_by_itself_and_put_back_where_it_was():
     by_hand = x[1, 4:, 8:] - x[1, 4:, 8:].mean((0, 1))
     torch.testing.assert_close(done[1, 4:, 8:], by_hand)
     assert torch.equal(in_windows(lambda cut: cut[:, ::2, ::2], x, 4, 2), x[:, ::2, ::2])
+
+
+def test_a_window_that_the_image_does_not_fill_is_mirrored_and_cut_off():
+    x = torch.randn(1, 5, 7, 3)
+    done = in_windows(lambda cut: cut.mean((1, 2), keepdim=True).expand_as(cut), x, 4)
+    assert done.shape == x.shape
+    mirrored = torch.stack([x[0, 4], x[0, 3], x[0, 2], x[0, 1]])[:, [4, 5, 6, 5]]
+    torch.testing.assert_close(done[0, 4, 6], mirrored.mean((0, 1)))

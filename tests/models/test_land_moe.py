@@ -97,14 +97,14 @@ def test_the_base_learns_nothing_and_all_else_does():
     assert still == {name for name in before if name.startswith("base.")}
 
 
-def test_plans_are_of_the_tokens_of_whole_images_and_of_those_that_there_are():
+def test_plans_are_of_the_tokens_of_whole_images_where_these_are_valid():
     model, trace = learned(), RoutingTrace()
     valid = torch.ones(2, 20, 9, dtype=torch.bool)
     valid[0, 8:] = False
     x = torch.rand(2, 3, 20, 9)
     hidden = x.masked_fill(~valid[:, None], float("nan"))
     found = model(hidden, trace, valid)
-    assert [(plan.grid, plan.num_experts, plan.top_k) for plan in trace] == [((2, 8, 4), 3, 3)] * 2
+    assert [(plan.grid, plan.num_experts, plan.top_k) for plan in trace] == [((2, 5, 3), 3, 3)] * 2
     assert all(plan.valid.view(plan.grid).sum((1, 2)).tolist() == [2 * 3, 5 * 3] for plan in trace)
     assert found.isfinite().all()
     assert torch.equal(found, model(x, valid=valid)), "what is not valid is not seen"

@@ -99,7 +99,7 @@ def test_each_token_has_two_experts_for_all_places_of_a_block():
     valid[0, 8:] = False
     x = torch.rand(2, 3, 20, 9)
     found = model(x.masked_fill(~valid[:, None], float("nan")), trace, valid)
-    assert [(plan.grid, plan.num_experts, plan.top_k) for plan in trace] == [((2, 8, 4), 4, 2)] * 2
+    assert [(plan.grid, plan.num_experts, plan.top_k) for plan in trace] == [((2, 5, 3), 4, 2)] * 2
     assert all(plan.valid.view(plan.grid).sum((1, 2)).tolist() == [2 * 3, 5 * 3] for plan in trace)
     for plan in trace:
         there = plan.of_valid()

@@ -86,18 +86,23 @@ def merge_windows(windows: Tensor, size: int) -> Tensor:
 def in_windows(run: Callable[[Tensor], Tensor], x: Tensor, size: int, scale: int = 1) -> Tensor:
     """``run`` on every window of ``x`` ``[B, H, W, C]``, each as an image ``[n, size, size, C]`` of its own.
 
+    What is missing in the last windows is mirrored, and cut off what comes out.
+
     Args:
         run: makes ``[n, size / scale, size / scale, C']`` of them.
-        x: of whole windows.
+        x: any image.
         size: of a window.
         scale: pixels of ``x`` along a side for one of the result.
 
     Returns:
-        ``[B, H / scale, W / scale, C']``.
+        ``[B, H / scale, W / scale, C']``, rounded up.
     """
-    cut = partition_windows(x, size)  # [B, rows, columns, size * size, C]
+    height, width = (-(-side // scale) for side in x.shape[1:3])
+    whole = pad_to_multiple(x.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1).contiguous()
+    cut = partition_windows(whole, size)  # [B, rows, columns, size * size, C]
     done = run(cut.flatten(0, 2).unflatten(1, (size, size)))
-    return merge_windows(done.flatten(1, 2).unflatten(0, cut.shape[:3]), size // scale)
+    merged = merge_windows(done.flatten(1, 2).unflatten(0, cut.shape[:3]), size // scale)
+    return merged[:, :height, :width]
 
 
 def relative_position_index(query: int, key: int) -> Tensor:

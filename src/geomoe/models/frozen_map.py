@@ -67,10 +67,10 @@ class FrozenMap(nn.Module):
         return ModelContract({"image": Input(c.bands)}, {"classes": output}, tiling)
 
     def seen(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        """``[B, bands, H', W']``: mirrored to whole squares; what is not valid is the mean of its band."""
+        """``[B, bands, H', W']``: mirrored to whole tokens; what is not valid is the mean of its band."""
         if valid is not None:
             x = torch.where(valid[:, None], x, self.base.normalise.mean.to(x.dtype))
-        return pad_to_multiple(x, self.config.window * self.base.config.patch)
+        return pad_to_multiple(x, self.base.config.patch)
 
     def tokens(self, seen: Tensor) -> Tensor:
         """``[B, H' / patch, W' / patch, C]`` of what :meth:`seen` gave."""
@@ -81,11 +81,10 @@ class FrozenMap(nn.Module):
 
         return in_windows(embed, seen.permute(0, 2, 3, 1), self.config.window * patch, patch)
 
-    def there(self, x: Tensor, valid: Tensor | None) -> Tensor | None:
-        """``[N]`` bool, which tokens show a pixel that there is; None where all do."""
-        patch = self.base.config.patch
-        missing = [-size % (self.config.window * patch) for size in x.shape[2:]]
-        if valid is None and max(missing) < patch:
+    def there(self, valid: Tensor | None) -> Tensor | None:
+        """``[N]`` bool, which tokens show a pixel that there is, of ``[B, H, W]``; None where all do."""
+        if valid is None:
             return None
-        whole = x.new_ones(len(x), *x.shape[2:]) if valid is None else valid.to(x.dtype)
-        return F.max_pool2d(F.pad(whole, (0, missing[1], 0, missing[0])), patch).flatten() > 0
+        patch = self.base.config.patch
+        rows, columns = (-size % patch for size in valid.shape[1:])
+        return F.max_pool2d(F.pad(valid.float(), (0, columns, 0, rows)), patch).flatten() > 0

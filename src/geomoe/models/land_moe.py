@@ -148,8 +148,8 @@ class LandMoE(FrozenMap):
             self.refinements.extend(Refinement(c, width) for _ in self.base.blocks)
 
     def features(self, x: Tensor, trace: RoutingTrace | None = None, valid: Tensor | None = None) -> Tensor:
-        """``[B, H', W', C]``, of the squares of ``patch`` pixels of the image and what fills it up."""
-        tokens, there = self.tokens(self.seen(x, valid)), self.there(x, valid)
+        """``[B, H', W', C]``, of the squares of ``patch`` pixels of the image."""
+        tokens, there = self.tokens(self.seen(x, valid)), self.there(valid)
         for number, block in enumerate(self.base.blocks):
             tokens = in_windows(partial(block, trace=None), tokens, self.config.window)
             if not self.config.head_only:
@@ -163,9 +163,8 @@ class LandMoE(FrozenMap):
         """Logits.
 
         Args:
-            x: ``[B, bands, H, W]``, of any size; continued to whole squares by mirroring.
-            trace: if given, the plan of every layer is appended to it; its rows are tokens. What fills up the
-                image is not routed.
+            x: ``[B, bands, H, W]``, of any size; continued to whole tokens by mirroring.
+            trace: if given, the plan of every layer is appended to it; its rows are tokens.
             valid: ``[B, H, W]`` bool, the pixels that there are: the others are seen as the mean of their
                 band, and tokens that show none of them are not routed.
 

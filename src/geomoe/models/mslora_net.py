@@ -163,10 +163,11 @@ class Pyramid(nn.Module):
         self.join, self.head = conv3x3(c.width + _SKIP, c.width // 2), conv3x3(c.width // 2, len(c.classes))
 
     def forward(self, fine: Tensor, coarse: Tensor, image: Tensor) -> Tensor:
-        """``[B, h, w, C]`` twice and ``[B, bands, H, W]``, of whole squares, to ``[B, classes, H, W]``."""
-        small = F.avg_pool2d(self.coarse(coarse).permute(0, 3, 1, 2), 2)
+        """``[B, h, w, C]`` twice and ``[B, bands, H, W]``, of whole tokens, to ``[B, classes, H, W]``."""
         tokens = self.fine(fine).permute(0, 3, 1, 2)
-        tokens = F.gelu(self.smooth(tokens + _resized(small, tokens.shape[2:])))
+        small = F.avg_pool2d(self.coarse(coarse).permute(0, 3, 1, 2), 2, ceil_mode=True)
+        large = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+        tokens = F.gelu(self.smooth(tokens + crop_to(large, tokens)))
         skip = self.skip(image)
         joined = F.gelu(self.join(torch.cat([_resized(tokens, skip.shape[2:]), skip], 1)))
         return _resized(self.head(joined), image.shape[2:])
@@ -201,7 +202,7 @@ class MSLoRANet(FrozenMap):
     def features(
         self, seen: Tensor, there: Tensor | None = None, trace: RoutingTrace | None = None
     ) -> list[Tensor]:
-        """``[B, H', W', C]`` after each block, of an image of whole squares."""
+        """``[B, H', W', C]`` after each block, of an image of whole tokens."""
         window, after = self.config.window, [self.tokens(seen)]
         for number, block in enumerate(self.base.blocks):
             if self.config.head_only:
@@ -214,9 +215,8 @@ class MSLoRANet(FrozenMap):
         """Logits.
 
         Args:
-            x: ``[B, bands, H, W]``, of any size; continued to whole squares by mirroring.
-            trace: if given, the plan of every block is appended to it; its rows are tokens. What fills up the
-                image is not routed.
+            x: ``[B, bands, H, W]``, of any size; continued to whole tokens by mirroring.
+            trace: if given, the plan of every block is appended to it; its rows are tokens.
             valid: ``[B, H, W]`` bool, the pixels that there are: the others are seen as the mean of their
                 band, and tokens that show none of them are not routed.
 
@@ -224,7 +224,7 @@ class MSLoRANet(FrozenMap):
             ``[B, classes, H, W]``; of pixels that are not valid too, which mean nothing.
         """
         seen = self.seen(x, valid)
-        after = self.features(seen, self.there(x, valid), trace)
+        after = self.features(seen, self.there(valid), trace)
         fine, coarse = (after[level - 1] for level in self.config.levels)
         return crop_to(self.head(fine, coarse, self.base.normalise(seen)), x)
 
