@@ -88,3 +88,12 @@ def test_a_threshold_has_no_options_and_features_have_names():
         check_estimator("arms.ratio", "threshold", "log_ratio", {"value": 1})
     with pytest.raises(GeomoeError, match=f"expected one of {', '.join(FEATURES)}, log_ratio"):
         check_estimator("arms.ratio", "threshold", "ratio", {})
+
+
+def test_the_fall_of_the_vegetation_index_is_before_less_after():
+    image = torch.zeros(1, 8, 1, 2)
+    image[0, :, 0, 0] = torch.tensor([0.1, 0, 0, 0.3, 0.2, 0, 0, 0.2])  # red and near infrared of both dates
+    found = OF_SENSORS["ndvi_fall"]({"image": image}, {"before": 4, "after": 4})
+    torch.testing.assert_close(found, torch.tensor([[[[0.5, 0.0]]]]))
+    with pytest.raises(GeomoeError, match="ndvi_fall is of two dates with red"):
+        OF_SENSORS["ndvi_fall"]({"image": image[:, :4]}, {"before": 1, "after": 3})

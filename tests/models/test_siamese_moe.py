@@ -1,12 +1,16 @@
 """Siamese MoE: what an exchange of dates changes, what attention is at first, and how experts are chosen."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
+from geomoe.data.burns import Fires, burn, ndvi
+from geomoe.evaluation.benchmark.threshold import Threshold
 from geomoe.models.registry import build
 from geomoe.models.siamese_moe import ConvolutionMoE, SiameseMoE, SiameseMoEConfig
-from geomoe.moe import MoE
+from geomoe.moe import MoE, importance_loss
 from geomoe.moe.plan import RoutingTrace
 from tests.models.sizes import TINY
 
@@ -168,3 +172,69 @@ def test_it_is_registered_with_the_size_of_the_paper():
         model = build("siamese_moe", {"bands": 20, "sensors": {"before": 10, "after": 10}})
     assert (model.config.patch, model.config.widths, model.config.stem) == (11, (32, 64), 32)
     assert "siamese_moe" in TINY
+
+
+def landscape(rng, shape):
+    """Reflectances ``[4, H, W]`` of forest, crops, soil and water, with texture."""
+    kinds = np.array(
+        [(0.03, 0.05, 0.03, 0.28), (0.05, 0.09, 0.04, 0.42), (0.2, 0.15, 0.1, 0.24), (0.03, 0.05, 0.06, 0.02)]
+    )
+    fields = gaussian_filter(rng.normal(size=(4, *shape)), (0, 6, 6)).argmax(0)
+    texture = 1 + 0.08 * gaussian_filter(rng.normal(size=shape), 1.0) / 0.28
+    return (kinds[fields].transpose(2, 0, 1) * texture).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A network that learned from the left half of a scene with made burns, and the right half."""
+    rng = np.random.default_rng(0)
+    before = landscape(rng, (96, 224))
+    how = Fires(fires=14, radius=(8, 24), fields=10, side=(12, 30), shadows=6, shade=(6, 14))
+    after, kinds = burn(before, rng, how)
+    image = torch.from_numpy(np.concatenate([before, after]))[None]
+    truth = torch.from_numpy(kinds == 1).long()[None]
+    left, right = slice(0, 104), slice(120, None)
+    mean, std = (getattr(image[..., left], name)((0, 2, 3)) for name in ("mean", "std"))
+    model = small(mean=tuple(mean.tolist()), std=tuple(std.tolist()), stem=8, widths=(8, 16)).train()
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    drawn = torch.Generator().manual_seed(0)
+    shares = truth[..., left].float().mean()
+    chance = torch.where(truth[..., left] == 1, 1 / shares, 1 / (1 - shares)).flatten()
+    for _ in range(150):
+        wanted = torch.zeros_like(truth[..., left], dtype=torch.bool)
+        wanted.view(-1)[chance.multinomial(128, generator=drawn)] = True
+        trace = RoutingTrace()
+        logits = model(image[..., left], trace, wanted=wanted).movedim(1, -1)[wanted]
+        loss = F.cross_entropy(logits, truth[..., left][wanted]) + 1e-2 * sum(map(importance_loss, trace))
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return model.eval(), image[..., right], torch.from_numpy(kinds)[:, right], (before, after, kinds)
+
+
+@pytest.mark.slow
+def test_nothing_burned_where_both_dates_are_one(learned):
+    model, image, _, _ = learned
+    with torch.inference_mode():
+        same = model(torch.cat([image[:, :4], image[:, :4]], 1)).argmax(1)
+    assert same.float().mean() < 0.01
+
+
+@pytest.mark.slow
+def test_it_is_deceived_less_than_a_threshold_of_the_vegetation_index(learned):
+    """Of what was harvested or in shadow at least .2 less is said to have burned, and fires are found."""
+    model, image, kinds, (before, after, every) = learned
+    with torch.inference_mode():
+        said = model(image)[0].argmax(0).numpy()
+    fall = ndvi(before) - ndvi(after)
+    best = Threshold().fit(fall[:, :104].reshape(-1, 1), (every[:, :104] == 1).ravel().astype(int))
+    by_threshold = best.predict_proba(fall[:, 120:].reshape(-1, 1))[:, 1].reshape(said.shape)
+    kinds = kinds.numpy()
+    deceived = [found[kinds >= 2].mean() for found in (said, by_threshold)]
+    assert deceived[0] < deceived[1] - 0.2
+    assert said[kinds == 1].mean() > 0.8
+    assert f1(said, kinds == 1) > f1(by_threshold, kinds == 1)
+
+
+def f1(said, truth):
+    return 2 * (said * truth).sum() / (said.sum() + truth.sum())

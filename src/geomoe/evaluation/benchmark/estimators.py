@@ -82,6 +82,28 @@ def log_ratio(batch: Batch, sensors: Mapping[str, int]) -> Tensor:
     return (after - before).abs()[:, None]
 
 
+def ndvi_fall(batch: Batch, sensors: Mapping[str, int]) -> Tensor:
+    """How far the vegetation index fell between two dates, as detectors of burns ask: ``[B, 1, H, W]``.
+
+    The bands of each date begin with red, green, blue and near infrared.
+
+    Raises:
+        GeomoeError: images of another number of dates than two, or of too few bands.
+    """
+    if len(sensors) != 2 or min(sensors.values()) < 4:
+        raise GeomoeError(
+            "ndvi_fall is of two dates with red, green, blue and near infrared; these have the sensors "
+            f"{dict(sensors)}"
+        )
+
+    def index(image: Tensor) -> Tensor:
+        red, nir = image[:, 0].clamp_min(0), image[:, 3].clamp_min(0)
+        return (nir - red) / (nir + red).clamp_min(_TINY)
+
+    before, after = (index(batch["image"][:, bands]) for bands in sensor_slices(sensors).values())
+    return (before - after)[:, None]
+
+
 FEATURES: dict[str, Callable[[Batch], Tensor]] = {
     "colours": colours,
     "values": values,
@@ -89,7 +111,10 @@ FEATURES: dict[str, Callable[[Batch], Tensor]] = {
     "patches": patches,
 }
 """What an estimator may be shown, by name; a row for each sample, or for each of its pixels."""
-OF_SENSORS: dict[str, Callable[[Batch, Mapping[str, int]], Tensor]] = {"log_ratio": log_ratio}
+OF_SENSORS: dict[str, Callable[[Batch, Mapping[str, int]], Tensor]] = {
+    "log_ratio": log_ratio,
+    "ndvi_fall": ndvi_fall,
+}
 """The same, where it matters whose bands an image stacks."""
 
 _ESTIMATORS = {
