@@ -252,7 +252,7 @@ def _notes(
     scored = {arm.name for arm in arms if arm.weights is not None}
     for arm in arms:
         if arm.features is not None:
-            notes.append(f"{arm.label} is scikit-learn's {arm.model}, on {arm.features}.")
+            notes.append(f"{arm.label} is no network: {arm.model} on {arm.features}.")
         if arm.weights is not None:
             notes.append(f"{arm.label} was not trained here: its weights are scored as they are.")
     for arm in arms:
