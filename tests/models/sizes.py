@@ -13,6 +13,7 @@ _HYBRID = {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "squeeze"
 TINY = {
     "amoed": {"widths": (8, 12)},
     "base_t": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
+    "budget_moe": {"widths": (4, 6, 8), "blocks": (1, 1, 2), "experts": 3, "decoder": 6, "colours": COLOURS},
     "convnext": {"depths": (1, 1), "widths": (8, 12), "kernel": 3, "patch": 2, "experts": 3},
     "dmoe_vit": {
         "patch": 3,
@@ -25,6 +26,16 @@ TINY = {
     },
     "dmrs": {"base": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4}, "cell": 4},
     "edsr": {"width": 8, "blocks": 2},
+    "gram": {
+        "widths": (8, 8),
+        "depths": (1, 1),
+        "heads": (1, 2),
+        "reduce": (2, 1),
+        "bottleneck": (2, 3),
+        "experts": 3,
+        "decoder": 8,
+        "colours": COLOURS,
+    },
     "hat": _HYBRID,
     "haunet": {"width": 8, "encoder": (1, 1, 1), "decoder": (1, 1, 1)},
     "hyper_trans_xnet": {

@@ -31,6 +31,7 @@ _COMMANDS = {
     "convert": ("geomoe.cli.convert", "Make weights of a published checkpoint that you have."),
     "export": ("geomoe.cli.train", "Score trained weights and put the scores on their card."),
     "calibrate": ("geomoe.cli.train", "Learn what the router of weights saw in training."),
+    "adapt": ("geomoe.cli.train", "Go on to learn in a new place, from images without labels."),
     "audit": ("geomoe.cli.audit", "Say whether the routing of weights earns its keep."),
     "monitor": ("geomoe.cli.monitor", "Find drift of new data, or compare weights before an update."),
     "benchmark": ("geomoe.cli.benchmark", "Train models side by side and write one table."),

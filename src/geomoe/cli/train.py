@@ -1,9 +1,10 @@
-"""``geomoe fit``, ``geomoe export`` and ``geomoe calibrate``."""
+"""``geomoe fit``, ``geomoe export``, ``geomoe calibrate`` and ``geomoe adapt``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -11,7 +12,7 @@ from geomoe.cli.progress import told
 from geomoe.cli.say import say
 from geomoe.metrics.measures import measure
 
-__all__ = ["calibrate", "export", "fit"]
+__all__ = ["adapt", "calibrate", "export", "fit"]
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -81,3 +82,58 @@ def calibrate(source: Path, target: Path, root: Path, quantile: float, overwrite
         card = run(source, target, root, quantile=quantile, overwrite=overwrite, progress=progress)
     share, data = f"{card.reference['quantile']:.0%}", card.reference["data"]
     say(f"{target}: its threshold counts {share} of what {data} show as like training")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "root",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Folder of images of one new place; masks beside them, NAME_mask.png, are left out.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["fit", "validation", "test"]),
+    help="Part of a data set, as the recipe on the card shares it out.  [default: every image below --data]",
+)
+@click.option(
+    "--share",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Of the images that are learned from: those on which the known places agree best.",
+)
+@click.option("--rounds", type=int, default=10, show_default=True, help="Passes over these images.")
+@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="Of gradient descent.")
+@click.option("--overwrite", is_flag=True, help="Replace TARGET where it exists.")
+def adapt(
+    source: Path,
+    target: Path,
+    root: Path,
+    split: Literal["fit", "validation", "test"] | None,
+    share: float,
+    rounds: int,
+    learning_rate: float,
+    overwrite: bool,
+) -> None:
+    """Let weights SOURCE of a model of several places, such as gram, learn from images of a new one.
+
+    No label is looked at: what is learned are the model's own answers, on the images for which the gates of
+    all places that it knows say much the same. TARGET goes by the known place that most images look like.
+    """
+    from geomoe.evaluation.adapt import adapt as run
+
+    with told("images") as progress:
+        found = run(
+            source, target, root, split=split, share=share, rounds=rounds, learning_rate=learning_rate,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    of = found.agreement
+    least, most = min(of[name] for name in found.kept), max(of.values())
+    say(
+        f"{target}: taken for {found.domain}, as {found.votes} of {len(of)} images look; learned from "
+        f"{len(found.kept)}, whose agreement is {least:.3f} to {most:.3f}"
+    )

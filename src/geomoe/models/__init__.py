@@ -5,9 +5,11 @@ Imports torch and safetensors; no rasterio, no Lightning.
 
 from geomoe.models import (  # noqa: F401  (they register themselves)
     amoed,
+    budget_moe,
     convnext,
     dmoe_vit,
     dmrs,
+    gram,
     hyper_trans_xnet,
     kong_fusion,
     land_moe,

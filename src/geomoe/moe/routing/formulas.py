@@ -120,6 +120,9 @@ class DomainScore(Score):
 
     def forward(self, rows: Tensor, context: Tensor | None = None) -> Tensor:
         domain = ids(context, len(self.gates), "domain")
+        if torch.compiler.is_exporting():  # a graph must not hold how many rows each gate has
+            every = torch.stack([gate(rows) for gate in self.gates], 1)  # [N, D, E]
+            return every.gather(1, domain.view(-1, 1, 1).expand(-1, 1, every.shape[2])).squeeze(1)
         order = domain.argsort(stable=True)
         parts = rows[order].split(torch.bincount(domain, minlength=len(self.gates)).tolist())
         logits = torch.cat([gate(part) for gate, part in zip(self.gates, parts, strict=True)])
