@@ -153,7 +153,7 @@ def test_cities_are_learned_by_the_image_and_by_the_features() -> None:
     )
     torch.testing.assert_close(city(answers, IMAGES), by_hand)
     for loss in (city, mutual_information):
-        with pytest.raises(geomoe.GeomoeError, match="need the city of each sample"):
+        with pytest.raises(geomoe.GeomoeError, match="those of each city in a folder"):
             loss(model.answers(IMAGES), IMAGES)
 
 

@@ -134,6 +134,6 @@ def adapt(
     of = found.agreement
     least, most = min(of[name] for name in found.kept), max(of.values())
     say(
-        f"{target}: taken for {found.domain}, as {found.votes} of {len(of)} images look; learned from "
+        f"{target}: taken for {found.name}, as {found.votes} of {len(of)} images look; learned from "
         f"{len(found.kept)}, whose agreement is {least:.3f} to {most:.3f}"
     )

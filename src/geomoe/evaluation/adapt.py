@@ -54,16 +54,18 @@ class Adapted:
     """What was done.
 
     Attributes:
-        domain: the known place that most images look like, by whose gates all of them go; its number.
+        domain: number of the known place that most images look like, by whose gates all of them go.
         votes: how many do.
         agreement: of each image, by its name, 0 to 1.
         kept: the images that were learned from.
+        name: of that place.
     """
 
     domain: int
     votes: int
     agreement: dict[str, float]
     kept: tuple[str, ...]
+    name: str = ""
 
 
 def agreement(masks: Tensor) -> Tensor:
@@ -201,13 +203,13 @@ def adapt(
     samples = _samples(loaded, data, split)
     if not samples:
         raise GeomoeError(f"{data} holds no images to adapt to")
-    torch.manual_seed(0)
     found = adapt_model(
         loaded.model, samples, share=share, rounds=rounds, learning_rate=learning_rate, progress=progress
     )
+    found = replace(found, name=loaded.model.config.domains[found.domain])  # type: ignore[union-attr, index]
     said = {
         "from": loaded.hash, "data": data.resolve().name, "images": len(samples), "kept": len(found.kept),
-        "rounds": rounds, "learning_rate": learning_rate, "domain": found.domain,
+        "rounds": rounds, "learning_rate": learning_rate, "domain": found.name,
     }  # fmt: skip
     save(target, loaded.model, _card(loaded.card, said))
     return found

@@ -178,7 +178,9 @@ def mutual_information(answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:
 
 def _told(answers: Mapping[str, Tensor]) -> Tensor:
     if "domain" not in answers:
-        raise GeomoeError("gram: the losses city and mutual_information need the city of each sample")
+        raise GeomoeError(
+            "gram learns by the city of each image; lay those of each city in a folder of its own"
+        )
     return answers["domain"]
 
 
