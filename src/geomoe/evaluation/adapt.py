@@ -206,7 +206,7 @@ def adapt(
     found = adapt_model(
         loaded.model, samples, share=share, rounds=rounds, learning_rate=learning_rate, progress=progress
     )
-    found = replace(found, name=loaded.model.config.domains[found.domain])  # type: ignore[union-attr, index]
+    found = replace(found, name=loaded.card.config["domains"][found.domain])
     said = {
         "from": loaded.hash, "data": data.resolve().name, "images": len(samples), "kept": len(found.kept),
         "rounds": rounds, "learning_rate": learning_rate, "domain": found.name,
