@@ -1,0 +1,97 @@
+"""What a map of classes of a whole scene takes, with its polygons: seconds and peak memory, of each scene.
+
+    python benchmarks/scene_map.py --model FILE [--scenes FILE ... --bands 1,2,3] [--side 8192]
+
+A made scene has as many bands as the model takes, of five kinds of ground with noise. Each scene is mapped
+by `geomoe predict --vectors --summary`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+from scipy.ndimage import gaussian_filter
+
+import geomoe
+from geomoe.evaluation.hardware import hardware
+
+_ROWS, _REPEAT = 256, 2048
+
+
+def write_scene(path: Path, side: int, bands: int) -> None:
+    """A scene of uint8, whose ground repeats every 2048 pixels and whose noise does not."""
+    rng = np.random.default_rng(0)
+    fields = [gaussian_filter(rng.standard_normal((_REPEAT, _REPEAT), np.float32), 20, mode="wrap")
+              for _ in range(5)]  # fmt: skip
+    kinds = np.argmax(fields, axis=0)
+    colours = rng.integers(40, 200, (bands, 5)).astype(np.float32)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=bands, dtype="uint8", crs="EPSG:32618",
+        transform=rasterio.Affine(10, 0, 500000, 0, -10, 4500000), tiled=True, compress="deflate",
+        photometric="RGB" if bands == 3 else "MINISBLACK",
+    ) as file:  # fmt: skip
+        columns = np.arange(side) % _REPEAT
+        for top in range(0, side, _ROWS):
+            rows = np.arange(top, min(top + _ROWS, side)) % _REPEAT
+            strip = colours[:, kinds[rows][:, columns]] + 3 * rng.standard_normal(
+                (bands, len(rows), side), np.float32
+            )
+            file.write(np.clip(strip, 1, 255).astype(np.uint8), window=Window(0, top, side, len(rows)))
+
+
+def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[str]:
+    """Size, seconds, peak memory and what was made, of one scene."""
+    out, vectors = folder / f"{scene.stem}_map.tif", folder / f"{scene.stem}.gpkg"
+    asked = ["predict", scene, out, "--model", model, "--vectors", vectors, "--summary",
+             out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
+    began = time.perf_counter()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)], stdout=subprocess.PIPE, text=True
+    )
+    said = started.stdout.read() if started.stdout else ""
+    _, status, used = os.wait4(started.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"{scene} could not be mapped")
+    polygons = next(line for line in said.splitlines() if line.startswith(str(vectors))).split(": ")[1]
+    with rasterio.open(scene) as file:
+        size = f"{file.width} x {file.height} x {file.count}"
+    return [scene.name, size, f"{seconds:.0f}", f"{used.ru_utime + used.ru_stime:.0f}",
+            f"{used.ru_maxrss / 2**10:.0f}", polygons]  # fmt: skip
+
+
+def main() -> None:
+    """Parse the arguments, measure, print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--scenes", type=Path, nargs="*", default=[])
+    parser.add_argument("--side", type=int, default=8192, help="of the made scene; 0 for none")
+    parser.add_argument("--bands", help="of the scenes")
+    parser.add_argument("--folder", type=Path, help="where results are kept; of none they are removed")
+    args = parser.parse_args()
+    print(f"{Path(args.model).stem}, {hardware('cpu')}, {torch.get_num_threads()} threads\n")
+    print("| scene | pixels | seconds | of a processor | peak, MB | made |\n|" + "---|" * 6)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.folder or Path(scratch)
+        scenes = list(args.scenes)
+        if args.side:
+            scenes.append(Path(scratch) / f"made_{args.side}.tif")
+            write_scene(scenes[-1], args.side, geomoe.load(args.model).contract.bands)
+        for scene in scenes:
+            print("|", " | ".join(measured(scene, args.model, folder, args.bands)), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
