@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
+from geomoe.models.weights import save
 from geomoe.pipeline import Request
 from geomoe.pipeline.batch.scene import do_scene, pinned
 from tests.cli.run import run
+from tests.models.test_map_models import tiny
+from tests.models.test_weights import card_of
 from tests.pipeline.test_predict import BANDS, NAMES
 from tests.pipeline.test_predict import weights as land
 from tests.pipeline.test_table import weights as labels
@@ -96,6 +100,35 @@ def test_a_dry_run_says_what_a_map_takes_and_writes_nothing(
     status, told, _ = run(capsys, "predict", src, tmp_path / "o.tif", "--model", model, "--dry-run")
     assert (status, left_over(tmp_path)) == (0, before)
     assert "input    30 x 24, uint16\noutput   30 x 24, uint8\n" in told
+
+
+def test_two_dates_become_a_map_of_change_that_verifies(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sensors = {"before": 2, "after": 2}
+    network = tiny("siamese_unet", bands=4, sensors=sensors, mean=(100.0,), std=(50.0,))
+    model = tmp_path / "change.safetensors"
+    save(
+        model,
+        network,
+        replace(card_of(network), model="siamese_unet", task="segmentation", radiometry="values"),
+    )
+    dates = [write_scene(tmp_path / f"{i}.tif", pixels(2, 24, 30, "uint8", seed=i)) for i in (1, 2)]
+    before, out = left_over(tmp_path), tmp_path / "o.tif"
+    asked = ("predict", dates[0], out, "--after", dates[1], "--model", model)
+    status, told, _ = run(capsys, *asked, "--dry-run")
+    assert (status, left_over(tmp_path)) == (0, before)
+    assert "input    30 x 24, uint8" in told
+    status, told, err = run(capsys, *asked, "--summary", tmp_path / "t.csv")
+    assert (status, f"{out}: 30 x 24, classes of pixels" in told) == (0, True), err
+    status, told, _ = run(
+        capsys, "verify", out, "--source", dates[0], "--after", dates[1], "--weights", model
+    )
+    assert (status, "source      1.tif, 2.tif" in told) == (0, True), told
+    assert run(capsys, "verify", out, "--source", dates[1], "--after", dates[0])[0] == 1
+    assert run(capsys, "verify", out, "--after", dates[1])[0] == 2
+    status, _, err = run(capsys, "predict", dates[0], tmp_path / "p.tif", "--model", model)
+    assert (status, "the second date is given by --after" in err) == (1, True)
 
 
 def _zones(path: Path, west: float) -> Path:
