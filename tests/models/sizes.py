@@ -127,6 +127,7 @@ TINY = {
     "swinir": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "ttst": {"embed_dim": 12, "depths": (2, 1), "heads": 2, "window": 4, "width": 6},
     "unet": {"width": 4, "depth": 2, "experts": 2, "colours": COLOURS},
+    "unet_moe": {"width": 4, "depth": 2, "gate": (8, 8), "heads": 2, "colours": COLOURS},
     "vit": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
     "vmoe": {"embed_dim": 12, "depth": 2, "heads": 2, "patch": 4, "experts": 3},
 }

@@ -25,6 +25,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     stacked_moe,
     super_resolution,
     unet,
+    unet_moe,
     vit,
 )
 from geomoe.models.contract import ModelContract

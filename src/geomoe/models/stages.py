@@ -35,19 +35,22 @@ class Stage:
         trains: names of the modules, or of parameters, that learn; all if there are none. A parameter that
             the model itself keeps from learning never does.
         losses: weights by name; None for those of the recipe.
+        rate: over the learning rate of the recipe; above 0.
 
     Raises:
-        ValueError: a share that is not above 0.
+        ValueError: a share or a rate that is not above 0.
     """
 
     name: str
     share: float
     trains: tuple[str, ...] = ()
     losses: Mapping[str, float] | None = None
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.share) and self.share > 0):
-            raise ValueError(f"stage {self.name}: share={self.share}: expected a number above 0")
+        for name in ("share", "rate"):
+            if not (math.isfinite(value := getattr(self, name)) and value > 0):
+                raise ValueError(f"stage {self.name}: {name}={value}: expected a number above 0")
 
 
 def stages_of(model: nn.Module, given: Iterable[Stage] | None = None) -> tuple[Stage, ...]:

@@ -74,6 +74,10 @@ class Stages:
         place = self._place(step)
         return ([0, *self._ends][place], self._ends[place])
 
+    def rate(self, step: int) -> float:
+        """By what the learning rate is multiplied in the stage that ``step`` is of."""
+        return self.stages[self._place(step)].rate if self.stages else 1.0
+
     def last(self, step: int) -> bool:
         """Whether ``step`` is of the last stage."""
         return self._place(step) == len(self._ends) - 1

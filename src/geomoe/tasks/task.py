@@ -383,7 +383,8 @@ class Task(pl.LightningModule):
         def factor(step: int) -> float:
             start, end = self.stages.limits(step)
             share = (step - start) / (end - start)
-            return learning_rate_factor(share, self.schedule, tuple(self.milestones), self.warmup)
+            within = learning_rate_factor(share, self.schedule, tuple(self.milestones), self.warmup)
+            return self.stages.rate(step) * within
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
