@@ -85,6 +85,16 @@ TINY = {
         "sensor_rank": 2,
         "colours": COLOURS,
     },
+    "mfiae": {
+        "things": ("town",),
+        "width": 8,
+        "layers": 1,
+        "heads": 2,
+        "window": 2,
+        "hidden": 8,
+        "experts": 3,
+        "colours": COLOURS,
+    },
     "mfg_hmoe": {**_HYBRID, "expert_width": 4, "router_width": 8, "experts_per_group": 2},
     "mixture_rs": {
         "patch": 3,

@@ -42,6 +42,7 @@ ROUTERS = {
     "dual": Case(lambda c, e: moe.dual_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
     "single": Case(lambda c, e: moe.single_router(c, (e // 2, e - e // 2) if e > 1 else (1,))),
     "noisy_top_k": Case(moe.noisy_top_k_router),
+    "adaptive_noise": Case(moe.adaptive_noise_router),
     "switch": Case(moe.switch_router),
     "gshard": Case(moe.gshard_router),
     "batch_priority": Case(moe.batch_priority_router, alone=False),
@@ -89,7 +90,7 @@ ROUTERS = {
 }
 
 
-HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "gshard", "vmoe", "dselect", "deepseek"}
+HAS_NO_SINGLE_EXPERT = {"noisy_top_k", "adaptive_noise", "gshard", "vmoe", "dselect", "deepseek"}
 """Two choices, or a code of bits: they begin with two experts."""
 
 

@@ -65,13 +65,21 @@ def evaluate_samples(
     pick_precision(precision, place, measured=False)
     task.to(place).eval()
 
+    def there(batch: Batch) -> Batch:
+        return {key: value.to(place) for key, value in batch.items()}
+
     def answered(batch: Batch, precision: Precision = precision) -> Tensor:
         with torch.inference_mode(), computing_in(precision, place):
-            prediction = task.predict({key: value.to(place) for key, value in batch.items()})
+            prediction = task.predict(there(batch))
         return task.answer(prediction).cpu()
 
+    def instances(batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), computing_in(precision, place):
+            said, true = task.instances(there(batch))
+        return said.cpu(), true.cpu()
+
     exact = None if precision == "float32" else partial(answered, precision="float32")
-    found = score_samples(task, named, answered, progress, exact)
+    found = score_samples(task, named, answered, progress, exact, instances)
     classes = [name for output in model.contract.outputs.values() for name in output.classes]
     return Evaluation(
         weights=model.name,
@@ -123,6 +131,7 @@ def score_samples(
     answered: Callable[[Batch], Tensor],
     progress: Callable[[int, int], None] | None = None,
     exact: Callable[[Batch], Tensor] | None = None,
+    instances: Callable[[Batch], tuple[Tensor, Tensor]] | None = None,
 ) -> SampleScores:
     """Compare answers with what samples are, by the metrics of a task, beside its baseline.
 
@@ -132,11 +141,14 @@ def score_samples(
         answered: what is said of a batch, as of :meth:`geomoe.tasks.task.Task.answer`.
         progress: called with samples done and samples in all.
         exact: what would be said of it in float32, where ``answered`` is not.
+        instances: of a batch, as of :meth:`geomoe.tasks.task.Task.instances`; asked for where the task has
+            metrics of them.
 
     Raises:
         GeomoeError: no sample has a truth.
     """
     scores, base, by_class = task.metrics(), task.metrics(), task.metrics_by_class()
+    of_instances = None if instances is None else task.instance_metrics()
     by_item: ItemScores = {}
     sizes: dict[str, float] = {}
     truths, losses = [], []
@@ -148,6 +160,8 @@ def score_samples(
         if by_class is not None:
             by_class.update(answer, truth)
             truths.append(truth[truth >= 0])  # below 0 is what counts nowhere
+        if instances is not None and of_instances is not None:
+            of_instances.update(*instances(batch))
         columns = {metric: values.tolist() for metric, values in task.by_item(answer, batch).items()}
         for i, (name, size) in enumerate(zip(names, task.sizes(batch).tolist(), strict=True)):
             if size > 0:
@@ -168,6 +182,8 @@ def score_samples(
     if not by_item:
         raise GeomoeError(f"no sample of {named.data} has a truth to be scored by")
     found, other = ({n: float(v) for n, v in m.compute().items()} for m in (scores, base))
+    if of_instances is not None:
+        found |= {name: float(value) for name, value in of_instances.compute().items()}
     counts = torch.bincount(torch.cat(truths)).tolist() if truths else []
     of_class = {} if by_class is None else {n: v.tolist() for n, v in by_class.compute().items()}
     return SampleScores(

@@ -16,6 +16,7 @@ from geomoe.models import (  # noqa: F401  (they register themselves)
     m2cd,
     mamba_moe,
     mamol,
+    mfiae,
     mixture_rs,
     mobile_moe,
     mslora_net,

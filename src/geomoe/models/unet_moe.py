@@ -84,7 +84,7 @@ class Residual(nn.Module):
             conv3x3(channels, width, 2), ChannelNorm(width), nn.GELU(), conv3x3(width, width),
             ChannelNorm(width),
         )  # fmt: skip
-        self.shortcut = nn.Conv2d(channels, width, 1, 2)
+        self.shortcut = nn.Conv2d(channels, width, 2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(self.body(x) + self.shortcut(x))

@@ -47,6 +47,7 @@ from geomoe.moe.objectives.balance import (
 from geomoe.moe.objectives.step import balance_loss, rebalance
 from geomoe.moe.plan import NoisyLogits, Replay, RoutingPlan, RoutingTrace
 from geomoe.moe.routing.adjust import (
+    AdaptiveNoise,
     BestGroup,
     DualAscent,
     ExpertDropout,
@@ -72,6 +73,7 @@ from geomoe.moe.routing.choice import (
 from geomoe.moe.routing.fallback import Fallback
 from geomoe.moe.routing.formulas import AllowedExperts, DomainScore, GivenScore, PartitionScore, TableScore
 from geomoe.moe.routing.published import (
+    adaptive_noise_router,
     base_router,
     batch_priority_router,
     cosine_router,
@@ -111,6 +113,7 @@ from geomoe.moe.units import Modalities, Neighbourhoods, Pixels, Regions, Sample
 from geomoe.moe.weights import Affinity, RoutingMode
 
 __all__ = [
+    "AdaptiveNoise",
     "Affinity",
     "AllExperts",
     "AllowedExperts",
@@ -193,6 +196,7 @@ __all__ = [
     "Windows",
     "ZeroExperts",
     "active_flops",
+    "adaptive_noise_router",
     "agreement",
     "agreement_logits",
     "balance_loss",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryF1Score,
     BinaryJaccardIndex,
@@ -21,6 +21,7 @@ from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
 from geomoe.layers.pixel_losses import cross_entropy, dice, hard_pixels, over_pixels, smoothed
 from geomoe.metrics.average_accuracy import AverageAccuracy
+from geomoe.metrics.panoptic import PanopticScores
 from geomoe.models.registry import takes
 from geomoe.tasks.class_task import ClassTask
 
@@ -38,7 +39,8 @@ class Segmentation(ClassTask):
     Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's kappa,
     and the mean over classes of intersection over union (``miou``). A class counts in ``aa``
     where it is, and in ``miou`` also where it was said to be. Of two classes the second one is what is looked
-    for, such as what changed: ``f1`` and ``iou`` are of it alone.
+    for, such as what changed: ``f1`` and ``iou`` are of it alone. Of a model that has ``instances``,
+    evaluation adds panoptic quality.
 
     Args:
         model: name in the registry.
@@ -125,6 +127,14 @@ class Segmentation(ClassTask):
                 "iou": MulticlassJaccardIndex(**known),
             }
         )
+
+    def instance_metrics(self) -> Metric | None:
+        things = getattr(self.model, "things", ())
+        return PanopticScores(things, len(self.classes)) if things else None
+
+    def instances(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        said: Tensor = self.model.instances(batch["image"], **self.given(batch))  # type: ignore[operator]
+        return said, self.model.true_instances(self.truth(batch))  # type: ignore[operator]
 
     def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
         truth = self.truth(batch)

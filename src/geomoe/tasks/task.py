@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError, expect
@@ -235,6 +235,14 @@ class Task(pl.LightningModule):
     def metrics_by_class(self) -> MetricCollection | None:
         """New metrics that are a value for each class; None where the output has no classes."""
         return None
+
+    def instance_metrics(self) -> Metric | None:
+        """New metrics, by name, of what :meth:`instances` gives; None where the model knows no instances."""
+        return None
+
+    def instances(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Panoptic maps ``[B, H, W, 2]``, said and true; see :mod:`geomoe.layers.panoptic`."""
+        raise NotImplementedError(f"{type(self).__name__} must define instances")
 
     def by_item(self, answer: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Metrics of each sample of a batch, ``[B]``, ``monitor`` among them.

@@ -21,6 +21,7 @@ from geomoe.moe.sort import count_choices
 from geomoe.moe.weights import Affinity, affinity, check_clusters, check_gate, check_group_sizes
 
 __all__ = [
+    "AdaptiveNoise",
     "BestGroup",
     "DualAscent",
     "ExpertDropout",
@@ -50,9 +51,24 @@ class Noise(nn.Module):
         self.width = nn.Linear(channels, num_experts, bias=False)
         nn.init.zeros_(self.width.weight)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Standard deviation ``[N, E]`` of the noise."""
+    def forward(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Standard deviation ``[N, E]`` of the noise on ``logits``, of ``rows`` ``[N, C]``."""
         return F.softplus(score(rows, self.width.weight)) + self.least
+
+
+class AdaptiveNoise(Noise):
+    """The same times how sure the row is, ``1 - H(p) / ln E`` of ``p = softmax(logits)``.
+
+    None for a row to which all experts are alike, as wide as :class:`Noise` for one that is certain: those
+    that would never see another expert are disturbed most. How sure a row is has no gradient of its own, else
+    a router would become undecided to be left alone. A form that fits what is known of MFIAE (Sun et al.).
+    """
+
+    def forward(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """As of :class:`Noise`."""
+        p = logits.detach().softmax(1)
+        unsure = torch.special.entr(p).sum(1, keepdim=True) / math.log(max(2, p.shape[1]))
+        return super().forward(rows, logits) * (1 - unsure).clamp_min(0)
 
 
 class FixedNoise(nn.Module):
@@ -72,7 +88,7 @@ class FixedNoise(nn.Module):
     def extra_repr(self) -> str:
         return f"std={self.std:g}"
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, logits: Tensor) -> Tensor:
         """Standard deviation ``[N, E]`` of the noise."""
         return rows.new_full((rows.shape[0], self.num_experts), self.std)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geomoe.moe.routing.adjust import BestGroup, FixedNoise, GroupLimit, LossFreeBias, Noise
+from geomoe.moe.routing.adjust import AdaptiveNoise, BestGroup, FixedNoise, GroupLimit, LossFreeBias, Noise
 from geomoe.moe.routing.capacity import Capacity
 from geomoe.moe.routing.choice import (
     AllExperts,
@@ -25,6 +25,7 @@ from geomoe.moe.routing.score import (
 from geomoe.moe.weights import RoutingMode, check_group_sizes
 
 __all__ = [
+    "adaptive_noise_router",
     "base_router",
     "batch_priority_router",
     "cosine_router",
@@ -89,6 +90,15 @@ def noisy_top_k_router(channels: int, num_experts: int, top_k: int = 2) -> Route
     """Noise, top k, softmax over the k (Shazeer et al. 2017). Starts with even gates, as the paper does."""
     score = LinearScore(channels, num_experts, gain=0)
     return Router(score, TopK(top_k, "normalised"), noise=Noise(channels, num_experts))
+
+
+def adaptive_noise_router(channels: int, num_experts: int, top_k: int = 2) -> Router:
+    """As :func:`noisy_top_k_router`, but sure rows are disturbed most: :class:`geomoe.moe.AdaptiveNoise`.
+
+    Gates are not even at first, as rows without an opinion would not be disturbed at all.
+    """
+    noise = AdaptiveNoise(channels, num_experts)
+    return Router(LinearScore(channels, num_experts), TopK(top_k, "normalised"), noise=noise)
 
 
 def deepseek_router(

@@ -168,7 +168,7 @@ class Router(AnyRouter):
                 )
             noise = None
             if self.noise is not None and self.training:
-                clean, std = logits, self.noise(rows)
+                clean, std = logits, self.noise(rows, logits)
                 logits = clean + torch.randn_like(std) * std
                 noise = NoisyLogits(clean, std, logits)
             for adjust in self.adjust:

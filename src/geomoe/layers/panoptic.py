@@ -1,0 +1,137 @@
+"""Instances of pixels: what a mask holds of them, and how they are found by centres and offsets.
+
+After Cheng et al., Panoptic-DeepLab, CVPR 2020: a heat-map whose peaks are the centres of things, and at each
+pixel of a thing the way to its centre; no two sets have to be matched to learn them. Coordinates are rows and
+columns, pixels. A panoptic map is ``[B, H, W, 2]`` int64, class and number of the instance of each pixel,
+such as :class:`torchmetrics.detection.PanopticQuality` takes; below 0 is the class of a pixel that counts
+nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+__all__ = ["centre_targets", "components", "find_centres", "group_pixels", "panoptic_map", "segments_of"]
+
+_AT_ONCE = 2**16
+"""Pixels whose distances to all centres are held."""
+
+
+def components(mask: Tensor, things: Collection[int], least: int = 1) -> Tensor:
+    """Numbers of instances from 1, ``[B, H, W]`` int64; 0 where there is none.
+
+    An instance is what hangs together of a class, over the sides of pixels.
+
+    Args:
+        mask: ``[B, H, W]``, classes.
+        things: those of which there are instances.
+        least: pixels that an instance has at least.
+    """
+    found = np.zeros(mask.shape, np.int64)
+    for numbers, labels in zip(found, mask.cpu().numpy(), strict=True):
+        for thing in things:
+            parts, count = ndimage.label(labels == thing)
+            sizes = np.bincount(parts.ravel(), minlength=count + 1)
+            kept = np.flatnonzero(sizes[1:] >= least) + 1
+            renumbered = np.zeros(count + 1, np.int64)
+            renumbered[kept] = numbers.max() + np.arange(1, len(kept) + 1)
+            numbers[parts > 0] = renumbered[parts[parts > 0]]
+    return torch.from_numpy(found).to(mask.device)
+
+
+def centre_targets(instances: Tensor, sigma: float = 8.0) -> tuple[Tensor, Tensor]:
+    """What is learned of instances ``[B, H, W]``, numbered from 1.
+
+    Args:
+        instances: of each pixel.
+        sigma: width of a peak, pixels.
+
+    Returns:
+        ``[B, 1, H, W]``, for each instance a Gaussian around the pixel in which its centre of mass lies, 1
+        there; and ``[B, 2, H, W]``, the way from each of its pixels to that centre, 0 elsewhere.
+    """
+    batch, height, width = instances.shape
+    rows, columns = (torch.arange(size, device=instances.device).float() for size in (height, width))
+    heat = torch.zeros(batch, 1, height, width, device=instances.device)
+    offsets = torch.zeros(batch, 2, height, width, device=instances.device)
+    for b in range(batch):
+        for number in instances[b][instances[b] > 0].unique():
+            place = (instances[b] == number).nonzero()  # [n, 2]
+            centre = place.float().mean(0)
+            offsets[b, :, place[:, 0], place[:, 1]] = (centre - place).T
+            y, x = centre.floor()
+            peak = -((rows[:, None] - y).square() + (columns - x).square()) / (2 * sigma**2)
+            heat[b, 0] = torch.maximum(heat[b, 0], peak.exp())
+    return heat, offsets
+
+
+def find_centres(heat: Tensor, threshold: float = 0.1, window: int = 7, most: int = 200) -> Tensor:
+    """Peaks of a heat-map, ``[n, 2]``, the highest first; neighbouring pixels of one height are one peak.
+
+    Args:
+        heat: ``[H, W]``.
+        threshold: that a peak is above.
+        window: side of the square in which it is the highest, pixels; odd.
+        most: how many there may be.
+    """
+    heat = heat.detach().float()
+    highest = F.max_pool2d(heat[None, None], window, 1, window // 2)[0, 0]
+    peaks = ((heat == highest) & (heat > threshold)).cpu().numpy()
+    parts, count = ndimage.label(peaks, np.ones((3, 3)))
+    if not count:
+        return heat.new_zeros(0, 2)
+    places = torch.as_tensor(np.array(ndimage.center_of_mass(peaks, parts, range(1, count + 1))))
+    heights = torch.as_tensor(ndimage.maximum(heat.cpu().numpy(), parts, range(1, count + 1)))
+    return places[heights.argsort(descending=True, stable=True)[:most]].to(heat.device, heat.dtype)
+
+
+def group_pixels(offsets: Tensor, centres: Tensor, where: Tensor) -> Tensor:
+    """The number, from 1, of the centre that each pixel points nearest to; 0 elsewhere, or without centres.
+
+    Args:
+        offsets: ``[2, H, W]``, from each pixel to its centre.
+        centres: ``[n, 2]``.
+        where: ``[H, W]`` bool, the pixels that are asked for.
+    """
+    numbers = torch.zeros_like(where, dtype=torch.int64)
+    if len(centres):
+        place = where.nonzero()
+        aims = place + offsets[:, where].T
+        each = [((part[:, None] - centres).square().sum(2)).argmin(1) for part in aims.split(_AT_ONCE)]
+        numbers[where] = torch.cat(each) + 1
+    return numbers
+
+
+def panoptic_map(classes: Tensor, heat: Tensor, offsets: Tensor, things: Collection[int]) -> Tensor:
+    """``[B, H, W, 2]``, from what is said of pixels.
+
+    Args:
+        classes: ``[B, K, H, W]``, logits or probabilities.
+        heat: ``[B, 1, H, W]``.
+        offsets: ``[B, 2, H, W]``.
+        things: classes of which there are instances. Where no centre is found, all pixels of one are of the
+            instance 0, as all pixels of other classes are.
+    """
+    best = classes.argmax(1)
+    where = torch.isin(best, torch.tensor(list(things), device=best.device))
+    numbers = [
+        group_pixels(way, find_centres(peaks[0]), here)
+        for way, peaks, here in zip(offsets, heat, where, strict=True)
+    ]
+    return torch.stack([best, torch.stack(numbers)], -1)
+
+
+def segments_of(mask: Tensor, things: Collection[int], least: int = 1) -> Tensor:
+    """``[B, H, W, 2]`` of a mask ``[B, H, W]``; what is too small for an instance counts nowhere.
+
+    Arguments as of :func:`components`.
+    """
+    numbers = components(mask, things, least)
+    small = torch.isin(mask, torch.tensor(list(things), device=mask.device)) & (numbers == 0)
+    return torch.stack([mask.masked_fill(small, -1), numbers], -1)
