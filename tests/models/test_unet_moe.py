@@ -66,9 +66,7 @@ def test_an_expert_is_not_told_of_the_other_classes():
         network = model().train()
         one_against_rest(network.answers(x), labels).backward()
         grads.append([[p.grad for p in expert.parameters()] for expert in network.experts])
-    alike = [
-        all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(*grads, strict=True)
-    ]
+    alike = [all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(*grads, strict=True)]
     assert alike == [True, False, True, False]
 
 

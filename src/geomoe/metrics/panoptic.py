@@ -27,6 +27,7 @@ class PanopticScores(PanopticQuality):
         super().__init__(set(things), stuff, return_sq_and_rq=True, return_per_class=True)
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """By name; those of things are left out where there were none, and so are those of stuff."""
         each = super().compute()  # [classes, 3], things first
         there = self.true_positives + self.false_positives + self.false_negatives > 0
         is_thing = torch.arange(len(there), device=there.device) < len(self.things)

@@ -5,11 +5,11 @@ mixtures of experts in remote sensing tells it; neither paper nor program could 
 transformer whose features of several sizes interact, then a sparse mixture whose choice adaptive noise
 disturbs, to explore and to save cost; instances and regions at once.
 
-Assumed: everything in numbers; a convolutional pyramid; in each layer attention within windows, what the other
-sizes have through a linear layer, and a mixture, all shared by the sizes; noise that is as wide as the row is
-sure (:class:`geomoe.moe.AdaptiveNoise`); instances by centres and offsets, as Panoptic-DeepLab's, which needs
-no matching, with its weights of the losses: 200 and .01. What is said of a pixel depends on its surroundings
-alone, as windows of all sizes end on the same pixels.
+Assumed: everything in numbers; a convolutional pyramid; in each layer attention within windows, what the
+other sizes have through a linear layer, and a mixture; attention and mixture shared by the sizes; noise that
+is as wide as the row is sure (:class:`geomoe.moe.AdaptiveNoise`); instances by centres and offsets, as
+Panoptic-DeepLab's, which needs no matching, with its weights of the losses: 200 and .01. What is said of a
+pixel depends on its surroundings alone, as windows of all sizes end on the same pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -121,7 +120,8 @@ def _finer(x: Tensor, times: int) -> Tensor:
 
 
 def _coarser(x: Tensor, times: int) -> Tensor:
-    return x.unflatten(2, (-1, times)).unflatten(1, (-1, times)).mean((2, 4))
+    mean: Tensor = x.unflatten(2, (-1, times)).unflatten(1, (-1, times)).mean((2, 4))
+    return mean
 
 
 def _down(channels: int, width: int) -> nn.Sequential:
@@ -193,9 +193,9 @@ class Mfiae(nn.Module):
         """Of each pixel ``classes``, logits ``[B, K, H, W]``, the heat-map ``centres`` and ``offsets``.
 
         Args:
-            x: ``[B, bands, H, W]``, of any size; continued to whole windows of the coarsest size by mirroring.
-            trace: if given, plans are appended to it: of each layer one for each size, the finest first; rows
-                are cells.
+            x: ``[B, bands, H, W]``, of any size; continued by mirroring to whole windows of the coarsest.
+            trace: if given, plans are appended: of each layer one for each size, the finest first; rows are
+                cells.
             valid: ``[B, H, W]`` bool, the pixels that there are: the others are seen as the mean of their
                 band, and cells without any are not routed.
 
@@ -225,7 +225,8 @@ class Mfiae(nn.Module):
 
     def instances(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """The panoptic map ``[B, H, W, 2]``, class and number of each pixel's instance."""
-        return panoptic_map(*self.answers(x, None, valid).values(), self.things)
+        said = self.answers(x, None, valid)
+        return panoptic_map(said["classes"], said["centres"], said["offsets"], self.things)
 
     def true_instances(self, truth: Tensor) -> Tensor:
         """The same of a mask ``[B, H, W]``."""

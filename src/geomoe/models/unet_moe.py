@@ -5,10 +5,11 @@ nor program could be had, and unrelated programs have the same name. From there:
 trained for binary classification of its class, and a ResNet with self-attention that allots weights to the
 outputs of all experts.
 
-Assumed: everything in numbers; a weight for each pixel and class, from an eighth of the image's size; the
-mixture ``p_k = g_k q_k / sum_j g_j q_j`` of what expert k says of its class, q, and the gate's softmax, g; the
-experts' loss, cross-entropy and Dice, and stages: experts, gate, then both at a tenth of the learning rate.
-The experts learn side by side: as they share nothing, that is the same as one after the other.
+Assumed: everything in numbers; the house's U-Net; a weight for each pixel and class, from an eighth of the
+image's size; the mixture ``p_k = g_k q_k / sum_j g_j q_j`` of what expert k says of its class, q, and the
+gate's softmax, g; the experts' loss, cross-entropy and Dice, and stages: experts, gate, then both at a tenth
+of the learning rate. The experts learn side by side: as they share nothing, that is the same as one after the
+other.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Residual(nn.Module):
 
 
 class Gate(nn.Module):
-    """Logits of the experts ``[B, K, H, W]`` of an image ``[B, bands, H, W]``, whole cells of the last grid."""
+    """Logits of the experts ``[B, K, H, W]``, of an image ``[B, bands, H, W]`` of whole cells."""
 
     def __init__(self, c: UNetMoEConfig) -> None:
         super().__init__()
