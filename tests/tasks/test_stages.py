@@ -1,6 +1,7 @@
 """Trainings in stages: what learns when, by which losses, and the same whether it was interrupted or not."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from geomoe.models.options import ClassConfig
 from geomoe.models.registry import list_models, register
 from geomoe.models.stages import Stage, stages_of, train_parts
 from geomoe.tasks.checkpoint import read_checkpoint
+from geomoe.tasks.classification import Classification
 from geomoe.tasks.muon import Muon
 from geomoe.tasks.stages import Stages, read_stages
 from tests.models.sizes import tiny
@@ -116,6 +118,16 @@ def test_steps_are_shared_out_and_each_stage_has_some():
         stages.share_out(2)
 
 
+def test_a_stage_may_learn_at_a_rate_of_its_own():
+    task = Classification(
+        model="scale", learning_rate=0.5, milestones=(), classes=("a", "b"),
+        stages=[{"name": "a", "share": 1}, {"name": "b", "share": 1, "rate": 0.1}],
+    )  # fmt: skip
+    task._trainer = SimpleNamespace(estimated_stepping_batches=8)
+    (factor,) = task.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas
+    assert [factor(step) for step in (0, 3, 4, 7)] == [1, 1, 0.1, 0.1]
+
+
 def test_a_training_goes_through_its_stages(folder, tmp_path, capsys, monkeypatch):
     shares = []
     monkeypatch.setattr(Scale, "progress", lambda self, share: shares.append(share), raising=False)
@@ -175,6 +187,7 @@ def test_a_configuration_may_train_any_model_in_stages(folder, tmp_path):
     ("stages", "said"),
     [
         ([{"name": "a", "share": 0}], "stage a: share=0: expected a number above 0"),
+        ([{"name": "a", "share": 1, "rate": 0}], "stage a: rate=0: expected a number above 0"),
         ([{"name": "a", "share": 1}, {"name": "a", "share": 1}], "a, a: expected each name once"),
         ([{"name": "a", "share": 1, "trains": ["tail"]}], "stage a: Scale has nothing to learn in 'tail'"),
         (
