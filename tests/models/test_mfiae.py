@@ -73,6 +73,7 @@ def test_plain_noise_is_shazeers():
     assert type(model().blocks[0].ffn.moe.router.noise) is AdaptiveNoise
 
 
+@pytest.mark.slow
 def test_it_learns_where_things_are():
     """Squares that touch, told apart by a line of another colour."""
     mask = torch.zeros(1, 64, 64, dtype=torch.int64)

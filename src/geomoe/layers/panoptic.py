@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 __all__ = ["centre_targets", "components", "find_centres", "group_pixels", "panoptic_map", "segments_of"]
@@ -33,16 +31,29 @@ def components(mask: Tensor, things: Collection[int], least: int = 1) -> Tensor:
         things: those of which there are instances.
         least: pixels that an instance has at least.
     """
-    found = np.zeros(mask.shape, np.int64)
-    for numbers, labels in zip(found, mask.cpu().numpy(), strict=True):
-        for thing in things:
-            parts, count = ndimage.label(labels == thing)
-            sizes = np.bincount(parts.ravel(), minlength=count + 1)
-            kept = np.flatnonzero(sizes[1:] >= least) + 1
-            renumbered = np.zeros(count + 1, np.int64)
-            renumbered[kept] = numbers.max() + np.arange(1, len(kept) + 1)
-            numbers[parts > 0] = renumbered[parts[parts > 0]]
-    return torch.from_numpy(found).to(mask.device)
+    found = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
+    for thing in things:
+        for numbers, labels in zip(found, _joined(mask == thing), strict=True):
+            _, part, sizes = labels.unique(return_inverse=True, return_counts=True)
+            kept = sizes >= least
+            kept[part[labels == 0]] = False
+            numbers += torch.where(kept, kept.cumsum(0) + numbers.max(), 0)[part]
+    return found
+
+
+def _joined(where: Tensor, corners: bool = False) -> Tensor:
+    """The same number, above 0, at all pixels ``[B, H, W]`` that hang together; 0 where there is nothing."""
+    places = torch.arange(1, where[0].numel() + 1, dtype=torch.float64, device=where.device)
+    labels = places.view(1, *where.shape[1:]) * where
+    while True:  # numbers spread by a pixel at a time
+        if corners:
+            spread = F.max_pool2d(labels, 3, 1, 1)
+        else:
+            rows, columns = (F.max_pool2d(labels, k, 1, p) for k, p in (((1, 3), (0, 1)), ((3, 1), (1, 0))))
+            spread = torch.maximum(rows, columns)
+        if torch.equal(labels, spread := spread * where):
+            return labels
+        labels = spread
 
 
 def centre_targets(instances: Tensor, sigma: float = 8.0) -> tuple[Tensor, Tensor]:
@@ -82,13 +93,14 @@ def find_centres(heat: Tensor, threshold: float = 0.1, window: int = 7, most: in
     """
     heat = heat.detach().float()
     highest = F.max_pool2d(heat[None, None], window, 1, window // 2)[0, 0]
-    peaks = ((heat == highest) & (heat > threshold)).cpu().numpy()
-    parts, count = ndimage.label(peaks, np.ones((3, 3)))
-    if not count:
-        return heat.new_zeros(0, 2)
-    places = torch.as_tensor(np.array(ndimage.center_of_mass(peaks, parts, range(1, count + 1))))
-    heights = torch.as_tensor(ndimage.maximum(heat.cpu().numpy(), parts, range(1, count + 1)))
-    return places[heights.argsort(descending=True, stable=True)[:most]].to(heat.device, heat.dtype)
+    peaks = (heat == highest) & (heat > threshold)
+    places, heights = peaks.nonzero(), heat[peaks]
+    _, part, sizes = _joined(peaks[None], corners=True)[0][peaks].unique(
+        return_inverse=True, return_counts=True
+    )
+    sums = heat.new_zeros(len(sizes), 3).index_add(0, part, torch.cat([places, heights[:, None]], 1))
+    means = sums / sizes[:, None]
+    return means[means[:, 2].argsort(descending=True, stable=True)[:most], :2]
 
 
 def group_pixels(offsets: Tensor, centres: Tensor, where: Tensor) -> Tensor:

@@ -212,7 +212,10 @@ class Mfiae(nn.Module):
             levels.append(y.permute(0, 2, 3, 1))
         for block in self.blocks:
             levels = block(levels, there, trace)
-        y = levels[0].permute(0, 3, 1, 2)
+        y = levels[0]
+        for coarse, size in zip(levels[1:], _SIZES[1:], strict=True):
+            y = y + _finer(coarse, size // _SIZES[0])
+        y = y.permute(0, 3, 1, 2)
         found = {
             name: crop_to(F.interpolate(head(y), scale_factor=_SIZES[0], mode="bilinear"), x)
             for name, head in self.heads.items()

@@ -68,8 +68,8 @@ class AdaptiveNoise(Noise):
         """As of :class:`Noise`."""
         p = logits.detach().softmax(1)
         unsure = torch.special.entr(p).sum(1, keepdim=True) / math.log(max(2, p.shape[1]))
-        std: Tensor = super().forward(rows, logits)
-        return std * (1 - unsure).clamp_min(0)
+        std: Tensor = super().forward(rows, logits) * (1 - unsure).clamp_min(0)
+        return std
 
 
 class FixedNoise(nn.Module):
