@@ -41,19 +41,24 @@ def components(mask: Tensor, things: Collection[int], least: int = 1) -> Tensor:
     return found
 
 
-def _joined(where: Tensor, corners: bool = False) -> Tensor:
+def _joined(where: Tensor) -> Tensor:
     """The same number, above 0, at all pixels ``[B, H, W]`` that hang together; 0 where there is nothing."""
-    places = torch.arange(1, where[0].numel() + 1, dtype=torch.float64, device=where.device)
-    labels = places.view(1, *where.shape[1:]) * where
-    while True:  # numbers spread by a pixel at a time
-        if corners:
-            spread = F.max_pool2d(labels, 3, 1, 1)
-        else:
-            rows, columns = (F.max_pool2d(labels, k, 1, p) for k, p in (((1, 3), (0, 1)), ((3, 1), (1, 0))))
-            spread = torch.maximum(rows, columns)
-        if torch.equal(labels, spread := spread * where):
+    labels = torch.arange(1, where[0].numel() + 1, device=where.device).view(1, *where.shape[1:]) * where
+    while True:  # the largest number of each run of pixels in a row, then in a column
+        spread = labels
+        for dim in (1, 2):
+            spread = torch.maximum(
+                _onwards(spread, where, dim), _onwards(spread.flip(dim), where.flip(dim), dim).flip(dim)
+            )
+        if torch.equal(labels, spread):
             return labels
         labels = spread
+
+
+def _onwards(labels: Tensor, where: Tensor, dim: int) -> Tensor:
+    """The largest of labels so far within a run of pixels along ``dim``."""
+    run = (~where).cumsum(dim) * (where[0].numel() + 1)
+    return ((labels + run).cummax(dim).values - run) * where
 
 
 def centre_targets(instances: Tensor, sigma: float = 8.0) -> tuple[Tensor, Tensor]:
@@ -95,12 +100,11 @@ def find_centres(heat: Tensor, threshold: float = 0.1, window: int = 7, most: in
     highest = F.max_pool2d(heat[None, None], window, 1, window // 2)[0, 0]
     peaks = (heat == highest) & (heat > threshold)
     places, heights = peaks.nonzero(), heat[peaks]
-    _, part, sizes = _joined(peaks[None], corners=True)[0][peaks].unique(
-        return_inverse=True, return_counts=True
-    )
+    _, part, sizes = _joined(peaks[None])[0][peaks].unique(return_inverse=True, return_counts=True)
     sums = heat.new_zeros(len(sizes), 3).index_add(0, part, torch.cat([places, heights[:, None]], 1))
     means = sums / sizes[:, None]
-    return means[means[:, 2].argsort(descending=True, stable=True)[:most], :2]
+    highest_first: Tensor = means[means[:, 2].argsort(descending=True, stable=True)[:most], :2]
+    return highest_first
 
 
 def group_pixels(offsets: Tensor, centres: Tensor, where: Tensor) -> Tensor:
