@@ -10,6 +10,7 @@ from typing import Literal
 from geomoe.data.aid import aid_files, aid_folder
 from geomoe.data.burns import make_burns
 from geomoe.data.dates import CHANGE
+from geomoe.data.fields import FIELDS, make_fields
 from geomoe.data.idtrees import idtrees_folder
 from geomoe.data.legend import Legend
 from geomoe.data.radar import RADARS, TARGETS, make_radar, radar_files
@@ -155,6 +156,15 @@ register(
             ("building", "land", "road", "vegetation", "water"),
             colours=("#3c1098", "#8429f6", "#6ec1e4", "#fedd3a", "#e2a929"),
         ),
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "fields", "Made fields", "masks",
+        "made: heads of cabbage in rows, weeds and shadows, at two stages of growth",
+        "none, made by this program", _below((), [f"{name}/000_mask.png" for name in FIELDS]),
+        legend=Legend(("soil", "cabbage"), (0, 1), ("#a08060", "#40a040"), ignored=None),
+        make=make_fields,
     )
 )  # fmt: skip
 register(

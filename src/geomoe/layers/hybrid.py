@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geomoe.layers.attention import OverlappingCrossAttention, WindowAttention
+from geomoe.layers.attention import CosineWindowAttention, OverlappingCrossAttention, WindowAttention
 from geomoe.layers.convolution import ChannelGate, conv3x3
 
 __all__ = [
@@ -147,6 +147,21 @@ def mlp(dim: int, ratio: float) -> nn.Module:
     """Two linear layers with GELU between, ``ratio`` times as wide as their ends."""
     hidden = int(dim * ratio)
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+class CosineBlock(nn.Module):
+    """``x + LN(attention(x))``, then ``x + LN(MLP(x))``, on ``[B, H, W, C]`` (Swin V2, Liu et al. 2022)."""
+
+    def __init__(self, dim: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.attention = CosineWindowAttention(dim, heads, window, shift)
+        self.mlp = mlp(dim, 4)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.norms[0](self.attention(x))
+        out: Tensor = x + self.norms[1](self.mlp(x))
+        return out
 
 
 class AttentionBlock(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cross_entropy", "dice", "hard_pixels", "over_pixels", "smoothed"]
+__all__ = ["cross_entropy", "dice", "divergence", "hard_pixels", "over_pixels", "smoothed"]
 
 _NONE, _SMOOTHING = -1, 0.05
 _SURE, _LEAST = 0.7, 0.2
@@ -54,3 +54,17 @@ def hard_pixels(logits: Tensor, truth: Tensor) -> Tensor:
     least = (_LEAST * (truth >= 0).sum((1, 2))).ceil()[:, None]
     hard = (torch.arange(each.shape[1], device=each.device) < least) | (ordered > -math.log(_SURE))
     return ((ordered * hard).sum(1) / hard.sum(1).clamp_min(1)).mean()
+
+
+def divergence(student: Tensor, teacher: Tensor, there: Tensor, temperature: float) -> Tensor:
+    """``KL(teacher, student)`` over the classes of each pixel, softened (Hinton et al. 2015).
+
+    Args:
+        student: logits.
+        teacher: logits; no gradient reaches them.
+        there: ``[B, H, W]`` bool, the pixels that count.
+        temperature: that logits are divided by.
+    """
+    target, own = ((x.float() / temperature).log_softmax(1) for x in (teacher.detach(), student))
+    each = (target.exp() * (target - own)).sum(1) * there
+    return (each.sum((1, 2)) / there.sum((1, 2)).clamp_min(1)).mean()
