@@ -121,6 +121,18 @@ def test_a_square_does_not_depend_on_those_beside_it_but_where_they_meet():
     torch.testing.assert_close(model(x[..., :16, :16])[..., :14, :14], model(x)[..., :14, :14])
 
 
+def test_parameter_count():
+    """By hand, of what learns beside Base-T, with two classes."""
+    with torch.device("meta"):
+        model = build("land_moe", {})
+    each = (4 + 8 + 16 + 32) * (100 + 96) + 4 * 96 + 1
+    shared = 97 * 96 + (96 * 96 + 96) + 16 * 9 * 8
+    assert (
+        sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * each + shared + 97 * 2 == 68_550
+    )
+    assert sum(p.numel() for p in model.base.parameters()) == 466_080
+
+
 def parameters(model):
     return sum(p.numel() for part in model.refinements for p in part.parameters())
 
