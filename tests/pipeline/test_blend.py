@@ -176,7 +176,9 @@ def test_item_and_plan_say_over_how_many_pixels(scene: Path, tmp_path: Path) -> 
     said = {}
     for name, tiling in {"far": TILING, "local": replace(TILING, reach=8)}.items():
         done = predict(scene, tmp_path / f"{name}.tif", model=pooled(tiling))
-        said[name] = done.plan.overlap, read_item(done.items[0])["properties"]["geomoe:configuration"]
+        properties = read_item(done.items[0])["properties"]
+        said[name] = done.plan.overlap, properties["geomoe:configuration"]
+        assert ("tiles are blended over 16 pixels" in properties["processing:lineage"]) == (name == "far")
     assert said["far"][0] == said["far"][1]["blend"] == 8
     assert said["local"][0] == 0
     assert "blend" not in json.dumps(said["local"][1])

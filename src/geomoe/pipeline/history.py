@@ -78,6 +78,8 @@ def lineage(
         f"{contract['bands']} bands. Values were brought to the model's range, "
         f"{configuration['radiometry']['rule']}{', and back' if configuration['kind'] == IMAGE else ''}."
     )
+    if overlap := configuration.get("blend"):
+        how += f" Class probabilities of neighbouring tiles are blended over {2 * overlap} pixels."
     nodata = configuration["nodata"]
     if nodata["by"] == "area":
         how += f" Pixels that are {nodata['value']} in all of them were taken to hold no data."

@@ -129,9 +129,9 @@ def _begin(job: Job, number: int, data: NDArray[np.float32], valid: NDArray[np.b
 def _finish(job: Job, number: int, begun: Mapping[int, _Begun]) -> Done:
     """A tile, of what it and those around it gave."""
     own = begun[number]
-    if own.done is not None or own.core is None:
-        assert own.done is not None
+    if own.done is not None:
         return own.done
+    assert own.core is not None
     given = {near: of.shares for near, of in begun.items() if of.shares is not None}
     shares = blended(job.tiles, number, given)
     # Logits again, of which the probabilities are these.
