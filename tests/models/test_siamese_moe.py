@@ -96,6 +96,18 @@ def test_plans_are_of_both_dates_and_of_the_decision():
     torch.testing.assert_close(trace[-1].gates[2 * 6 + 3].sum(), torch.tensor(1.0))
 
 
+def test_plans_of_an_image_need_no_more_than_a_piece_of_its_patches(monkeypatch):
+    model, x, sizes = small(), torch.rand(1, 8, 9, 9), []
+    plain, kept = model(x).detach(), model.describe
+    monkeypatch.setattr("geomoe.models.patch_map._PIECE", 20)
+    monkeypatch.setattr(model, "describe", lambda patches: sizes.append(len(patches)) or kept(patches))
+    trace = RoutingTrace()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x, trace), plain)
+    assert max(sizes) == 20
+    assert (len(trace), trace[-1].grid) == (5, (1, 9, 9))
+
+
 def test_weights_are_shared_but_for_first_layers_of_unlike_dates():
     assert len(small().stems) == 1
     unlike = small(bands=4, sensors={"before": 1, "after": 3})

@@ -174,6 +174,9 @@ class SensorPatchMap(nn.Module):
         """
         return x
 
+    describe: Callable[[Tensor], Tensor] | None = None
+    """What :meth:`label` is shown in place of patches ``[n, C, side, side]``, if it is less: ``[n, ...]``."""
+
     def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:
         """Logits ``[n, K]`` of patches ``[n, C, side, side]``; ``present`` ``[n, S]`` is of their middles."""
         raise NotImplementedError(f"{type(self).__name__} must define label")
@@ -214,7 +217,7 @@ class SensorPatchMap(nn.Module):
         def say(patches: Tensor, plans: RoutingTrace | None, which: slice) -> Tensor:
             return self.label(patches, plans, sensors[which])
 
-        return _said(say, len(c.classes), c.patch, y, places, trace)
+        return _said(say, len(c.classes), c.patch, y, places, trace, self.describe)
 
 
 def _said(
@@ -224,32 +227,40 @@ def _said(
     y: Tensor,
     places: Tensor | None,
     trace: RoutingTrace | None,
+    describe: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """``[B, channels, H, W]`` of what ``say`` gives of the patches around ``places`` of ``y``, elsewhere 0.
 
     Patches are many times the image. They are shown in pieces, and ``say`` is told which, but where all
-    are kept anyway, for gradients and plans, and where the network is written down for any size.
+    are kept anyway, for gradients and plans, and where the network is written down for any size. Plans need
+    no more than what ``describe`` makes of the patches, where there is such a thing.
     """
     grid = (len(y), *y.shape[2:])
-    at_once = torch.is_grad_enabled() or trace is not None or torch.compiler.is_compiling()
+
+    def shown(where: Tensor | None) -> Tensor:
+        patches = patches_at(y, side, where)
+        return patches if describe is None else describe(patches)
+
+    at_once = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    at_once = at_once or (trace is not None and describe is None)
     if places is None and at_once:  # no search for places, for exports
-        said = say(patches_at(y, side), _placed(trace, None, y), slice(None))
+        said = say(shown(None), _placed(trace, None, y), slice(None))
         whole: Tensor = said.unflatten(0, grid).movedim(-1, 1)
         return whole
     places = y.new_ones(grid, dtype=torch.bool) if places is None else places
     if not (count := int(places.sum())):
         return y.new_zeros(len(y), channels, *grid[1:])
     if at_once:
-        said = say(patches_at(y, side, places), _placed(trace, places, y), slice(None))
+        said = say(shown(places), _placed(trace, places, y), slice(None))
     else:
         number = places.flatten().cumsum(0).view(grid) - 1
         pieces = [slice(at, min(at + _PIECE, count)) for at in range(0, count, _PIECE)]
-        said = torch.cat(
-            [
-                say(patches_at(y, side, places & (number >= p.start) & (number < p.stop)), None, p)
-                for p in pieces
-            ]
-        )
+        each = ((shown(places & (number >= p.start) & (number < p.stop)), p) for p in pieces)
+        if trace is None:
+            said = torch.cat([say(patches, None, p) for patches, p in each])
+        else:
+            described = torch.cat([patches for patches, _ in each])
+            said = say(described, _placed(trace, places, y), slice(None))
     out = said.new_zeros(*grid, said.shape[1])
     return out.masked_scatter(places[..., None], said).movedim(-1, 1)
 

@@ -174,13 +174,14 @@ class SiameseMoE(SensorPatchMap):
         before, after = patches.chunk(2, 1)
         return torch.cat([before, after, (before - after).abs()], 1)
 
-    def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:
+    def describe(self, patches: Tensor) -> Tensor:
+        """The middle of a patch, and the mean over it, after attention: ``[n, 6 width]``."""
         seen = self.attention(self.joint(patches))
         middle = self.config.patch // 2
-        return self._decided(torch.cat([seen[:, :, middle, middle], seen.mean((2, 3))], 1), trace)
+        return torch.cat([seen[:, :, middle, middle], seen.mean((2, 3))], 1)
 
-    def _decided(self, rows: Tensor, trace: RoutingTrace | None) -> Tensor:
-        out: Tensor = self.decide(rows, trace=trace)
+    def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:
+        out: Tensor = self.decide(patches, trace=trace)
         return out
 
 
