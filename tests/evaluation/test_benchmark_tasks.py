@@ -142,6 +142,21 @@ def test_an_estimator_gives_nothing_to_classes_that_it_did_not_learn(data):
     assert torch.allclose(answer.sum(1)[sample["mask"][None] >= 0], torch.ones(()))
 
 
+def test_arms_are_ranked_by_another_metric_where_one_is_named(colours, tmp_path):
+    table = run_benchmark(
+        read_benchmark(written(tmp_path, LABELS, rank_by="kappa")), colours, tmp_path / "out", device="cpu"
+    )
+    rows = {row.arm: row for row in table.rows}
+    assert table.ranks == "kappa"
+    assert rows["boosting"].difference.mean == pytest.approx(
+        rows["boosting"].scores["kappa"].mean - rows["forest"].scores["kappa"].mean
+    )
+    with pytest.raises(GeomoeError, match="rank_by='miou': classification has aa, ece, "):
+        run_benchmark(
+            read_benchmark(written(tmp_path, LABELS, rank_by="miou")), colours, tmp_path / "o", device="cpu"
+        )
+
+
 def test_values_of_an_image_are_all_of_them():
     image = torch.rand(2, 3, 4, 5)
     assert torch.equal(FEATURES["values"]({"image": image}), image.reshape(2, 60))
@@ -163,6 +178,7 @@ def test_a_patch_does_not_look_at_what_is_not_there():
         (MAPS, {"scale": 2}, "has no 'scale'"),
         (MAPS, {"task": "guessing"}, "no task is called 'guessing'"),
         (MAPS, {"settings": {"apart": {"root": "x"}}}, "settings.apart has no 'root'"),
+        (LABELS, {"rank_by": "smell"}, "rank_by='smell': expected a metric: psnr"),
         (LABELS, {"split_by_seed": "often"}, "split_by_seed='often': expected true or false"),
         (LABELS, {"arms": {"forest": {"model": "tree", "features": "colours"}}}, "no estimator is called"),
         (LABELS, {"arms": {"forest": {"model": "random_forest", "features": "smell"}}}, "features='smell'"),

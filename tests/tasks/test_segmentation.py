@@ -171,6 +171,13 @@ def test_one_class_of_coarser_images_is_scored_as_it_was_trained(tmp_path, capsy
     assert set(found["by_item"]) == {f"{place}/{i}.png" for place in "ab" for i in range(4)}
 
 
+@pytest.mark.parametrize(("classes", "by"), [(("other", "road"), "f1"), (("a", "b", "c"), "oa")])
+def test_the_best_weights_are_by_what_is_looked_for(classes, by):
+    task = Segmentation("unet", classes=classes, options={"width": 4, "depth": 1})
+    assert task.chosen_by == by
+    assert by in task.metrics()
+
+
 @pytest.mark.parametrize("split", ["pixels", "images"])
 def test_any_split_is_for_any_images(tmp_path, split):
     data = SegmentationData(str(folder(tmp_path)), split=split)

@@ -39,8 +39,8 @@ class Segmentation(ClassTask):
     Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's kappa,
     and the mean over classes of intersection over union (``miou``). A class counts in ``aa``
     where it is, and in ``miou`` also where it was said to be. Of two classes the second one is what is looked
-    for, such as what changed: ``f1`` and ``iou`` are of it alone. Of a model that has ``instances``,
-    evaluation adds panoptic quality.
+    for, such as what changed: ``f1`` and ``iou`` are of it alone, and the best weights are those of the best
+    ``f1``. Of a model that has ``instances``, evaluation adds panoptic quality.
 
     Args:
         model: name in the registry.
@@ -98,6 +98,11 @@ class Segmentation(ClassTask):
 
     def mean_loss(self, losses: Tensor, truth: Tensor) -> Tensor:
         return over_pixels(losses, truth)
+
+    @property
+    def chosen_by(self) -> str:
+        """Of two classes ``f1`` of the second, which may be so rare that it is mostly right to deny it."""
+        return "f1" if len(self.classes) == 2 else self.monitor
 
     def metrics(self) -> MetricCollection:
         classes = len(self.classes)

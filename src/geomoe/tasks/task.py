@@ -127,7 +127,7 @@ class Task(pl.LightningModule):
     LOSSES: ClassVar[Mapping[str, Callable[[Tensor, Tensor], Tensor]]]
     """By name: of prediction and truth of a batch, a scalar that is the mean over samples."""
     monitor: ClassVar[str]
-    """The metric by which the best weights are chosen."""
+    """The metric by which samples are judged."""
     base: ClassVar[str]
     """What :meth:`baseline` is called."""
     from_data: ClassVar[tuple[str, ...]] = ()
@@ -262,6 +262,11 @@ class Task(pl.LightningModule):
             task = cls(weights.card.model, options=dict(weights.card.config))  # type: ignore[call-arg]
         task.model = weights.model
         return task
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric of all validation samples by which the best weights are chosen."""
+        return self.monitor
 
     @property
     def protocol_name(self) -> str:

@@ -31,7 +31,7 @@ _WRITTEN = ("last.ckpt", "last.safetensors", "best.safetensors")
 class WeightsWriter(pl.Callback):
     """Keeps ``best.safetensors`` and ``last.safetensors``: averaged weights after a validation.
 
-    Best is by the metric that the task monitors, on samples that are not in the test split; of a training in
+    Best is by the metric that the task chooses by on samples that are not in the test split; of a training in
     stages it is of the last one.
 
     Args:
@@ -134,8 +134,8 @@ class WeightsWriter(pl.Callback):
         average = self._average(trainer)
         model = average.averaged.model if average else pl_module.model
         assert isinstance(model, torch.nn.Module)
-        monitored = pl_module.validation_scores()[pl_module.monitor]
-        score = measure(pl_module.monitor).gain(monitored, 0.0)  # more is better, whatever is monitored
+        by = pl_module.chosen_by
+        score = measure(by).gain(pl_module.validation_scores()[by], 0.0)  # more is better, whatever it is
         folder = self._folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         card = self._card(trainer, pl_module)

@@ -92,6 +92,8 @@ class Benchmark:
         settings: options of the data by name, under each of which all arms are compared, in a table of its
             own; see :meth:`under`. Not of super-resolution.
         split_by_seed: whether the data are split anew for each seed. Not of super-resolution.
+        rank_by: the metric by which arms are compared; None for the one by which the task judges samples. Not
+            of super-resolution.
         scale: 2, 3, 4 or 8, of super-resolution, as are the following.
         degradation: of the inputs, in training and in the test.
         protocol: of the scores, in validation and in the test.
@@ -112,6 +114,7 @@ class Benchmark:
     arms: tuple[Arm, ...]
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     split_by_seed: bool = False
+    rank_by: str | None = None
     scale: int | None = None
     degradation: str = ""
     protocol: str = ""
@@ -152,7 +155,7 @@ class Benchmark:
     @property
     def ranks(self) -> str:
         """The metric by which arms are compared."""
-        return self.of.task.monitor
+        return self.rank_by or self.of.task.monitor
 
     @property
     def said(self) -> dict[str, str]:

@@ -47,7 +47,7 @@ _OF_IMAGES: dict[str, Any] = {
     "scale": None, "degradation": "bilinear", "protocol": "mfg_hmoe", "test": None, "sources": None,
     "degradations": ["bilinear", "mtf"], "limit": None,
 }  # fmt: skip
-_OF_SAMPLES: dict[str, Any] = {"settings": {}, "split_by_seed": False}
+_OF_SAMPLES: dict[str, Any] = {"settings": {}, "split_by_seed": False, "rank_by": None}
 _ARM_KEYS = ("label", "model", "options", "recipe", "paper", "weights", "each", "features", "members", "at",
              "beside")  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -148,6 +148,8 @@ def _of_samples(given: Mapping[str, Any], data: type) -> dict[str, Any]:
     anew, known = given["split_by_seed"], options_of(data)
     expect(isinstance(anew, bool), "split_by_seed", anew, "true or false")
     expect(not anew or "split_seed" in known, "split_by_seed", anew, "false, where files decide the split")
+    by = given["rank_by"]
+    expect(by is None or by in MEASURES, "rank_by", by, f"a metric: {', '.join(MEASURES)}")
     settings = _mapping(given["settings"], "settings")
     for name, options in settings.items():
         expect(_NAME.fullmatch(str(name)) is not None, "settings", name, "letters, digits, _.+-")

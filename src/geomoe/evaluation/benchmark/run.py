@@ -261,9 +261,9 @@ def _draw(
 ) -> dict[str, Path]:
     """Pictures of a table, by what they show."""
     trained = {row.label: results[row.arm] for row in table.rows if results[row.arm][0].curve}
-    drawn: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "curves.png": ("Validation by step", lambda path: draw_curves(path, trained, table.ranks))
-    }
+    drawn: dict[str, tuple[str, Callable[[Path], None]]] = {}
+    if trained:
+        drawn["curves.png"] = ("Validation by step", lambda path: draw_curves(path, trained, table.ranks))
     if any(row.at for row in table.rows):
         words = "Scores of the sweep with their intervals, by its first option and by what a tile costs"
         drawn["scaling.png"] = (words, lambda path: draw_scaling(path, table.rows, table.ranks))

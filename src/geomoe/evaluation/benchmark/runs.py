@@ -30,7 +30,6 @@ from geomoe.lock import locked
 from geomoe.models.device import pick_device
 from geomoe.models.weights import LoadedModel, load, read_card, save
 from geomoe.tasks.commit import commit
-from geomoe.tasks.families import family
 
 __all__ = ["Run", "plan_runs", "train"]
 
@@ -47,6 +46,7 @@ class Run:
         images: it is trained and scored on.
         config: of ``geomoe fit``.
         hash: of all that decides the result: model, recipe, seed, images, degradation, protocol.
+        ranks: the metric that is shown by step.
         members: of an ensemble, the runs whose answers are averaged; it is scored when all are finished.
     """
 
@@ -57,6 +57,7 @@ class Run:
     images: Images
     config: dict[str, Any]
     hash: str
+    ranks: str
     members: tuple[Run, ...] = ()
 
     @property
@@ -189,8 +190,7 @@ class Run:
         return bool(self.config["trainer"].get("accelerator") == "cpu")
 
     def _curve(self, best: LoadedModel) -> list[tuple[int, float]]:
-        ranks = family(best.card.task).task.monitor
-        return _curve(self.folder, int(best.card.recipe["steps_per_epoch"]), ranks)
+        return _curve(self.folder, int(best.card.recipe["steps_per_epoch"]), self.ranks)
 
     def _score(self, device: str) -> Result:
         best = load(str(self.folder / "best.safetensors"))
@@ -247,7 +247,7 @@ def plan_runs(benchmark: Benchmark, images: Images, out: Path) -> list[Run]:
                 decides["weights"] = load(arm.weights).hash
             text = json.dumps([decides, images.digest], sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()
-            runs.append(Run(arm, seed, benchmark.steps(arm), folder, images, config, digest))
+            runs.append(Run(arm, seed, benchmark.steps(arm), folder, images, config, digest, benchmark.ranks))
             if arm.member and arm.member == whole[arm.name].members:
                 runs.append(_ensemble(benchmark, whole[arm.name], runs[-arm.member :], out))
     return runs
@@ -259,7 +259,10 @@ def _ensemble(benchmark: Benchmark, arm: Arm, members: list[Run], out: Path) -> 
     digest = hashlib.sha256(" ".join(member.hash for member in members).encode()).hexdigest()
     folder = out / arm.name / f"seed{first.seed}"
     config = {**first.config, "members": len(members)}
-    return Run(arm, first.seed, benchmark.steps(arm), folder, first.images, config, digest, tuple(members))
+    return Run(
+        arm, first.seed, benchmark.steps(arm), folder, first.images, config, digest, benchmark.ranks,
+        tuple(members),
+    )  # fmt: skip
 
 
 def _fit_config(benchmark: Benchmark, arm: Arm, seed: int, images: Images, folder: Path) -> dict[str, Any]:

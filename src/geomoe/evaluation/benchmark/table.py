@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geomoe.errors import GeomoeError
 from geomoe.evaluation.benchmark.config import Arm, Benchmark
 from geomoe.evaluation.benchmark.cost import Cost
 from geomoe.evaluation.benchmark.groups import Group, apart, make_groups, of, paired, scores, sizes
@@ -104,6 +105,8 @@ def make_table(
         date: of the table; today's if not given.
     """
     arms = [arm for arm in benchmark.arms if results.get(arm.name)]
+    if benchmark.ranks not in (there := results[arms[0].name][0].baseline):
+        raise GeomoeError(f"rank_by={benchmark.ranks!r}: {benchmark.task} has {', '.join(there)} here")
     ranks, rivals = benchmark.ranks, {arm.name: benchmark.rival(arm).name for arm in arms}
     differences = {
         name: difference
