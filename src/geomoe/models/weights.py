@@ -316,14 +316,14 @@ def _as_trained(card: Card) -> dict[str, Any]:
 
 
 def create_model(
-    name: str, *, scale: int | None = None, bands: int = 3, pretrained: bool = False, **config: Any
+    name: str, *, scale: int | None = None, bands: int | None = None, pretrained: bool = False, **config: Any
 ) -> nn.Module:
     """Make a model by name.
 
     Args:
         name: one of :func:`geomoe.list_models`.
         scale: 2, 3, 4 or 8, of a model that makes images larger; 4 by default.
-        bands: channels in, and out if it gives an image.
+        bands: channels in, and out if it gives an image; as many as the model takes by default, mostly 3.
         pretrained: with the weights that ship for this name and scale, in evaluation mode.
         config: further options of the model's configuration; an unknown one is an error.
 
@@ -334,7 +334,7 @@ def create_model(
         >>> import geomoe
         >>> model = geomoe.create_model("mfg_hmoe_light", scale=2, bands=4)
     """
-    options = {"bands": bands, **config}
+    options = config if bands is None else {"bands": bands, **config}
     if scale is not None or hasattr(config_of(name, {}), "scale"):
         options["scale"] = 4 if scale is None else scale
     if not pretrained:
