@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from geomoe import GeomoeError
@@ -56,13 +57,16 @@ def test_points_are_enough_for_maps(tmp_path, capsys):
     weights = tmp_path / "run" / "best.safetensors"
     card = load(str(weights)).card
     assert (card.recipe["points"], card.recipe["left_out"]) == (50, ["b"])
-    assert card.scores["oa"] > 0.85 > 0.65, "the largest class"
+    assert card.scores["oa"] > 0.85, "where the largest class has .64"
     main(["evaluate", "--model", str(weights), "--data", str(root)])
     assert "over the largest class" in capsys.readouterr().out
-    town = tmp_path / "towns" / "b" / "0.png"
-    main(["predict", str(town), str(tmp_path / "map.tif"), "--model", str(weights), "--confidence"])
-    with Image.open(town.with_name("0_mask.png")) as mask, Image.open(tmp_path / "map.tif") as found:
-        assert (np.asarray(found) == np.asarray(mask)).mean() > 0.8
+    scene, made = tmp_path / "scene.tif", tmp_path / "map.tif"
+    with Image.open(root / "b" / "0.png") as image, Image.open(root / "b" / "0_mask.png") as mask:
+        image.save(scene)
+        truth = np.asarray(mask)
+    main(["predict", str(scene), str(made), "--model", str(weights)])
+    with rasterio.open(made) as found:
+        assert (found.read(1) == truth).mean() > 0.8
 
 
 @pytest.mark.slow
