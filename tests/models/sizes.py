@@ -166,7 +166,8 @@ def tiny(name, **options):
     torch.manual_seed(0)
     usual = {"scale": 2} if name in geomoe.list_models("image") else {"classes": CLASSES}
     if takes(name, "sensors"):
-        usual["sensors"] = {"first": options.get("bands", 3) - 1, "second": 1}
+        bands = options.get("bands", 3)
+        usual |= {"bands": bands, "sensors": {"first": bands - 1, "second": 1}}
     model = geomoe.create_model(name, **{**usual, **TINY[family(name)], **options})
     with torch.no_grad():
         for key, parameter in model.named_parameters():
