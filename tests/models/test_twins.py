@@ -6,7 +6,8 @@ from torch import nn
 
 import geomoe
 from geomoe.errors import GeomoeError
-from geomoe.models.registry import build
+from geomoe.models.registry import build, config_of, list_models
+from geomoe.models.skeleton import check_shapes
 from geomoe.models.twin import EvenExperts, GatedTwin, twin_of
 from geomoe.moe import (
     FeedForwardExperts,
@@ -111,3 +112,18 @@ def test_experts_without_a_choice_are_their_mean():
 def test_a_twin_does_not_stand_beside_another_control():
     with pytest.raises(GeomoeError, match="head='dense' has no mixture"):
         tiny("mfg_hmoe_light", head="dense", twin="gated")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twin", ["active", "parameters"])
+@pytest.mark.parametrize("name", [n for n in list_models() if hasattr(config_of(n, {}), "twin")])
+def test_weights_of_twins_of_the_usual_size_are_read(name, twin):
+    """What is made to find a twin's size is not taken for another model's tensors."""
+    usual = {"classes": tuple(map(str, range(16)))} if hasattr(config_of(name, {}), "classes") else {}
+    try:
+        with torch.device("meta"):
+            model = build(name, {**usual, "twin": twin})
+    except GeomoeError:
+        pytest.skip("has no such twin by default")
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    check_shapes("w.safetensors", name, {**usual, "twin": twin}, shapes)

@@ -26,7 +26,7 @@ from geomoe.models.options import check_divides
 from geomoe.models.patch_map import PatchConfig, PatchMap
 from geomoe.models.registry import register
 from geomoe.models.stages import Shown, Stage
-from geomoe.models.twin import Twin
+from geomoe.models.twin import Twin, nearest_width
 from geomoe.models.vit import Block, VitConfig
 from geomoe.moe import ModuleExperts, OutputGatedMoE, evidence_logits
 from geomoe.moe.objectives.balance import mean
@@ -280,8 +280,7 @@ def _twin_width(c: DMoEViTConfig) -> int:
 
         wanted = c.experts * size(c.width)
         unit = c.heads * (4 if c.heads % 4 else 1)  # a ViT's width is a multiple of 4
-        widths = range(unit, 8 * c.width + unit, unit)
-        return min(widths, key=lambda width: abs(size(width) - wanted))
+        return nearest_width(range(unit, 8 * c.width + unit, unit), size, wanted)
 
 
 register("dmoe_vit", DMoEViT, DMoEViTConfig, gives="classes")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
@@ -16,7 +17,17 @@ from geomoe.moe.surgery.prune import keep_experts
 from geomoe.moe.units import Neighbourhoods, pixels_to_rows
 from geomoe.moe.valid import present
 
-__all__ = ["TWINS", "EvenExperts", "GatedTwin", "Mixture", "Twin", "experts_per_row", "twin_of", "twin_width"]
+__all__ = [
+    "TWINS",
+    "EvenExperts",
+    "GatedTwin",
+    "Mixture",
+    "Twin",
+    "experts_per_row",
+    "nearest_width",
+    "twin_of",
+    "twin_width",
+]
 
 Twin = Literal["none", "active", "parameters", "gated", "frozen"]
 """What a network has in the place of its mixtures:
@@ -81,6 +92,16 @@ def twin_width(mixture: Mixture, twin: Twin, each: int, beside: int = 0) -> int:
         bank = experts_per_row(mixture.router) * bank // mixture.bank.num_experts
     routing = 0 if twin == "gated" else router + beside  # a gated twin has them
     return max(round((routing + bank) / each), 1)
+
+
+def nearest_width(widths: Sequence[int], size: Callable[[int], int], wanted: int) -> int:
+    """Of ``widths``, which rise, the one whose ``size`` is nearest to ``wanted``.
+
+    Few sizes are asked for: each is that of a network that is made, and of a file of weights no more is made
+    than may be its own (:func:`geomoe.models.skeleton.check_shapes`).
+    """
+    larger = bisect_left(widths, wanted, key=size)
+    return min(widths[max(larger - 1, 0) : larger + 1], key=lambda width: abs(size(width) - wanted))
 
 
 def twin_of(

@@ -29,7 +29,7 @@ from geomoe.models.label import Normalise
 from geomoe.models.options import MapConfig, check_divides
 from geomoe.models.registry import register
 from geomoe.models.stages import Stage
-from geomoe.models.twin import Twin
+from geomoe.models.twin import Twin, nearest_width
 from geomoe.models.unet import UNet, UNetConfig
 from geomoe.moe import AllExperts, GivenScore, Pixels, Router
 from geomoe.moe.plan import RoutingTrace
@@ -223,7 +223,7 @@ def _twin_width(c: UNetMoEConfig) -> int:
 
         wanted = len(c.classes) * size(UNet(c.expert(c.width))) + size(Gate(c))
         widths = range(c.width, c.width * (len(c.classes) + 2))
-        return min(widths, key=lambda width: abs(size(UNet(c.expert(width, c.classes))) - wanted))
+        return nearest_width(widths, lambda width: size(UNet(c.expert(width, c.classes))), wanted)
 
 
 register("unet_moe", UNetMoE, UNetMoEConfig, gives="classes")
