@@ -50,7 +50,8 @@ def check_shapes(
         total = sum(value) if isinstance(value, tuple) and all(isinstance(v, int) for v in value) else value
         if isinstance(total, int) and total > max(numbers, _LEAST_NUMBER):
             raise GeomoeError(f"{other}: {option}={value!r} for {numbers} numbers")
-    with torch.device("meta"), at_most(4 * len(shapes) + 256, other):
+    # Of a twin several networks are made, to find its size.
+    with torch.device("meta"), at_most(12 * len(shapes) + 256, other):
         model = build(name, options)
     made = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     for key in sorted(made.keys() | shapes.keys()):
