@@ -74,7 +74,7 @@ def test_the_command_lists_data_sets_with_kind_source_and_terms(capsys):
     said = " ".join(capsys.readouterr().out.split())
     for one in DATA_SETS.values():
         assert one.name in said
-        assert one.kind in ("labels", "masks", "cube", "plots", "pairs")
+        assert one.kind in ("labels", "masks", "cube", "plots", "pairs", "dates")
         assert one.source
         assert one.terms.split()[0] in said
 

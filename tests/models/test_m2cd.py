@@ -172,7 +172,7 @@ def test_the_gate_is_cosine_with_noise_that_never_vanishes() -> None:
         assert isinstance(noise, Noise)
         with torch.no_grad():
             noise.width.weight.fill_(-1e3)
-            assert torch.equal(noise(torch.ones(1, width)), torch.full((1, 4), 0.01))
+            assert torch.equal(noise(torch.ones(1, width), torch.zeros(1, 4)), torch.full((1, 4), 0.01))
     rows = torch.rand(5, 8)
     router = model.mixtures["1"].moe.router  # type: ignore[union-attr]
     shown = F.normalize(router.score.project(rows), dim=1) @ F.normalize(router.score.embedding, dim=1).T

@@ -269,5 +269,7 @@ def test_a_model_brings_losses_of_its_own():
         assert (task.model.heads[2].out.weight.grad is not None) == learns
     with pytest.raises(GeomoeError, match=r"there are: cross_entropy, smoothed, dice, .*uncertain_labels$"):
         Segmentation("mamba_moe", options=options, losses={"l2": 1.0})
-    with pytest.raises(GeomoeError, match=r"there are: cross_entropy, smoothed, dice, \w+, \w+, \w+$"):
+    with pytest.raises(
+        GeomoeError, match=r"there are: cross_entropy, smoothed, dice, hard_pixels, \w+, \w+, \w+$"
+    ):
         Segmentation("unet", losses={"uncertain_labels": 1.0})

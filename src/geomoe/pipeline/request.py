@@ -32,8 +32,6 @@ class Request:
         src: a local scene of integers up to 32 bits, float32 or float64: GeoTIFF, JPEG 2000, Sentinel-2
             product or STAC item; see :func:`geomoe.raster.open_scene`.
         dst: the output, ``.tif``.
-        after: a scene of the same place and grid at a second date, for a model that compares two; ``src`` is
-            of the first. ``bands`` and ``nodata`` are of both then.
         model: name of a model or weights file, as for :func:`geomoe.load`, or one that is loaded; ``auto``:
             of the weights that ship, those that fit the scene, by :func:`geomoe.pipeline.choice.choose`.
         scale: output pixels along one input pixel, of a model that makes images larger; the model's own if
@@ -54,6 +52,8 @@ class Request:
             it decides how many tiles are done at a time, one for each of torch's threads at most.
         overwrite: whether the outputs may exist.
         layers: where each map goes that is made beside the output, by its name in `LAYERS`.
+        after: a scene of the same place and grid at a second date, for a model that compares two; ``src`` is
+            of the first. ``bands`` and ``nodata`` are of both then.
 
     Raises:
         GeomoeError: a map that there is not, or no scale by which weights could be chosen.
@@ -61,7 +61,6 @@ class Request:
 
     src: Path
     dst: Path
-    after: Path | None = None
     model: str | Predictor = AUTO
     scale: int | None = 4
     fallback: bool = False
@@ -74,6 +73,7 @@ class Request:
     memory: int | None = None
     overwrite: bool = False
     layers: Mapping[str, Path] = field(default_factory=dict)
+    after: Path | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.layers) - set(LAYERS)):
