@@ -131,7 +131,7 @@ def test_whole_images_are_told_apart_by_their_colours(colours, tmp_path, capsys)
 def test_an_estimator_gives_nothing_to_classes_that_it_did_not_learn(data):
     benchmark = read_benchmark(find_config("indian_pines", "benchmarks")).under()["blocks"]
     one = Samples(benchmark, data / "stripes")
-    task = one._task(one._data(benchmark.arm("forest"), 0), {})
+    task = one._task(one._facts(one._data(benchmark.arm("forest"), 0)), {})
     named = one._data(benchmark.arm("forest"), 0).samples("fit")
     [(_, sample)] = named.samples
     sample["mask"][sample["mask"] == 1] = -1

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from geomoe.data.labelled import Labelled, Whole
@@ -42,10 +41,12 @@ def _coarser(one: Whole, factor: int, classes: int) -> Whole:
     height, width = (side // factor * factor for side in one.mask.shape)
     if not height or not width:
         raise GeomoeError(f"data.reduce={factor}: {one.name} has {list(one.mask.shape)} pixels")
-    valid = torch.ones(one.mask.shape) if one.valid is None else torch.from_numpy(one.valid).float()
-    image, share = one.image[..., :height, :width].float(), _pooled(valid[:height, :width], factor)
-    mean = _pooled(image * valid[:height, :width], factor) / share.clamp_min(1e-9)
-    counts = torch.stack([_pooled((one.mask == c)[:height, :width].float(), factor) for c in range(classes)])
+    valid = None if one.valid is None else torch.from_numpy(one.valid)[:height, :width]
+    image = one.image[..., :height, :width].float()
+    share = torch.tensor(1.0) if valid is None else _mean(valid.float(), factor)
+    mean = _mean(image if valid is None else image * valid, factor) / share.clamp_min(1e-9)
+    known = one.mask[:height, :width]
+    counts = torch.stack([_mean((known == c).float(), factor) for c in range(classes)])
     mask = torch.where(counts.amax(0) > 0, counts.argmax(0), IGNORED).to(torch.int16)
     whole = mean if one.image.is_floating_point() else mean.round()
     return replace(
@@ -56,11 +57,11 @@ def _coarser(one: Whole, factor: int, classes: int) -> Whole:
     )
 
 
-def _pooled(of: Tensor, factor: int) -> Tensor:
+def _mean(of: Tensor, factor: int) -> Tensor:
     """``[..., H, W]`` to ``[..., H / factor, W / factor]``: means of squares."""
-    return F.avg_pool2d(of.reshape(1, -1, *of.shape[-2:]), factor).reshape(
-        *of.shape[:-2], of.shape[-2] // factor, of.shape[-1] // factor
-    )
+    places = range(factor)
+    total: Tensor = sum(of[..., y::factor, x::factor] for y in places for x in places)  # type: ignore[assignment]
+    return total / factor**2
 
 
 def against_rest(found: Labelled, name: str) -> Labelled:

@@ -57,19 +57,30 @@ class Samples:
         anew = {"split_seed": seed} if self.benchmark.split_by_seed else {}
         return {"root": str(self.root), **anew}
 
+    def _options(self, arm: Arm, seed: int) -> dict[str, Any]:
+        return {**self.benchmark.recipe_of(arm).get("data", {}), **self.fit_options(arm, seed)}
+
     def _data(self, arm: Arm, seed: int) -> StreamData:
-        options = {**self.benchmark.recipe_of(arm).get("data", {}), **self.fit_options(arm, seed)}
-        return self.benchmark.of.data(**options)
+        return self.benchmark.of.data(**self._options(arm, seed))
+
+    @cached_property
+    def _told(self) -> dict[str, dict[str, Any]]:
+        """What networks are made for, by the options of the data: to read these may take a while."""
+        return {}
 
     def model(self, arm: Arm) -> nn.Module:
         """The arm's network for these data, without memory."""
-        return self._task(self._data(arm, 0), {"model": arm.model, "options": arm.options}).model
+        key = repr(self._options(arm, 0))
+        if key not in self._told:
+            self._told[key] = self._facts(self._data(arm, 0))
+        return self._task(self._told[key], {"model": arm.model, "options": arm.options}).model
 
-    def _task(self, data: StreamData, options: Mapping[str, Any]) -> Task:
-        kind = self.benchmark.of.task
-        facts = {name: getattr(data, name) for name in kind.from_data}
+    def _facts(self, data: StreamData) -> dict[str, Any]:
+        return {name: getattr(data, name) for name in self.benchmark.of.task.from_data}
+
+    def _task(self, facts: Mapping[str, Any], options: Mapping[str, Any]) -> Task:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return kind(**facts, **options)
+            return self.benchmark.of.task(**facts, **options)
 
     def score(self, model: LoadedModel, arm: Arm, device: str) -> Scored:
         """Scores of a network on the test part of what it was trained on."""
@@ -86,7 +97,7 @@ class Samples:
         """Scores of an estimator that has learned from the training part."""
         assert arm.features is not None
         data = self._data(arm, seed)
-        task = self._task(data, {})
+        task = self._task(self._facts(data), {})
         assert isinstance(task, ClassTask)
         fitted = fit_estimator(arm.model, arm.features, arm.options, seed, task, data.samples("fit"))
         named = data.samples("test")
