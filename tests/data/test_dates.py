@@ -1,7 +1,5 @@
 """Pairs of two dates: what is read, repeated, refused and held out."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import rasterio
@@ -14,8 +12,6 @@ from geomoe.data.labelled import Reading, read_labelled
 from geomoe.data.places import NOBODY, columns
 from geomoe.data.split import PARTS, Shares
 from geomoe.tasks.segmentation_data import SegmentationData
-
-SHARED = Path("/work/shared/data/change")
 
 
 def write_pair(folder, name, bands=(1, 3), size=(40, 60), seed=0, end="png"):
@@ -162,9 +158,10 @@ def test_columns_of_every_pair_hold_all_parts(tmp_path):
     assert data.counts["changed"] == 2 * 10 * (60 - 24 - 12 - 4 - 5)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the pairs of the literature")
-def test_the_pairs_of_the_literature_are_known():
-    data = data_of(SHARED, split="columns", buffer=16, validation=0.15, test=0.4)
+def test_the_pairs_of_the_literature_are_known_by_their_names(tmp_path):
+    for name in ("italy", "ottawa", "shuguang", "yellow_a", "yellow_b", "yellow_c", "yellow_d"):
+        write_pair(tmp_path, name, (1, 3) if name in ("italy", "shuguang") else (1, 1), (40, 120))
+    data = data_of(tmp_path, split="columns", buffer=4, validation=0.15, test=0.4)
     assert data.describe()["layout"] == "change"
     assert data.sensors == {"before": 1, "after": 3}
     assert len(data._held) == 7
