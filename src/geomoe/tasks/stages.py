@@ -78,6 +78,11 @@ class Stages:
         """By what the learning rate is multiplied in the stage that ``step`` is of."""
         return self.stages[self._place(step)].rate if self.stages else 1.0
 
+    def share(self, step: int) -> float:
+        """How much of the stage that ``step`` is of is over before it, 0 to 1."""
+        start, end = self.limits(step)
+        return (step - start) / (end - start)
+
     def last(self, step: int) -> bool:
         """Whether ``step`` is of the last stage."""
         return self._place(step) == len(self._ends) - 1

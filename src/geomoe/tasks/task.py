@@ -300,13 +300,13 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         stage = self.stages.enter(self.global_step, self._shown)
-        start, end = self.stages.limits(self.global_step)
         if stage is not None:
             self.loss_weights = self.recipe_losses if stage.losses is None else dict(stage.losses)
             if self.trainer.is_global_zero:
+                start, end = self.stages.limits(self.global_step)
                 sys.stderr.write(f"geomoe: stage {stage.name}, steps {start + 1} to {end}\n")
         if progress := getattr(self.model, "progress", None):
-            progress((self.global_step - start) / (end - start))
+            progress(self.stages.share(self.global_step))
 
     def _shown(self) -> Iterator[Shown]:
         """All training samples, as the model's ``begin`` sees them."""
@@ -394,10 +394,8 @@ class Task(pl.LightningModule):
         self.stages.share_out(max(int(self.trainer.estimated_stepping_batches), 1))
 
         def factor(step: int) -> float:
-            start, end = self.stages.limits(step)
-            share = (step - start) / (end - start)
-            within = learning_rate_factor(share, self.schedule, tuple(self.milestones), self.warmup)
-            return self.stages.rate(step) * within
+            shape = (self.schedule, tuple(self.milestones), self.warmup)
+            return self.stages.rate(step) * learning_rate_factor(self.stages.share(step), *shape)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
