@@ -18,9 +18,11 @@ from geomoe.data.images import IMAGE_SUFFIXES, MAX_PIXELS, read_picture
 from geomoe.data.legend import Legend
 from geomoe.data.stacks import read_stack
 from geomoe.errors import GeomoeError
-from geomoe.raster.formats.dates import DATES
 
 __all__ = ["CHANGE", "DATES", "Dated", "Pair", "dated_files", "read_dates"]
+
+DATES = ("before", "after")
+"""What a model calls the dates; as scenes of two dates do, whose module wants rasterio."""
 
 CHANGE = Legend(("unchanged", "changed"), (0, 1), ("#d9d9d9", "#d7301f"), ignored=None)
 """What a truth says of each pixel."""
