@@ -10,10 +10,11 @@ from PIL import Image
 
 from geomoe.cli.main import main
 from geomoe.evaluation import sample_picture
-from geomoe.evaluation.expert_maps import ExpertMap
+from geomoe.evaluation.expert_maps import ExpertMap, shared_by_experts, why_no_map
 from geomoe.evaluation.figures import write_figure
 from geomoe.models.registry import build
 from geomoe.models.weights import save
+from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from tests.evaluation.test_calibrate_samples import CLASSES, TINY, card_of
 
 
@@ -170,3 +171,15 @@ def test_few_experts_of_one_group_have_a_hue_each():
     assert not np.array_equal(hues(4)[0], hues(2, 2)[0])
     white = ExpertMap(1, 1, "pixel", (2,), None, np.array([[0, -1]])).picture
     assert torch.equal(torch.from_numpy(white[0, 1]), torch.full((3,), 255, dtype=torch.uint8))
+
+
+def test_experts_of_a_whole_image_share_it_by_their_weights():
+    def plan(*weights):
+        gates = torch.tensor([weights])
+        return RoutingPlan(torch.arange(len(weights))[None], gates, gates, gates.log(), (len(weights),), (1,))
+
+    trace = RoutingTrace([plan(0.5, 0.3, 0.2)])
+    assert why_no_map(torch.nn.Identity(), trace, -1, 4, 10) == ""
+    assert shared_by_experts(trace, -1, 4, 10).tolist() == [[0] * 5 + [1] * 3 + [2] * 2] * 4
+    alike = RoutingTrace([plan(0.25, 0.25, 0.25, 0.25)])
+    assert why_no_map(torch.nn.Identity(), alike, -1, 4, 10) == "weighs all experts alike"

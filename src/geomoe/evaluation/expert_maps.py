@@ -17,7 +17,7 @@ from geomoe.moe.plan import RoutingPlan, RoutingTrace
 from geomoe.pipeline.layers.routing import is_gated, kernel_sizes, on_pixels, routed_layers, unit_of
 from geomoe.pipeline.runner import Predictor
 
-__all__ = ["ExpertMap", "check_layer", "expert_map", "main_experts", "why_no_map"]
+__all__ = ["ExpertMap", "check_layer", "expert_map", "main_experts", "shared_by_experts", "why_no_map"]
 
 _HUES = 8
 """That people with any common colour deficiency tell apart."""
@@ -35,7 +35,8 @@ class ExpertMap:
         group_sizes: experts in each group.
         kernel_sizes: of each group; None where the model has none to tell apart.
         experts: ``[h, w]`` int64 on the grid of the input, the expert that counts most, 0 to E - 1 over all
-            groups; -1 where none does.
+            groups; -1 where none does. Of a whole image, columns may be shared out by
+            :func:`shared_by_experts`.
     """
 
     layer: int
@@ -119,8 +120,10 @@ def why_no_map(
         return "routes nothing"
     if abs(layer) > len(trace):
         return f"routes in fewer than {abs(layer)} layers"
-    unit = unit_of(_plan(trace, layer), height, width, multiple)
-    return "" if unit else "routes neither pixels nor images"
+    plan = _plan(trace, layer)
+    if plan.num_experts > 1 and bool((plan.gates == plan.gates[:1, :1]).all()):
+        return "weighs all experts alike"
+    return "" if unit_of(plan, height, width, multiple) else "routes neither pixels nor images"
 
 
 def expert_map(
@@ -143,6 +146,15 @@ def main_experts(
     plan = _plan(trace, layer)
     found: NDArray[np.int64] = on_pixels(plan, plan.main.cpu().numpy(), height, width, multiple)
     return found
+
+
+def shared_by_experts(trace: RoutingTrace, layer: int, height: int, width: int) -> NDArray[np.int64]:
+    """``[height, width]``, the columns of an image shared out by the weights of the plan for all of it."""
+    gates = _plan(trace, layer).gates[0].detach().clamp_min(0).double().cpu().numpy()
+    if not gates.sum() > 0:
+        return np.full((height, width), -1)
+    ends = np.round(gates.cumsum() / gates.sum() * width)
+    return np.broadcast_to(np.searchsorted(ends, np.arange(width), side="right"), (height, width))
 
 
 def _index(layer: int) -> int:

@@ -21,7 +21,14 @@ from geomoe.data.sample import Batch
 from geomoe.data.split import Split
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.evaluators import Drawn
-from geomoe.evaluation.expert_maps import ExpertMap, check_layer, expert_map, main_experts, why_no_map
+from geomoe.evaluation.expert_maps import (
+    ExpertMap,
+    check_layer,
+    expert_map,
+    main_experts,
+    shared_by_experts,
+    why_no_map,
+)
 from geomoe.evaluation.figures import Canvas, expert_legend, title, write_figure
 from geomoe.evaluation.samples import batches
 from geomoe.metrics.measures import show
@@ -166,7 +173,10 @@ def _answer(task: Task, model: LoadedModel, batch: Batch, layer: int) -> _Answer
         return _Answer(values[0], scores, None, why)
     unit = unit_of(trace[layer - (layer > 0)], height, width, multiple)
     assert unit is not None
-    experts = main_experts(trace, layer, height, width, multiple)
+    if unit == "image":
+        experts = shared_by_experts(trace, layer, height, width)
+    else:
+        experts = main_experts(trace, layer, height, width, multiple)
     if "valid" in batch:
         experts = np.where(batch["valid"][0].numpy(), experts, -1)
     return _Answer(values[0], scores, expert_map(model.model, trace, layer, unit, experts), "")
@@ -209,7 +219,10 @@ def _numbers(values: Tensor) -> str:
 
 
 def _figure_of_labels(samples: _Samples, names: _Names, output: Output) -> Figure:
-    """Cards of labels or numbers: the image, which experts its squares went to, and the answers below."""
+    """Cards of labels or numbers: the image, which experts its squares went to, and the answers below.
+
+    Experts that are weighed for the whole image share the square by their weights.
+    """
     routed = [i for i in range(len(names)) if _maps(samples, i)]
     side, foot = 1.3, 0.18 * len(names) + _GAP
     wide, high = side * (1 + len(routed)) + 2 * _GAP, _HEAD + side + foot
