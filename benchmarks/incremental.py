@@ -116,14 +116,21 @@ def table(found: dict[str, list[list[Right]]], session: dict[str, int]) -> list[
     """A row of words for each arm; means over seeds."""
     upper = found.get("joint")
     reference = None if upper is None else torch.stack([matrix(of, session)[0] for of in upper]).mean(0)
-    rows = []
+    rows, first = [], next(iter(found))
     for arm, seeds in found.items():
         last = np.array([[float(right) for _, right in sorted(of[-1].items())] for of in seeds])
         interval = mean_interval(last)
         row = [arm, f"{interval.mean:.3f} ± {interval.half:.3f}"]
+        if arm != first:
+            ours = [[float(right) for _, right in sorted(of[-1].items())] for of in found[first]]
+            apart = mean_interval(last - np.array(ours))
+            row.append(f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]")
+        else:
+            row.append("")
         all_of = [matrix(of, session) for of in seeds]
         if arm == "joint":
-            rows.append([*row, *(f"{value:.3f}" for value in torch.stack(all_of).mean(0)[0]), *["–"] * 4])
+            of_each = torch.stack(all_of).mean(0)[0]
+            rows.append([*row, *(f"{value:.3f}" for value in of_each), *["–"] * 4])
             continue
         row += [f"{value:.3f}" for value in torch.stack(all_of).mean(0)[-1]]
         for metric in (lambda m: average_accuracy(m).mean(), forgetting, backward_transfer):
@@ -138,7 +145,7 @@ def table(found: dict[str, list[list[Right]]], session: dict[str, int]) -> list[
 
 
 HEADS = [
-    "arm", "final accuracy", "session 1", "session 2", "session 3", "mean over sessions", "forgetting",
+    "arm", "final accuracy", "to the first", "session 1", "session 2", "session 3", "mean over sessions", "forgetting",
     "backward transfer", "intransigence",
 ]  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_networks_twins_and_forests_are_compared_under_each_setting(data, tmp_pa
     one = settings["pixels"]
     table = run_benchmark(one, data, tmp_path / "out", train=here, device="cpu")
     rows = {row.arm: row for row in table.rows}
-    assert set(rows["moe"].scores) == {"oa", "aa", "kappa", "miou"}
+    assert set(rows["moe"].scores) == {"oa", "aa", "kappa", "miou", "mf1"}
     assert rows["forest"].cost is None
     assert rows["moe"].cost.active == pytest.approx(rows["dense"].cost.parameters, rel=0.05)
     assert rows["forest"].scores["oa"].mean > 0.8 > rows["moe"].scores["oa"].mean

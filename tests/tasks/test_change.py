@@ -23,4 +23,4 @@ def test_of_two_classes_the_second_is_scored_by_itself():
 
 def test_more_classes_have_no_second():
     metrics = Segmentation("unet", classes=("a", "b", "c"), options={"width": 4, "depth": 1}).metrics()
-    assert set(metrics) == {"oa", "aa", "kappa", "miou"}
+    assert set(metrics) == {"oa", "aa", "kappa", "miou", "mf1"}

@@ -72,7 +72,7 @@ def test_weights_know_their_classes_and_beat_the_largest(run):
     assert loaded.contract.inputs == {"image": Input(5)}
     assert list(card.data["classes"]) == list(output.classes)
     assert (card.recipe["split"], card.recipe["block"], card.recipe["buffer"]) == ("blocks", 8, 2)
-    assert {"oa", "aa", "kappa", "miou", "gain", "scored"} == set(card.scores)
+    assert {"oa", "aa", "kappa", "miou", "mf1", "gain", "scored"} == set(card.scores)
     assert card.scores["oa"] > 0.7
     assert all(1000 < mean < 5000 for mean in loaded.model.config.mean)
     with pytest.raises(GeomoeError, match="gives a map of 3 classes; expected weights of a model that gives"):
@@ -270,6 +270,7 @@ def test_a_model_brings_losses_of_its_own():
     with pytest.raises(GeomoeError, match=r"there are: cross_entropy, smoothed, dice, .*uncertain_labels$"):
         Segmentation("mamba_moe", options=options, losses={"l2": 1.0})
     with pytest.raises(
-        GeomoeError, match=r"there are: cross_entropy, smoothed, dice, hard_pixels, \w+, \w+, \w+$"
+        GeomoeError,
+        match=r"there are: cross_entropy, smoothed, dice, hard_pixels, lovasz, boundary, \w+, \w+, \w+$",
     ):
         Segmentation("unet", losses={"uncertain_labels": 1.0})

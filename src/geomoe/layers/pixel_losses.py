@@ -11,10 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cross_entropy", "dice", "divergence", "hard_pixels", "over_pixels", "smoothed"]
+__all__ = [
+    "boundary",
+    "cross_entropy",
+    "dice",
+    "divergence",
+    "hard_pixels",
+    "lovasz",
+    "over_pixels",
+    "smoothed",
+]
 
 _NONE, _SMOOTHING = -1, 0.05
 _SURE, _LEAST = 0.7, 0.2
+_EDGE, _REACH = 1, 2
+"""Pixels of an outline's width, and how far from the true one it may lie."""
 
 
 def over_pixels(losses: Tensor, truth: Tensor) -> Tensor:
@@ -42,6 +53,45 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
     there = classes.sum((2, 3)) > 0
     missed = (1 - 2 * both / either.clamp_min(1e-6)) * there
     return (missed.sum(1) / there.sum(1).clamp_min(1)).mean()
+
+
+def lovasz(logits: Tensor, truth: Tensor) -> Tensor:
+    """Lovász-Softmax (Berman et al. 2018): 1 less IoU, made continuous, of the classes that a sample has."""
+    shares = logits.float().softmax(1).flatten(2)  # [B, K, N]
+    flat = truth.flatten(1)
+    known = (flat >= 0)[:, None]
+    own = F.one_hot(flat.clamp_min(0), logits.shape[1]).permute(0, 2, 1) * known  # [B, K, N]
+    errors, order = ((own - shares).abs() * known).sort(2, descending=True)  # errors of the unknown are 0
+    there, counts = own.gather(2, order).double(), known.expand_as(own).gather(2, order).double()
+    size = there.sum(2, keepdim=True)
+    missed = 1 - (size - there.cumsum(2)) / (size + (counts - there).cumsum(2)).clamp_min(1)
+    slope = torch.cat([missed[..., :1], missed.diff(dim=2)], 2).float()
+    losses, has = (errors * slope).sum(2), size[..., 0] > 0
+    return ((losses * has).sum(1) / has.sum(1).clamp_min(1)).mean()
+
+
+def boundary(logits: Tensor, truth: Tensor) -> Tensor:
+    """1 less the soft F measure of outlines (Bokhovkin and Burnaev 2019) of the classes that a sample has.
+
+    Outlines are one pixel wide, of a class where it meets another one that is known; what lies within two
+    pixels of the other outline is right.
+    """
+    known = (truth >= 0)[:, None].float()
+    shares = logits.float().softmax(1) * known
+    classes = F.one_hot(truth.clamp_min(0), logits.shape[1]).permute(0, 3, 1, 2) * known
+    said, true = _outline(shares, known), _outline(classes, known)
+    near_said, near_true = (F.max_pool2d(x, 2 * _REACH + 1, 1, _REACH) for x in (said, true))
+    precision = (said * near_true).sum((2, 3)) / said.sum((2, 3)).clamp_min(1e-6)
+    recall = (near_said * true).sum((2, 3)) / true.sum((2, 3)).clamp_min(1e-6)
+    there = true.sum((2, 3)) > 0
+    missed = (1 - 2 * precision * recall / (precision + recall).clamp_min(1e-6)) * there
+    return (missed.sum(1) / there.sum(1).clamp_min(1)).mean()
+
+
+def _outline(shares: Tensor, known: Tensor) -> Tensor:
+    """``[B, K, H, W]``, how much of another class is beside each pixel of a class."""
+    other = known - shares
+    return (F.max_pool2d(other, 2 * _EDGE + 1, 1, _EDGE) - other).clamp_min(0) * known
 
 
 def hard_pixels(logits: Tensor, truth: Tensor) -> Tensor:

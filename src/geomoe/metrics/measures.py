@@ -49,6 +49,8 @@ MEASURES: dict[str, Measure] = {
     "kappa": Measure("kappa"),
     "iou": Measure("IoU"),
     "miou": Measure("mIoU"),
+    "mf1": Measure("mF1"),
+    "boundary_f": Measure("boundary F"),
     "pq": Measure("PQ"),
     "sq": Measure("SQ"),
     "rq": Measure("RQ"),

@@ -19,8 +19,17 @@ from torchmetrics.wrappers import LambdaInputTransformer
 
 from geomoe.data.legend import IGNORED
 from geomoe.data.sample import Batch
-from geomoe.layers.pixel_losses import cross_entropy, dice, hard_pixels, over_pixels, smoothed
+from geomoe.layers.pixel_losses import (
+    boundary,
+    cross_entropy,
+    dice,
+    hard_pixels,
+    lovasz,
+    over_pixels,
+    smoothed,
+)
 from geomoe.metrics.average_accuracy import AverageAccuracy
+from geomoe.metrics.boundary import BoundaryF
 from geomoe.metrics.panoptic import PanopticScores
 from geomoe.models.registry import takes
 from geomoe.tasks.class_task import ClassTask
@@ -36,11 +45,12 @@ def _second(answer: Tensor) -> Tensor:
 class Segmentation(ClassTask):
     """Training of a model that gives the classes of pixels; by default cross-entropy.
 
-    Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's kappa,
-    and the mean over classes of intersection over union (``miou``). A class counts in ``aa``
-    where it is, and in ``miou`` also where it was said to be. Of two classes the second one is what is looked
-    for, such as what changed: ``f1`` and ``iou`` are of it alone, and the best weights are those of the best
-    ``f1``. Of a model that has ``instances``, evaluation adds panoptic quality.
+    Metrics are over all pixels with a class: overall and average accuracy (``oa``, ``aa``), Cohen's
+    kappa, and the means over classes of intersection over union (``miou``) and F1 (``mf1``). A class counts
+    in ``aa`` where it is, and in the means also where it was said to be. Of two classes the second one is
+    what is looked for, such as what changed: ``f1`` and ``iou`` are of it alone, and the best weights are
+    those of the best ``f1``. Evaluation adds accuracy, F1, IoU and the F measure of outlines of each class,
+    and of a model that has ``instances`` panoptic quality.
 
     Args:
         model: name in the registry.
@@ -59,6 +69,7 @@ class Segmentation(ClassTask):
     family = "segmentation"
     LOSSES = {  # noqa: RUF012
         "cross_entropy": cross_entropy, "smoothed": smoothed, "dice": dice, "hard_pixels": hard_pixels,
+        "lovasz": lovasz, "boundary": boundary,
     }  # fmt: skip
     monitor = "oa"
     from_data = ("bands", "classes", "colours", "mean", "std", "shares", "sensors", "domains")
@@ -117,6 +128,7 @@ class Segmentation(ClassTask):
                 "aa": AverageAccuracy(classes, ignore_index=IGNORED),
                 "kappa": MulticlassCohenKappa(**known),
                 "miou": MulticlassJaccardIndex(average="macro", **known),
+                "mf1": MulticlassF1Score(average="macro", **known),
                 **(
                     {n: LambdaInputTransformer(m, _second) for n, m in second.items()} if classes == 2 else {}
                 ),
@@ -130,6 +142,7 @@ class Segmentation(ClassTask):
                 "accuracy": MulticlassAccuracy(**known),
                 "f1": MulticlassF1Score(**known),
                 "iou": MulticlassJaccardIndex(**known),
+                "boundary_f": BoundaryF(len(self.classes), IGNORED),
             }
         )
 

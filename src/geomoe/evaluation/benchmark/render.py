@@ -46,7 +46,7 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
         *_twins(table),
         ("training min", lambda r: f"{r.training_seconds / 60:.1f}"),
     ]
-    metrics = list(table.rows[0].scores)
+    metrics = list(dict.fromkeys(name for row in table.rows for name in row.scores))  # older runs have fewer
     columns += [(_title(name), partial(_score, name)) for name in metrics]
     several = len({row.beside for row in table.rows}) > 1
     columns += [("beside", lambda r: "" if r.arm == r.beside else r.beside)] if several else []
@@ -96,6 +96,8 @@ def _title(metric: str) -> str:
 
 
 def _score(metric: str, row: Row) -> str:
+    if metric not in row.scores:
+        return ""
     digits, found = measure(metric).digits, row.scores[metric]
     # Of one score no interval is known.
     return f"{found.mean:.{digits}f}" + (f" ± {found.half:.{digits}f}" if found.half else "")

@@ -220,7 +220,8 @@ def _notes(
     else:
         covered = f"{one} and seeds" if several else one
     alone = f"{f'; of an arm with one seed, over {one}' if several else ''} alone"
-    base = {name: fmean(result.baseline[name] for result in every) for name in every[0].baseline}
+    shared = [name for name in every[0].baseline if all(name in result.baseline for result in every)]
+    base = {name: fmean(result.baseline[name] for result in every) for name in shared}
     notes = [
         f"Baseline, {task.base}: {show(base)}.",
         f"Intervals: 95 %, over {covered}{alone if lone else ''}."
