@@ -41,16 +41,49 @@ def patches(side=40, seed=0):
     return np.where(rng.random((side, side)) < 0.3, noise, coarse).astype(np.uint8)
 
 
+def drawn(source, values, rows):
+    return [(value, rings.polygon()) for value, rings in polygons(source, values, rows)]
+
+
 def key(found):
     return sorted((value, shapely.to_wkt(shapely.normalize(polygon))) for value, polygon in found)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 8, 40, 100])
-def test_polygons_do_not_depend_on_strips(tmp_path, rows):
-    data = patches()
+def noise(side=40, seed=1):
+    """Pixels of one class at about the share from which on they hang together, of many corners and lakes."""
+    return (np.random.default_rng(seed).random((side, side)) < 0.6).astype(np.uint8)
+
+
+def specks(side=40, seed=2):
+    """One class with holes everywhere, some of them of several pixels."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random((side, side)) < 0.15, rng.integers(0, 4, (side, side)), 2).astype(np.uint8)
+
+
+def spiral(side=41):
+    """A path one pixel wide, and the path between its turns."""
+    data, at, step = np.full((side, side), 2, np.uint8), (0, 0), (0, 1)
+    for length in [side - 1, *(n for n in range(side - 1, 0, -2) for _ in range(2))]:
+        for _ in range(length):
+            data[at] = 1
+            at = (at[0] + step[0], at[1] + step[1])
+        step = (step[1], -step[0])
+    return data
+
+
+def rings(side=40):
+    """Each around the next, of three classes in turn."""
+    to_edge = np.minimum(np.arange(side), np.arange(side)[::-1])
+    return (np.minimum(to_edge[:, None], to_edge) // 2 % 3 + 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 100])
+@pytest.mark.parametrize("made", [patches, noise, specks, spiral, rings])
+def test_polygons_do_not_depend_on_strips(tmp_path, made, rows):
+    data = made()
     whole = [(int(v), shape(g)) for g, v in shapes(data, data > 0, connectivity=4)]
     with open_map(write_map(tmp_path / "map.tif", data)) as source:
-        found = list(polygons(source, [1, 2, 3], rows))
+        found = drawn(source, [1, 2, 3], rows)
         assert source.number(rows) == len(list(source.strips(rows)))
     assert all(polygon.is_valid and polygon.geom_type == "Polygon" for _, polygon in found)
     assert key(found) == key(whole)
@@ -61,12 +94,38 @@ def test_a_ring_around_another_class_is_joined_over_strips(tmp_path):
     data[2:7, 2:7] = 2
     data[4, 4] = 0
     with open_map(write_map(tmp_path / "map.tif", data)) as source:
-        found = dict(polygons(source, [1, 2], 2))
+        found = dict(drawn(source, [1, 2], 2))
     assert {value: (polygon.area, len(polygon.interiors)) for value, polygon in found.items()} == {
         1: (56, 1),
         2: (24, 1),
     }
     assert len(found[1].exterior.coords) == 5  # no points are left where strips met
+
+
+def test_what_is_united_is_once_what_reaches_a_seam(tmp_path, monkeypatch):
+    data = np.ones((64, 64), np.uint8)
+    data[2:62:4, 2:62:4] = 2  # 225 holes, none at a seam of every 4 rows
+    united, real = [], shapely.union_all
+    monkeypatch.setattr(
+        shapely,
+        "union_all",
+        lambda shells: united.append(shapely.get_num_coordinates(shells).sum()) or real(shells),
+    )
+    with open_map(write_map(tmp_path / "map.tif", data)) as source:
+        found = drawn(source, [1], 4)
+    assert [len(polygon.interiors) for _, polygon in found] == [225]
+    assert united == [16 * 5]
+
+
+def test_polygons_are_all_written_however_many_at_a_time(tmp_path, monkeypatch):
+    path = write_map(tmp_path / "map.tif", patches())
+    counts = [write_polygons(path, tmp_path / "a.gpkg")]
+    monkeypatch.setattr("geomoe.raster.vectors.polygons._BATCH", 20_000)
+    counts.append(write_polygons(path, tmp_path / "b.gpkg"))
+    first, second = (pyogrio.raw.read(tmp_path / f"{name}.gpkg") for name in "ab")
+    assert counts == [len(first[2])] * 2
+    assert (first[2] == second[2]).all()
+    assert (first[3][2] == second[3][2]).all()
 
 
 def test_a_geopackage_says_class_and_area_in_the_coordinates_of_the_map(tmp_path):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -16,17 +16,17 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from shapely import Geometry
-from shapely.geometry import shape
 
 from geomoe.errors import GeomoeError
 from geomoe.files import writable_place
+from geomoe.raster.vectors.pieces import Piece, Rings, Seam
 from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map
 from geomoe.raster.write.target import work_folder
 
 __all__ = ["polygons", "write_polygons"]
 
-_BATCH = 10_000
-"""Polygons that are written at a time."""
+_BATCH = 2**23
+"""Bytes of polygons after which they are written."""
 _DATE = "1970-01-01T00:00:00.000Z"
 """Of every file, which GeoPackage wants to have one."""
 
@@ -67,27 +67,31 @@ def write_polygons(
         wanted = _values(source, names)
         scratch = held / target.name
         called = {each.value: each.name for each in source.classes}
-        batch: list[tuple[int, Geometry]] = []
+        batch: list[_Row] = []
+        size = 0
 
         def write() -> None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "'crs' was not provided")  # as of the map
                 pyogrio.raw.write(
-                    scratch, shapely.to_wkb(np.array([one for _, one in batch], object)),
-                    _columns(batch, called, source), ["value", "name", "pixels", "area"],
+                    scratch, np.array([row.wkb for row in batch], object), _columns(batch, called, source),
+                    ["value", "name", "pixels", "area"],
                     geometry_type="Polygon", layer=target.stem, append=scratch.exists(),
                     crs=source.crs.to_wkt() if source.crs else None, driver="GPKG",
                 )  # fmt: skip
             batch.clear()
 
         try:
-            for value, polygon in polygons(source, wanted, rows, progress):
-                if polygon.area < least:
+            for value, rings in polygons(source, wanted, rows, progress):
+                row = _row(value, rings, source)
+                if row.pixels < least:
                     continue
-                batch.append((value, _placed(polygon, source)))
+                batch.append(row)
                 count += 1
-                if len(batch) == _BATCH:
+                size += len(row.wkb)
+                if size >= _BATCH:
                     write()
+                    size = 0
             if batch or not count:
                 write()
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
@@ -129,19 +133,28 @@ def _values(source: ClassMap, names: Sequence[str]) -> list[int]:
     return [known[name] for name in names] or list(known.values())
 
 
-def _placed(polygon: Geometry, source: ClassMap) -> Geometry:
-    """Pixels as the map's coordinates."""
-    at = source.transform
-    return polygon if at is None else shapely.transform(polygon, lambda xy: np.stack(at * tuple(xy.T), 1))
+class _Row(NamedTuple):
+    value: int
+    wkb: bytes
+    pixels: int
 
 
-def _columns(
-    batch: Sequence[tuple[int, Geometry]], called: dict[int, str], source: ClassMap
-) -> list[NDArray[Any]]:
+def _row(value: int, rings: Rings, source: ClassMap) -> _Row:
     side = 1.0 if source.transform is None else abs(source.transform.determinant)
-    pixels = np.array([one.area / side for _, one in batch]).round().astype(np.int64)
-    values = np.array([value for value, _ in batch], np.int32)
-    names = np.array([called[int(value)] for value in values], object)
+    polygon = _placed(rings, source)
+    return _Row(value, shapely.to_wkb(polygon), round(polygon.area / side))
+
+
+def _placed(rings: Rings, source: ClassMap) -> Geometry:
+    """A polygon in the map's coordinates."""
+    at = source.transform
+    return (rings if at is None else Rings(np.stack(at * tuple(rings.xy.T), 1), rings.counts)).polygon()
+
+
+def _columns(batch: Sequence[_Row], called: dict[int, str], source: ClassMap) -> list[NDArray[Any]]:
+    values = np.array([row.value for row in batch], np.int32)
+    names = np.array([called[row.value] for row in batch], object)
+    pixels = np.array([row.pixels for row in batch], np.int64)
     area = np.nan if source.pixel_area is None else source.pixel_area
     return [values, names, pixels, pixels * area]
 
@@ -151,37 +164,28 @@ def polygons(
     values: Sequence[int],
     rows: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[int, Geometry]]:
-    """Value and polygon of every connected piece of each class, in pixels; pieces meet at sides of pixels.
+) -> Iterator[tuple[int, Rings]]:
+    """Value and rings of the polygon of every connected piece of each class, in pixels.
 
-    Pieces that a strip cuts are held until they end, and joined.
+    Pieces meet at sides of pixels. Those that a strip cuts are held until they end, and joined.
     """
     wanted = np.zeros(256, bool)
     wanted[list(values)] = True
-    held: dict[int, list[Geometry]] = {}
+    seam = Seam(source.width)
     for number, (top, strip) in enumerate(source.strips(rows), 1):
         below = top + len(strip)
-        cut: dict[int, list[Geometry]] = {}
+        cut: list[Piece] = []
         at = rasterio.Affine.translation(0, top)
         for found, value in shapes(strip, wanted[strip], connectivity=4, transform=at):
-            polygon = shape(found)
-            _, first, _, last = polygon.bounds
-            open_above, open_below = top > 0 and first == top, below < source.height and last == below
-            if open_above or open_below:
-                cut.setdefault(int(value), []).append(polygon)
+            rings = Rings.of(found)
+            shell = rings.xy[: rings.counts[0], 1]
+            if shell.min() == top > 0 or shell.max() == below < source.height:
+                cut.append(Piece.of(int(value), rings))
             else:
-                yield int(value), polygon
-        for value in sorted({*held, *cut}):
-            for piece in _joined([*held.pop(value, ()), *cut.get(value, ())]):
-                if below < source.height and piece.bounds[3] == below:
-                    held.setdefault(value, []).append(piece)
-                else:
-                    yield value, piece
+                yield int(value), rings
+        for piece in seam.move(cut, top, below):
+            yield piece.value, piece.rings()
         if progress is not None:
             progress(number, source.number(rows))
-
-
-def _joined(pieces: Sequence[Geometry]) -> list[Geometry]:
-    """Those that share a side as one; without the points that strips left on their sides."""
-    whole = shapely.simplify(shapely.union_all(pieces), 0)
-    return [piece for piece in shapely.get_parts(whole) if piece.area > 0]
+    for piece in seam.pieces:
+        yield piece.value, piece.rings()

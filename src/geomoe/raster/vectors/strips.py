@@ -22,7 +22,7 @@ from geomoe.raster.read.quicklook import quicklook
 
 __all__ = ["ClassMap", "find_pyogrio", "open_map"]
 
-_PIXELS = 2**23
+_PIXELS = 2**22
 """Of a strip at most."""
 
 
