@@ -1,5 +1,7 @@
 """Three radars, each alone and fused: accuracy and weights, where one of them is noise and where none is.
 
+Of targets that were trained on, with ``--part train``, it tells whether noise was learned by heart.
+
 geomoe data radar_targets --make radar_targets
 geomoe fit --config radar_fusion --data.root radar_targets
 python benchmarks/radar_fusion.py runs/radar_fusion/best.safetensors radar_targets
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from geomoe.data.radar import noise_of
+from geomoe.data.split import Split
 from geomoe.evaluation.samples import batches
 from geomoe.layers.evidential import expected
 from geomoe.models import load
@@ -21,14 +24,14 @@ from geomoe.moe import RoutingTrace
 from geomoe.tasks.classification_data import ClassificationData
 
 
-def main(weights: str, root: Path) -> None:
-    """Print a table of the test targets, by which radar is noise."""
+def main(weights: str, root: Path, part: Split) -> None:
+    """Print a table of the targets of a part, by which radar is noise."""
     loaded = load(weights)
     radars = list(loaded.contract.sensors)
     right: list[Tensor] = []  # of each sample: every radar, their mean, the fusion
     shares: list[Tensor] = []
     spoilt: list[str | None] = []
-    for names, batch in batches(ClassificationData.named(root, "test", loaded).samples):
+    for names, batch in batches(ClassificationData.named(root, part, loaded).samples):
         trace = RoutingTrace()
         with torch.inference_mode():
             found = loaded.model.answers(batch["image"], trace)  # type: ignore[operator]
@@ -53,5 +56,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("weights")
     parser.add_argument("root", type=Path)
+    parser.add_argument("--part", choices=["train", "validation", "fit", "test"], default="test")
     given = parser.parse_args()
-    main(given.weights, given.root)
+    main(given.weights, given.root, given.part)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.cli.main import main
-from geomoe.data.class_folders import labelled_files
-from geomoe.data.datasets import find_data_set
-from geomoe.data.radar import RADARS, TARGETS, make_radar, noise_of, radar_sample
+from geomoe.data.class_folders import class_names, labelled_files
+from geomoe.data.datasets import DATA_SETS, find_data_set
+from geomoe.data.radar import LOUD, NOISY_TARGETS, RADARS, TARGETS, make_radar, noise_of, radar_sample
 
 
 def sample(target=0, seed=0, noise=None):
@@ -75,6 +75,29 @@ def test_the_same_seed_makes_the_same_files(tmp_path):
         make_radar(tmp_path / name, train=6, test=6, seed=seed)
     a, b, c = ({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.png")} for name in "abc")
     assert a == b != c
+
+
+def test_louder_noise_hides_the_same_bodies(tmp_path):
+    quiet, loud = (radar_sample(1, np.random.default_rng(0), "isar", by) for by in (1.0, LOUD))
+    assert np.allclose(loud[1], LOUD * quiet[1], atol=1e-5)  # noise alone
+    echo = quiet[0] - (loud[0] - quiet[0]) / (LOUD - 1)  # without its noise
+    assert echo.min() > -1e-5
+    assert echo.max() > 0.3
+
+    DATA_SETS["noisy_radar_targets"].make(tmp_path / "made", train=24, test=12)
+    assert find_data_set(tmp_path / "made").name == "noisy_radar_targets"
+    assert class_names(tmp_path / "made") == NOISY_TARGETS
+    parts = {part: len(labelled_files(tmp_path / "made", part)) for part in ("train", "test")}
+    assert parts == {"train": 24, "test": 12}
+    make_radar(tmp_path / "quiet", train=24, test=12)
+    ours, others = (
+        np.stack(
+            [np.asarray(Image.open(path), np.float32) for path in sorted((tmp_path / name).rglob("*.png"))]
+        )
+        for name in ("made", "quiet")
+    )
+    # As many steps of the file are a deviation of the noise, and the bodies stand out of it the less.
+    assert 0.2 < (ours.mean() - 95.6) / (others.mean() - 95.6) < 0.3
 
 
 def test_the_command_makes_it_once(tmp_path, capsys, monkeypatch):

@@ -191,7 +191,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path, file, changes, said):
         read_benchmark(written(tmp_path, file, **changes))
 
 
-@pytest.mark.parametrize("name", ["change", "eurosat", "idtrees", "indian_pines", "radar"])
+@pytest.mark.parametrize(
+    "name", ["change", "eurosat", "idtrees", "indian_pines", "radar", "radar_noisy", "radar_optical"]
+)
 def test_benchmarks_that_ship_can_be_read(name):
     benchmark = read_benchmark(find_config(name, "benchmarks"))
     assert {arm.features is None for arm in benchmark.arms} == {True, False}

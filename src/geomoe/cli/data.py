@@ -41,7 +41,8 @@ LEAKS = 3
 )
 @click.option(
     "--scene", type=click.Path(path_type=Path),
-    help="With --make burns: GeoTIFF of before, with red, green, blue and near infrared.",
+    help="With --make burns: GeoTIFF of before, with red, green, blue and near infrared; with --make "
+    "radar_optical: truth of a pair, NAME_gt.",
 )  # fmt: skip
 def data(
     folder: Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,8 @@ from geomoe.data.dates import CHANGE
 from geomoe.data.fields import FIELDS, make_fields
 from geomoe.data.idtrees import idtrees_folder
 from geomoe.data.legend import Legend
-from geomoe.data.radar import RADARS, TARGETS, make_radar, radar_files
+from geomoe.data.radar import LOUD, NOISY_TARGETS, RADARS, TARGETS, make_radar, radar_files
+from geomoe.data.radar_optical import PATCH_SENSORS, make_radar_optical, radar_optical_files
 from geomoe.data.split import Split
 from geomoe.data.super_resolution.oli2msi import oli2msi_folder
 from geomoe.data.ucmerced import ucmerced_files, ucmerced_folder
@@ -145,6 +147,24 @@ register(
         "made: six bodies of scatterers as three radars see them, one of which is noise in a fifth of them",
         "none, made by this program", _below((), TARGETS), radar_files, "2850 of the 3000 to train on",
         make=make_radar, sensors=RADARS,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "noisy_radar_targets", "Noisy radar targets", "labels",
+        f"made: radar targets in {LOUD:g} times their noise, one of whose radars is noise in a fifth of them",
+        "none, made by this program", _below((), NOISY_TARGETS), radar_files, "2850 of the 3000 to train on",
+        make=partial(make_radar, targets=NOISY_TARGETS, loud=LOUD), sensors=RADARS,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "radar_optical", "Radar and optical patches", "labels",
+        "patches of a pair of two dates that was given, radar before and optical after, by whether their "
+        "middle changed",
+        "those of the pair", _below((), ("changed/fit_0000.tif", "unchanged/test_0000.tif")),
+        radar_optical_files, "blocks of the pair that are apart", sensors=PATCH_SENSORS,
+        make_of=make_radar_optical,
     )
 )  # fmt: skip
 register(

@@ -10,7 +10,8 @@ A body is eight scatterers. A sample is seen from a direction within 30 degrees;
 
 So a square of 4 x 4 pixels is a piece of range, of the image, or a time. There is noise on everything, and in
 a fifth of the samples one band is noise alone, which the file's name says:
-``target_3/test_0017_noise_isar.png``.
+``target_3/test_0017_noise_isar.png``. All noise may be made louder by a factor; the bodies of the set that is
+known to be so are called ``noisy_target_1`` and so on.
 """
 
 from __future__ import annotations
@@ -27,28 +28,36 @@ from PIL import Image
 from geomoe.data.split import Split, every_of_each
 from geomoe.errors import GeomoeError
 
-__all__ = ["RADARS", "TARGETS", "make_radar", "noise_of", "radar_files", "radar_sample"]
+__all__ = [
+    "LOUD", "NOISY_TARGETS", "RADARS", "TARGETS", "make_radar", "noise_of", "radar_files", "radar_sample",
+]  # fmt: skip
 
 RADARS = {"range_profile": 1, "isar": 1, "micro_doppler": 1}
 """The radars, each with the number of its bands."""
 TARGETS = tuple(f"target_{number}" for number in range(1, 7))
+NOISY_TARGETS = tuple(f"noisy_{name}" for name in TARGETS)
+LOUD = 4.0
+"""Times the usual noise, in which :data:`NOISY_TARGETS` are seen, so that a forest does not know them all."""
 
 _SIDE, _REACH = 16, 1.5
 _SCATTERERS, _JITTER, _WIDTH = 8, 0.03, {"range_profile": 0.04, "isar": 0.12, "micro_doppler": 0.12}
 _SECTOR = np.deg2rad(30)
 _NOISE, _NOISE_ALONE, _SPOILT = 0.1, 0.4, 0.2
 _DARKEST, _BRIGHTEST = -1.5, 2.5
-"""Values of the first and the last of 256 steps, each a sixth of the noise."""
+"""Values of the first and the last of 256 steps, each a sixth of the noise, and as many times louder."""
 _TRAIN, _TEST, _VALIDATION = 3000, 1000, 0.05
 
 
-def radar_sample(target: int, rng: np.random.Generator, noise: str | None = None) -> NDArray[np.float32]:
+def radar_sample(
+    target: int, rng: np.random.Generator, noise: str | None = None, loud: float = 1.0
+) -> NDArray[np.float32]:
     """One sample of a body, ``[3, 16, 16]``, in the order of :data:`RADARS`.
 
     Args:
         target: number of the body, from 0.
         rng: draws direction, phases and noise.
         noise: the radar that sees nothing but noise.
+        loud: factor of all noise.
     """
     body = np.random.default_rng(target)
     x, y = body.uniform(-1, 1, (2, _SCATTERERS))
@@ -66,7 +75,7 @@ def radar_sample(target: int, rng: np.random.Generator, noise: str | None = None
 
     seen = dict(zip(RADARS, (profile, isar, doppler), strict=True))
     for name, values in seen.items():
-        drawn = rng.normal(0, _NOISE_ALONE if name == noise else _NOISE, values.shape)
+        drawn = rng.normal(0, loud * (_NOISE_ALONE if name == noise else _NOISE), values.shape)
         seen[name] = drawn if name == noise else values + drawn
     quarter = _SIDE // 4
     lines = seen["range_profile"].reshape(4, _SIDE).repeat(quarter, 0)
@@ -81,7 +90,14 @@ def _bell(cells: int, centres: NDArray[np.float64], width: float) -> NDArray[np.
     return bells
 
 
-def make_radar(folder: Path, train: int = _TRAIN, test: int = _TEST, seed: int = 0) -> None:
+def make_radar(
+    folder: Path,
+    train: int = _TRAIN,
+    test: int = _TEST,
+    seed: int = 0,
+    targets: Sequence[str] = TARGETS,
+    loud: float = 1.0,
+) -> None:
     """Write samples of all bodies into a new folder, as RGB images of 16 x 16 pixels.
 
     Args:
@@ -89,6 +105,8 @@ def make_radar(folder: Path, train: int = _TRAIN, test: int = _TEST, seed: int =
         train: number of samples to train on.
         test: number of samples to test on.
         seed: of all that is drawn.
+        targets: names of the bodies.
+        loud: factor of all noise.
 
     Raises:
         GeomoeError: something is there already, or it cannot be written.
@@ -97,17 +115,18 @@ def make_radar(folder: Path, train: int = _TRAIN, test: int = _TEST, seed: int =
         raise GeomoeError(f"{folder} is there already; give a new folder")
     part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
     try:
-        for name in TARGETS:
+        for name in targets:
             (part / name).mkdir(parents=True)
         for number, (split, count) in enumerate((("train", train), ("test", test))):
             for i in range(count):
                 rng = np.random.default_rng((seed, number, i))
                 noise = str(rng.choice(list(RADARS))) if rng.random() < _SPOILT else None
-                target = i % len(TARGETS)
-                values = (radar_sample(target, rng, noise) - _DARKEST) / (_BRIGHTEST - _DARKEST)
+                target = i % len(targets)
+                values = radar_sample(target, rng, noise, loud) / loud
+                values = (values - _DARKEST) / (_BRIGHTEST - _DARKEST)
                 pixels = np.rint(255 * values.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
                 name = f"{split}_{i:04}" + (f"_noise_{noise}" if noise else "")
-                Image.fromarray(np.ascontiguousarray(pixels)).save(part / TARGETS[target] / f"{name}.png")
+                Image.fromarray(np.ascontiguousarray(pixels)).save(part / targets[target] / f"{name}.png")
         part.rename(folder)
     except OSError as error:
         raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -122,7 +141,7 @@ def noise_of(name: str) -> str | None:
 
 def radar_files(root: Path, split: Split) -> list[Path]:
     """Paths of a split below the folder of the bodies; ``validation`` is every 20th of ``train``."""
-    found = sorted(path for target in TARGETS for path in (root / target).glob("*.png"))
+    found = sorted(root.glob("*target_?/*.png"))
     parts: dict[str, Sequence[Path]] = {
         half: [path for path in found if path.name.startswith(f"{half}_")] for half in ("train", "test")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geomoe.errors import GeomoeError
@@ -107,12 +109,17 @@ def read_reflectance(
         return np.where(everywhere, scaled, 0).astype(np.float32), everywhere, (scene.crs, scene.transform)
 
 
-def write_raster(path: Path, data: NDArray[np.uint16], names: Sequence[str], grid: Grid) -> None:
+def write_raster(
+    path: Path, data: NDArray[np.uint8] | NDArray[np.uint16], names: Sequence[str], grid: Grid
+) -> None:
     """``[C, H, W]`` as a GeoTIFF whose bands have names, 0 being no measurement."""
     crs, transform = grid
-    with rasterio.open(
-        path, "w", driver="GTiff", dtype=data.dtype, count=len(data), height=data.shape[1],
-        width=data.shape[2], crs=crs, transform=transform, nodata=0, compress="deflate", predictor=2,
-    ) as file:  # fmt: skip
-        file.write(data)
-        file.descriptions = tuple(names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a grid may be unknown
+        with rasterio.open(
+            path, "w", driver="GTiff", dtype=data.dtype, count=len(data), height=data.shape[1],
+            width=data.shape[2], crs=crs, transform=transform, nodata=0, compress="deflate", predictor=2,
+            photometric="minisblack",  # or four bands of 8 bits would be colours and a mask
+        ) as file:  # fmt: skip
+            file.write(data)
+            file.descriptions = tuple(names)

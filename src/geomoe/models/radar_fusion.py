@@ -8,7 +8,9 @@ everything in numbers. Two blocks of width 48 with four experts, two for each to
 the tokens becomes a normal distribution, which is drawn from in training and whose mean stands in evaluation;
 evidence is the softplus of a linear layer. With the confidence ``c = 1 - u`` of each radar the answer is the
 sum of ``c / sum(c)`` times its expected probabilities, and the strength of the fused Dirichlet distribution
-the same mean of the radars'. The weight of false evidence in the loss is a tenth, and does not grow.
+the same mean of the radars'. The weight of false evidence in the loss is a tenth, and does not grow. A radar
+that sees noise alone loses its weight only as far as it did not learn by heart, in training, which noise was
+whose: see docs/classification.md.
 """
 
 from __future__ import annotations
