@@ -145,8 +145,8 @@ def table(found: dict[str, list[list[Right]]], session: dict[str, int]) -> list[
 
 
 HEADS = [
-    "arm", "final accuracy", "to the first", "session 1", "session 2", "session 3", "mean over sessions", "forgetting",
-    "backward transfer", "intransigence",
+    "arm", "final accuracy", "to the first", "session 1", "session 2", "session 3", "mean over sessions",
+    "forgetting", "backward transfer", "intransigence",
 ]  # fmt: skip
 
 
