@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ __all__ = [
     "SMALL",
     "atomic_write",
     "csv_text",
+    "new_folder",
     "overlap",
     "places",
     "read_small",
@@ -107,6 +109,26 @@ def atomic_write(path: str | os.PathLike[str], folder: Path | None = None) -> It
     except OSError as error:
         what = f"{place} cannot be written: {error.strerror or error}"
         raise GeomoeError(f"{what}; it is as it was, free some space or choose another place") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the name ``folder`` when the block ends: it is there when all is.
+
+    Raises:
+        GeomoeError: something of that name is there already, or it cannot be written; nothing is left then.
+    """
+    if folder.exists():
+        raise GeomoeError(f"{folder} is there already; give a new folder")
+    part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(folder)
+    except OSError as error:
+        raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

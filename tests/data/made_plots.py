@@ -12,11 +12,11 @@ TREES = {"Acer rubrum L.": (0, 6.0), "Acer saccharum Marshall": (0, 24.0), "Pinu
 """Number of the spectrum, and height in metres."""
 
 
-def save(path, values, x, y, nodata):
+def save(path, values, x, y, nodata, side=1):
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path, "w", driver="GTiff", width=values.shape[2], height=values.shape[1], count=len(values),
-        dtype=values.dtype.name, nodata=nodata, crs="EPSG:32617", transform=from_origin(x, y, 1, 1),
+        dtype=values.dtype.name, nodata=nodata, crs="EPSG:32617", transform=from_origin(x, y, side, side),
     ) as file:  # fmt: skip
         file.write(values)
 

@@ -97,9 +97,9 @@ def test_what_cannot_be_made_of_is_named(tmp_path, capsys):
     with pytest.raises(GeomoeError, match="nothing to burn"):
         burn(np.full((4, 8, 8), 0.1, np.float32), np.random.default_rng(0), SMALL)
     for options, said in (
-        (["--make", "burns"], "give the scene that it is made of, by --scene FILE"),
-        (["--make", "radar_targets", "--scene", str(source)], "is made of no scene"),
-        (["--scene", str(source)], "--scene goes with --make"),
+        (["--make", "burns"], "give what it is made of, by --of PATH"),
+        (["--make", "radar_targets", "--of", str(source)], "is made of nothing that is given"),
+        (["--of", str(source)], "--of goes with --make"),
     ):
         with pytest.raises(SystemExit, match="1"):
             main(["data", str(tmp_path / "burns"), *options])

@@ -83,5 +83,5 @@ def test_what_is_no_pair_of_radar_and_optical_is_refused(tmp_path, capsys):
         make_radar_optical(tmp_path / "made", tmp_path / "colours" / "b_gt.png")
     with pytest.raises(SystemExit):
         main(["data", str(tmp_path / "made"), "--make", "radar_optical"])
-    assert "by --scene FILE" in capsys.readouterr().err
+    assert "by --of PATH" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"pair", "colours"}

@@ -40,9 +40,9 @@ LEAKS = 3
     "--make", metavar="NAME", help="Write a data set that is made, such as radar_targets, to FOLDER."
 )
 @click.option(
-    "--scene", type=click.Path(path_type=Path),
-    help="With --make burns: GeoTIFF of before, with red, green, blue and near infrared; with --make "
-    "radar_optical: truth of a pair, NAME_gt.",
+    "--of", "source", type=click.Path(path_type=Path),
+    help="With --make: what it is made of; burns of a GeoTIFF of before, with red, green, blue and near "
+    "infrared, crowns of the folder of IDTReeS, radar_optical of the truth of a pair, NAME_gt.",
 )  # fmt: skip
 def data(
     folder: Path | None,
@@ -50,7 +50,7 @@ def data(
     test: Path | None,
     out: Path | None,
     make: str | None,
-    scene: Path | None,
+    source: Path | None,
 ) -> None:
     """List data sets that are known by their folders, with source and terms; or say what FOLDER holds.
 
@@ -75,9 +75,9 @@ def data(
             raise GeomoeError(f"--make {make}: of those that are known these are made: {', '.join(makers)}")
         if folder is None:
             raise GeomoeError("--make: give a new folder for the data")
-        _make(makers[make], folder, scene)
-    elif scene is not None:
-        raise GeomoeError("--scene goes with --make")
+        _make(makers[make], folder, source)
+    elif source is not None:
+        raise GeomoeError("--of goes with --make")
     if folder is None:
         table = Table("name", "kind", "split", "sensor", "gsd", "source", "terms", box=None, pad_edge=False)
         for one in DATA_SETS.values():
@@ -105,15 +105,16 @@ def data(
     say(*(f"{name:<8} {value}" for name, value in facts.items() if value))
 
 
-def _make(known: DataSet, folder: Path, scene: Path | None) -> None:
-    if (scene is None) != (known.make_of is None):
+def _make(known: DataSet, folder: Path, source: Path | None) -> None:
+    if (source is None) != (known.make_of is None):
         raise GeomoeError(
-            f"--make {known.name}: give the scene that it is made of, by --scene FILE"
-            if scene is None
-            else f"--make {known.name} is made of no scene; leave out --scene"
+            f"--make {known.name}: give what it is made of, by --of PATH"
+            if source is None
+            else f"--make {known.name} is made of nothing that is given; leave out --of"
         )
-    if known.make_of is not None and scene is not None:
-        known.make_of(folder, scene)
+    if known.make_of is not None and source is not None:
+        if said := known.make_of(folder, source):
+            say(f"{folder}: {said}")
     elif known.make is not None:
         known.make(folder)
 

@@ -9,8 +9,6 @@ waves have amplitudes that fall with their frequency.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from geomoe.errors import GeomoeError
+from geomoe.files import new_folder
 
 __all__ = ["BANDS", "KINDS", "Fires", "burn", "make_burns", "ndvi"]
 
@@ -154,21 +153,12 @@ def make_burns(folder: Path, scene: Path, seed: int = 0, how: Fires | None = Non
     """
     from geomoe.data.rasters import read_reflectance, write_raster  # rasterio is wanted for these alone
 
-    if folder.exists():
-        raise GeomoeError(f"{folder} is there already; give a new folder")
     before, valid, grid = read_reflectance(scene, BANDS, _SCALE)
     after, kinds = burn(before, np.random.default_rng(seed), how)
     kinds[~valid] = 0
-    part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
-    try:
-        part.mkdir(parents=True)
+    with new_folder(folder) as part:
         for date, image in ((1, before), (2, after)):
             steps = np.where(valid, np.rint(image / _SCALE).clip(1, 65535), 0).astype(np.uint16)
             write_raster(part / f"burns_{date}.tif", steps, BANDS, grid)
         Image.fromarray(np.where(kinds == 1, np.uint8(255), np.uint8(0))).save(part / "burns_gt.png")
         Image.fromarray(kinds).save(part / "burns_kinds.png")
-        part.rename(folder)
-    except OSError as error:
-        raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from geomoe.data.aid import aid_files, aid_folder
 from geomoe.data.burns import make_burns
+from geomoe.data.crowns import crowns_files, crowns_folder, make_crowns
 from geomoe.data.dates import CHANGE
 from geomoe.data.fields import FIELDS, make_fields
 from geomoe.data.idtrees import idtrees_folder
@@ -46,7 +47,8 @@ class DataSet:
         gsd: ground sampling distance of the finest images, metres; None where it is not one alone.
         make: writes it into a new folder, where it is made and not measured; else None.
         sensors: whose bands its images stack, by name, with how many; empty where they are of one.
-        make_of: writes it into a new folder, of a scene that is given.
+        make_of: writes it into a new folder, of a file or folder that is given, and may say in words what it
+            wrote and left out.
     """
 
     name: str
@@ -62,7 +64,7 @@ class DataSet:
     gsd: float | None = None
     make: Callable[[Path], None] | None = None
     sensors: Mapping[str, int] = field(default_factory=dict)
-    make_of: Callable[[Path, Path], None] | None = None
+    make_of: Callable[[Path, Path], str | None] | None = None
 
     @property
     def published(self) -> bool:
@@ -165,6 +167,15 @@ register(
         "those of the pair", _below((), ("changed/fit_0000.tif", "unchanged/test_0000.tif")),
         radar_optical_files, "blocks of the pair that are apart", sensors=PATCH_SENSORS,
         make_of=make_radar_optical,
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "crowns", "Crowns", "labels",
+        "crowns of trees, cut from the IDTReeS 2020 Competition Data (Graves and Marconi 2020), two sites of "
+        "NEON seen from the air",
+        "CC BY 4.0", crowns_folder, crowns_files, "of stands apart from those that are tested on",
+        sensor="aerial", make_of=make_crowns,
     )
 )  # fmt: skip
 register(

@@ -8,15 +8,13 @@ radii of 4 to 9 pixels; in ``late``, another stage of growth, of 9 to 14.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geomoe.errors import GeomoeError
+from geomoe.files import new_folder
 
 __all__ = ["FIELDS", "STAGES", "field_sample", "make_fields"]
 
@@ -106,18 +104,10 @@ def make_fields(folder: Path, seed: int = 0, number: dict[str, int] | None = Non
     Raises:
         GeomoeError: something is there already, or it cannot be written.
     """
-    if folder.exists():
-        raise GeomoeError(f"{folder} is there already; give a new folder")
-    part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
-    try:
+    with new_folder(folder) as part:
         for place, (name, images) in enumerate((FIELDS if number is None else number).items()):
-            (part / name).mkdir(parents=True)
+            (part / name).mkdir()
             for i in range(images):
                 image, mask = field_sample(np.random.default_rng((seed, place, i)), STAGES[name])
                 Image.fromarray(image).save(part / name / f"{i:03}.png")
                 Image.fromarray(mask).save(part / name / f"{i:03}_mask.png")
-        part.rename(folder)
-    except OSError as error:
-        raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

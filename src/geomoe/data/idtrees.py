@@ -25,7 +25,7 @@ from geomoe.data.legend import Legend
 from geomoe.data.stacks import Stack, read_stack
 from geomoe.errors import GeomoeError, expect
 
-__all__ = ["Plot", "Taxa", "idtrees_folder", "read_plots"]
+__all__ = ["Crown", "Plot", "Taxa", "idtrees_folder", "read_crowns", "read_plots", "stands_of"]
 
 Taxa = Literal["species", "genus"]
 """What the classes are; a tree whose species nobody wrote down is of ``Quercus sp.``, a class of its own."""
@@ -70,12 +70,22 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class _Crown:
+class Crown:
+    """A tree's crown in a plot.
+
+    Attributes:
+        plot: name of the plot.
+        site: where the plot lies.
+        individual: the tree.
+        name: its class; empty where nobody wrote down its species.
+        box: left, top, right and bottom edge, metres from the upper left corner of the plot.
+    """
+
     plot: str
     site: str
     individual: str
     name: str
-    box: tuple[float, ...]  # metres
+    box: tuple[float, float, float, float]
 
 
 def idtrees_folder(root: Path) -> Path | None:
@@ -100,14 +110,14 @@ def read_plots(
     """
     expect(taxa in _WORDS, "taxa", taxa, "species or genus")
     expect(stems >= 1, "stems", stems, "a whole number from 1")
-    crowns = _crowns(root / "crowns.csv", _WORDS[taxa])
+    crowns = read_crowns(root, taxa)
     trees: dict[str, set[str]] = {}
     for crown in crowns:
         trees.setdefault(crown.name, set()).add(crown.individual)
     names = sorted(name for name, found in trees.items() if name and len(found) >= stems)
     if len(names) < 2:
         raise GeomoeError(f"{root} has {len(names)} classes of {stems} trees or more; expected two")
-    by_plot: dict[str, list[_Crown]] = {}
+    by_plot: dict[str, list[Crown]] = {}
     for crown in crowns:
         by_plot.setdefault(crown.plot, []).append(crown)
     plots, corners = [], []
@@ -118,12 +128,14 @@ def read_plots(
         labels = _labels(mine, names, (high, wide), side)
         plots.append(Plot(f"{mine[0].site}/{plot}", stack.data, stack.present, labels, 0))
         corners.append((x, y, x + side * wide, y + side * high))
-    stands = _stands([plot.site for plot in plots], corners)
+    stands = stands_of([plot.site for plot in plots], corners)
     placed = [replace(plot, stand=stand) for plot, stand in zip(plots, stands, strict=True)]
     return sorted(placed, key=lambda plot: plot.name), Legend(tuple(names))
 
 
-def _crowns(path: Path, words: int) -> list[_Crown]:
+def read_crowns(root: Path, taxa: Taxa = "species") -> list[Crown]:
+    """All crowns of the data set, in the order of its table; raises GeomoeError where that cannot be used."""
+    path, words = root / "crowns.csv", _WORDS[taxa]
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.DictReader(file)
@@ -134,7 +146,7 @@ def _crowns(path: Path, words: int) -> list[_Crown]:
         raise GeomoeError(f"{path} cannot be read: {error}") from error
 
 
-def _crown(line: Mapping[str, str | None], where: str, words: int) -> _Crown:
+def _crown(line: Mapping[str, str | None], where: str, words: int) -> Crown:
     plot, site, individual, species, *edges = (line[name] or "" for name in _COLUMNS)
     try:
         left, top, right, bottom = (float(edge) * _PIXEL for edge in edges)
@@ -142,7 +154,7 @@ def _crown(line: Mapping[str, str | None], where: str, words: int) -> _Crown:
         raise GeomoeError(f"{where}: a box {edges}; expected four numbers") from None
     if not (left < right and top < bottom):
         raise GeomoeError(f"{where}: a box {edges}; expected {', '.join(_BOX)}, each least below its most")
-    return _Crown(plot, site, individual, " ".join(species.split()[:words]), (left, top, right, bottom))
+    return Crown(plot, site, individual, " ".join(species.split()[:words]), (left, top, right, bottom))
 
 
 def _images(hyperspectral: Path, height: Path, max_pixels: int) -> tuple[Stack, tuple[float, ...]]:
@@ -157,7 +169,7 @@ def _images(hyperspectral: Path, height: Path, max_pixels: int) -> tuple[Stack, 
 
 
 def _labels(
-    crowns: Sequence[_Crown], names: Sequence[str], shape: tuple[int, int], side: float
+    crowns: Sequence[Crown], names: Sequence[str], shape: tuple[int, int], side: float
 ) -> NDArray[np.int32]:
     """Values of the legend, 0 where there is no crown, or where it is not known of which class."""
     free, unclear = -1, -2
@@ -173,8 +185,13 @@ def _labels(
     return np.maximum(claims, 0)
 
 
-def _stands(sites: Sequence[str], corners: Sequence[tuple[float, float, float, float]]) -> list[int]:
-    """A number for each plot, the same for those of a site that lie near each other, one by one."""
+def stands_of(sites: Sequence[str], corners: Sequence[tuple[float, float, float, float]]) -> list[int]:
+    """A number for each plot, the same for those of a site that lie near each other, one by one.
+
+    Args:
+        sites: of the plots.
+        corners: west, south, east and north of each, metres.
+    """
     stands = list(range(len(sites)))
     for a, b in combinations(range(len(sites)), 2):
         (west, south, east, north), other = corners[a], corners[b]

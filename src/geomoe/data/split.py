@@ -21,6 +21,7 @@ __all__ = [
     "every_of_each",
     "hold_out",
     "items_by_folder",
+    "parts_by_name",
 ]
 
 Part = Literal["fit", "validation", "test"]
@@ -79,6 +80,18 @@ def every_of_each(paths: Sequence[Path], share: float) -> tuple[list[Path], list
         more, held = every([path for path in paths if path.parent == folder], share)
         rest, kept = rest + more, kept + held
     return rest, kept
+
+
+def parts_by_name(paths: Sequence[Path], part: Split, share: float) -> list[Path]:
+    """Those of a part, of files that are named ``train_...`` and ``test_...``.
+
+    ``validation`` is every k-th of each folder of ``train``, for ``share`` of them.
+    """
+    train = [path for path in paths if path.name.startswith("train_")]
+    if part == "test":
+        return [path for path in paths if path.name.startswith("test_")]
+    fit, validation = every_of_each(train, share)
+    return {"train": train, "fit": fit, "validation": validation}[part]
 
 
 def items_by_folder(
