@@ -1,14 +1,20 @@
 """Crowns as images: what a square shows, which part it is of, and which taxa are left out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from geomoe import GeomoeError
 from geomoe.cli.main import main
+from geomoe.configs import find_config
 from geomoe.data.class_folders import class_names, labelled_files
 from geomoe.data.crowns import held_out_stands, make_crowns
 from geomoe.data.datasets import find_data_set
+from geomoe.evaluation.benchmark import read_benchmark
+from geomoe.models.dmrs import likeness
 from tests.data.made_plots import crowns, save
 
 PLOTS, PIXELS = 10, 60
@@ -119,3 +125,17 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
         with pytest.raises(SystemExit, match="1"):
             main(["data", str(tmp_path / "made"), *options])
         assert wanted in capsys.readouterr().err
+
+
+def test_the_benchmark_and_the_configuration_say_the_same_of_taxa():
+    arms = {arm.name: arm for arm in read_benchmark(find_config("crowns", "benchmarks")).arms}
+    said = arms["dmrs"].options["semantics"]
+    config = yaml.safe_load(Path(find_config("crowns_dmrs", "classification")).read_text())
+    assert config["model"]["init_args"]["options"]["semantics"] == said
+    assert arms["one_adapter"].options == {"semantics": said, "twin": "parameters"}
+    assert {"forest", "balanced_forest"} <= {name for name, arm in arms.items() if arm.features}
+    assert len(said) == 19
+    alike = likeness(tuple(said), said)
+    names = list(said)
+    near = alike[names.index("Quercus alba")].topk(2).indices.tolist()
+    assert {names[i] for i in near} == {"Quercus alba", "Quercus montana"}  # the white oaks
