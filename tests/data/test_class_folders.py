@@ -83,7 +83,8 @@ def test_the_command_says_which_split_was_published(tmp_path, capsys):
     main(["data"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     published = {row[0] for row in rows if row and row[0] in DATA_SETS and "published" in row}
-    assert published == {"ucmerced", "aid", "oli2msi", "radar_targets", "crowns"}
+    made = {"radar_targets", "noisy_radar_targets", "radar_optical", "crowns"}
+    assert published == {"ucmerced", "aid", "oli2msi", *made}
     (tmp_path / "indian_pines.npz").touch()
     main(["data", str(tmp_path)])
     assert "corn, no till; corn, minimum till; corn;" in capsys.readouterr().out
