@@ -59,6 +59,7 @@ def test_a_class_of_three_pixels_is_in_all_parts():
     assert [places.of(part)[labels == 4].sum() for part in PARTS] == [1, 1, 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(3, 20), st.integers(0, 5), st.integers(0, 99))
 def test_no_pixel_of_a_part_is_in_the_patch_of_a_pixel_of_another(side, buffer, seed):
