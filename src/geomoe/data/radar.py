@@ -16,8 +16,6 @@ known to be so are called ``noisy_target_1`` and so on.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geomoe.data.split import Split, every_of_each
-from geomoe.errors import GeomoeError
+from geomoe.data.split import Split, parts_by_name
+from geomoe.files import new_folder
 
 __all__ = [
     "LOUD", "NOISY_TARGETS", "RADARS", "TARGETS", "make_radar", "noise_of", "radar_files", "radar_sample",
@@ -111,12 +109,9 @@ def make_radar(
     Raises:
         GeomoeError: something is there already, or it cannot be written.
     """
-    if folder.exists():
-        raise GeomoeError(f"{folder} is there already; give a new folder")
-    part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
-    try:
+    with new_folder(folder) as part:
         for name in targets:
-            (part / name).mkdir(parents=True)
+            (part / name).mkdir()
         for number, (split, count) in enumerate((("train", train), ("test", test))):
             for i in range(count):
                 rng = np.random.default_rng((seed, number, i))
@@ -127,11 +122,6 @@ def make_radar(
                 pixels = np.rint(255 * values.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
                 name = f"{split}_{i:04}" + (f"_noise_{noise}" if noise else "")
                 Image.fromarray(np.ascontiguousarray(pixels)).save(part / targets[target] / f"{name}.png")
-        part.rename(folder)
-    except OSError as error:
-        raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def noise_of(name: str) -> str | None:
@@ -141,9 +131,4 @@ def noise_of(name: str) -> str | None:
 
 def radar_files(root: Path, split: Split) -> list[Path]:
     """Paths of a split below the folder of the bodies; ``validation`` is every 20th of ``train``."""
-    found = sorted(root.glob("*target_?/*.png"))
-    parts: dict[str, Sequence[Path]] = {
-        half: [path for path in found if path.name.startswith(f"{half}_")] for half in ("train", "test")
-    }
-    fit, validation = every_of_each(parts["train"], _VALIDATION)
-    return list({**parts, "fit": fit, "validation": validation}[split])
+    return parts_by_name(sorted(root.glob("*target_?/*.png")), split, _VALIDATION)

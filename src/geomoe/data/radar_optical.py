@@ -8,8 +8,6 @@ one part overlap.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from geomoe.data.dates import CHANGE, dated_files, read_dates
 from geomoe.data.places import spatial_blocks
 from geomoe.data.split import PARTS, Part, Shares, Split
 from geomoe.errors import GeomoeError
+from geomoe.files import new_folder
 
 __all__ = ["PATCH_SENSORS", "SIDE", "make_radar_optical", "radar_optical_files"]
 
@@ -48,21 +47,13 @@ def make_radar_optical(folder: Path, scene: Path, seed: int = 0) -> None:
     """
     from geomoe.data.rasters import write_raster  # rasterio is wanted for this alone
 
-    if folder.exists():
-        raise GeomoeError(f"{folder} is there already; give a new folder")
     image, middles = _dealt(scene, seed)
-    part = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.part"
-    try:
+    with new_folder(folder) as made:
         for label in CHANGE.names:
-            (part / label).mkdir(parents=True)
+            (made / label).mkdir()
         for name, row, column in middles:
             patch = image[:, row - SIDE // 2 : row + SIDE // 2, column - SIDE // 2 : column + SIDE // 2]
-            write_raster(part / f"{name}.tif", patch, _BANDS, (None, None))
-        part.rename(folder)
-    except OSError as error:
-        raise GeomoeError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            write_raster(made / f"{name}.tif", patch, _BANDS, (None, None))
 
 
 def _dealt(scene: Path, seed: int) -> tuple[NDArray[np.uint8], list[tuple[str, int, int]]]:
