@@ -99,7 +99,7 @@ def test_plans_are_of_both_dates_and_of_the_decision():
 def test_plans_of_an_image_need_no_more_than_a_piece_of_its_patches(monkeypatch):
     model, x, sizes = small(), torch.rand(1, 8, 9, 9), []
     plain, kept = model(x).detach(), model.describe
-    monkeypatch.setattr("geomoe.models.patch_map._PIECE", 20)
+    monkeypatch.setattr("geomoe.models.patch_map._PIECE_ON_CPU", 20)
     monkeypatch.setattr(model, "describe", lambda patches: sizes.append(len(patches)) or kept(patches))
     trace = RoutingTrace()
     with torch.inference_mode():
