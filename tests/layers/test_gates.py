@@ -146,6 +146,18 @@ def test_position_attention_does_not_know_where_places_are():
     torch.testing.assert_close(layer(moved(x)), moved(layer(x)))
 
 
+def test_averages_of_dual_attention_are_those_of_its_result():
+    layer, x, of = (
+        DualAttention(8),
+        image(2, 8, 4, 3),
+        torch.rand(3, 12, generator=torch.Generator().manual_seed(1)),
+    )
+    for part in (layer.position, layer.channel):
+        nn.init.constant_(part.scale, 0.7)
+    of = of / of.sum(1, keepdim=True)
+    torch.testing.assert_close(layer.averages(x, of), layer(x).flatten(2) @ of.T)
+
+
 def test_channel_affinities_by_hand():
     # The means of products are 1, 0 and 4: rows are the softmax of (1, 0) and of (0, 4).
     x = torch.tensor([[1.0, 1, -1, -1], [2, -2, 2, -2]]).view(1, 2, 2, 2)

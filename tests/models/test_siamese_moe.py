@@ -209,6 +209,7 @@ def learned():
     mean, std = (getattr(image[..., left], name)((0, 2, 3)) for name in ("mean", "std"))
     model = small(mean=tuple(mean.tolist()), std=tuple(std.tolist()), stem=8, widths=(8, 16)).train()
     optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 150)
     drawn = torch.Generator().manual_seed(0)
     shares = truth[..., left].float().mean()
     chance = torch.where(truth[..., left] == 1, 1 / shares, 1 / (1 - shares)).flatten()
@@ -220,6 +221,7 @@ def learned():
         loss = F.cross_entropy(logits, truth[..., left][wanted]) + 1e-2 * sum(map(importance_loss, trace))
         loss.backward()
         optimiser.step()
+        schedule.step()
         optimiser.zero_grad()
     return model.eval(), image[..., right], torch.from_numpy(kinds)[:, right], (before, after, kinds)
 

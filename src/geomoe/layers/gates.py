@@ -148,6 +148,12 @@ class PositionAttention(nn.Module):
         out: Tensor = self.scale * taken.transpose(1, 2).reshape(x.shape)
         return out
 
+    def averages(self, x: Tensor, of: Tensor) -> Tensor:
+        """As :meth:`DualAttention.averages`, of what is to be added."""
+        taken = (of @ self.affinities(x)).to(x.dtype) @ x.flatten(2).transpose(1, 2)  # [B, k, C]
+        out: Tensor = self.scale * self.value(taken.transpose(1, 2)[..., None])[..., 0]
+        return out
+
 
 class ChannelAffinity(nn.Module):
     """What other channels have, by how alike they are: ``scale A X`` (Fu et al. 2019, equations 3 and 4).
@@ -170,6 +176,11 @@ class ChannelAffinity(nn.Module):
         out: Tensor = self.scale * (self.affinities(x).to(x.dtype) @ x.flatten(2)).view(x.shape)
         return out
 
+    def averages(self, x: Tensor, of: Tensor) -> Tensor:
+        """As :meth:`DualAttention.averages`, of what is to be added."""
+        out: Tensor = self.scale * (self.affinities(x).to(x.dtype) @ (x.flatten(2) @ of.T))
+        return out
+
 
 class DualAttention(nn.Module):
     """``x``, and what other places and other channels add to it; ``x`` itself at first."""
@@ -181,4 +192,17 @@ class DualAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """To the same shape."""
         out: Tensor = x + self.position(x) + self.channel(x)
+        return out
+
+    def averages(self, x: Tensor, of: Tensor) -> Tensor:
+        """Averages of the result over places, for less than all of it.
+
+        Args:
+            x: ``[B, C, H, W]``.
+            of: ``[k, H W]``, the share of each place in an average; rows add up to 1.
+
+        Returns:
+            ``[B, C, k]``.
+        """
+        out: Tensor = x.flatten(2) @ of.T + self.position.averages(x, of) + self.channel.averages(x, of)
         return out

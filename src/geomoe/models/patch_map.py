@@ -65,7 +65,7 @@ def patches_at(x: Tensor, side: int, places: Tensor | None = None) -> Tensor:
     if places is None:
         around = padded.unfold(2, side, 1).unfold(3, side, 1)  # [B, C, H, W, side, side]
         return around.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    # By the numbers of pixels: gradients are added to the image, where unfolding would keep all patches for them.
+    # By the numbers of pixels: gradients are added to the image, and not kept for the patches of all pixels.
     height, width = padded.shape[2:]
     images, rows, columns = places.nonzero(as_tuple=True)
     offsets = torch.arange(side, device=x.device)

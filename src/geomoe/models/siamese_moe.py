@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import conv3x3
@@ -176,9 +177,10 @@ class SiameseMoE(SensorPatchMap):
 
     def describe(self, patches: Tensor) -> Tensor:
         """The middle of a patch, and the mean over it, after attention: ``[n, 6 width]``."""
-        seen = self.attention(self.joint(patches))
-        middle = self.config.patch // 2
-        return torch.cat([seen[:, :, middle, middle], seen.mean((2, 3))], 1)
+        places = self.config.patch**2
+        of = patches.new_full((2, places), 1 / places)
+        of[0] = F.one_hot(torch.tensor(places // 2), places)
+        return self.attention.averages(self.joint(patches), of).transpose(1, 2).flatten(1)
 
     def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:
         out: Tensor = self.decide(patches, trace=trace)
