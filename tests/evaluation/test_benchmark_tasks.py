@@ -1,5 +1,7 @@
 """Benchmarks of other tasks than super-resolution: networks, dense twins and estimators, on made data."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,20 @@ def test_arms_are_ranked_by_another_metric_where_one_is_named(colours, tmp_path)
         run_benchmark(
             read_benchmark(written(tmp_path, LABELS, rank_by="miou")), colours, tmp_path / "o", device="cpu"
         )
+
+
+def test_metrics_that_some_arms_alone_have_stand_in_the_table(colours, tmp_path):
+    benchmark, out = read_benchmark(written(tmp_path, LABELS)), tmp_path / "out"
+    run_benchmark(benchmark, colours, out, device="cpu")
+    for seed, quality in enumerate((0.4, 0.6)):
+        [path] = out.rglob(f"forest/seed{seed}/result.json")
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps(found | {"overall": found["overall"] | {"pq": quality}}))
+    table = run_benchmark(benchmark, colours, out, device="cpu")
+    rows = {row.arm: row for row in table.rows}
+    assert rows["forest"].scores["pq"].mean == pytest.approx(0.5)
+    assert "pq" not in rows["boosting"].scores
+    assert "PQ" in cells(table)[0]
 
 
 def test_values_of_an_image_are_all_of_them():

@@ -180,7 +180,8 @@ def _row(
         training_seconds=fmean(result.seconds for result in results),
         scores={
             name: mean_interval(scores(results, seeds, of(name)), sizes=sizes(results, name))
-            for name in results[0].baseline
+            for name in {**results[0].baseline, **results[0].overall}  # of instances there is no baseline
+            if all(name in result.baseline or name in result.overall for result in results)
         },
         difference=None if paired is None else mean_interval(paired, sizes=sizes(results, ranks)),
         p=p,
