@@ -1,9 +1,10 @@
 """What a map of classes of a whole scene takes, with its polygons: seconds and peak memory, of each scene.
 
-    python benchmarks/scene_map.py --model FILE [--scenes FILE ... --bands 1,2,3] [--side 8192]
+    python benchmarks/scene_map.py --model FILE [--scenes FILE ... --bands 1,2,3] [--side 8192] [--kills 3]
 
 A made scene has as many bands as the model takes, of five kinds of ground with noise. Each scene is mapped
-by `geomoe predict --vectors --summary`, in a process of its own.
+by `geomoe predict --vectors --summary`, in a process of its own; with `--kills` once more, by processes that
+get SIGKILL at random moments and are begun again, to compare the bytes of map, polygons and counts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from filecmp import cmpfiles
 from pathlib import Path
 
 import numpy as np
@@ -49,25 +51,52 @@ def write_scene(path: Path, side: int, bands: int) -> None:
             file.write(np.clip(strip, 1, 255).astype(np.uint8), window=Window(0, top, side, len(rows)))
 
 
+def begun(scene: Path, model: str, folder: Path, bands: str | None) -> subprocess.Popen[str]:
+    """A process that maps a scene into a folder."""
+    out = folder / f"{scene.stem}.tif"
+    asked = ["predict", scene, out, "--model", model, "--vectors", out.with_suffix(".gpkg"), "--summary",
+             out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
 def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[str]:
     """Size, seconds, peak memory and what was made, of one scene."""
-    out, vectors = folder / f"{scene.stem}_map.tif", folder / f"{scene.stem}.gpkg"
-    asked = ["predict", scene, out, "--model", model, "--vectors", vectors, "--summary",
-             out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
     began = time.perf_counter()
-    started = subprocess.Popen(
-        [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)], stdout=subprocess.PIPE, text=True
-    )
+    started = begun(scene, model, folder, bands)
     said = started.stdout.read() if started.stdout else ""
     _, status, used = os.wait4(started.pid, 0)
     seconds = time.perf_counter() - began
     if status:
         raise SystemExit(f"{scene} could not be mapped")
+    vectors = folder / f"{scene.stem}.gpkg"
     polygons = next(line for line in said.splitlines() if line.startswith(str(vectors))).split(": ")[1]
     with rasterio.open(scene) as file:
         size = f"{file.width} x {file.height} x {file.count}"
     return [scene.name, size, f"{seconds:.0f}", f"{used.ru_utime + used.ru_stime:.0f}",
             f"{used.ru_maxrss / 2**10:.0f}", polygons]  # fmt: skip
+
+
+def killed(scene: Path, model: str, whole: Path, bands: str | None, kills: int, seconds: float) -> str:
+    """Whether what was killed and begun again has the bytes of what lies in ``whole``."""
+    rng, hit = np.random.default_rng(0), 0
+    with tempfile.TemporaryDirectory() as scratch:
+        cut = Path(scratch)
+        for _ in range(kills):
+            started = begun(scene, model, cut, bands)
+            try:
+                started.communicate(timeout=float(rng.uniform(0.2, 0.6)) * seconds)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.communicate()
+                hit += 1
+        if begun(scene, model, cut, bands).wait():
+            raise SystemExit(f"{scene} could not be mapped after {hit} kills")
+        files = [f"{scene.stem}{ending}" for ending in (".tif", ".gpkg", ".csv")]
+        _, unlike, missing = cmpfiles(whole, cut, files, shallow=False)
+    return f"{hit} kills: " + (f"{', '.join(unlike + missing)} differ" if unlike or missing else "equal")
 
 
 def main() -> None:
@@ -79,10 +108,20 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, nargs="*", default=[])
     parser.add_argument("--side", type=int, default=8192, help="of the made scene; 0 for none")
     parser.add_argument("--bands", help="of the scenes")
+    parser.add_argument("--kills", type=int, default=0, help="of a second run")
     parser.add_argument("--folder", type=Path, help="where results are kept; of none they are removed")
     args = parser.parse_args()
     print(f"{Path(args.model).stem}, {hardware('cpu')}, {torch.get_num_threads()} threads\n")
-    print("| scene | pixels | seconds | of a processor | peak, MB | made |\n|" + "---|" * 6)
+    titles = [
+        "scene",
+        "pixels",
+        "seconds",
+        "of a processor",
+        "peak, MB",
+        "made",
+        *(["bytes"] * bool(args.kills)),
+    ]
+    print("|", " | ".join(titles), "|\n|" + "---|" * len(titles))
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)
         scenes = list(args.scenes)
@@ -90,7 +129,10 @@ def main() -> None:
             scenes.append(Path(scratch) / f"made_{args.side}.tif")
             write_scene(scenes[-1], args.side, geomoe.load(args.model).contract.bands)
         for scene in scenes:
-            print("|", " | ".join(measured(scene, args.model, folder, args.bands)), "|", flush=True)
+            row = measured(scene, args.model, folder, args.bands)
+            if args.kills:
+                row.append(killed(scene, args.model, folder, args.bands, args.kills, float(row[2])))
+            print("|", " | ".join(row), "|", flush=True)
 
 
 if __name__ == "__main__":
