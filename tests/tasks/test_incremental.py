@@ -133,7 +133,8 @@ def test_statistics_stay_those_of_the_first_session(folder):
         ({"session": 3}, "data.session=3: 5 classes are not enough for so many sessions of 2"),
         ({"session": 0}, "data.session=0"), ({"satellites": ["D1", "D7"]}, "no satellite is called 'D7'"),
         ({"satellites": []}, "data.satellites"), ({"unseen": "moon"}, "no satellite is called 'moon'"),
-        ({"bands": 1}, "data.bands=1"), ({"session_classes": 1}, "data.session_classes=1"),
+        ({"bands": 1}, "data.bands=1"), ({"sensors": {"a": 1, "b": 2}}, "data.sensors=.* expected none"),
+        ({"session_classes": 1}, "data.session_classes=1"),
     ],
 )  # fmt: skip
 def test_bad_options_are_named(folder, options, said):

@@ -23,6 +23,40 @@ def test_a_known_data_set_says_its_sensors_and_others_are_told(tmp_path):
         ClassificationData(str(folder), sensors={"a": 1, "b": 1})
 
 
+def test_noise_is_another_one_each_time_and_of_one_sensor(tmp_path):
+    folder = classes(tmp_path / "classes", count=4)
+    options = {
+        "size": 8,
+        "sensors": {"a": 1, "b": 2},
+        "turned": False,
+        "steps_per_epoch": 64,
+        "batch_size": 4,
+    }
+    plain = ClassificationData(str(folder), **options)
+    noisy = ClassificationData(str(folder), noisy=0.5, **options)
+    assert (plain.recipe.get("noisy"), noisy.recipe["noisy"]) == (None, 0.5)
+    length = 256
+    once, other = (data.stream(0, length, 0, 1) for data in (plain, noisy))
+    again = noisy.stream(0, length, 0, 1)
+    changed, seen = [], set()
+    for i in range(length):
+        image = other[i]["image"]
+        assert torch.equal(image, again[i]["image"]), "noise depends on the number of the sample alone"
+        assert other[i]["label"] == once[i]["label"]
+        differs = (image != once[i]["image"]).flatten(1).any(1).tolist()
+        assert differs in ([False] * 3, [True, False, False], [False, True, True])
+        changed.append(any(differs))
+        if changed[-1]:
+            assert 0 <= image.min() <= image.max() <= 1
+            seen.add(image.numpy().tobytes())
+    assert len(seen) == sum(changed)
+    assert 0.4 < sum(changed) / length < 0.6
+    with pytest.raises(GeomoeError, match=r"data.noisy=0.5: images are of one sensor"):
+        ClassificationData(str(folder), noisy=0.5)
+    with pytest.raises(GeomoeError, match=r"data.noisy=2"):
+        ClassificationData(str(folder), **{**options, "noisy": 2})
+
+
 def test_models_of_several_sensors_are_told_which_there_are():
     options = {"embed_dim": 8, "depth": 1, "heads": 2}
     task = Classification("radar_fusion", classes=TARGETS, sensors=RADARS, options=options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class LabelStream(Dataset[Sample]):
         turned: whether images are turned.
         beside: further values of each image by name, ``[N, ...]``.
         even: whether each class has the same chance for every sample, in the place of each image its turn.
+        change: of an image in [0, 1], by chance: what is shown in its place.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class LabelStream(Dataset[Sample]):
         turned: bool = True,
         beside: Mapping[str, Tensor] | None = None,
         even: bool = False,
+        change: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
     ) -> None:
-        self.even = even
+        self.even, self.change = even, change
         self.images, self.labels, self.seed, self.turned = images, labels, seed, turned
         self.beside = dict(beside or {})
         self.start, self.length, self.rank, self.world = start, length, rank, world
@@ -89,7 +91,9 @@ class LabelStream(Dataset[Sample]):
             image = image.flip([dim for dim in (1, 2) if rng.random() < 0.5])
             image = image.transpose(1, 2) if rng.random() < 0.5 else image
         beside = {name: values[chosen] for name, values in self.beside.items()}
-        return {"image": to_unit(image).contiguous(), "label": self.labels[chosen], **beside}
+        image = to_unit(image).contiguous()
+        shown = image if self.change is None else self.change(image, rng)
+        return {"image": shown, "label": self.labels[chosen], **beside}
 
 
 class SwitchedStream(Dataset[Sample]):

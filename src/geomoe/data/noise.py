@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from geomoe.errors import GeomoeError
 
-__all__ = ["Noise"]
+__all__ = ["Drowned", "Noise"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,32 @@ class Noise:
         """Noise added to ``[B, C, H, W]``; drawn on the CPU, so that it is the same on every device."""
         drawn = torch.randn(x.shape, generator=generator).to(x)
         return x + drawn * (self.read**2 + self.shot * x.clamp(min=0)).sqrt()
+
+
+@dataclass(frozen=True)
+class Drowned:
+    """Some images with one of their sensors drowned in noise, which is another one each time.
+
+    What a sensor shows then is independent of the image: Gaussian, of the mean and deviation of its bands.
+
+    Attributes:
+        share: of the images.
+        sensors: the bands of each.
+        mean, std: of each band, in units of [0, 1].
+    """
+
+    share: float
+    sensors: Sequence[slice]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __call__(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """``[C, H, W]`` in [0, 1] to the same; nothing but draws from ``rng``."""
+        if rng.random() >= self.share:
+            return image
+        bands = self.sensors[int(rng.integers(len(self.sensors)))]
+        mean, std = (np.array(values[bands])[:, None, None] for values in (self.mean, self.std))
+        noise = mean + std * rng.standard_normal(image[bands].shape)
+        drowned = image.clone()
+        drowned[bands] = torch.from_numpy(noise.clip(0, 1)).to(image)
+        return drowned

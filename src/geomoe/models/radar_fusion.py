@@ -9,8 +9,8 @@ the tokens becomes a normal distribution, which is drawn from in training and wh
 evidence is the softplus of a linear layer. With the confidence ``c = 1 - u`` of each radar the answer is the
 sum of ``c / sum(c)`` times its expected probabilities, and the strength of the fused Dirichlet distribution
 the same mean of the radars'. The weight of false evidence in the loss is a tenth, and does not grow. A radar
-that sees noise alone loses its weight only as far as it did not learn by heart, in training, which noise was
-whose: see docs/classification.md.
+that sees noise alone loses its weight where training has shown it noise that is another one each time
+(``data.noisy``); what comes again it learns by heart: see docs/classification.md.
 """
 
 from __future__ import annotations

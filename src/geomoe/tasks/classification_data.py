@@ -18,9 +18,11 @@ from geomoe.data.datasets import find_data_set
 from geomoe.data.images import MAX_PIXELS, read_picture, sift, to_unit
 from geomoe.data.labels import LabelBatches, LabelStream, places_in_class, resized
 from geomoe.data.long_tail import long_tail
+from geomoe.data.noise import Drowned
 from geomoe.data.sample import Batch, Lazy, Sample
 from geomoe.data.split import Part, Shares, Split, items_by_folder
 from geomoe.errors import GeomoeError, expect
+from geomoe.layers.sensors import sensor_slices
 from geomoe.models.weights import LoadedModel
 from geomoe.printable import counted
 from geomoe.tasks.class_data import ClassData
@@ -43,6 +45,7 @@ class ClassificationData(ClassData):
         sensors: whose bands the images stack, by name, with how many, in their order; a data set that is
             known has its own.
         turned: whether images to train on are turned in one of the eight ways that pixels stay pixels.
+        noisy: share of the images to train on one of whose sensors shows noise alone, another one each time.
         imbalance: share of its training images that the rarest class keeps; classes between it and the first,
             which keeps all, fall off exponentially, in an order by chance of ``split_seed``
             (:func:`geomoe.data.long_tail.long_tail`). What is held out stays as it is.
@@ -64,6 +67,7 @@ class ClassificationData(ClassData):
         bands: int = 3,
         sensors: dict[str, int] | None = None,
         turned: bool = True,
+        noisy: float = 0.0,
         imbalance: float = 1.0,
         draw: Literal["images", "classes"] = "images",
         split: Literal["usual", "images"] = "usual",
@@ -84,6 +88,12 @@ class ClassificationData(ClassData):
             raise GeomoeError(
                 f"data.sensors={self.sensors}: expected the numbers of bands of each, {bands} in all"
             )
+        expect(0 <= noisy <= 1, "data.noisy", noisy, "a share, 0 to 1")
+        if noisy and not self.sensors:
+            raise GeomoeError(
+                f"data.noisy={noisy}: images are of one sensor; say by data.sensors which they are of"
+            )
+        self.noisy = noisy
         self._dealt = {"split": split, "validation": validation, "test": test, "split_seed": split_seed}
         self._thinned = {"imbalance": imbalance, "split_seed": split_seed} if imbalance != 1 else {}
         self.draw = draw
@@ -134,9 +144,10 @@ class ClassificationData(ClassData):
     @property
     def recipe(self) -> dict[str, Any]:
         turned = {} if self.turned else {"turned": False}
+        noisy = {"noisy": self.noisy} if self.noisy else {}
         drawn = {} if self.draw == "images" else {"draw": self.draw}
         dealt = {} if self._deal is None else self._dealt
-        return {"size": self.size, **turned, **drawn, **dealt, **self._thinned}
+        return {"size": self.size, **turned, **noisy, **drawn, **dealt, **self._thinned}
 
     def describe(self, source: str = "") -> dict[str, Any]:
         known = find_data_set(self.root, "labels")
@@ -154,8 +165,12 @@ class ClassificationData(ClassData):
         return f"{fit} to train on, {validation} to validate on"
 
     def stream(self, start: int, length: int, rank: int, world: int) -> Dataset[Sample]:
-        even = self.draw == "classes"
-        return LabelStream(*self._fit, self.seed, start, length, rank, world, self.turned, even=even)
+        even, change = self.draw == "classes", None
+        if self.noisy:
+            change = Drowned(self.noisy, tuple(sensor_slices(self.sensors).values()), *self.statistics)
+        return LabelStream(
+            *self._fit, self.seed, start, length, rank, world, self.turned, even=even, change=change
+        )
 
     def held_out(self, rank: int, world: int) -> Dataset[Batch]:
         return LabelBatches(*self._validation, self.batch_size, rank, world)

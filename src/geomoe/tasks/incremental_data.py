@@ -78,6 +78,7 @@ class IncrementalData(ClassificationData):
                 f"{session_classes}"
             )
         expect(self.bands == 3, "data.bands", self.bands, "3, for satellites are made of red, green and blue")
+        expect(not self.sensors, "data.sensors", self.sensors, "none, for satellites are of one sensor each")
         self._satellites = [satellite(name) for name in satellites]
         expect(len(self._satellites) > 0, "data.satellites", list(satellites), "one or more")
         satellite(unseen)  # raises
