@@ -125,6 +125,27 @@ def test_maps_stand_beside_their_truth_and_the_experts_of_pixels(cube, tmp_path,
     assert "bands 5, 3, 1 are red, green, blue" in figure.texts[0].get_text()
 
 
+def test_squares_of_experts_are_those_of_the_model_on_an_image_of_any_size(tmp_path, drawn):
+    labels = np.ones((25, 21), np.uint8)
+    labels[:, 11:] = 2
+    data = np.random.default_rng(0).normal(labels[..., None], 1, (25, 21, 5)).astype(np.float32)
+    np.savez(tmp_path / "place.npz", cube=data, labels=labels)
+    torch.manual_seed(0)
+    options = {"width": 4, "depth": 1, "experts": 3, "experts_in": "bottom"}
+    model = build("unet_spatial_moe", FACTS | options)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)  # as built, all experts are alike to the router
+    maps(tmp_path / "w.safetensors", model, "unet_spatial_moe")
+    main(["picture", str(tmp_path / "place.npz"), "--model", str(tmp_path / "w.safetensors"), "-o",
+          str(tmp_path / "p.png")])  # fmt: skip
+    (axes,) = (one for one in drawn[0].axes if one.get_label() == "experts: place: w")
+    picture = np.asarray(axes.images[0].get_array())[:24, :20]
+    squares = picture.reshape(12, 2, 10, 2, 3)
+    whole = (squares == squares[:, :1, :, :1]).all((1, 3, 4)) | (squares == 255).all(-1).any((1, 3))
+    assert whole.all(), "2 x 2 pixels have an expert, or lie at the border of what is shown"
+    assert len(np.unique(squares[:, 0, :, 0].reshape(-1, 3), axis=0)) > 2
+
+
 def test_a_map_shows_what_is_said_of_pixels_without_a_class_too(cube, tmp_path, drawn, capsys):
     with np.load(cube) as found:
         known = np.where(np.arange(24)[:, None] % 6 < 3, found["labels"], 0)

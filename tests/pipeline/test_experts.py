@@ -12,7 +12,7 @@ from geomoe import GeomoeError
 from geomoe.models.contract import ModelContract, Tiling
 from geomoe.moe.plan import RoutingPlan
 from geomoe.pipeline import plan_scene, upscale
-from geomoe.pipeline.layers.routing import on_pixels, routed_layers, unit_of
+from geomoe.pipeline.layers.routing import cell_of, on_pixels, routed_layers, unit_of
 from tests.models.sizes import tiny
 from tests.pipeline.fakes import FakeUpscaler, convolutional, nearest
 from tests.scenes import pixels, write_scene
@@ -43,6 +43,12 @@ def test_values_of_a_plan_lie_where_its_rows_came_from():
     assert whole.shape == (2, 3, 5)
     assert (whole[0] == 7).all()
     assert (whole[1] == 8).all()
+
+
+@pytest.mark.parametrize("multiple", [8, 128, None])
+def test_squares_have_a_side_that_covers_the_image(multiple):
+    # 515 is 5 x 103, which no square of a model has to do with.
+    assert cell_of(some_plan((1, 65, 57)), 515, 454, multiple) == 8
 
 
 @pytest.mark.parametrize("grid", [(1, 24), (2, 4, 6), (2,), (1, 2, 3)])

@@ -111,7 +111,7 @@ def check_layer(models: Sequence[Predictor | LoadedModel], layer: int) -> None:
 
 
 def why_no_map(
-    model: nn.Module, trace: RoutingTrace, layer: int, height: int, width: int, multiple: int = 1
+    model: nn.Module, trace: RoutingTrace, layer: int, height: int, width: int, multiple: int | None = 1
 ) -> str:
     """Why the plans of a pass over one image make no map, to follow on "it"; empty if they do."""
     if is_gated(model):
@@ -140,7 +140,7 @@ def expert_map(
 
 
 def main_experts(
-    trace: RoutingTrace, layer: int, height: int, width: int, multiple: int = 1
+    trace: RoutingTrace, layer: int, height: int, width: int, multiple: int | None = 1
 ) -> NDArray[np.int64]:
     """``[height, width]``, the expert that counts most for each pixel of one image; -1 where none does."""
     plan = _plan(trace, layer)

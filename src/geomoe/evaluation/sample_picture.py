@@ -168,7 +168,8 @@ def _answer(task: Task, model: LoadedModel, batch: Batch, layer: int) -> _Answer
         values = task.answer(task.predict(here, trace)).cpu()
     scores = {name: float(value[0]) for name, value in task.by_item(values, batch).items()}
     height, width = batch["image"].shape[2:]
-    multiple = max(height, width)  # a token's square is any part of the image
+    tiling = model.contract.tiling
+    multiple = None if tiling is None else tiling.multiple
     if why := why_no_map(task.model, trace, layer, height, width, multiple):
         return _Answer(values[0], scores, None, why)
     unit = unit_of(trace[layer - (layer > 0)], height, width, multiple)

@@ -36,7 +36,7 @@ def _outermost(module: nn.Module, kind: type[nn.Module]) -> Iterator[nn.Module]:
 
 
 def unit_of(
-    plan: RoutingPlan, height: int, width: int, multiple: int = 1
+    plan: RoutingPlan, height: int, width: int, multiple: int | None = 1
 ) -> Literal["pixel", "cell", "image"] | None:
     """What one image's plan decides on: pixels, squares of them, the whole image, or something without a map.
 
@@ -44,7 +44,8 @@ def unit_of(
         plan: of a pass over one image. A model that pads may route more pixels, at the bottom and right.
         height: of the image.
         width: of the image.
-        multiple: as of :class:`geomoe.models.contract.Tiling`; sides of squares divide it.
+        multiple: as of :class:`geomoe.models.contract.Tiling`; sides of squares divide it. None of a model
+            that does not say one, whose squares have the least side by which they cover the image.
     """
     if plan.grid == (1,) and plan.num_rows == 1:
         return "image"
@@ -52,17 +53,19 @@ def unit_of(
     return None if side is None else "pixel" if side == 1 else "cell"
 
 
-def cell_of(plan: RoutingPlan, height: int, width: int, multiple: int = 1) -> int | None:
+def cell_of(plan: RoutingPlan, height: int, width: int, multiple: int | None = 1) -> int | None:
     """Side in pixels of the squares that a plan decides on; None where it has no grid over the image."""
     if len(plan.grid) != 3 or plan.grid[0] != 1 or plan.num_rows != plan.grid[1] * plan.grid[2]:
         return None
     _, rows, columns = plan.grid
-    sides = (side for side in range(1, multiple + 1) if multiple % side == 0)
-    return next((side for side in sides if rows * side >= height and columns * side >= width), None)
+    least = max(-(-height // rows), -(-width // columns))
+    if multiple is None:
+        return least
+    return next((side for side in range(least, multiple + 1) if multiple % side == 0), None)
 
 
 def on_pixels(
-    plan: RoutingPlan, values: NDArray[Any], height: int, width: int, multiple: int = 1
+    plan: RoutingPlan, values: NDArray[Any], height: int, width: int, multiple: int | None = 1
 ) -> NDArray[Any]:
     """Values of a plan's rows, ``[..., N]``, on the pixels of its one image: ``[..., height, width]``.
 
