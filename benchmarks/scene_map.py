@@ -58,7 +58,7 @@ def begun(scene: Path, model: str, folder: Path, bands: str | None) -> subproces
              out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=(folder / "said").open("w"), text=True,
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[s
     _, status, used = os.wait4(started.pid, 0)
     seconds = time.perf_counter() - began
     if status:
-        raise SystemExit(f"{scene} could not be mapped")
+        raise SystemExit(f"{scene} could not be mapped: {(folder / 'said').read_text().splitlines()[-1:]}")
     vectors = folder / f"{scene.stem}.gpkg"
     polygons = next(line for line in said.splitlines() if line.startswith(str(vectors))).split(": ")[1]
     with rasterio.open(scene) as file:
