@@ -53,7 +53,7 @@ def write_scene(path: Path, side: int, bands: int) -> None:
 
 def begun(scene: Path, model: str, folder: Path, bands: str | None) -> subprocess.Popen[str]:
     """A process that maps a scene into a folder."""
-    out = folder / f"{scene.stem}.tif"
+    out = folder / f"{scene.stem}_map.tif"
     asked = ["predict", scene, out, "--model", model, "--vectors", out.with_suffix(".gpkg"), "--summary",
              out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
     return subprocess.Popen(
@@ -71,7 +71,7 @@ def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[s
     seconds = time.perf_counter() - began
     if status:
         raise SystemExit(f"{scene} could not be mapped: {(folder / 'said').read_text().splitlines()[-1:]}")
-    vectors = folder / f"{scene.stem}.gpkg"
+    vectors = folder / f"{scene.stem}_map.gpkg"
     polygons = next(line for line in said.splitlines() if line.startswith(str(vectors))).split(": ")[1]
     with rasterio.open(scene) as file:
         size = f"{file.width} x {file.height} x {file.count}"
@@ -94,7 +94,7 @@ def killed(scene: Path, model: str, whole: Path, bands: str | None, kills: int, 
                 hit += 1
         if begun(scene, model, cut, bands).wait():
             raise SystemExit(f"{scene} could not be mapped after {hit} kills")
-        files = [f"{scene.stem}{ending}" for ending in (".tif", ".gpkg", ".csv")]
+        files = [f"{scene.stem}_map{ending}" for ending in (".tif", ".gpkg", ".csv")]
         _, unlike, missing = cmpfiles(whole, cut, files, shallow=False)
     return f"{hit} kills: " + (f"{', '.join(unlike + missing)} differ" if unlike or missing else "equal")
 
