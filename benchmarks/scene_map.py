@@ -57,9 +57,8 @@ def begun(scene: Path, model: str, folder: Path, bands: str | None) -> subproces
     asked = ["predict", scene, out, "--model", model, "--vectors", out.with_suffix(".gpkg"), "--summary",
              out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)],
-        stdout=subprocess.PIPE, stderr=(folder / "said").open("w"), text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)], stdout=subprocess.PIPE, text=True
+    )
 
 
 def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[str]:
@@ -70,7 +69,7 @@ def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[s
     _, status, used = os.wait4(started.pid, 0)
     seconds = time.perf_counter() - began
     if status:
-        raise SystemExit(f"{scene} could not be mapped: {(folder / 'said').read_text().splitlines()[-1:]}")
+        raise SystemExit(f"{scene} could not be mapped")
     vectors = folder / f"{scene.stem}_map.gpkg"
     polygons = next(line for line in said.splitlines() if line.startswith(str(vectors))).split(": ")[1]
     with rasterio.open(scene) as file:
@@ -92,7 +91,9 @@ def killed(scene: Path, model: str, whole: Path, bands: str | None, kills: int, 
                 started.kill()
                 started.communicate()
                 hit += 1
-        if begun(scene, model, cut, bands).wait():
+        last = begun(scene, model, cut, bands)
+        last.communicate()
+        if last.returncode:
             raise SystemExit(f"{scene} could not be mapped after {hit} kills")
         files = [f"{scene.stem}_map{ending}" for ending in (".tif", ".gpkg", ".csv")]
         _, unlike, missing = cmpfiles(whole, cut, files, shallow=False)
@@ -112,15 +113,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where results are kept; of none they are removed")
     args = parser.parse_args()
     print(f"{Path(args.model).stem}, {hardware('cpu')}, {torch.get_num_threads()} threads\n")
-    titles = [
-        "scene",
-        "pixels",
-        "seconds",
-        "of a processor",
-        "peak, MB",
-        "made",
-        *(["bytes"] * bool(args.kills)),
-    ]
+    titles = ["scene", "pixels", "seconds", "of a processor", "peak, MB", "made"]
+    titles += ["bytes"] if args.kills else []
     print("|", " | ".join(titles), "|\n|" + "---|" * len(titles))
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,7 @@ from geomoe.data.images import to_unit
 from geomoe.data.sample import Batch
 from geomoe.errors import GeomoeError
 from geomoe.evaluation.adapt import adapt_model
-from geomoe.evaluation.samples import score_samples
+from geomoe.evaluation.samples import batches, score_samples
 from geomoe.evaluation.statistics import mean_interval
 from geomoe.moe import RoutingTrace
 from geomoe.tasks.segmentation import Segmentation
@@ -105,11 +105,15 @@ def taken_for(model: Any, named: Named) -> str:
     return f"{name} ({most} of {len(named.samples)})"
 
 
-def adapted(task: Segmentation, named: Named, metric: str) -> float:
-    """Score of a model that went on to learn from the images themselves."""
-    other = deepcopy(task)
-    adapt_model(other.model, named.samples)
-    return score_samples(other, named, partial(answered, other)).overall.values[metric]
+def adapted(task: Segmentation, places: Iterable[Named], metric: str) -> float:
+    """Score of models that went on to learn from the images of a place each, of all pixels at once."""
+    scores = task.metrics()
+    for named in places:
+        other = deepcopy(task)
+        adapt_model(other.model, named.samples)
+        for _, batch in batches(named.samples):
+            scores.update(answered(other, batch), task.truth(batch))
+    return float(scores.compute()[metric])
 
 
 def of_seed(path: Path, data: Path, metric: str) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
@@ -133,10 +137,7 @@ def of_seed(path: Path, data: Path, metric: str) -> tuple[dict[str, float], dict
     if hasattr(weights.model, "opinions"):
         for name, named in {**places["seen"], **places["held"]}.items():
             guesses[name] = taken_for(weights.model, named)
-        pixels = {name: sum(s["mask"].numel() for _, s in n.samples) for name, n in places["held"].items()}
-        again = {name: adapted(task, named, metric) for name, named in places["held"].items()}
-        whole = sum(pixels.values())
-        scores[COLUMNS[-1]] = sum(pixels[name] * value for name, value in again.items()) / whole
+        scores[COLUMNS[-1]] = adapted(task, places["held"].values(), metric)
     kind = {name: kind for kind, named_of in places.items() for name in named_of}
     return scores, {f"{name}, {kind[name]}": value for name, value in far.items()}, guesses
 
@@ -156,7 +157,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("arms", nargs="+", type=Path, help="folders of an arm, with one for each seed")
-    parser.add_argument("--metric", default="miou", help="such as oa, miou, f1; adapted scores weigh places")
+    parser.add_argument("--metric", default="miou", help="such as oa, miou, f1")
     given = parser.parse_args()
     print(" | ".join([given.metric, *COLUMNS]))
     lines = []

@@ -1,20 +1,14 @@
 """How far places lie apart by benchmarks/shift.py, of gates that were written by hand."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "shift.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("shift", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("shift")
 
 
 def test_uses_of_experts_lie_apart_by_what_would_have_to_move(script):

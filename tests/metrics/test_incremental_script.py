@@ -1,20 +1,15 @@
 """The table of benchmarks/incremental.py, of answers that were written by hand."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "incremental.py"
+from tests.scripts import load_script
+
 SESSION = {"bay": 0, "field": 1, "town": 2}
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("incremental", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("incremental")
 
 
 def right(**shares):

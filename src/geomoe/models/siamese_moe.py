@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomoe.layers.convolution import conv3x3
@@ -178,8 +177,9 @@ class SiameseMoE(SensorPatchMap):
     def describe(self, patches: Tensor) -> Tensor:
         """The middle of a patch, and the mean over it, after attention: ``[n, 6 width]``."""
         places = self.config.patch**2
-        of = patches.new_full((2, places), 1 / places)
-        of[0] = F.one_hot(torch.tensor(places // 2), places)
+        middle, whole = patches.new_zeros(places), patches.new_full((places,), 1 / places)
+        middle[places // 2] = 1
+        of = torch.stack([middle, whole])
         return self.attention.averages(self.joint(patches), of).transpose(1, 2).flatten(1)
 
     def label(self, patches: Tensor, trace: RoutingTrace | None, present: Tensor) -> Tensor:

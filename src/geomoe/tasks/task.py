@@ -20,36 +20,15 @@ from geomoe.metrics.measures import measure, show
 from geomoe.models.registry import build
 from geomoe.models.stages import Shown
 from geomoe.models.weights import Card, LoadedModel, load_as
-from geomoe.moe.objectives.balance import (
-    even_entropy_loss,
-    importance_loss,
-    load_loss,
-    switch_loss,
-    z_loss,
-)
 from geomoe.moe.objectives.step import balance_loss, rebalance
-from geomoe.moe.plan import RoutingPlan, RoutingTrace
+from geomoe.moe.plan import RoutingTrace
 from geomoe.moe.routing.router import AnyRouter
+from geomoe.tasks.balance import BALANCE
 from geomoe.tasks.compiled import compile_blocks
 from geomoe.tasks.muon import Muon, matrices
 from geomoe.tasks.stages import Stages, read_stages
 
 __all__ = ["Task", "check_losses", "learning_rate_factor"]
-
-
-def _vmoe_loss(plan: RoutingPlan) -> Tensor:
-    return 0.5 * (importance_loss(plan) + load_loss(plan))
-
-
-BALANCE: dict[str, Callable[[RoutingPlan], Tensor]] = {
-    "importance": importance_loss,
-    "load": load_loss,
-    "vmoe": _vmoe_loss,
-    "switch": switch_loss,
-    "entropy": even_entropy_loss,
-    "z": z_loss,
-}
-"""Terms of the loss that keep experts in use, by name."""
 
 
 def learning_rate_factor(
