@@ -73,7 +73,8 @@ def patches_at(x: Tensor, side: int, places: Tensor | None = None) -> Tensor:
     first = (images * height + rows) * width + columns
     pixels = padded.movedim(1, -1).flatten(0, 2)  # [B H W, C]
     patches = pixels.index_select(0, (first[:, None] + square).flatten())
-    return patches.unflatten(0, (len(first), side, side)).movedim(-1, 1)
+    found: Tensor = patches.unflatten(0, (len(first), side, side)).movedim(-1, 1)
+    return found
 
 
 class PatchMap(nn.Module):
