@@ -1,10 +1,11 @@
 """Which way of carrying out a plan is fastest, by what there is to do: the table behind ``backend="auto"``.
 
     python benchmarks/backends.py
+    python benchmarks/backends.py --device cuda
 
 Each line is one bank, plan and number of rows; ways run in turns, forward or forward and backward, and the
 figures are medians in milliseconds. The last column names the way that ``auto`` takes, with its time over
-that of the fastest.
+that of the fastest. On an accelerator ``plain`` is ``grouped`` without our kernels.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor
 
 from geomoe import moe
-from tile import hardware
+from geomoe.evaluation.hardware import hardware
+from geomoe.moe.kernels import launch
 
 
 def feed_forward(experts: int, side: int) -> tuple[moe.ExpertBank, moe.Rows]:
@@ -57,6 +60,10 @@ def cases() -> Iterator[tuple[str, int, int, int, int]]:
                 yield name, experts, top_k, side, 1
     for side, piece in ((64, 4), (64, 8), (64, 16), (64, 64), (256, 32)):
         yield "convolutions", 16, 1, side, piece
+    if torch.get_default_device().type != "cpu":  # which work of a CPU's size does not fill
+        for name in BANKS:
+            for experts, top_k in ((4, 1), (4, 2), (16, 1), (16, 4)):
+                yield name, experts, top_k, 512, 1
 
 
 def measure(
@@ -65,12 +72,12 @@ def measure(
     """Median milliseconds of every way."""
 
     def run(way: str) -> None:
-        if not both:
-            with torch.no_grad():
-                moe.dispatch(bank, rows, plan, way)
-            return
-        out: Tensor = moe.dispatch(bank, rows, plan, way)
-        out.backward(torch.ones_like(out), retain_graph=True)
+        with launch.switched_off() if way == "plain" else nullcontext(), torch.set_grad_enabled(both):
+            out: Tensor = moe.dispatch(bank, rows, plan, "grouped" if way == "plain" else way)
+            if both:
+                out.backward(torch.ones_like(out), retain_graph=True)
+        if out.is_cuda:
+            torch.cuda.synchronize()
 
     times: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
@@ -90,14 +97,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
     torch.manual_seed(0)
     found = []
     for name, experts, top_k, side, piece in cases():
         bank, rows = BANKS[name](experts, side)
         plan = plan_for(experts, top_k, side, piece)
         ways = ["dense", "loop", "grouped"] + (["window"] if name == "convolutions" else [])
+        ways += ["plain"] if args.device != "cpu" else []
         for both in (False, True):
             times = measure(bank, rows, plan, ways, both, args.rounds)
             taken = moe.choose_backend(bank, rows, plan)
@@ -111,8 +121,7 @@ def main() -> None:
                 choice = f"auto: {taken} {entry['over_fastest']:.2f}"
                 print(f"{work} {entry['direction']:<8} {figures}  {choice}", flush=True)
     about = {
-        "threads": args.threads,
-        "hardware": hardware(),
+        "hardware": hardware(args.device),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
