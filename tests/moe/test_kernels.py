@@ -25,7 +25,7 @@ def test_in_the_interpreter():
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "11 passed" in done.stdout
+    assert "16 passed" in done.stdout
 
 
 def device():
@@ -50,6 +50,18 @@ def inputs(channels, width, offsets, dtype=torch.float32):
 def gathered(flat, centres, offsets):
     index = centres[:, None] + torch.tensor(offsets, device=flat.device)
     return flat[index].flatten(1).split(COUNTS)
+
+
+@pytest.mark.parametrize("counts", [COUNTS, (), (0, 0), (32,), (1, 64, 0, 33)])
+def test_tiles_cover_the_rows_of_each_expert(counts):
+    start, expected = 0, []
+    for expert, count in enumerate(counts):
+        expected += [[expert, row, start + count] for row in range(start, start + count, 32)]
+        start += count
+    tiles = kernels._tiles(counts, torch.device("cpu"))
+    assert tiles.dtype == torch.int32
+    assert tiles.shape[1] == 3
+    assert tiles.tolist() == expected
 
 
 SHAPES = [(5, 7, (0,)), (40, 33, (0,)), (12, 6, (-11, -10, -9, -1, 0, 1, 9, 10, 11))]

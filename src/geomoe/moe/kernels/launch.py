@@ -54,11 +54,14 @@ def _compiled() -> Any:
 
 def _tiles(counts: tuple[int, ...], device: torch.device) -> Tensor:
     """``[tiles, 3]`` int32: expert, first row and end of its rows, for every block of rows."""
-    found, start = [], 0
-    for expert, count in enumerate(counts):
-        found += [(expert, row, start + count) for row in range(start, start + count, _ROWS)]
-        start += count
-    return torch.tensor(found, dtype=torch.int32, device=device).view(-1, 3)
+    # Without a loop: for a large image there are tens of thousands, in whose time the work itself is done.
+    rows = torch.tensor(counts, dtype=torch.int64)
+    blocks = -(-rows // _ROWS)
+    expert = torch.arange(len(counts)).repeat_interleave(blocks)
+    end, last = rows.cumsum(0)[expert], blocks.cumsum(0)[expert]
+    number = torch.arange(len(expert)) - (last - blocks[expert])
+    tiles = torch.stack([expert, end - rows[expert] + _ROWS * number, end], 1)
+    return tiles.to(device, torch.int32)
 
 
 def _in_order(flat: Tensor) -> Tensor:
