@@ -1,9 +1,10 @@
 """Fields that are made: heads of cabbage in rows, seen from a few metres above, weeds and shadows among them.
 
 Rows are 22 pixels apart, along an angle by chance; a head lies every 20 pixels, three more or less, a disc
-that is shaded like six leaves. Weeds are small discs of the same green, one for about seven heads, and count
-as soil. The shadow of something beside the field darkens a half of it. In ``train`` and ``test`` heads have
-radii of 4 to 9 pixels; in ``late``, another stage of growth, of 9 to 14.
+that is shaded like six leaves. Weeds are discs of the same green and shading, with radii of 1 to 6 pixels, as
+many as heads but anywhere, and count as soil: that a plant is a head its size and its row tell, and no colour.
+The shadow of something beside the field darkens a half of it. In ``train`` and ``test`` heads have radii of 4
+to 9 pixels; in ``late``, another stage of growth, of 9 to 14.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STAGES = {"train": (4.0, 9.0), "test": (4.0, 9.0), "late": (9.0, 14.0)}
 
 _SIDE, _ROWS, _HEADS, _JITTER = 128, 22.0, 20.0, 3.0
 _GREEN, _GREENS, _SOIL, _ROUGH = (0.25, 0.5, 0.2), 0.08, (0.45, 0.35, 0.25), 0.1
-_WEEDS, _WEED_RADII, _SHADOW = 0.15, (1.0, 3.0), 0.6
+_WEEDS, _WEED_RADII, _SHADOW = 1.0, (1.0, 6.0), 0.6
 _LEAVES, _DEPTH = 6, 0.25
 
 
