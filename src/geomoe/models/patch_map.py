@@ -65,16 +65,26 @@ def patches_at(x: Tensor, side: int, places: Tensor | None = None) -> Tensor:
     if places is None:
         around = padded.unfold(2, side, 1).unfold(3, side, 1)  # [B, C, H, W, side, side]
         return around.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return _some_patches(padded, side, places)(slice(None))
+
+
+def _some_patches(padded: Tensor, side: int, places: Tensor) -> Callable[[slice], Tensor]:
+    """Gives some of the patches around ``places``; what all of them need is made once."""
     # By the numbers of pixels: gradients are added to the image, and not kept for the patches of all pixels.
     height, width = padded.shape[2:]
     images, rows, columns = places.nonzero(as_tuple=True)
-    offsets = torch.arange(side, device=x.device)
+    offsets = torch.arange(side, device=padded.device)
     square = (offsets[:, None] * width + offsets).flatten()
     first = (images * height + rows) * width + columns
     pixels = padded.movedim(1, -1).flatten(0, 2)  # [B H W, C]
-    patches = pixels.index_select(0, (first[:, None] + square).flatten())
-    found: Tensor = patches.unflatten(0, (len(first), side, side)).movedim(-1, 1)
-    return found
+
+    def some(which: slice) -> Tensor:
+        corners = first[which]
+        patches = pixels.index_select(0, (corners[:, None] + square).flatten())
+        found: Tensor = patches.unflatten(0, (len(corners), side, side)).movedim(-1, 1)
+        return found
+
+    return some
 
 
 class PatchMap(nn.Module):
@@ -247,26 +257,25 @@ def _said(
     """
     grid = (len(y), *y.shape[2:])
 
-    def shown(where: Tensor | None) -> Tensor:
-        patches = patches_at(y, side, where)
+    def seen(patches: Tensor) -> Tensor:
         return patches if describe is None else describe(patches)
 
     at_once = torch.is_grad_enabled() or torch.compiler.is_compiling()
     at_once = at_once or (trace is not None and describe is None)
     if places is None and at_once:  # no search for places, for exports
-        said = say(shown(None), _placed(trace, None, y), slice(None))
+        said = say(seen(patches_at(y, side)), _placed(trace, None, y), slice(None))
         whole: Tensor = said.unflatten(0, grid).movedim(-1, 1)
         return whole
     places = y.new_ones(grid, dtype=torch.bool) if places is None else places
     if not (count := int(places.sum())):
         return y.new_zeros(len(y), channels, *grid[1:])
     if at_once:
-        said = say(shown(places), _placed(trace, places, y), slice(None))
+        said = say(seen(patches_at(y, side, places)), _placed(trace, places, y), slice(None))
     else:
-        number = places.flatten().cumsum(0).view(grid) - 1
+        some = _some_patches(F.pad(y, [side // 2] * 4), side, places)
         piece = _PIECE_ON_CPU if y.device.type == "cpu" else _PIECE
         pieces = [slice(at, min(at + piece, count)) for at in range(0, count, piece)]
-        each = ((shown(places & (number >= p.start) & (number < p.stop)), p) for p in pieces)
+        each = ((seen(some(p)), p) for p in pieces)
         if trace is None:
             said = torch.cat([say(patches, None, p) for patches, p in each])
         else:
