@@ -104,6 +104,12 @@ def test_a_dead_expert_is_named():
     assert section.data["layer 0"]["dead"] == [3]
 
 
+def test_an_expert_without_rows_is_not_called_dead_nor_in_use_where_rows_are_few():
+    section = usage(planted(modes=3, count=30))
+    assert codes(section) == {"few_rows": "note"}
+    assert section.data["layer 0"]["dead"] == [3]
+
+
 def test_a_model_without_plans_is_said_to_have_none():
     subject = planted(count=8)
     subject.model.model.forward = lambda x, trace=None, valid=None: torch.zeros(len(x), EXPERTS)
