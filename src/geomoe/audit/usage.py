@@ -76,7 +76,7 @@ def _findings(layers: dict[str, Tally]) -> list[Finding]:
             )
     few = [name for name, layer in layers.items() if layer.dead and layer.rows < _ENOUGH * layer.experts]
     if few:
-        text = f"In {', '.join(few)} an expert had no row or nearly none, and rows are too few to call it dead."
+        text = f"In {', '.join(few)} an expert had hardly a row; rows are too few to call it dead."
         found.append(Finding("note", "few_rows", text))
     if not found:
         text = f"Every expert takes part in {'the layer' if len(layers) == 1 else 'each layer'}."

@@ -2,7 +2,7 @@
 
 Rows are 22 pixels apart, along an angle by chance; a head lies every 20 pixels, three more or less, a disc
 that is shaded like six leaves. Weeds are discs of the same green and shading, with radii of 1 to 6 pixels, as
-many as heads but anywhere, and count as soil: that a plant is a head its size and its row tell, and no colour.
+many as heads but anywhere, and count as soil: a plant is a head by its size and row, not its colour.
 The shadow of something beside the field darkens a half of it. In ``train`` and ``test`` heads have radii of 4
 to 9 pixels; in ``late``, another stage of growth, of 9 to 14.
 """
