@@ -14,6 +14,7 @@ from geomoe.audit.gradient import gradient
 from geomoe.audit.usage import usage
 from geomoe.audit.verdict import verdict
 from geomoe.moe import (
+    AllExperts,
     Capacity,
     ExpertChoice,
     FeedForwardExperts,
@@ -108,6 +109,15 @@ def test_an_expert_without_rows_is_not_called_dead_nor_in_use_where_rows_are_few
     section = usage(planted(modes=3, count=30))
     assert codes(section) == {"few_rows": "note"}
     assert section.data["layer 0"]["dead"] == [3]
+
+
+def test_experts_of_other_rows_are_asked_for_where_they_are_others():
+    alike = counterfactuals(planted(Router(score("nothing"), AllExperts()), side=2, count=30))
+    assert "gates_kept" not in alike.data["arms"]
+    assert "every row has the same experts, and none of others" in alike.text
+    other = counterfactuals(planted(Router(score(), AllExperts()), side=2, count=30))
+    assert other.data["arms"]["gates_kept"]["gain"] > 0.5
+    assert codes(other)["routing_matters"] == "sound"
 
 
 def test_a_model_without_plans_is_said_to_have_none():

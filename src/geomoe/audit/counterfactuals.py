@@ -130,7 +130,7 @@ class _Comparison:
         self.alone: dict[str, Scored] = {}
         self.oracle: dict[str, Scored] = {}
         self.by_row: dict[str, bool] = {}
-        self.done, self.side, self.several = 0, 1, False
+        self.done, self.side, self.several, self.chosen = 0, 1, False, True
 
     def steps(self) -> Iterator[tuple[Batch, RoutingTrace, Tensor, tuple[RoutingTrace, int] | None]]:
         """Batches with plans and predictions, and plans of other samples: of the batch, or an earlier one."""
@@ -159,6 +159,7 @@ class _Comparison:
         if not self.done:
             self.side = blocks_a_side(self.subject) if prediction.ndim == 4 else 1
             self.several = any(several_rows(plan, size) for plan in trace)
+            self.chosen = any(_chosen(plan) for plan in trace)
         learned = self._score(prediction, batch)
         self.learned.add(learned)
         arms = self._made(size, donor)
@@ -180,9 +181,10 @@ class _Comparison:
             of, donors = donor
             made["other_sample"] = lambda i, plan: changed(plan, size, draw.across(of[i], donors))
         made["most_used"] = lambda i, plan: changed(plan, size, most_used(self.used[i][: plan.top_k]))
-        made["gates_kept"] = lambda i, plan: changed(
-            plan, size, draw.gates_kept(plan if donor is None else donor[0][i])
-        )
+        if self.chosen:
+            made["gates_kept"] = lambda i, plan: changed(
+                plan, size, draw.gates_kept(plan if donor is None else donor[0][i])
+            )
         return made
 
     def _layer(
@@ -238,7 +240,7 @@ class _Comparison:
         return Section(
             "counterfactuals",
             _TITLE,
-            _text(unit, self.side, self.several, "other_sample" in arms),
+            _text(unit, self.side, self.several, self.chosen, "other_sample" in arms),
             tuple(_findings(arms, oracle, monitor, unit)),
             tuple(tables),
             (Figure("counterfactuals", _caption(monitor, unit), lambda d: _draw(d, shown, monitor)),),
@@ -254,7 +256,12 @@ class _Comparison:
         )
 
 
-def _text(unit: str, side: int, several: bool, others: bool) -> str:
+def _chosen(plan: RoutingPlan) -> bool:
+    """Whether rows have experts of their own, and not all of them in one order."""
+    return plan.top_k < plan.num_experts or bool((plan.experts != plan.experts[:1]).any())
+
+
+def _text(unit: str, side: int, several: bool, chosen: bool, others: bool) -> str:
     over = "samples" if unit == "sample" else f"spatial blocks, {side} x {side} of each image"
     parts = [
         "Every layer carries out another plan than its router's, on the same samples: random experts with "
@@ -272,6 +279,8 @@ def _text(unit: str, side: int, several: bool, others: bool) -> str:
     ]
     if not several:
         parts.append("Each sample is one row, so that nothing can be shuffled within it.")
+    if not chosen:
+        parts.append("All are run: every row has the same experts, and none of others.")
     if not others:
         parts.append("There is one sample, so that there is no plan of another one.")
     return " ".join(parts)
@@ -316,7 +325,7 @@ def _findings(
     if not better and not in_loss:
         text = f"Routing does not matter to the model: {loses(*shuffles)}."
         found.append(Finding("fault", "not_better_than_shuffled", text))
-    elif not arms["gates_kept"].helps and not arms["gates_kept"].helps_loss:
+    elif (kept := arms.get("gates_kept")) is not None and not kept.helps and not kept.helps_loss:
         text = f"Which expert a row is given does not matter: {loses('gates_kept')}."
         found.append(Finding("fault", "choice_does_not_matter", text))
     elif not better:
@@ -349,21 +358,12 @@ def _findings(
 
 
 def _table(name: str, caption: str, effects: Mapping[str, Effect], monitor: str) -> Table:
-    columns = (
-        "plan",
-        _title(monitor),
-        "gain of learned",
-        "low",
-        "high",
-        "loss gain",
-        "low",
-        "high",
-        "compared",
-    )
+    ends = ("low", "high")
+    columns = ("plan", _title(monitor), "gain of learned", *ends, "loss gain", *ends, "compared")
     rows = []
     for label, effect in effects.items():
-        ends = [end for i in (effect.gain, effect.loss) for end in (i.mean, *(i.ends or (None, None)))]
-        rows.append((label, effect.other, *ends, effect.units))
+        gains = [end for i in (effect.gain, effect.loss) for end in (i.mean, *(i.ends or (None, None)))]
+        rows.append((label, effect.other, *gains, effect.units))
     if effects:
         rows.insert(0, ("learned", next(iter(effects.values())).learned, *(None,) * 7))
     return Table(name, caption, columns, tuple(rows))
