@@ -42,7 +42,7 @@ def test_heads_are_green_and_soil_is_not_but_for_weeds():
         more = image[..., 1].astype(float) > image[..., 0]
         assert more[mask == 1].mean() > 0.95
         green.append(more[mask == 0].mean())
-    assert 0.001 < np.mean(green) < 0.03, "weeds"
+    assert 0.05 < np.mean(green) < 0.15, "weeds, as many as heads"
 
 
 def test_half_of_a_field_lies_in_shadow():
