@@ -55,11 +55,12 @@ def _compiled() -> Any:
 def _tiles(counts: tuple[int, ...], device: torch.device) -> Tensor:
     """``[tiles, 3]`` int32: expert, first row and end of its rows, for every block of rows."""
     # Without a loop: for a large image there are tens of thousands, in whose time the work itself is done.
-    rows = torch.tensor(counts, dtype=torch.int64)
+    # On the CPU, whatever the default device: the counts are there, and nothing waits for the accelerator.
+    rows = torch.tensor(counts, dtype=torch.int64, device="cpu")
     blocks = -(-rows // _ROWS)
-    expert = torch.arange(len(counts)).repeat_interleave(blocks)
+    expert = torch.arange(len(counts), device="cpu").repeat_interleave(blocks)
     end, last = rows.cumsum(0)[expert], blocks.cumsum(0)[expert]
-    number = torch.arange(len(expert)) - (last - blocks[expert])
+    number = torch.arange(len(expert), device="cpu") - (last - blocks[expert])
     tiles = torch.stack([expert, end - rows[expert] + _ROWS * number, end], 1)
     return tiles.to(device, torch.int32)
 
