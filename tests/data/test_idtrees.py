@@ -155,3 +155,26 @@ def test_leaks_are_looked_for_between_stands(tmp_path):
     twice = next(item for item in items if item.part == "fit")
     leaks = find_leaks([*items, replace(twice, part="test")]).leaks
     assert {leak.kind for leak in leaks} == {"duplicate", "footprint"}
+
+
+def test_photographs_have_the_crowns_in_pixels_of_their_own(tmp_path):
+    plot(tmp_path)
+    photograph = np.arange(3 * 120 * 120).reshape(3, 120, 120).astype(np.uint8)
+    save(tmp_path / "rgb" / "A_1.tif", photograph, 0, 5000, None, side=0.1)
+    crowns(tmp_path, [crown("Acer rubrum L.", 20, 10, 60, 50), crown("Pinus taeda L.", 90, 90, 110, 120)])
+    found = read_labelled(tmp_path, Reading(stems=1, images="rgb"))
+    [one] = found.images
+    assert (found.radiometry, found.names, found.sensors) == ("unit", ("red", "green", "blue"), {})
+    assert one.image.numpy().tobytes() == photograph.tobytes()
+    # By hand: a circle of 20 pixels of radius around row 30, column 40.
+    assert np.flatnonzero(one.mask[30] == 0).tolist() == list(range(20, 60))
+    assert np.flatnonzero(one.mask[:, 40] == 0).tolist() == list(range(10, 50))
+    assert np.count_nonzero(one.mask == 0) == pytest.approx(np.pi * 20**2, rel=0.01)
+
+
+def test_a_photograph_has_three_bands_of_bytes(tmp_path):
+    plot(tmp_path)
+    crowns(tmp_path, [crown("Acer rubrum L.", 20, 10, 60, 50), crown("Pinus taeda L.", 90, 90, 110, 120)])
+    save(tmp_path / "rgb" / "A_1.tif", np.full((3, 120, 120), 256, np.uint16), 0, 5000, None, side=0.1)
+    with pytest.raises(GeomoeError, match=r"A_1\.tif is no image of red, green and blue of eight bits"):
+        read_plots(tmp_path, stems=1, photographs=True)

@@ -1,9 +1,10 @@
 """IDTReeS: plots of forest by a hyperspectral camera and a laser scanner, and the crowns of their trees.
 
 A folder holds ``hsi/PLOT.tif``, reflectance in any number of bands; ``chm/PLOT.tif``, the height of the
-canopy in metres on the same grid; and ``crowns.csv``, a line for each crown with its ``plot``, ``site``,
-``individual``, ``species`` (may be empty) and its box, ``column_min``, ``row_min``, ``column_max`` and
-``row_max``, in pixels of 10 cm from the upper left corner of its plot.
+canopy in metres on the same grid; maybe ``rgb/PLOT.tif``, a photograph in bytes; and ``crowns.csv``, a line
+for each crown with its ``plot``, ``site``, ``individual``, ``species`` (may be empty) and its box,
+``column_min``, ``row_min``, ``column_max`` and ``row_max``, in pixels of 10 cm from the upper left corner of
+its plot.
 
 Crowns are round and their boxes are not: a pixel is a crown's if its middle lies in the ellipse that fills
 the box. Where crowns of two classes, or of one that is not known, meet, nobody knows which is above.
@@ -46,14 +47,15 @@ class Plot:
 
     Attributes:
         name: of its site and its own, ``MLBS/MLBS_1``.
-        image: ``[C + 1, H, W]`` float32, reflectance as the file has it and height, metres.
-        present: ``[2, H, W]`` bool, the pixels that each of both sensors measured.
+        image: ``[C + 1, H, W]`` float32, reflectance as the file has it and height, metres; or ``[3, H, W]``
+            uint8, the photograph.
+        present: ``[S, H, W]`` bool, the pixels that each sensor measured: these two, or the camera.
         labels: ``[H, W]`` int32, values of the legend; 0 where there is no crown of a class.
         stand: number of the plots that lie together with this one, from 0.
     """
 
     name: str
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] | NDArray[np.uint8]
     present: NDArray[np.bool_]
     labels: NDArray[np.int32]
     stand: int
@@ -65,8 +67,9 @@ class Plot:
 
     @property
     def sensors(self) -> dict[str, int]:
-        """Numbers of their bands, by name."""
-        return {"hyperspectral": len(self.image) - 1, "height": 1}
+        """Numbers of their bands, by name; empty of a photograph."""
+        several = {"hyperspectral": len(self.image) - 1, "height": 1}
+        return several if len(self.present) > 1 else {}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def idtrees_folder(root: Path) -> Path | None:
 
 
 def read_plots(
-    root: Path, taxa: Taxa = "species", stems: int = 15, max_pixels: int = 10**6
+    root: Path, taxa: Taxa = "species", stems: int = 15, max_pixels: int = 10**6, photographs: bool = False
 ) -> tuple[list[Plot], Legend]:
     """All plots that have crowns, sorted by name, and what their labels mean: names in alphabetical order.
 
@@ -104,6 +107,7 @@ def read_plots(
         taxa: what the classes are.
         stems: that a class has at least, as individuals; trees of rarer ones are of no class. With 1 none is.
         max_pixels: that a plot may have.
+        photographs: in the place of reflectance and height.
 
     Raises:
         GeomoeError: files that cannot be used, or fewer than two classes.
@@ -122,11 +126,11 @@ def read_plots(
         by_plot.setdefault(crown.plot, []).append(crown)
     plots, corners = [], []
     for plot, mine in by_plot.items():
-        path = root / "hsi" / f"{plot}.tif"
-        stack, (x, y, side) = _images(path, root / "chm" / path.name, max_pixels)
-        high, wide = stack.data.shape[1:]
+        read = _photograph if photographs else _images
+        image, present, (x, y, side) = read(root, f"{plot}.tif", max_pixels)
+        high, wide = image.shape[1:]
         labels = _labels(mine, names, (high, wide), side)
-        plots.append(Plot(f"{mine[0].site}/{plot}", stack.data, stack.present, labels, 0))
+        plots.append(Plot(f"{mine[0].site}/{plot}", image, present, labels, 0))
         corners.append((x, y, x + side * wide, y + side * high))
     stands = stands_of([plot.site for plot in plots], corners)
     placed = [replace(plot, stand=stand) for plot, stand in zip(plots, stands, strict=True)]
@@ -157,15 +161,33 @@ def _crown(line: Mapping[str, str | None], where: str, words: int) -> Crown:
     return Crown(plot, site, individual, " ".join(species.split()[:words]), (left, top, right, bottom))
 
 
-def _images(hyperspectral: Path, height: Path, max_pixels: int) -> tuple[Stack, tuple[float, ...]]:
-    """Both stacked, and where they lie: west, south, and side of a pixel."""
+def _images(
+    root: Path, name: str, max_pixels: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, ...]]:
+    """Reflectance and height stacked, what is measured, and where they lie: west, south, side of a pixel."""
+    hyperspectral, height = (root / folder / name for folder in ("hsi", "chm"))
     stack = read_stack([hyperspectral, height], max_pixels)
-    if stack.box is None:
-        raise GeomoeError(f"{hyperspectral} does not say where it lies; expected a GeoTIFF with a grid")
     if stack.bands[1] != 1:
         raise GeomoeError(f"{height} has {stack.bands[1]} bands; expected one, the height of the canopy")
+    return stack.data, stack.present, _lies(stack, hyperspectral)
+
+
+def _photograph(
+    root: Path, name: str, max_pixels: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[float, ...]]:
+    """As :func:`_images`, of the camera."""
+    path = root / "rgb" / name
+    stack = read_stack([path], max_pixels)
+    if stack.bands != (3,) or stack.data.max() > 255:
+        raise GeomoeError(f"{path} is no image of red, green and blue of eight bits")
+    return stack.data.astype(np.uint8), stack.present, _lies(stack, path)
+
+
+def _lies(stack: Stack, path: Path) -> tuple[float, ...]:
+    if stack.box is None:
+        raise GeomoeError(f"{path} does not say where it lies; expected a GeoTIFF with a grid")
     west, south, _, _, side = stack.box
-    return stack, (west, south, side)
+    return west, south, side
 
 
 def _labels(

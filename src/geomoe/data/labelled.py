@@ -32,7 +32,7 @@ class Reading:
     Attributes:
         bands: channels of images; what stacks several files, cubes, plots and pairs have their own.
         images: folder of images below the root, where masks lie in another one; several, whose images of one
-            name are stacked band by band.
+            name are stacked band by band. Of plots with crowns ``rgb``, or what the other sensors measured.
         masks: folder of the masks.
         names: of the classes, in the order of their values, of a data set that is not known.
         ignored: value of the pixels whose class is not known; None where every value is a class.
@@ -159,15 +159,18 @@ def _cube(path: Path, how: Reading) -> Labelled:
 
 
 def _plots(root: Path, known: DataSet, how: Reading) -> Labelled:
-    plots, legend = read_plots(root, how.taxa, how.stems, how.max_pixels)
+    photographs = how.images == "rgb"
+    plots, legend = read_plots(root, how.taxa, how.stems, how.max_pixels, photographs)
     images = [
         Whole(
             plot.name, torch.from_numpy(plot.image), legend.indices(plot.labels, plot.name),
-            np.any(plot.present, axis=0), plot.present, plot.stand,
+            np.any(plot.present, axis=0), plot.present if plot.sensors else None, plot.stand,
         )
         for plot in plots
     ]  # fmt: skip
-    return Labelled(known.name, images, legend, "values", known, plots[0].sensors)
+    units = "unit" if photographs else "values"
+    names = ("red", "green", "blue") if photographs else ()
+    return Labelled(known.name, images, legend, units, known, plots[0].sensors, names)
 
 
 def _pairs(root: Path, known: DataSet | None, listed: Sequence[Dated], how: Reading) -> Labelled:

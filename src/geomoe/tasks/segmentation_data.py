@@ -88,7 +88,7 @@ class SegmentationData(ClassData):
         missing: share of the training crops that lack some of the sensors, though never all.
         bands: channels of images; a cube has its own, and so have pairs of dates.
         images: folder of images below ``root``, where masks lie in another one; several, one for each sensor,
-            whose images of one name are stacked band by band.
+            whose images of one name are stacked band by band. Of plots with crowns ``rgb`` for photographs.
         masks: folder of the masks.
         names: of the classes, in the order of their values, of a data set that is not known.
         ignored: value of the pixels whose class is not known; None where every value is a class.
