@@ -42,7 +42,8 @@ LEAKS = 3
 @click.option(
     "--of", "source", type=click.Path(path_type=Path),
     help="With --make: what it is made of; burns of a GeoTIFF of before, with red, green, blue and near "
-    "infrared, crowns of the folder of IDTReeS, radar_optical of the truth of a pair, NAME_gt.",
+    "infrared, crowns of the folder of IDTReeS, radar_optical of the truth of a pair, NAME_gt, "
+    "land_cover of the folder of five_places and landsat_tiles.",
 )  # fmt: skip
 def data(
     folder: Path | None,

@@ -14,6 +14,7 @@ from geomoe.data.crowns import crowns_files, crowns_folder, make_crowns
 from geomoe.data.dates import CHANGE
 from geomoe.data.fields import FIELDS, make_fields
 from geomoe.data.idtrees import idtrees_folder
+from geomoe.data.land_cover import LAND_COVER, land_cover_folder, make_land_cover
 from geomoe.data.legend import Legend
 from geomoe.data.radar import LOUD, NOISY_TARGETS, RADARS, TARGETS, make_radar, radar_files
 from geomoe.data.radar_optical import PATCH_SENSORS, make_radar_optical, radar_optical_files
@@ -204,18 +205,17 @@ register(
         "five examples of TerraMesh (IBM, ESA and partners): modified Copernicus Sentinel-1 and -2 data, the "
         "Copernicus elevation model, and ESRI's land cover",
         "CC BY-SA 4.0", _below((), ("S2L2A", "S1RTC", "DEM", "LULC")),
-        legend=Legend(
-            (
-                "water", "trees", "flooded vegetation", "crops", "built area", "bare ground", "snow, ice",
-                "clouds", "rangeland",
-            ),
-            colours=(
-                "#1a5bab", "#358221", "#87d19e", "#ffdb5c", "#ed022a", "#b09a76", "#a8ebff", "#616161",
-                "#c8b98a",
-            ),
-        ),
+        legend=LAND_COVER,
         gsd=10.0,
         sensors={"optical": 12, "radar": 2, "elevation": 1},
+    )
+)  # fmt: skip
+register(
+    DataSet(
+        "land_cover", "Land cover of two sensors", "masks",
+        "five examples of TerraMesh (modified Copernicus Sentinel-2 data, ESRI's land cover) and tiles of "
+        "BigEarthNet-Landsat (USGS) that show one class, as reflectances of the same bands",
+        "CC BY-SA 4.0, the tiles MIT", land_cover_folder, legend=LAND_COVER, make_of=make_land_cover,
     )
 )  # fmt: skip
 register(
