@@ -129,18 +129,18 @@ def _quarters(made: Path, path: Path, mask: NDArray[np.integer]) -> None:
     middle = [side // 2 for side in mask.shape]
     for name in ("nw", "ne", "sw", "se"):
         top, left = middle[0] * ("s" in name), middle[1] * ("e" in name)
-        rows = slice(top, top + middle[0])
-        columns = slice(left, left + middle[1])
+        part = (slice(top, top + middle[0]), slice(left, left + middle[1]))
         grid = (crs, None if at is None else at * Affine.translation(left, top))
-        part = valid[rows, columns]
-        _save(made, f"sentinel-2/{path.stem}/{name}", image[:, rows, columns], part, mask[rows, columns], grid)
+        _save(
+            made, f"sentinel-2/{path.stem}/{name}", image[:, *part], valid[part], mask[part], grid,
+        )  # fmt: skip
 
 
 def _whole(made: Path, path: Path, cover: int) -> bool:
     """Whether half of a tile is of its class; it is written then."""
     image, valid, grid = _reflectance(path, _LANDSAT8, _SCALE_LANDSAT, _OFFSET_LANDSAT)
     mask = np.where(valid & (image[BANDS.index("blue")] <= _BRIGHT), cover, 0)
-    enough = 2 * np.count_nonzero(mask) >= mask.size
+    enough = bool(2 * np.count_nonzero(mask) >= mask.size)
     if enough:
         _save(made, f"landsat-8/{path.stem}", image, valid, mask, grid)
     return enough
