@@ -89,6 +89,19 @@ def test_images_on_which_places_agree_are_learned_from_and_no_others() -> None:
     assert (found.domain, found.votes, model.domain) == (1, 3, 1)
 
 
+def test_what_is_learned_is_the_focal_loss_of_what_was_said() -> None:
+    """A step by hand: of pixels that are nearly sure little is learned, less than of cross-entropy."""
+    model, [(name, sample)] = Stub(), samples()[2:3]
+    adapt_model(model, [(name, sample)], share=1.0, rounds=1, learning_rate=0.5)
+    by_hand = Stub()
+    said = by_hand.said(sample["image"][None])
+    target = said.detach().argmax(1)
+    p = said.softmax(1).gather(1, target[:, None])[:, 0]
+    (-((1 - p) ** 2 * p.log()).mean() / 2).backward()
+    assert by_hand.weight.grad is not None
+    assert model.weight.item() == pytest.approx(4 - 0.5 * by_hand.weight.grad.item(), abs=1e-6)
+
+
 def test_targets_of_a_round_are_there_before_anything_is_learned_in_it() -> None:
     model = Stub()
     adapt_model(model, samples(), rounds=2)

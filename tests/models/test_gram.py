@@ -93,6 +93,30 @@ def test_mutual_information_reaches_the_gates_of_the_last_stage() -> None:
     assert -math.log(6) <= answers["information"].item() < 0
 
 
+def test_gates_see_the_mean_of_the_tokens_that_hold_a_pixel() -> None:
+    """The rows that gates are given, by hand; a part of the image is not valid, and more is filled up."""
+    model, given = made(), []
+    block = model.encoder[0].blocks[0]  # type: ignore[index,union-attr]
+    block.adapters.register_forward_hook(lambda part, args, out: given.extend(args[:2]))
+    valid = torch.ones(1, 24, 20, dtype=torch.bool)
+    valid[:, 12:] = False
+    with torch.inference_mode():
+        model(IMAGES[:1, :, :24, :20], valid=valid)
+    tokens, rows = given  # [1, h, w, C] of 4 x 4 pixels, [1, C]
+    torch.testing.assert_close(rows, tokens[:, :3, :5].mean((1, 2)))
+    assert tokens.shape[1] > 3, "there are tokens that no gate is to see"
+
+
+def test_information_is_of_the_last_stage_alone() -> None:
+    model, trace = made(), RoutingTrace()
+    domain = torch.arange(8) % 6
+    found = model.answers(IMAGES, trace, domain=domain)["information"]
+    assert len(trace) == 3, "one block and two"
+    of_each = [mutual_information_loss(plan, domain, 6) for plan in trace]
+    torch.testing.assert_close(found, (of_each[1] + of_each[2]) / 2)
+    assert not torch.allclose(found, torch.stack(of_each).mean())
+
+
 def test_a_batch_of_one_city_teaches_its_gate_alone() -> None:
     model = made()
     model(IMAGES, domain=all_of(2)).square().sum().backward()

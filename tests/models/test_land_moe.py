@@ -84,6 +84,18 @@ def test_experts_take_each_token_by_itself_and_the_filter_their_places():
     assert (model.filter(moved(x)) - moved(model.filter(x))).abs().max() > 0.01
 
 
+def test_the_one_filter_comes_after_every_layer():
+    model, x, taken = learned(), images(1, 16), []
+    model.filter.register_forward_hook(lambda part, given, out: taken.append(out))
+    model.features(x)
+    assert len(taken) == len(model.base.blocks) == 2
+    order = []
+    for part in (*model.refinements, model.filter):
+        part.register_forward_hook(lambda part, given, out: order.append(type(part).__name__))
+    model.features(x)
+    assert order == ["Refinement", "FrequencyFilter"] * 2
+
+
 def test_the_base_learns_nothing_and_all_else_does():
     model = small().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -117,6 +117,20 @@ def test_losses_are_of_known_pixels_and_of_large_enough_things():
     assert network.true_instances(mask)[0, 25, 25].tolist() == [-1, 0]
 
 
+def test_offsets_are_the_way_to_the_middle_rows_first():
+    """By hand, of a thing of 5 rows and 11 columns: what is right costs nothing and finds it again."""
+    network = model(least=1)
+    mask = torch.zeros(1, 16, 16, dtype=torch.int64)
+    mask[0, 4:9, 2:13] = 1
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    offsets = torch.stack([6 - rows, 7 - columns])[None]
+    loss = network.objectives["offsets"]
+    assert float(loss({"offsets": offsets}, mask)) == 0
+    assert float(loss({"offsets": offsets.flip(1)}, mask)) > 1
+    assert float(loss({"offsets": -offsets}, mask)) > 1
+    assert float(loss({"offsets": offsets + 0.5}, mask)) == pytest.approx(1), "rows and columns, added up"
+
+
 def test_what_is_not_valid_is_not_seen_or_routed():
     network, x = model().eval(), images(1, 64)
     valid = torch.ones(1, 64, 64, dtype=torch.bool)

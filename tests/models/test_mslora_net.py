@@ -130,6 +130,22 @@ def test_the_head_alone_sees_the_base_and_nothing_else():
     assert {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"head"}
 
 
+def test_coarse_features_are_means_of_squares():
+    """What is changed within a square, its mean left as it is, changes nothing."""
+    model = learned()
+    fine, x = torch.randn(1, 4, 4, 16), images(1, 16)
+    kept = model.head.coarse
+    model.head.coarse = nn.Identity()
+    width = kept[1].out_features
+    seen = torch.randn(1, 4, 4, width)
+    other = seen.clone()
+    other[:, 0, 0] += 1.0
+    other[:, 1, 1] -= 1.0
+    torch.testing.assert_close(model.head(fine, other, x), model.head(fine, seen, x))
+    other[:, 1, 1] += 2.0
+    assert not torch.allclose(model.head(fine, other, x), model.head(fine, seen, x))
+
+
 def test_both_levels_and_the_image_are_seen():
     model, x = learned(), images(1, 16)
     fine, coarse = model.features(x)

@@ -67,6 +67,13 @@ def test_places_share_what_they_take_and_take_nothing_at_first():
     assert not torch.equal(attention(x), x)
 
 
+def test_a_patch_is_its_middle_and_its_mean():
+    model, patches = small(), torch.rand(3, 16, 5, 5)  # at first attention adds nothing
+    joint = model.joint(patches)
+    expected = torch.cat([joint[..., 2, 2], joint.mean((2, 3))], 1)
+    torch.testing.assert_close(model.describe(patches), expected)
+
+
 def test_a_mixture_of_convolutions_is_what_its_gate_says():
     torch.manual_seed(0)
     layer, x, trace = ConvolutionMoE(3, 5, 2).eval(), torch.randn(1, 3, 9, 8), RoutingTrace()

@@ -1,5 +1,7 @@
 """What a toy of SparseFormer would not do, and what its released program does wrong."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -141,6 +143,73 @@ def test_points_are_among_the_labels_that_the_branch_learns_from() -> None:
     corrected = {**answers, "labels": torch.tensor([[[2, 0], [1, -1]]])}
     assert float(loss(answers, truth)) == float(loss(corrected, torch.full_like(truth, -1)))
     assert float(loss(answers, truth)) != float(loss(answers, torch.full_like(truth, -1)))
+
+
+def test_doubt_is_of_the_two_largest_probabilities() -> None:
+    said = torch.tensor([0.5, 0.3, 0.2]).log()
+    assert float(doubt(said)) == pytest.approx(-(0.5 * math.log(0.5) + 0.3 * math.log(0.3)), abs=1e-6)
+    # Of [.5, .25, .25] and [.6, .4, 0] the entropy of all classes would say that the second is surer.
+    assert merged([0.5, 0.25, 0.25], [0.4, 0.6, 1e-9]) == 1
+    assert merged([0.64, 0.18, 0.18], [0.25, 0.75, 1e-9]) == 1
+
+
+def test_what_experts_say_is_refined_by_the_image_before_it_teaches() -> None:
+    """A speck is overruled by what is around it where the image is even, and spreads over no edge."""
+    model = small(dilations=(1,), rounds=10)
+    said = torch.tensor([0.9, 0.05, 0.05]).log()[:, None, None].expand(3, 9, 9).clone()
+    said[:, 4, 4] = torch.tensor([0.05, 0.9, 0.05]).log()
+    both, there = said.expand(1, 2, 3, 9, 9), torch.ones(1, 9, 9, dtype=torch.bool)
+    even, spotted = torch.zeros(1, 3, 9, 9), torch.zeros(1, 3, 9, 9)
+    spotted[..., 4, 4] = 1
+    assert int(model.labels(both, even, there)[0, 4, 4]) == 0
+    assert int(model.labels(both, spotted, there)[0, 4, 3]) == 0
+    x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+    kept = model.labels
+
+    def labels(said: Tensor, image: Tensor, there: Tensor, trace: RoutingTrace | None = None) -> Tensor:
+        seen.append(image)
+        return kept(said, image, there, trace)
+
+    model.labels = labels  # type: ignore[method-assign]
+    model.answers(x)
+    torch.testing.assert_close(seen[0], model.normalise(x))
+
+
+def test_an_expert_is_taught_by_the_other_one_and_the_branch() -> None:
+    torch.manual_seed(0)
+    first, second, branch = 5 * torch.randn(3, 1, 3, 2, 2)
+    there = torch.ones(1, 2, 2, dtype=torch.bool)
+    answers = {"experts": torch.stack([first, second], 1), "classes": branch, "there": there}
+    found = small().objectives["guidance"](answers, torch.full((1, 2, 2), -1))
+    by_hand = [divergence(one, (other + branch) / 2, there, 10.0)
+               for one, other in ((first, second), (second, first))]  # fmt: skip
+    torch.testing.assert_close(found, torch.stack(by_hand).mean())
+
+
+def test_experts_agree_at_a_temperature_of_ten() -> None:
+    torch.manual_seed(0)
+    first, second = 5 * torch.randn(2, 1, 3, 2, 2)
+    there = torch.ones(1, 2, 2, dtype=torch.bool)
+    found = small().objectives["agreement"](
+        {"experts": torch.stack([first, second], 1), "there": there}, torch.full((1, 2, 2), -1)
+    )
+    both = (first + second) / 2
+
+    def kl(one: Tensor) -> Tensor:
+        own, target = ((y / 10).movedim(1, -1).flatten(0, 2) for y in (one, both))
+        return nn.functional.kl_div(own.log_softmax(1), target.softmax(1), reduction="batchmean")
+
+    torch.testing.assert_close(found, (kl(first) + kl(second)) / 2)
+
+
+def test_the_labels_of_experts_are_smoothed() -> None:
+    """The more the branch is sure of them, the more the smoothed loss grows again."""
+    loss, taught = small().objectives["labels"], torch.zeros(1, 2, 2, dtype=torch.int64)
+    truth = torch.full((1, 2, 2), -1)
+    logits = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None].expand(1, 3, 2, 2)
+    found = [float(loss({"classes": k * logits, "labels": taught}, truth)) for k in (3, 300)]
+    assert found[1] > found[0]
 
 
 def test_pixels_without_a_label_change_no_loss() -> None:

@@ -87,6 +87,38 @@ def scan(direction: Direction, forgets: bool = False) -> InDirection:
     return made
 
 
+def test_shallow_features_stay_and_the_gate_sees_both_scales() -> None:
+    torch.manual_seed(0)
+    fusion = Fusion(UMoEMambaConfig(widths=(8, 12), state=4), 0)
+    nn.init.normal_(fusion.moe.router.score.gate.weight)  # type: ignore[union-attr]
+    shallow, deep, trace = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4), RoutingTrace()
+    found = fusion(shallow, deep, trace)
+    both = torch.cat([shallow, deep], 1)
+    by_hand = shallow + sum(
+        trace[0].gates[0, e] * expert(both)
+        for e, expert in enumerate(fusion.moe.bank.experts)  # type: ignore[arg-type,union-attr]
+    )
+    torch.testing.assert_close(found, by_hand, atol=1e-5, rtol=1e-5)
+    for other in ((shallow + 1, deep), (shallow, deep + 1)):
+        changed = RoutingTrace()
+        fusion(*other, changed)
+        assert not torch.allclose(changed[0].gates, trace[0].gates)
+
+
+def test_what_was_scanned_is_gated() -> None:
+    """With a gate of 0 nothing of the scan is left, with a large one all of it times that."""
+    torch.manual_seed(0)
+    expert, x = StateSpace(8, 4), torch.randn(1, 16, 4, 4)
+    with torch.no_grad():
+        expert.enter.weight[8:] = 0
+        expert.enter.bias[8:] = 0  # type: ignore[index]
+        torch.testing.assert_close(expert(x), expert.leave(torch.zeros(1, 8, 4, 4)))
+        expert.enter.bias[8:] = 50.0  # type: ignore[index]
+        value = expert.enter(expert.first(torch.stack(x.chunk(2, 1)).sum(0)))[:, :8]
+        scanned = expert.norm(expert.scan(nn.functional.silu(expert.conv(value))))
+        torch.testing.assert_close(expert(x), expert.leave(50 * scanned), atol=1e-3, rtol=1e-4)
+
+
 def test_four_directions_differ() -> None:
     torch.manual_seed(1)
     x = 3 * torch.rand(1, 3, 4, 5)

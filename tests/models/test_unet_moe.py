@@ -79,6 +79,16 @@ def test_pixels_without_a_class_teach_nothing():
     assert one_against_rest(answers, torch.full_like(truth, -1)) == 0
 
 
+def test_experts_learn_by_entropy_and_dice_of_the_classes_that_are_there():
+    said = torch.tensor([[[[2.0, -1.0]], [[-3.0, 0.5]], [[-2.0, -2.0]]]])  # [1, 3, 1, 2]
+    truth = torch.tensor([[[0, 1]]])
+    p = said.sigmoid()[0, :, 0]
+    own = torch.tensor([[1.0, 0], [0, 1], [0, 0]])
+    entropy = -(own * p.log() + (1 - own) * (1 - p).log()).mean(1).sum()
+    dice = sum(1 - 2 * (p[k] * own[k]).sum() / (p[k] + own[k]).sum() for k in (0, 1))
+    torch.testing.assert_close(one_against_rest({"experts": said}, truth), entropy + dice)
+
+
 def test_each_stage_trains_its_own_part():
     x, truth = scene()
     network = model().train()
