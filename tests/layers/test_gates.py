@@ -47,7 +47,7 @@ def test_the_shape_stays_and_an_image_does_not_depend_on_its_batch(layer):
 def test_every_parameter_learns(layer):
     layer.zero_grad()
     for name, parameter in layer.named_parameters():
-        if name.endswith(("scale", "down.bias")):  # no hidden unit rests at 0
+        if name.endswith(("scale", "down.bias", "mlp.0.bias")):  # no hidden unit rests at 0
             nn.init.ones_(parameter)
     layer(image(2, 4, 9, 6)).square().sum().backward()
     # A key's bias is the same for all places, which the softmax does not see.
@@ -169,4 +169,7 @@ def test_channel_affinities_by_hand():
 def test_half_precision_stays_half(layer):
     half = layer.bfloat16()
     assert half(image(1, 4, 6, 6).bfloat16()).dtype == torch.bfloat16
+    if hasattr(half, "averages"):
+        of = torch.full((2, 36), 1 / 36).bfloat16()
+        assert half.averages(image(1, 4, 6, 6).bfloat16(), of).dtype == torch.bfloat16
     layer.float()

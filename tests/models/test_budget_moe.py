@@ -169,3 +169,30 @@ def test_twins(twin: str) -> None:
 def test_bad_options_are_named(options: dict[str, object], said: str) -> None:
     with pytest.raises(geomoe.GeomoeError, match=said):
         geomoe.create_model("budget_moe", **{**SMALL, **options})
+
+
+def test_what_no_budget_can_be_found_by_is_said_and_changes_nothing() -> None:
+    model = made()
+    model.spend(0.5, [IMAGE])
+    before = [part.least.clone() for part in model.modules() if isinstance(part, Worthwhile)]
+    nothing = torch.full((1, 3, 16, 16), torch.nan)
+    for images in ([], [nothing]):
+        with pytest.raises(ValueError, match=r"a share of 0\.25 of the cells: there is no image with pixels"):
+            model.spend(0.25, images)
+    with pytest.raises(ValueError, match="with one expert all gates are 1"):
+        made(experts=1).spend(0.25, [IMAGE])
+    after = [part.least for part in model.modules() if isinstance(part, Worthwhile)]
+    assert torch.equal(torch.stack(before), torch.stack(after))
+
+
+def test_pixels_without_a_measurement_take_no_part_in_a_budget_and_the_mode_stays() -> None:
+    model, other = made().train(), made()
+    holed = torch.cat([IMAGE, torch.full_like(IMAGE, torch.nan)], 3)
+    model.spend(0.5, [holed])
+    assert model.training
+    trace = RoutingTrace()
+    model.eval()(IMAGE, trace)
+    assert trace[0].kept.float().mean().item() == pytest.approx(0.5, abs=0.15)
+    assert all(part.least.isfinite() for part in model.modules() if isinstance(part, Worthwhile))
+    other.spend(1, [])
+    assert not other.training

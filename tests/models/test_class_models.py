@@ -56,6 +56,17 @@ def test_bands_are_normalised_by_the_configuration(name):
         torch.testing.assert_close(told(x), plain(by_hand))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_may_be_of_half_precision(name, dtype):
+    """By themselves: autocast would mend what does not fit."""
+    model, x = tiny(name).eval().to(dtype), torch.rand(1, 3, 24, 24).to(dtype)
+    with torch.inference_mode():
+        said = model(x)
+    assert said.isfinite().all()
+    if said.ndim == 4:
+        assert said.shape[2:] == x.shape[2:]
+
+
 @pytest.mark.parametrize("router", ["noisy_top_k", "switch"])
 def test_save_and_load_give_the_same_result(name, router, tmp_path):
     known = {field.name for field in dataclasses.fields(tiny(name).config)}

@@ -114,7 +114,7 @@ def test_dates_that_do_not_lie_on_one_grid_are_refused_with_what_differs(
 
 
 def test_models_and_files_that_do_not_go_together_are_refused(before: Path, after: Path, dst: Path) -> None:
-    with pytest.raises(GeomoeError, match="compares no two dates; leave out --after"):
+    with pytest.raises(GeomoeError, match="compares no two dates, which are called before and after; leave"):
         predict(before, dst, model=pooled(), after=after)
     with pytest.raises(GeomoeError, match="makes an image, of one date; leave out --after"):
         predict(before, dst, model=nearest(), after=after)
@@ -139,6 +139,23 @@ def test_bands_are_chosen_of_each_date_and_one_file_may_hold_both(tmp_path: Path
     plan = plan_scene(tmp_path / "one.tif", tmp_path / "x.tif", model=differs(), scale=None,
                       after=tmp_path / "two.tif")  # fmt: skip
     assert (plan.names, plan.bands) == (("VV", "a", "b"), (1, 2, 3))
+
+
+def test_what_one_date_lacks_has_no_class_in_one_file_of_both_either(tmp_path: Path, dst: Path) -> None:
+    data = pixels(3, 20, 20, "uint8") | 1
+    data[2, 4:9] = 0
+    data[0, :, 15:] = 0
+    predict(write_scene(tmp_path / "stack.tif", data, nodata=0), dst, model=differs())
+    with rasterio.open(dst) as made:
+        assert np.array_equal(made.read(1) == 0, (data == 0).any(0))
+
+
+def test_sensors_of_other_names_are_no_dates_and_said(before: Path, after: Path, dst: Path) -> None:
+    given = Input(3, sensors={"pre": 1, "post": 2})
+    output = Output("classes", 2, classes=("unchanged", "changed"))
+    model = FakeUpscaler(Differs(), ModelContract({"image": given}, {"classes": output}, Tiling(1, 16, 2, 2)))
+    with pytest.raises(GeomoeError, match="called before and after, its sensors are pre and post; leave out"):
+        predict(before, dst, model=model, after=after)
 
 
 def test_a_manifest_has_a_column_for_the_second_date(before: Path, after: Path, tmp_path: Path) -> None:

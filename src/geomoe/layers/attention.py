@@ -43,7 +43,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Like ``q``.
     """
-    heads = bias.shape[1]
+    heads, given = bias.shape[1], v.dtype
 
     def split(x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[-2], heads, x.shape[-1] // heads).transpose(1, 2)
@@ -59,7 +59,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
             out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.to(q.dtype))
     else:
         out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=bias.to(q.dtype))
-    return out.transpose(1, 2).reshape(q.shape)
+    return out.to(given).transpose(1, 2).reshape(q.shape)
 
 
 class WindowAttention(nn.Module):

@@ -150,7 +150,8 @@ class PositionAttention(nn.Module):
 
     def averages(self, x: Tensor, of: Tensor) -> Tensor:
         """As :meth:`DualAttention.averages`, of what is to be added."""
-        taken = (of @ self.affinities(x)).to(x.dtype) @ x.flatten(2).transpose(1, 2)  # [B, k, C]
+        shares = self.affinities(x)
+        taken = (of.to(shares.dtype) @ shares).to(x.dtype) @ x.flatten(2).transpose(1, 2)  # [B, k, C]
         out: Tensor = self.scale * self.value(taken.transpose(1, 2)[..., None])[..., 0]
         return out
 

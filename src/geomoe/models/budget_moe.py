@@ -172,31 +172,50 @@ class BudgetMoE(nn.Module):
 
         Args:
             share: 0 to 1: of cells of images like those that are shown, those with the largest gates.
-            images: ``[B, bands, H, W]`` each; none need be shown for 0 and 1.
+            images: ``[B, bands, H, W]`` each; none need be shown for 0 and 1. A pixel with a band that is not
+                finite is not looked at.
 
         Raises:
-            ValueError: another share, or a network in which nothing is routed.
+            ValueError: another share, no image to find its gates by, or a network in which nothing is routed,
+                or all is alike. What was spent before stays then.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"a share of {share} of the cells: expected 0 to 1")
         choices = [module for module in self.modules() if isinstance(module, Worthwhile)]
         if not choices:
             raise ValueError("nothing is routed here, so there is no budget to spend")
-        for choice in choices:
-            choice.least.fill_(0.0 if share else 2.0)  # no gate is above 1
         if share in (0, 1):
+            for choice in choices:
+                choice.least.fill_(0.0 if share else 2.0)  # no gate is above 1
             return
-        self.eval()
-        gates: dict[nn.Module, list[Tensor]] = {choice: [] for choice in choices}
-        for image in images:
-            trace = RoutingTrace()
-            self(image, trace)
-            for router, plan in zip(trace.routers, trace, strict=True):
-                assert isinstance(router, Router)
-                gates[router.choice].append(plan.of_valid().weights.flatten())
-        for choice in choices:
-            ordered = torch.cat(gates[choice]).sort(descending=True).values
+        if self.config.experts == 1:
+            raise ValueError(f"a share of {share} of the cells: with one expert all gates are 1; 0 or 1 do")
+        found = self._gates(choices, images)
+        if not all(map(len, found)):
+            raise ValueError(f"a share of {share} of the cells: there is no image with pixels to find it by")
+        for choice, gates in zip(choices, found, strict=True):
+            ordered = gates.sort(descending=True).values
             choice.least.copy_(ordered[min(int(share * len(ordered)), len(ordered) - 1)])
+
+    def _gates(self, choices: list[Worthwhile], images: Iterable[Tensor]) -> list[Tensor]:
+        """Of all cells of the images, for each choice, when all cells have an expert."""
+        before, training = [choice.least.clone() for choice in choices], self.training
+        gates: dict[nn.Module, list[Tensor]] = {choice: [choice.least.new_zeros(0)] for choice in choices}
+        try:
+            self.eval()
+            for choice in choices:
+                choice.least.fill_(0.0)
+            for image in images:
+                trace = RoutingTrace()
+                self(image, trace, image.isfinite().all(1))
+                for router, plan in zip(trace.routers, trace, strict=True):
+                    assert isinstance(router, Router)
+                    gates[router.choice].append(plan.of_valid().weights.flatten())
+        finally:
+            self.train(training)
+            for choice, least in zip(choices, before, strict=True):
+                choice.least.copy_(least)
+        return [torch.cat(gates[choice]) for choice in choices]
 
     def forward(self, x: Tensor, trace: RoutingTrace | None = None, valid: Tensor | None = None) -> Tensor:
         """Logits ``[B, classes, H, W]``.

@@ -31,6 +31,7 @@ from geomoe.models.vit import Block, VitConfig
 from geomoe.moe import ModuleExperts, OutputGatedMoE, evidence_logits
 from geomoe.moe.objectives.balance import mean
 from geomoe.moe.plan import RoutingTrace
+from geomoe.moe.routing.score import Gate
 
 __all__ = ["ConfidentGate", "DMoEViT", "DMoEViTConfig", "strata", "thresholds_of"]
 
@@ -128,7 +129,7 @@ class ConfidentGate(nn.Module):
     def __init__(self, c: DMoEViTConfig, width: int, experts: int) -> None:
         super().__init__()
         self.classes, self.confident = len(c.classes), c.confident
-        self.linear = nn.Linear(experts * width, experts, bias=False)
+        self.linear = Gate(experts * width, experts, bias=False)
 
     def forward(self, said: Tensor) -> Tensor:
         content: Tensor = self.linear(said[..., self.classes :].flatten(1)).log_softmax(1)

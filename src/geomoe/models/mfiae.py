@@ -227,9 +227,12 @@ class Mfiae(nn.Module):
         return self.answers(x, trace, valid)["classes"]
 
     def instances(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The panoptic map ``[B, H, W, 2]``, class and number of each pixel's instance."""
+        """The panoptic map ``[B, H, W, 2]``, class and number of each pixel's instance; -1, 0 of no pixel."""
         said = self.answers(x, None, valid)
-        return panoptic_map(said["classes"], said["centres"], said["offsets"], self.things)
+        found = panoptic_map(said["classes"], said["centres"], said["offsets"], self.things)
+        if valid is not None:
+            found[~valid] = found.new_tensor([-1, 0])
+        return found
 
     def true_instances(self, truth: Tensor) -> Tensor:
         """The same of a mask ``[B, H, W]``."""

@@ -28,7 +28,9 @@ _MOST = 255
 
 
 class ClassWriter:
-    """The most probable class of each pixel, from 1 in uint8; 0 where a band of the scene is not valid.
+    """The most probable class of each pixel, from 1 in uint8; 0 where nothing is valid that the model needs.
+
+    Of one sensor that is every band, of several the bands of one of them, of two dates those of both.
 
     Args:
         output: of the model.
@@ -46,23 +48,27 @@ class ClassWriter:
     blends = True
 
     def __init__(self, output: Output, given: Input) -> None:
-        self._given = given
+        self._given, self._compares = given, tuple(given.sensors) == DATES
         self.takes = f"{given.bands} bands, all at once, in the order in which the model learned them."
         colours = output.colours or colours_for(len(output.classes))
         named = zip(output.classes, colours, strict=True)
         self.classes = tuple(ClassValue(i, name, colour) for i, (name, colour) in enumerate(named, 1))
 
     def bands(self, scene: Scene, spec: str | Sequence[str | int] | None) -> tuple[int, ...]:
-        given, compares = self._given, tuple(self._given.sensors) == DATES
+        given = self._given
         if len(scene.parts) == 1:
             try:
                 return exact_bands(scene, given.bands, spec, given.names)
             except GeomoeError as error:
-                if compares:
+                if self._compares:
                     raise GeomoeError(f"{error}; the second date is given by --after") from error
                 raise
-        if not compares:
-            raise GeomoeError("the model compares no two dates; leave out --after")
+        if not self._compares:
+            called = f", its sensors are {' and '.join(given.sensors)}" if given.sensors else ""
+            raise GeomoeError(
+                f"the model compares no two dates, which are called {' and '.join(DATES)}{called}; leave out "
+                "--after"
+            )
         first, chosen = 0, []
         for part, bands in zip(scene.parts, sensor_slices(given.sensors).values(), strict=True):
             found = exact_bands(part, bands.stop - bands.start, spec, given.names[bands])
@@ -77,7 +83,8 @@ class ClassWriter:
         return len(self.classes)
 
     def there(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = np.any(self._present(valid), axis=0)
+        present = self._present(valid)  # what one date lacks nobody can compare
+        found: NDArray[np.bool_] = np.all(present, axis=0) if self._compares else np.any(present, axis=0)
         return found
 
     def _present(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
