@@ -96,7 +96,13 @@ def test_it_learns_where_things_are():
     assert losses[-1]["offsets"] < 0.6 * losses[0]["offsets"]
     found, true = network.eval().instances(x), network.true_instances(mask)
     assert true[..., 1].amax() == 3
-    assert found.shape == true.shape == (1, 64, 64, 2)
+    overlaps = []
+    for number in (1, 2, 3):
+        square = true[..., 1] == number
+        mine = found[..., 1] == found[..., 1][square].mode().values
+        overlaps.append(float((square & mine).sum() / (square | mine).sum()))
+    assert min(overlaps) > 0.5, overlaps
+    assert found[..., 1].unique().numel() == 4, "three things, and what is none"
 
 
 def test_losses_are_of_known_pixels_and_of_large_enough_things():
