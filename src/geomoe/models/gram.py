@@ -181,8 +181,8 @@ def mutual_information(answers: Mapping[str, Tensor], truth: Tensor) -> Tensor:
 def _told(answers: Mapping[str, Tensor]) -> Tensor:
     if "domain" not in answers:
         raise GeomoeError(
-            "gram learns by the city of each image, and of two or more; lay the images of each that is trained "
-            "on in a folder of its own"
+            "gram learns by the city of each image, and of two or more; lay the images of each that is "
+            "trained on in a folder of its own"
         )
     return answers["domain"]
 

@@ -15,7 +15,7 @@ teacher, which gets no gradient of the guidance; a stage without experts is not 
 
 Assumed: what follows a stage sees its mixture; norms of single pixels (:mod:`geomoe.layers.resnet`) and a
 random start; Adam, without decay of weights; of a date with one band three that are alike. Left out: a head
-that learns ten times as fast as the trunk, a rate that falls in a line, and dates that are exchanged by chance.
+that learns ten times as fast as the trunk, a rate that falls in a line, and dates exchanged by chance.
 """
 
 from __future__ import annotations

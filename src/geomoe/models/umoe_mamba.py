@@ -8,8 +8,8 @@ fully connected layers give of pooled features.
 
 Assumed: all sizes; residual convolutions on the way down and up; what stands inside the experts and the gate,
 see there; a gate that is even at first; the sum of the experts on top of the shallow features. Where grids
-are finer than ``scan``, the state space sees means of squares. Configurations let the rate of learning fall as a
-cosine, and flip images; saturation and salt and pepper are left out.
+are finer than ``scan``, the state space sees means of squares. Configurations let the rate of learning fall
+as a cosine, and flip images; saturation and salt and pepper are left out.
 """
 
 from __future__ import annotations
