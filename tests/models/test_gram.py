@@ -177,7 +177,7 @@ def test_cities_are_learned_by_the_image_and_by_the_features() -> None:
     )
     torch.testing.assert_close(city(answers, IMAGES), by_hand)
     for loss in (city, mutual_information):
-        with pytest.raises(geomoe.GeomoeError, match="those of each city in a folder"):
+        with pytest.raises(geomoe.GeomoeError, match="the images of each that is trained on in a folder"):
             loss(model.answers(IMAGES), IMAGES)
 
 
