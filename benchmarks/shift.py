@@ -47,7 +47,7 @@ COLUMNS = ("seen", "held out", "seen, other sensor", "held out, other sensor", "
 
 def place(name: str) -> str:
     """The folder of a sample."""
-    return name.split("/")[0]
+    return name.rpartition("/")[0] or name
 
 
 def of_places(named: Named) -> dict[str, Named]:
