@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geomoe.data.idtrees import Crown, read_crowns, stands_of
+from geomoe.data.idtrees import Crown, read_crowns, read_photograph, stands_of
 from geomoe.data.split import Split, parts_by_name
-from geomoe.data.stacks import read_stack
 from geomoe.errors import GeomoeError
 from geomoe.files import new_folder
 from geomoe.printable import counted
@@ -118,14 +117,11 @@ class _Plot:
     """The image of a plot, and where it lies."""
 
     def __init__(self, path: Path) -> None:
-        stack = read_stack([path])
-        if stack.box is None:
-            raise GeomoeError(f"{path} does not say where it lies; expected a GeoTIFF with a grid")
-        if len(stack.data) != 3 or stack.data.max() > 255:
-            raise GeomoeError(f"{path} is no image of red, green and blue of eight bits")
+        image, stack = read_photograph(path)
+        assert stack.box is not None
         west, south, east, north, self.pixel = stack.box
         self.path, self.corners = path, (west, south, east, north)
-        self.image = Image.fromarray(np.ascontiguousarray(stack.data.astype(np.uint8).transpose(1, 2, 0)))
+        self.image = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
 
     def square(self, crown: Crown) -> Image.Image:
         """Of a crown, all of it within the plot."""

@@ -22,11 +22,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geomoe.data.images import MAX_PIXELS
 from geomoe.data.legend import Legend
 from geomoe.data.stacks import Stack, read_stack
 from geomoe.errors import GeomoeError, expect
 
-__all__ = ["Crown", "Plot", "Taxa", "idtrees_folder", "read_crowns", "read_plots", "stands_of"]
+__all__ = [
+    "Crown", "Plot", "Taxa", "idtrees_folder", "read_crowns", "read_photograph", "read_plots", "stands_of",
+]  # fmt: skip
 
 Taxa = Literal["species", "genus"]
 """What the classes are; a tree whose species nobody wrote down is of ``Quercus sp.``, a class of its own."""
@@ -177,10 +180,21 @@ def _photograph(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[float, ...]]:
     """As :func:`_images`, of the camera."""
     path = root / "rgb" / name
+    image, stack = read_photograph(path, max_pixels)
+    return image, stack.present, _lies(stack, path)
+
+
+def read_photograph(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], Stack]:
+    """``[3, H, W]``, and what it is made of, whose ``box`` says where it lies.
+
+    Raises:
+        GeomoeError: a file that cannot be read or is too large, no photograph in bytes, or without a grid.
+    """
     stack = read_stack([path], max_pixels)
+    _lies(stack, path)
     if stack.bands != (3,) or stack.data.max() > 255:
         raise GeomoeError(f"{path} is no image of red, green and blue of eight bits")
-    return stack.data.astype(np.uint8), stack.present, _lies(stack, path)
+    return stack.data.astype(np.uint8), stack
 
 
 def _lies(stack: Stack, path: Path) -> tuple[float, ...]:

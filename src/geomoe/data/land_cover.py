@@ -54,7 +54,7 @@ _SENTINEL2 = (1, 2, 3, 4, 9, 11, 12)
 _LANDSAT8 = (1, 2, 3, 4, 5, 6, 7)
 _SCALE, _SCALE_LANDSAT, _OFFSET_LANDSAT = 1e-4, 2.75e-5, 0.2
 _SHIFTED = {"433D_629L_3_1": 0.1}
-"""Places whose values have the offset that products have since 2022: no pixel of any band is below it."""
+"""Places whose values have the offset that products have since 2022: in no band is any pixel below 0.096."""
 _BRIGHT = 0.3
 """Reflectance in blue of clouds, snow and ice, and of little else."""
 _CORINE = {
