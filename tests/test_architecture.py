@@ -1,6 +1,8 @@
 """docs/architecture.md and CONTRIBUTING.md tell of the house that there is."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,7 @@ LINKS = sorted({link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" no
 NAMES = sorted(set(re.findall(r"`(geomoe(?:\.\w+)+)`", PAGE + CONTRIBUTING)))
 CLASSES = sorted(set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", CONTRIBUTING)))
 FILES = sorted(set(re.findall(r"`((?:tests|docs|models|src)/[\w/]*(?:\.\w+)?)`", CONTRIBUTING)))
+WITHOUT_RASTERIO = ("data", "tasks", "models", "layers", "metrics")
 
 
 def reached(room, arrows):
@@ -103,3 +106,18 @@ def test_scripts_of_which_the_documentation_tells_are_there():
     }
     assert len(named) > 10
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_pictures_train_where_rasterio_is_not():
+    files = [path for room in WITHOUT_RASTERIO for path in (ROOT / "src" / "geomoe" / room).rglob("*.py")]
+    names = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in files}
+    wanted = sorted(names - {"geomoe.data.rasters", "geomoe.data.super_resolution.raster_pairs"})
+    assert len(wanted) > 100
+    program = f"""
+import sys
+sys.modules["rasterio"] = sys.modules["affine"] = None
+for name in {wanted!r}:
+    __import__(name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -130,7 +129,7 @@ def _quarters(made: Path, path: Path, mask: NDArray[np.integer]) -> None:
     for name in ("nw", "ne", "sw", "se"):
         top, left = middle[0] * ("s" in name), middle[1] * ("e" in name)
         part = (slice(top, top + middle[0]), slice(left, left + middle[1]))
-        grid = (crs, None if at is None else at * Affine.translation(left, top))
+        grid = (crs, None if at is None else at * at.translation(left, top))
         _save(
             made, f"sentinel-2/{path.stem}/{name}", image[:, *part], valid[part], mask[part], grid,
         )  # fmt: skip
