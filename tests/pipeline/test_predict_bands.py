@@ -15,8 +15,9 @@ import rasterio.shutil
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.weights import LoadedModel, load, save
-from geomoe.pipeline import Request, describe_scene, plan_scene, predict, upscale
+from geomoe.pipeline import Request, describe_scene, plan_scene, predict, predict_table, upscale
 from geomoe.raster.stac.item import read_item
+from tests.models.test_label_models import tiny as tiny_label
 from tests.models.test_map_models import tiny
 from tests.models.test_weights import card_of
 from tests.pipeline.fakes import nearest
@@ -169,3 +170,39 @@ def test_bands_are_found_by_the_names_that_the_card_has(src: Path, dst: Path, mo
     other_names = write_scene(src.with_name("other.tif"), data, names=[*NAMES[:-1], "thermal"])
     with pytest.raises(GeomoeError, match=f"can be {NAMES[-1]}; it has"):
         predict(other_names, dst.with_name("o.tif"), model=named)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "learned", "said"),
+    [
+        ("uint16", ["uint8"], "uint16 is stretched by the percentiles of each image, and rgb learned from"),
+        ("uint8", ["float32", "uint16"], "uint8 is divided by 255, and rgb learned from float32 and uint16,"),
+        ("uint16", ["uint16", "uint8"], None),
+        ("uint8", ["uint8"], None),
+        ("uint16", ["float32"], None),
+        ("uint16", None, None),
+    ],
+)
+def test_values_that_are_brought_in_another_way_than_those_of_training_are_said(
+    src: Path, dst: Path, tmp_path: Path, dtype: str, learned: list[str] | None, said: str | None
+) -> None:
+    model = tiny("unet", bands=3)
+    card = replace(card_of(model), model="unet", task="segmentation", data={"dtypes": learned})
+    save(tmp_path / "rgb.safetensors", model, card)
+    write_scene(src, pixels(3, 12, 12, dtype), names=["red", "green", "blue"])
+    loaded = load(str(tmp_path / "rgb.safetensors"))
+    planned = plan_scene(src, dst, model=loaded, scale=None)
+    done = predict(src, dst, model=loaded, device="cpu").plan
+    assert [note[: len(said or "")] for note in done.notes] == ([said] if said else [])
+    assert planned.notes == done.notes
+    assert describe_scene(src, model=loaded).get("remarks", "") == "; ".join(done.notes)
+    labelled, to = labels(tmp_path, card.data), dst.with_suffix(".csv")
+    table = predict_table(src, to, model=labelled, device="cpu")
+    assert [note.replace("labels", "rgb") for note in table.notes] == list(done.notes)
+
+
+def labels(folder: Path, data: dict[str, object]) -> LoadedModel:
+    model = tiny_label("convnext_t")
+    card = replace(card_of(model), model="convnext_t", task="classification", recipe={"size": 8}, data=data)
+    save(folder / "labels.safetensors", model, card)
+    return load(str(folder / "labels.safetensors"))

@@ -68,6 +68,7 @@ def test_weights_know_their_classes_and_beat_the_largest(run):
     names = tuple(COLOURS)
     assert loaded.contract.outputs == {"label": Output("label", 3, classes=names)}
     assert loaded.contract.inputs == {"image": Input(3, ("red", "green", "blue"))}
+    assert card.data["dtypes"] == ["uint8"]
     assert card.data["classes"] == dict.fromkeys(names, 11)  # of 15 less 3 to test and 1 to validate
     assert card.recipe["size"] == 12
     assert card.scores["gain"] == pytest.approx(card.scores["oa"] - 1 / 3, abs=1e-3)

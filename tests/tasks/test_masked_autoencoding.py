@@ -52,6 +52,7 @@ def test_it_learns_what_is_hidden_and_keeps_the_encoder_alone(folder, tmp_path):
     assert card.scores["mse"] < 0.6
     assert card.scores["gain"] > 0.3
     assert card.recipe["hidden"] == 0.75
+    assert card.data["dtypes"] == ["uint8"]
     assert card.data["images"] == {"many": 9, "one": 1}, "of one image alone nothing is held out"
     assert not any("decoder" in name for name in loaded.model.state_dict())
     assert loaded.model(torch.rand(1, 3, 16, 16)).shape == (1, 16)

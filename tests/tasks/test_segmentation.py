@@ -154,6 +154,7 @@ def test_one_class_of_coarser_images_is_scored_as_it_was_trained(tmp_path, capsy
     )  # fmt: skip
     loaded = load(str(tmp_path / "run" / "last.safetensors"))
     assert loaded.contract.outputs["classes"].classes == ("other", "class 2")
+    assert loaded.card.data["dtypes"] == ["uint8"]
     assert (loaded.card.recipe["reduce"], loaded.card.recipe["left_out"]) == (2, ["a", "b"])
     main(
         [

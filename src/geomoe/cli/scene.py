@@ -229,6 +229,8 @@ def _table(src: str, dst: str, model: str, **given: Any) -> None:
     cut = "" if done.window is None else f" of {done.window} pixels"
     empty = f"; {done.empty} without a valid pixel are left out" if done.empty else ""
     say(f"{done.output}: {done.rows} {done.of}{cut}, by {model}{empty}")
+    for note in done.notes:
+        say(note)
 
 
 def _carry_out(

@@ -47,12 +47,14 @@ class Picture:
             ``data`` is filled in, or what lies under a transparent pixel.
         note: which bands were left out, or made of others, in words; may be empty.
         names: of the bands, as scenes call them; empty where they have none.
+        dtype: of the file.
     """
 
     data: Tensor
     valid: NDArray[np.bool_] | None = None
     note: str = ""
     names: tuple[str, ...] = ()
+    dtype: str = "uint8"
 
 
 def find_images(root: Path) -> list[Path]:
@@ -112,8 +114,8 @@ def read_picture(
         raise GeomoeError(f"{path} {_wrong_kind(path, kind, bands)}")
     from geomoe.data.rasters import read_scaled  # rasterio is wanted for these files alone
 
-    data, valid, left, called = read_scaled(path, bands, names, max_pixels)
-    return Picture(torch.from_numpy(data), None if valid.all() else valid, left or "", called)
+    data, valid, left, called, dtype = read_scaled(path, bands, names, max_pixels)
+    return Picture(torch.from_numpy(data), None if valid.all() else valid, left or "", called, dtype)
 
 
 def _too_large(path: Path, width: int, height: int, most: int) -> GeomoeError:

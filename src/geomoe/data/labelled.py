@@ -98,6 +98,7 @@ class Labelled:
         sensors: whose bands the images stack, by name, with how many, where the data say so.
         names: of the bands, where all images say the same.
         deals: whether whole images can be held out.
+        dtypes: of the files, of images that are brought to 0 to 1.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Labelled:
     sensors: Mapping[str, int] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     deals: bool = True
+    dtypes: tuple[str, ...] = ()
 
     def parts(self, shares: Shares, seed: int, left_out: Sequence[str] = ()) -> list[Part]:
         """The part of each image, the same for all of a stand; of the stands of each folder by chance.
@@ -170,7 +172,8 @@ def _plots(root: Path, known: DataSet, how: Reading) -> Labelled:
     ]  # fmt: skip
     units = "unit" if photographs else "values"
     names = ("red", "green", "blue") if photographs else ()
-    return Labelled(known.name, images, legend, units, known, plots[0].sensors, names)
+    dtypes = ("uint8",) if photographs else ()
+    return Labelled(known.name, images, legend, units, known, plots[0].sensors, names, dtypes=dtypes)
 
 
 def _pairs(root: Path, known: DataSet | None, listed: Sequence[Dated], how: Reading) -> Labelled:
@@ -188,14 +191,17 @@ def _pairs(root: Path, known: DataSet | None, listed: Sequence[Dated], how: Read
 
 def _pictures(root: Path, known: DataSet | None, listed: Sequence[Masked], how: Reading) -> Labelled:
     masks, legend = _masks(listed, known, how)
-    images, called = [], set()
+    images, called, dtypes = [], set(), set()
     for one, mask in zip(listed, masks, strict=True):
         picture = read_picture(one.image, how.bands, None, how.max_pixels)
         _expect_alike(one, mask, picture.data.shape[1:])
         called.add(picture.names)
+        dtypes.add(picture.dtype)
         images.append(Whole(one.name, picture.data, mask, picture.valid))
     names = called.pop() if len(called) == 1 else ()
-    return Labelled(_name(root, known), images, legend, "unit", known, names=names)
+    return Labelled(
+        _name(root, known), images, legend, "unit", known, names=names, dtypes=tuple(sorted(dtypes))
+    )
 
 
 def _stacks(root: Path, known: DataSet | None, folders: Sequence[str], how: Reading) -> Labelled:

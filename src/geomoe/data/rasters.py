@@ -29,7 +29,7 @@ Grid = tuple[CRS | None, Affine | None]
 
 def read_scaled(
     path: Path, bands: int, names: str | None = None, max_pixels: int | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None, tuple[str, ...]]:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], str | None, tuple[str, ...], str]:
     """Bands of a GeoTIFF (see `learning_bands`) in the range that models see at inference.
 
     Args:
@@ -40,8 +40,8 @@ def read_scaled(
 
     Returns:
         ``[bands, H, W]`` float32, about 0 to 1, invalid pixels filled from valid neighbours; ``[H, W]``
-        bool, where all bands are valid; which bands were left out, in words; and names of those that were
-        taken, see `learned_names`.
+        bool, where all bands are valid; which bands were left out, in words; names of those that were
+        taken, see `learned_names`; and the file's type.
 
     Raises:
         GeomoeError: no GeoTIFF that can be used, one that is too large, or other bands than wanted.
@@ -58,7 +58,7 @@ def read_scaled(
         data, valid = scene.read(Window(0, 0, scene.width, scene.height), chosen)
         everywhere: NDArray[np.bool_] = np.all(valid, axis=0)
         shown = fill_invalid(radiometry.to_model(data), valid)
-        return shown, everywhere, left_out(scene, chosen), learned_names(scene, chosen)
+        return shown, everywhere, left_out(scene, chosen), learned_names(scene, chosen), scene.dtype
 
 
 def read_values(path: Path, bands: int, names: str | None = None) -> tuple[NDArray[np.float32], bool]:

@@ -20,6 +20,7 @@ from geomoe.raster.read.sensor import family
 __all__ = [
     "DEFAULT",
     "Choice",
+    "brought_otherwise",
     "choose",
     "digest",
     "fitting",
@@ -164,17 +165,44 @@ def offered(scale: int) -> dict[str, tuple[Path, Card]]:
     return fit
 
 
-def remarks(known: KnownScene, model: object, why: str) -> tuple[str, ...]:
+def brought_otherwise(dtype: str, card: Card, name: str) -> str | None:
+    """A sentence where values reach a model in another way than those that it learned from.
+
+    Bytes are divided by 255, other types stretched by the percentiles of each scene: the same ground may look
+    other. Nothing is said of a card that says nothing, nor of values that are taken as they are.
+
+    Args:
+        dtype: of a scene.
+        card: of the weights.
+        name: of them.
+    """
+    learned = card.data.get("dtypes")
+    if card.radiometry != "unit" or not isinstance(learned, list) or not learned:
+        return None
+    if any((dtype == "uint8") == (one == "uint8") for one in learned):
+        return None
+    ways = {True: "divided by 255", False: "stretched by the percentiles of each image"}
+    return (
+        f"{dtype} is {ways[dtype == 'uint8']}, and {name} learned from {' and '.join(map(str, learned))}, "
+        f"{ways[dtype != 'uint8']}: the same ground may look other to it; look at the result before you rely "
+        "on it"
+    )
+
+
+def remarks(dtype: str, known: KnownScene, model: object, why: str) -> tuple[str, ...]:
     """What the user should know of the weights: why these, and where they were not measured; sentences.
 
     Args:
+        dtype: of the scene.
         known: of the scene.
         model: an `Predictor`, with a card or without.
         why: these weights; empty where the user chose them.
     """
     card = getattr(model, "card", None)
-    unlike = None if card is None else outside(known, card, getattr(model, "name", "the model"))
-    return tuple(filter(None, (why, unlike)))
+    if card is None:
+        return (why,) if why else ()
+    name = getattr(model, "name", "the model")
+    return tuple(filter(None, (why, outside(known, card, name), brought_otherwise(dtype, card, name))))
 
 
 def digest(scale: int) -> str:

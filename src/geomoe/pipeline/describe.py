@@ -93,7 +93,7 @@ def describe_scene(
             tiling = tiling_of(predictor)
             needs = job_needs(scene, chosen, predictor, writer, metas, tile, device, precision, None, tiling)
             facts["upscale" if writer.scale > 1 else "predict"] = _job(needs, predictor, writer)
-            if said := remarks(known, predictor, why):
+            if said := remarks(scene.dtype, known, predictor, why):
                 facts["remarks"] = "; ".join(said)
     return facts
 

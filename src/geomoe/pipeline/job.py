@@ -151,7 +151,7 @@ def open_job(request: Request) -> Iterator[Job]:
         if request.precision == "auto":
             precision = _begun(found, digest) or precision
         missing = [f"{name} is missing: a band of it has no valid pixel" for name in lacking]
-        said = (*remarks(known, model, found.why), *missing)
+        said = (*remarks(scene.dtype, known, model, found.why), *missing)
         notes = (*notes_of(scene, plan.bands, found.writer, precision, found.device), *said)
         plan = replace(plan, notes=notes, precision=precision)
         metas = metadata_of(scene, plan.bands, found.writer, found.layers)

@@ -141,7 +141,7 @@ def plan_scene(src: Path, dst: Path, **options: Any) -> ScenePlan:
         GeomoeError: for everything that `upscale` would refuse before it reads pixels.
     """
     with prepared(Request.of(src, dst, **options)) as found:
-        notes = remarks(found.known, found.model, found.why)
+        notes = remarks(found.scene.dtype, found.known, found.model, found.why)
         return replace(found.plan, notes=(*found.plan.notes, *notes))
 
 

@@ -24,6 +24,7 @@ from geomoe.models import LoadedModel
 from geomoe.models.contract import Output
 from geomoe.models.device import pick_device
 from geomoe.models.precision import AskedPrecision, Precision, computing_in, pick_precision
+from geomoe.pipeline.choice import brought_otherwise
 from geomoe.pipeline.history import geomoe_version
 from geomoe.pipeline.output import window_of
 from geomoe.pipeline.runner import Predictor, hardware, is_measured, options_of, radiometry_of, takes_values
@@ -57,6 +58,7 @@ class TableReport:
         of: which of the two.
         empty: windows without a valid pixel, of which there is no row.
         window: side of a window in pixels of the scene; None of images.
+        notes: what its user should know, a sentence each.
     """
 
     output: Path
@@ -64,6 +66,7 @@ class TableReport:
     of: str
     empty: int = 0
     window: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,12 +173,14 @@ def predict_table(
         _refuse_of_scenes(model, bands=bands, nodata=nodata, tile=own)
         files = find_images(Path(src))
         before = image_digests(Path(src), files)
-        images = _images(Path(src), files, model.contract.bands, size)
+        dtypes = set[str]()
+        images = _images(Path(src), files, model.contract.bands, size, dtypes)
         found = list(_answers(model, outputs[0], images, len(files), place, computed, progress))
         after = image_digests(Path(src), files)
         if changed := [Path(old["name"]) for old, new in zip(before, after, strict=True) if old != new]:
             raise ChangedError(changed)
-        report = TableReport(path, len(found), "images")
+        notes = _notes(sorted(dtypes), model)
+        report = TableReport(path, len(found), "images", notes=notes)
         source: dict[str, Any] = {"size": size, "sources": before}
     else:
         side = tile or size
@@ -204,7 +209,8 @@ def predict_table(
                 "scene": digest,
                 "sources": sources,
             }
-        report = TableReport(path, len(found), "windows", len(boxes) - len(found), side)
+        notes = _notes([scene.dtype], model)
+        report = TableReport(path, len(found), "windows", len(boxes) - len(found), side, notes)
     if not found:
         raise GeomoeError(f"{src} has no window with a valid pixel; check its nodata value and mask")
     made = {**_made_by(model, place, computed), **source}
@@ -273,9 +279,18 @@ def _answers(
             progress(done, total)
 
 
-def _images(root: Path, files: Sequence[Path], bands: int, size: int | None) -> Iterator[_Sample]:
+def _notes(dtypes: Sequence[str], model: LoadedModel) -> tuple[str, ...]:
+    return tuple(filter(None, (brought_otherwise(one, model.card, model.name) for one in dtypes)))
+
+
+def _images(
+    root: Path, files: Sequence[Path], bands: int, size: int | None, dtypes: set[str]
+) -> Iterator[_Sample]:
+    """Of each file; the types of those that were read are added to ``dtypes``."""
     for file in files:
-        image = _brought(read_picture(file, bands).data, size)
+        picture = read_picture(file, bands)
+        dtypes.add(picture.dtype)
+        image = _brought(picture.data, size)
         yield _Sample({"image": file.relative_to(root).as_posix()}, to_unit(image))
 
 

@@ -102,6 +102,7 @@ class ClassificationData(ClassData):
         self.classes = class_names(self.root)
         self._left_out = 0
         self._called: set[tuple[str, ...]] = set()
+        self._dtypes: set[str] = set()
 
     @cached_property
     def _fit(self) -> tuple[Tensor, Tensor]:
@@ -122,6 +123,7 @@ class ClassificationData(ClassData):
         def read(one: Labelled) -> Tensor:
             picture = read_picture(one.path, self.bands, None, self.max_pixels)
             self._called.add(picture.names)
+            self._dtypes.add(picture.dtype)
             return resized(picture.data, self.size)
 
         found = sift(listed, read, self.skip_corrupt, warnings.warn)
@@ -131,6 +133,10 @@ class ClassificationData(ClassData):
     @property
     def band_names(self) -> tuple[str, ...]:
         return next(iter(self._called)) if len(self._called) == 1 else ()
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return tuple(sorted(self._dtypes))
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -78,6 +78,7 @@ class MaskedAutoencodingData(StreamData):
             bands, validation, skip_corrupt, max_pixels
         )  # fmt: skip
         self._called: set[tuple[str, ...]] = set()
+        self._dtypes: set[str] = set()
 
     def _files(self, folder: Path, part: Part) -> list[Path]:
         if find_data_set(folder, "labels"):
@@ -91,6 +92,7 @@ class MaskedAutoencodingData(StreamData):
         def read(path: Path) -> Tensor:
             picture = read_picture(path, self.bands, None, self.max_pixels)
             self._called.add(picture.names)
+            self._dtypes.add(picture.dtype)
             return picture.data
 
         listed = {name: self._files(self.root / name, part) for name in self.folders}
@@ -147,6 +149,10 @@ class MaskedAutoencodingData(StreamData):
     def band_names(self) -> tuple[str, ...]:
         named = self._called - {()}
         return next(iter(named)) if len(named) == 1 else ()
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return tuple(sorted(self._dtypes))
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -237,6 +237,10 @@ class SegmentationData(ClassData):
         return self._found.names
 
     @property
+    def dtypes(self) -> tuple[str, ...]:
+        return self._found.dtypes
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Their names."""
         return self._found.legend.names

@@ -142,6 +142,11 @@ class StreamData(pl.LightningDataModule):
         """Names of the bands that a model learns from, in their order; empty where the data have none."""
         return ()
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Types of the files whose values are brought to 0 to 1 for it; empty where nobody asks."""
+        return ()
+
     def describe(self, source: str = "") -> dict[str, Any]:
         """What a card says of the data; ``source`` where the data set does not know it."""
         raise NotImplementedError(f"{type(self).__name__} must define describe")

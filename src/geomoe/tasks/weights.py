@@ -162,7 +162,10 @@ class WeightsWriter(pl.Callback):
             task=task.family,
             config=asdict(task.model.config),  # type: ignore[call-overload]
             radiometry=data.radiometry,
-            data=data.describe(self.source),
+            data={
+                **data.describe(self.source),
+                **({"dtypes": list(data.dtypes)} if data.dtypes else {}),
+            },
             degradation=data.inputs,
             recipe={
                 "steps": trainer.global_step,
