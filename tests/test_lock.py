@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,36 @@ def test_without_locks_what_a_killed_process_left_is_taken_over(tmp_path: Path) 
     with _process(folder, "hold") as other:
         assert other.communicate("\n")[0] == "held\n"
     assert not folder.exists()
+
+
+def test_what_was_killed_before_it_wrote_its_name_is_taken_over(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "lock.held").touch()
+    with _process(folder, "hold") as other:
+        assert other.communicate("\n")[0] == "held\n"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_whoever_writes_its_name_late_holds_it(tmp_path: Path, late: bool) -> None:
+    """Another looks between the making of its file and the writing of its name, and ends the line then."""
+    folder, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    folder.mkdir()
+    marker = folder / "lock.held"
+    marker.touch()
+    with _process(elsewhere, "hold") as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        name = (elsewhere / "lock.held").read_bytes()
+        if not late:
+            marker.write_bytes(name + b"\n")
+        with _process(folder, "hold") as other:
+            if late:
+                while not marker.stat().st_size:
+                    time.sleep(0.01)
+                with marker.open("r+b") as file:  # from the start, as filelock does
+                    file.write(name)
+            assert "busy" in other.communicate("\n")[0]
+        assert marker.read_bytes().strip() == name.strip()
+        holder.communicate("\n")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import SoftFileLock, Timeout, lock_descriptor
+from filelock import AcquireReturnProxy, SoftFileLock, Timeout, lock_descriptor
 
 from geomoe.errors import GeomoeError
 
@@ -117,15 +118,45 @@ def _lock(handle: int, folder: Path, busy: str, by_name: ExitStack) -> None:
         if error.errno not in _NO_LOCKS:
             raise _unlockable(folder, error) from error
     try:
-        # Long enough to see that the one who made it has ended, and to take it over.
-        lock = SoftFileLock(marker, thread_local=False)
-        by_name.enter_context(lock.acquire(timeout=0.2, poll_interval=0.05))
+        by_name.enter_context(_acquired(marker))
     except Timeout as error:
         raise BusyError(f"{busy}; if none is, remove {marker}") from error
     except FileNotFoundError:
         raise
     except OSError as error:
         raise _unlockable(folder, error) from error
+
+
+def _acquired(marker: Path) -> AcquireReturnProxy[SoftFileLock]:
+    """The lock by name; raises Timeout where another process holds it."""
+    lock = SoftFileLock(marker, thread_local=False)
+    try:
+        # Long enough to see that the one who made it has ended, and to take it over.
+        return lock.acquire(timeout=0.2, poll_interval=0.05)
+    except Timeout:
+        if not _end_nameless(marker):
+            raise
+    return lock.acquire(timeout=4, poll_interval=0.05)
+
+
+def _end_nameless(marker: Path) -> bool:
+    """Let a file without a name in it be taken over, of one who was killed before it wrote any.
+
+    What is empty is believed for ever; what is no name, until it has not changed for two seconds. An empty
+    line makes the one of the other, and leaves a name that is written just now what it is.
+    """
+    try:
+        found = marker.lstat()
+        if found.st_size or not stat.S_ISREG(found.st_mode):
+            return False
+        handle = os.open(marker, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return True  # let go of just now
+    try:
+        os.write(handle, b"\n")
+    finally:
+        os.close(handle)
+    return True
 
 
 def _unlockable(folder: Path, error: OSError) -> GeomoeError:
