@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from geomoe.layers.panoptic import (
+    REACH,
     centre_targets,
     components,
     find_centres,
@@ -79,7 +80,6 @@ def test_a_plateau_is_one_peak_and_low_ones_are_none():
     heat[20, 20] = 0.05
     heat[24, 5], heat[24, 7] = 0.6, 0.5  # within the window of a higher one
     assert find_centres(heat).tolist() == [[4, 20], [4.5, 4.5], [24, 5]]
-    assert find_centres(heat, most=1).tolist() == [[4, 20]]
     assert find_centres(torch.zeros(5, 5)).shape == (0, 2)
 
 
@@ -90,6 +90,14 @@ def test_pixels_go_where_they_point(monkeypatch):
     where = torch.arange(8)[None] != 5
     found = group_pixels(offsets, torch.tensor([[0.0, 0.0], [0.0, 7.0]]), where)
     assert found.tolist() == [[1, 1, 1, 2, 2, 0, 2, 2]]
+
+
+def test_pixels_point_so_far_and_no_farther():
+    offsets, where = torch.zeros(2, 1, 200), torch.ones(1, 200, dtype=torch.bool)
+    offsets[1, 0, 100], offsets[1, 0, 101] = -64.0, -64.5
+    found = group_pixels(offsets, torch.tensor([[0.0, 40.0]]), where)
+    assert found[0].nonzero().flatten().tolist() == [*range(8, 73), 100]
+    assert REACH == 64 + 32 + 3
 
 
 def test_pixels_of_no_class_and_absent_classes_do_not_count():

@@ -46,6 +46,7 @@ class OfMap:
         classes: of the polygons, by their names; all of them if none is named.
         least: pixels that a polygon has at least.
         zones: in which classes are counted.
+        instances: where the map of these goes, by which polygons are parted.
     """
 
     picture: Path | None
@@ -54,6 +55,7 @@ class OfMap:
     classes: Sequence[str]
     least: int
     zones: Path | None
+    instances: Path | None = None
 
     @property
     def wanted(self) -> dict[str, Path]:
@@ -139,7 +141,9 @@ class OfMap:
             from geomoe.raster.vectors.polygons import write_polygons
 
             with told("strips") as progress:
-                number = write_polygons(made, self.vectors, self.classes, self.least, progress=progress)
+                number = write_polygons(
+                    made, self.vectors, self.classes, self.least, None, progress, self.instances
+                )
             say(f"{self.vectors}: {counted(number, 'polygon')}")
         if self.summary is not None:
             from geomoe.raster.vectors.summary import write_summary

@@ -194,7 +194,8 @@ def predict(
         raise click.UsageError(f"{'--class' if classes else '--least'} is of --vectors")
     if zones is not None and summary is None:
         raise click.UsageError("--zones is of --summary")
-    of_map = OfMap(picture, vectors, summary, classes, least or 1, zones)
+    at = given["instances"]
+    of_map = OfMap(picture, vectors, summary, classes, least or 1, zones, None if at is None else Path(at))
     if not of_map.wanted:
         (_table if table else _carry_out)(**given)
         return

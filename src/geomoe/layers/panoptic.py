@@ -15,10 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["centre_targets", "components", "find_centres", "group_pixels", "panoptic_map", "segments_of"]
+__all__ = [
+    "FARTHEST",
+    "NEAREST",
+    "REACH",
+    "centre_targets",
+    "components",
+    "find_centres",
+    "group_pixels",
+    "panoptic_map",
+    "segments_of",
+]
 
-_AT_ONCE = 2**16
-"""Pixels whose distances to all centres are held."""
+FARTHEST, NEAREST = 64, 32
+"""Rows and columns that a pixel may point away; how far from there its centre may be, pixels."""
+_WINDOW = 7
+REACH = FARTHEST + NEAREST + _WINDOW // 2
+"""How far away what is said of pixels decides of which instance one is, pixels."""
+_AT_ONCE = 2**24
+"""Distances of pixels to centres that are held."""
 
 
 def components(mask: Tensor, things: Collection[int], least: int = 1) -> Tensor:
@@ -87,14 +102,13 @@ def centre_targets(instances: Tensor, sigma: float = 8.0) -> tuple[Tensor, Tenso
     return heat, offsets
 
 
-def find_centres(heat: Tensor, threshold: float = 0.1, window: int = 7, most: int = 200) -> Tensor:
+def find_centres(heat: Tensor, threshold: float = 0.1, window: int = _WINDOW) -> Tensor:
     """Peaks of a heat-map, ``[n, 2]``, the highest first; neighbouring pixels of one height are one peak.
 
     Args:
         heat: ``[H, W]``.
         threshold: that a peak is above.
         window: side of the square in which it is the highest, pixels; odd.
-        most: how many there may be.
     """
     heat = heat.detach().float()
     highest = F.max_pool2d(heat[None, None], window, 1, window // 2)[0, 0]
@@ -103,12 +117,16 @@ def find_centres(heat: Tensor, threshold: float = 0.1, window: int = 7, most: in
     _, part, sizes = _joined(peaks[None])[0][peaks].unique(return_inverse=True, return_counts=True)
     sums = heat.new_zeros(len(sizes), 3).index_add(0, part, torch.cat([places, heights[:, None]], 1))
     means = sums / sizes[:, None]
-    highest_first: Tensor = means[means[:, 2].argsort(descending=True, stable=True)[:most], :2]
+    highest_first: Tensor = means[means[:, 2].argsort(descending=True, stable=True), :2]
     return highest_first
 
 
 def group_pixels(offsets: Tensor, centres: Tensor, where: Tensor) -> Tensor:
-    """The number, from 1, of the centre that each pixel points nearest to; 0 elsewhere, or without centres.
+    """The number, from 1, of the centre that each pixel points nearest to; 0 elsewhere.
+
+    Also 0 where a pixel points farther than :data:`FARTHEST` rows or columns, and where no centre is within
+    :data:`NEAREST` pixels of where it points: so that an instance depends on its surroundings alone, and
+    tiles of a scene agree on it.
 
     Args:
         offsets: ``[2, H, W]``, from each pixel to its centre.
@@ -116,11 +134,16 @@ def group_pixels(offsets: Tensor, centres: Tensor, where: Tensor) -> Tensor:
         where: ``[H, W]`` bool, the pixels that are asked for.
     """
     numbers = torch.zeros_like(where, dtype=torch.int64)
+    where = where & (offsets.abs() <= FARTHEST).all(0)
     if len(centres):
         place = where.nonzero()
         aims = place + offsets[:, where].T
-        each = [((part[:, None] - centres).square().sum(2)).argmin(1) for part in aims.split(_AT_ONCE)]
-        numbers[where] = torch.cat(each) + 1
+        each = [
+            ((part[:, None] - centres).square().sum(2)).min(1)
+            for part in aims.split(max(_AT_ONCE // len(centres), 1))
+        ]
+        apart, nearest = torch.cat([one.values for one in each]), torch.cat([one.indices for one in each])
+        numbers[where] = torch.where(apart <= NEAREST**2, nearest + 1, 0)
     return numbers
 
 
@@ -131,8 +154,8 @@ def panoptic_map(classes: Tensor, heat: Tensor, offsets: Tensor, things: Collect
         classes: ``[B, K, H, W]``, logits or probabilities.
         heat: ``[B, 1, H, W]``.
         offsets: ``[B, 2, H, W]``.
-        things: classes of which there are instances. Where no centre is found, all pixels of one are of the
-            instance 0, as all pixels of other classes are.
+        things: classes of which there are instances. Pixels of one that find no centre are of the instance
+            0, as all pixels of other classes are.
     """
     best = classes.argmax(1)
     where = torch.isin(best, torch.tensor(list(things), device=best.device))

@@ -41,6 +41,7 @@ class Output:
         scale: side of an image's pixel grid over that of the input.
         classes: names of the classes.
         colours: of the classes of pixels, as ``#rrggbb``; may be empty.
+        things: those of the classes of pixels of which the model knows instances.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Output:
     scale: int = 1
     classes: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """In words, to follow on "gives"."""
@@ -102,12 +104,14 @@ class ModelContract:
         tiling: of scenes; None of a model that sees whole samples.
         informed: whether ``model(x, known=...)`` takes what is known of each image; see
             :class:`geomoe.layers.super_resolution.known.Known`.
+        beside: bands of what ``model.answers`` gives beside the outputs, on their grid, by name.
     """
 
     inputs: Mapping[str, Input]
     outputs: Mapping[str, Output]
     tiling: Tiling | None = None
     informed: bool = False
+    beside: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_images(cls, scale: int, bands: int, tiling: Tiling, informed: bool = False) -> Self:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from geomoe.layers.attention import WindowAttention
 from geomoe.layers.convolution import conv3x3
 from geomoe.layers.norms import ChannelNorm
-from geomoe.layers.panoptic import centre_targets, components, panoptic_map, segments_of
+from geomoe.layers.panoptic import REACH, centre_targets, components, panoptic_map, segments_of
 from geomoe.layers.pixel_losses import over_pixels
 from geomoe.layers.windows import crop_to, pad_to_multiple
 from geomoe.models.contract import Input, ModelContract, Output, Tiling
@@ -162,10 +162,12 @@ class Mfiae(nn.Module):
         c = self.config
         multiple = _SIZES[-1] * c.window
         reach = multiple + _HEADS_SEE + _PYRAMID_SEES
-        margin, tile = (-(-size // multiple) * multiple for size in (reach, _TILE))
-        output = Output("classes", len(c.classes), classes=c.classes, colours=c.colours)
+        margin, tile = (-(-size // multiple) * multiple for size in (reach + REACH, _TILE))
+        things = tuple(c.classes[i] for i in self.things)
+        output = Output("classes", len(c.classes), classes=c.classes, colours=c.colours, things=things)
         tiling = Tiling(multiple=multiple, tile=tile, margin=margin, reach=reach)
-        return ModelContract({"image": Input(c.bands)}, {"classes": output}, tiling)
+        beside = {"centres": 1, "offsets": 2}
+        return ModelContract({"image": Input(c.bands)}, {"classes": output}, tiling, beside=beside)
 
     @property
     def objectives(self) -> Mapping[str, Callable[[Mapping[str, Tensor], Tensor], Tensor]]:

@@ -108,7 +108,7 @@ def _begin(job: Job, number: int, data: NDArray[np.float32], valid: NDArray[np.b
     left, top = given.x - window.x, given.y - window.y
     area = slice(None), slice(top, top + given.height), slice(left, left + given.width)
     ran, trace = _run(job, tile, data, valid, area)
-    own = _done_tile(job, ran, trace)
+    own = _done_tile(job, tile, ran, trace)
     if not job.tiles.overlap:
         return _Begun(done=(_pieces(job, own), True))
     inside = (slice(0, tile.core.height), slice(0, tile.core.width))
@@ -120,6 +120,7 @@ def _begin(job: Job, number: int, data: NDArray[np.float32], valid: NDArray[np.b
             inner=inside,
             result=np.empty((0, 0, 0), dtype=np.float32),
             ood_score=None,
+            beside={},
         ),
         shares=softmax(ran.result[area], axis=0),
         routed={layer.name: _map(job, layer, own) for layer in job.layers if layer.routed or layer.judged},
@@ -136,10 +137,10 @@ def _finish(job: Job, number: int, begun: Mapping[int, _Begun]) -> Done:
     shares = blended(job.tiles, number, given)
     # Logits again, of which the probabilities are these.
     ran = replace(own.core, result=np.log(np.maximum(shares, np.finfo(np.float32).tiny)))
-    return _pieces(job, _done_tile(job, ran, RoutingTrace()), own.routed), True
+    return _pieces(job, _done_tile(job, job.tiles[number], ran, RoutingTrace()), own.routed), True
 
 
-def _done_tile(job: Job, ran: RanTile, trace: RoutingTrace) -> DoneTile:
+def _done_tile(job: Job, tile: Tile, ran: RanTile, trace: RoutingTrace) -> DoneTile:
     core = (slice(None), *ran.inner)
     height, width = ran.valid.shape[1:]
     return DoneTile(
@@ -151,6 +152,8 @@ def _done_tile(job: Job, ran: RanTile, trace: RoutingTrace) -> DoneTile:
         size=(height, width),
         inner=ran.inner,
         ood_score=None if ran.ood_score is None else ran.ood_score[ran.inner],
+        beside=ran.beside,
+        corner=(tile.window.y, tile.window.x),
     )
 
 
@@ -188,9 +191,11 @@ def _run(
         first = first if len(first) else RoutingTrace(trace)
 
     wanted = job.reference is not None or any(layer.routed for layer in job.layers)
-    passes = job.runner.passes(shown, writer.told(valid), hear if wanted else None)
-    result = writer.join(passes, len(data))
-    ran = RanTile(data, shown, valid, tile.inner, result, unusual)
+    of = list(dict.fromkeys(name for layer in job.layers for name in layer.of))
+    passes = job.runner.passes(shown, writer.told(valid), hear if wanted else None, of)
+    bands = [writer.channels(len(data)), *(job.model.contract.beside[name] for name in of)]
+    result, *others = np.split(writer.join(passes, len(data)), np.cumsum(bands)[:-1])
+    ran = RanTile(data, shown, valid, tile.inner, result, unusual, dict(zip(of, others, strict=True)))
     used = result if job.request.conserve else result[area if job.tiles.overlap else ran.fine(writer.scale)]
     if not np.isfinite(used).all():
         raise GeomoeError(

@@ -220,6 +220,7 @@ class Runner:
         data: NDArray[np.float32],
         told: Mapping[str, NDArray[np.bool_]],
         heard: Callable[[LastSignals], None] | None = None,
+        beside: Sequence[str] = (),
     ) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
         """Run the model on the groups of bands of one tile.
 
@@ -227,6 +228,7 @@ class Runner:
             data: ``[C, H, W]`` float32 in the model's range, finite.
             told: to the model beside the bands, by the names of its arguments.
             heard: is given the trace of each pass, as it ends; no pass is traced if ``None``.
+            beside: of the contract's names, what is wanted; its bands follow those of the output.
 
         Yields:
             Bands of a group, from 0, and ``[D, H * scale, W * scale]`` float32; perhaps not finite, which is
@@ -239,7 +241,7 @@ class Runner:
         scale = self._contract.scale
         for group in band_groups(range(bands), self._contract.bands):
             trace = None if heard is None else LastSignals()
-            result = self._pass(data[list(group)], told, trace)
+            result = self._pass(data[list(group)], told, trace, beside)
             if heard is not None and trace is not None:
                 heard(trace)
             if result.shape[1:] != (height * scale, width * scale):
@@ -250,7 +252,11 @@ class Runner:
             yield group, result
 
     def _pass(
-        self, group: NDArray[np.float32], told: Mapping[str, NDArray[np.bool_]], trace: LastSignals | None
+        self,
+        group: NDArray[np.float32],
+        told: Mapping[str, NDArray[np.bool_]],
+        trace: LastSignals | None,
+        beside: Sequence[str],
     ) -> NDArray[np.float32]:
         here = computing_in(self.precision, self._device)
         with _out_of_memory(), torch.inference_mode(), _repeatable(self._device), here:
@@ -258,7 +264,12 @@ class Runner:
             given: dict[str, Any] = {"known": self._known} if self._contract.informed else {}
             given |= {} if trace is None else {"trace": trace}
             given |= {name: torch.from_numpy(of).to(self._device)[None] for name, of in told.items()}
-            result: Tensor = self._model(batch, **given)
+            result: Tensor
+            if beside:
+                said = self._model.answers(batch, **given)  # type: ignore[operator]
+                result = torch.cat([said[name] for name in (*self._contract.outputs, *beside)], 1)
+            else:
+                result = self._model(batch, **given)
             array: NDArray[np.float32] = result[0].float().cpu().numpy()
         return array
 

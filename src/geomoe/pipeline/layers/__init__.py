@@ -20,6 +20,7 @@ LAYERS = {
     "experts": "which expert drew each pixel",
     "confidence": "how sure the model is of each class",
     "probabilities": "how probable each class is, a band for each",
+    "instances": "to which one of its class each pixel belongs",
     "consistency": "the output downsampled again, less the scene",
     "reliability": "where the model was shown what training did not have",
 }

@@ -30,6 +30,8 @@ class DoneTile:
         inner: rows and columns of the core in it.
         ood_score: ``[h, w]`` float64 of the core, see :func:`geomoe.pipeline.layers.reliability.ood_score`;
             None where no map is ``judged``.
+        beside: ``[E, H, W]`` float32 of the tile with its margin, what maps are made ``of``, by name.
+        corner: row and column in the scene at which the tile with its margin begins.
     """
 
     source: NDArray[np.float32]
@@ -40,6 +42,8 @@ class DoneTile:
     size: tuple[int, int]
     inner: tuple[slice, slice]
     ood_score: NDArray[np.float64] | None
+    beside: Mapping[str, NDArray[np.float32]]
+    corner: tuple[int, int]
 
 
 class Layer(Protocol):
@@ -56,6 +60,10 @@ class Layer(Protocol):
     @property
     def judged(self) -> bool:
         """Whether it wants to know where routing is unlike that of training."""
+
+    @property
+    def of(self) -> tuple[str, ...]:
+        """What it is made of that the model gives beside its output; see `ModelContract.beside`."""
 
     @property
     def record(self) -> Mapping[str, Any]:

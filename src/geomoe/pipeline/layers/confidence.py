@@ -25,6 +25,7 @@ class Confidence:
 
     name = "confidence"
     routed = judged = False
+    of = ()
     record: Mapping[str, Any] = {}
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:

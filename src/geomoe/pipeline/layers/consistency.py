@@ -26,6 +26,7 @@ class Consistency:
 
     name = "consistency"
     routed = judged = False
+    of = ()
     record: Mapping[str, Any] = {}
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:

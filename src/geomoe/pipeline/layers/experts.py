@@ -34,6 +34,7 @@ class Experts:
 
     name = "experts"
     routed, judged = True, False
+    of = ()
     record: Mapping[str, Any] = {}
 
     def __init__(self, model: Predictor) -> None:

@@ -28,6 +28,7 @@ class Probabilities:
 
     name = "probabilities"
     routed = judged = False
+    of = ()
     record: Mapping[str, Any] = {}
 
     def __init__(self, names: tuple[str, ...]) -> None:

@@ -35,6 +35,7 @@ class Reliability:
 
     name = "reliability"
     routed, judged = False, True
+    of = ()
 
     def __init__(self, reference: RoutingReference, fallback: bool) -> None:
         self._reference, self._fallback = reference, fallback

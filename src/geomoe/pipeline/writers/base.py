@@ -29,6 +29,7 @@ class RanTile:
         result: ``[D, H * scale, W * scale]`` float32, what the model gave; finite.
         ood_score: ``[H, W]`` float64, see :func:`geomoe.pipeline.layers.reliability.ood_score`; None where
             nobody asked.
+        beside: ``[E, H, W]`` float32, what maps are made of that the model gave beside it, by name.
     """
 
     data: NDArray[np.float32]
@@ -37,6 +38,7 @@ class RanTile:
     inner: tuple[slice, slice]
     result: NDArray[np.float32]
     ood_score: NDArray[np.float64] | None
+    beside: Mapping[str, NDArray[np.float32]]
 
     def fine(self, scale: int) -> tuple[slice, ...]:
         """The core in ``result``."""

@@ -70,7 +70,7 @@ class Piece:
     """What strips have shown of a polygon.
 
     Attributes:
-        value: of its class.
+        value: of its class, or kind; see :meth:`geomoe.raster.vectors.strips.ClassMap.kinds`.
         shells: of its part in each strip.
         holes: that are whole.
     """

@@ -20,7 +20,7 @@ from shapely import Geometry
 from geomoe.errors import GeomoeError
 from geomoe.files import writable_place
 from geomoe.raster.vectors.pieces import Piece, Rings, Seam
-from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map
+from geomoe.raster.vectors.strips import ClassMap, find_pyogrio, open_map, split_kind
 from geomoe.raster.write.target import work_folder
 
 __all__ = ["polygons", "write_polygons"]
@@ -38,11 +38,12 @@ def write_polygons(
     least: int = 1,
     rows: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    instances: Path | None = None,
 ) -> int:
     """Write the polygons of a class map into a GeoPackage of one layer, in the place of any older one.
 
     Each has the class's ``value`` and ``name``, its ``pixels``, and its ``area`` in square metres where the
-    map's coordinates are lengths.
+    map's coordinates are lengths; where instances are known, the number of its ``instance``, 0 of none.
 
     Args:
         path: of the map.
@@ -51,6 +52,8 @@ def write_polygons(
         least: pixels that a polygon has at least, 1 for all; smaller ones are left out.
         rows: of a strip that is in memory at a time; the polygons do not depend on it.
         progress: called after each strip, with strips done and strips in all.
+        instances: the map of them, which parts what touches; see
+            :class:`geomoe.pipeline.layers.instances.Instances`.
 
     Returns:
         How many there are.
@@ -63,7 +66,7 @@ def write_polygons(
         raise GeomoeError(f"{target} must end in .gpkg")
     writable_place(target)
     count = 0
-    with open_map(path) as source, _work(target) as held, _undated(pyogrio):
+    with open_map(path, instances) as source, _work(target) as held, _undated(pyogrio):
         wanted = _values(source, names)
         scratch = held / target.name
         called = {each.value: each.name for each in source.classes}
@@ -75,15 +78,15 @@ def write_polygons(
                 warnings.filterwarnings("ignore", "'crs' was not provided")  # as of the map
                 pyogrio.raw.write(
                     scratch, np.array([row.wkb for row in batch], object), _columns(batch, called, source),
-                    ["value", "name", "pixels", "area"],
+                    ["value", "name", "pixels", "area", *(["instance"] if source.counted else [])],
                     geometry_type="Polygon", layer=target.stem, append=scratch.exists(),
                     crs=source.crs.to_wkt() if source.crs else None, driver="GPKG",
                 )  # fmt: skip
             batch.clear()
 
         try:
-            for value, rings in polygons(source, wanted, rows, progress):
-                row = _row(value, rings, source)
+            for kind, rings in polygons(source, wanted, rows, progress):
+                row = _row(kind, rings, source)
                 if row.pixels < least:
                     continue
                 batch.append(row)
@@ -135,14 +138,15 @@ def _values(source: ClassMap, names: Sequence[str]) -> list[int]:
 
 class _Row(NamedTuple):
     value: int
+    instance: int
     wkb: bytes
     pixels: int
 
 
-def _row(value: int, rings: Rings, source: ClassMap) -> _Row:
+def _row(kind: int, rings: Rings, source: ClassMap) -> _Row:
     side = 1.0 if source.transform is None else abs(source.transform.determinant)
     polygon = _placed(rings, source)
-    return _Row(value, shapely.to_wkb(polygon), round(polygon.area / side))
+    return _Row(*split_kind(kind), shapely.to_wkb(polygon), round(polygon.area / side))
 
 
 def _placed(rings: Rings, source: ClassMap) -> Geometry:
@@ -156,7 +160,8 @@ def _columns(batch: Sequence[_Row], called: dict[int, str], source: ClassMap) ->
     names = np.array([called[row.value] for row in batch], object)
     pixels = np.array([row.pixels for row in batch], np.int64)
     area = np.nan if source.pixel_area is None else source.pixel_area
-    return [values, names, pixels, pixels * area]
+    instances = [np.array([row.instance for row in batch], np.int64)] if source.counted else []
+    return [values, names, pixels, pixels * area, *instances]
 
 
 def polygons(
@@ -165,27 +170,30 @@ def polygons(
     rows: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[int, Rings]]:
-    """Value and rings of the polygon of every connected piece of each class, in pixels.
+    """Kind, see `ClassMap.kinds`, and rings of the polygon of every connected piece of each, in pixels.
 
-    Pieces meet at sides of pixels. Those that a strip cuts are held until they end, and joined.
+    Pieces meet at sides of pixels. Those that a strip cuts are held until they end, and joined. Of a map
+    without instances the kind is the value of the class.
     """
     wanted = np.zeros(256, bool)
     wanted[list(values)] = True
     seam = Seam(source.width)
-    for number, (top, strip) in enumerate(source.strips(rows), 1):
+    for done, (top, strip) in enumerate(source.strips(rows), 1):
         below = top + len(strip)
         cut: list[Piece] = []
         at = rasterio.Affine.translation(0, top)
-        for found, value in shapes(strip, wanted[strip], connectivity=4, transform=at):
+        numbers, stands = source.kinds(top, strip)
+        for found, number in shapes(numbers, wanted[strip], connectivity=4, transform=at):
+            kind = int(stands[int(number)])
             rings = Rings.of(found)
             shell = rings.xy[: rings.counts[0], 1]
             if shell.min() == top > 0 or shell.max() == below < source.height:
-                cut.append(Piece.of(int(value), rings))
+                cut.append(Piece.of(kind, rings))
             else:
-                yield int(value), rings
+                yield kind, rings
         for piece in seam.move(cut, top, below):
             yield piece.value, piece.rings()
         if progress is not None:
-            progress(number, source.number(rows))
+            progress(done, source.number(rows))
     for piece in seam.pieces:
         yield piece.value, piece.rings()
