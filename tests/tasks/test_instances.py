@@ -1,6 +1,7 @@
 """Models that know instances: their quality is shown beside that of classes."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -50,6 +51,61 @@ def test_panoptic_quality_is_shown_of_a_model_that_knows_instances(town, tmp_pat
     assert all(0 <= scores[name] <= 1 for name in names)
     assert scores["pq"] == pytest.approx((scores["pq_things"] + scores["pq_stuff"]) / 2)
     assert measure("pq_things").title == "PQ of things"
+
+
+def street(path, seed):
+    """Houses of all shades on dark ground, some of them close to each other; how many there are."""
+    rng = np.random.default_rng(seed)
+    image, mask, count = rng.normal(60, 8, (96, 96)), np.full((96, 96), 2, np.uint8), 0
+    for y, x in product(range(4, 80, 30), range(2, 80, 24)):
+        high, wide = rng.integers((14, 12), (25, 22))
+        if rng.random() < 0.8:
+            mask[y : y + high, x : x + wide] = 1
+            image[y : y + high, x : x + wide] = rng.normal(rng.uniform(120, 230), 8, (high, wide))
+            count += 1
+    Image.fromarray(mask).save(path.with_name(f"{path.stem}_mask.png"))
+    pixels = np.clip(image, 0, 255)[..., None].repeat(3, 2).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return count
+
+
+@pytest.mark.slow
+def test_things_are_learned_and_found_in_a_scene(tmp_path, capsys):
+    pyogrio = pytest.importorskip("pyogrio")
+    (tmp_path / "streets").mkdir()
+    for seed in range(24):
+        street(tmp_path / "streets" / f"{seed:02}.png", seed)
+    out = tmp_path / "run"
+    options = "{things: [house], least: 4, width: 16, layers: 1, heads: 2, window: 4, hidden: 16}"
+    fit(
+        [
+            "--config=dubai_mfiae", f"--data.root={tmp_path / 'streets'}", "--data.split=images",
+            "--data.left_out=null", "--data.reduce=1", "--data.names=[house, ground]",
+            "--data.validation=0.2", "--data.patch=64", "--data.steps_per_epoch=100",
+            "--trainer.max_steps=200", "--model.learning_rate=3e-3", f"--model.options={options}",
+            f"--checkpoint.dirpath={out}", f"--trainer.default_root_dir={out}",
+            f"--trainer.logger.init_args.save_dir={out}", "--trainer.accelerator=cpu",
+        ]
+    )  # fmt: skip
+    weights = str(out / "best.safetensors")
+    capsys.readouterr()
+    main(["evaluate", "--model", weights, "--data", str(tmp_path / "streets"), "--json", "-"])
+    scores = json.loads(capsys.readouterr().out)["overall"]["scores"]
+    assert scores["pq_things"] > 0.7
+    assert scores["rq_things"] > 0.9
+    image = Image.open(tmp_path / "streets" / "00.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image.save(tmp_path / "scene.tif")
+    main(
+        [
+            "predict", str(tmp_path / "scene.tif"), str(tmp_path / "map.tif"), "--model", weights,
+            "--instances", str(tmp_path / "i.tif"), "--vectors", str(tmp_path / "houses.gpkg"),
+            "--class", "house", "--least", "60",
+        ]
+    )  # fmt: skip
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "houses.gpkg")
+    instances = columns[list(meta["fields"]).index("instance")]
+    assert len(set(instances)) == len(instances) == street(tmp_path / "again.png", 0)
+    assert 0 not in instances
 
 
 def test_others_have_none():
