@@ -78,8 +78,8 @@ class MfiaeConfig(MapConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_divides("heads", self.heads, "width", self.width)
-        if not isinstance(self.things, tuple) or not set(self.things) <= set(self.classes):
-            raise ValueError(f"things={self.things!r}: expected some of {', '.join(self.classes)}")
+        if not isinstance(self.things, tuple):
+            raise ValueError(f"things={self.things!r}: expected names of classes")
 
 
 def _mixture(c: MfiaeConfig) -> MoE:
@@ -144,6 +144,8 @@ class Mfiae(nn.Module):
     def __init__(self, config: MfiaeConfig) -> None:
         super().__init__()
         c = self.config = config
+        if not set(c.things) <= set(c.classes):  # which a configuration may not know yet
+            raise ValueError(f"things={c.things!r}: expected some of {', '.join(c.classes)}")
         self.things = tuple(map(c.classes.index, c.things or c.classes[:1]))
         self.normalise = Normalise(c)
         first = nn.Sequential(_down(c.bands, c.width // 2), _down(c.width // 2, c.width))
