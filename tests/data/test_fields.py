@@ -8,7 +8,7 @@ from scipy.ndimage import label
 from geomoe import GeomoeError
 from geomoe.cli.main import main
 from geomoe.data.datasets import find_data_set
-from geomoe.data.fields import FIELDS, STAGES, field_sample, make_fields
+from geomoe.data.fields import FIELDS, STAGES, field_sample, heads_of, make_fields
 from geomoe.tasks.segmentation_data import SegmentationData
 
 FEW = {"train": 4, "test": 2, "late": 2}
@@ -50,6 +50,17 @@ def test_half_of_a_field_lies_in_shadow():
     soil = image[sample()[1] == 0]
     dark = soil < 0.75 * np.median(np.sort(soil)[len(soil) // 2 :])
     assert 0.15 < dark.mean() < 0.85
+
+
+def test_heads_that_touch_are_several(tmp_path):
+    make_fields(tmp_path / "fields", seed=3, number=FEW)
+    for stage, more in (("test", 1.0), ("late", 10.0)):
+        numbers = heads_of(f"{stage}/001.png", seed=3)
+        mask = np.array(Image.open(tmp_path / "fields" / stage / "001_mask.png"))
+        assert np.array_equal(numbers > 0, mask == 1)
+        heads, count = len(np.unique(numbers)) - 1, label(mask)[1]
+        assert 20 <= heads <= 45
+        assert heads >= more * count
 
 
 def test_a_folder_is_known_and_its_stages_can_be_left_out(tmp_path):

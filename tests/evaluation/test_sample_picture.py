@@ -204,3 +204,45 @@ def test_experts_of_a_whole_image_share_it_by_their_weights():
     assert shared_by_experts(trace, -1, 4, 10).tolist() == [[0] * 5 + [1] * 3 + [2] * 2] * 4
     alike = RoutingTrace([plan(0.25, 0.25, 0.25, 0.25)])
     assert why_no_map(torch.nn.Identity(), alike, -1, 4, 10) == "weighs all experts alike"
+
+
+def test_things_have_an_outline_where_others_begin():
+    numbers = np.zeros((6, 9), int)
+    numbers[1:5, 1:4], numbers[1:5, 4:8] = 1, 2  # which touch
+    white = np.full((6, 9, 3), 255, np.uint8)
+    black = (sample_picture._outlined(white, [numbers, numbers.T]) == 0).all(2)
+    assert black[1:5].astype(int).tolist() == [
+        [0, 1, 1, 1, 1, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 0, 1, 0],
+        [0, 1, 0, 0, 1, 0, 0, 1, 0], [0, 1, 1, 1, 1, 1, 1, 1, 0],
+    ]  # fmt: skip
+    assert not black[[0, 5]].any()
+    assert (sample_picture._outlined(white, []) == white).all()
+
+
+def test_a_picture_of_a_model_that_knows_instances_draws_them(tmp_path, drawn):
+    mask = np.full((32, 32), 2, np.uint8)
+    mask[4:14, 4:14] = mask[18:28, 18:28] = 1
+    for i in range(4):
+        Image.fromarray(mask).save(tmp_path / f"{i}_mask.png")
+        Image.fromarray(mask[..., None].repeat(3, 2) * 90).save(tmp_path / f"{i}.png")
+    options = {
+        "classes": ("class 1", "class 2"),
+        "width": 8,
+        "layers": 1,
+        "heads": 2,
+        "window": 2,
+        "hidden": 8,
+    }
+    model = build("mfiae", options)
+    shares = {"split": "images", "block": 1, "buffer": 0, "validation": 0.25, "test": 0.25, "left_out": None}
+    recipe = {**shares, "split_seed": 0, "images": "images", "masks": "masks", "ignored": 0}
+    said = {"config": vars(model.config), "data": {"classes": {"class 1": 9, "class 2": 9}}, "recipe": recipe}
+    card = card_of("mfiae", "segmentation", **said)
+    save(tmp_path / "m.safetensors", model, card)
+    main(
+        ["picture", str(tmp_path), "--model", str(tmp_path / "m.safetensors"), "-o", str(tmp_path / "p.pdf")]
+    )
+    (figure,) = drawn
+    (truth,) = (axes for axes in figure.axes if axes.get_label().startswith("truth: "))
+    black = (np.asarray(truth.images[0].get_array()) == 0).all(2)
+    assert black.sum() == 2 * 36, "the outlines of both squares"

@@ -1,7 +1,10 @@
 """Models that know instances: their quality is shown beside that of classes."""
 
 import json
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,10 +75,10 @@ def street(path, seed):
 @pytest.mark.slow
 def test_things_are_learned_and_found_in_a_scene(tmp_path, capsys):
     pyogrio = pytest.importorskip("pyogrio")
-    (tmp_path / "streets").mkdir()
+    (tmp_path / "streets" / "town").mkdir(parents=True)
     for seed in range(24):
-        street(tmp_path / "streets" / f"{seed:02}.png", seed)
-    out = tmp_path / "run"
+        street(tmp_path / "streets" / "town" / f"{seed:02}.png", seed)
+    out = tmp_path / "mfiae" / "seed0"
     options = "{things: [house], least: 4, width: 16, layers: 1, heads: 2, window: 4, hidden: 16}"
     fit(
         [
@@ -93,7 +96,7 @@ def test_things_are_learned_and_found_in_a_scene(tmp_path, capsys):
     scores = json.loads(capsys.readouterr().out)["overall"]["scores"]
     assert scores["pq_things"] > 0.7
     assert scores["rq_things"] > 0.9
-    image = Image.open(tmp_path / "streets" / "00.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = Image.open(tmp_path / "streets" / "town" / "00.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image.save(tmp_path / "scene.tif")
     main(
         [
@@ -106,6 +109,16 @@ def test_things_are_learned_and_found_in_a_scene(tmp_path, capsys):
     instances = columns[list(meta["fields"]).index("instance")]
     assert len(set(instances)) == len(instances) == street(tmp_path / "again.png", 0)
     assert 0 not in instances
+    script = Path(__file__).parents[2] / "benchmarks" / "instances.py"
+    command = [sys.executable, str(script), str(tmp_path / "streets"), str(tmp_path / "mfiae")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0] == "arm | folder | things by | pq_things | sq_things | rq_things | off by"
+    rows = [line.split(" | ") for line in said[1:-1]]
+    assert {row[2] for row in rows} == {"centres", "pieces"}
+    assert [float(row[3]) for row in rows if row[2] == "centres"] == pytest.approx(
+        [scores["pq_things"]], abs=6e-4
+    )
+    assert said[-1].startswith("truths: 0.00% of pixels farther than 64; median thing ")
 
 
 def test_others_have_none():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from geomoe.files import new_folder
 
-__all__ = ["FIELDS", "STAGES", "field_sample", "make_fields"]
+__all__ = ["FIELDS", "STAGES", "field_heads", "field_sample", "heads_of", "make_fields"]
 
 FIELDS = {"train": 400, "test": 100, "late": 100}
 """The folders, each with the number of its images."""
@@ -35,22 +35,33 @@ def field_sample(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """An image ``[side, side, 3]`` and its mask ``[side, side]``: 1 where there is a head, else 0.
 
+    Arguments as of :func:`field_heads`.
+    """
+    image, numbers = field_heads(rng, radii, side)
+    return image, (numbers > 0).astype(np.uint8)
+
+
+def field_heads(
+    rng: np.random.Generator, radii: tuple[float, float] = STAGES["train"], side: int = _SIDE
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """An image, as of :func:`field_sample`, and the number of the head at each pixel, from 1; 0 of none.
+
     Args:
         rng: draws everything.
         radii: of heads, pixels, from the least to the most.
         side: pixels.
     """
     image = np.array(_SOIL) + _ROUGH * _pink(rng, side)[..., None]
-    mask = np.zeros((side, side), np.uint8)
+    numbers = np.zeros((side, side), np.uint16)
     heads = _places(rng, side)
     for y, x in rng.uniform(0, side, (round(_WEEDS * len(heads)), 2)):
         _disc(image, y, x, rng.uniform(*_WEED_RADII), rng)
-    for y, x in heads:
-        mask[_disc(image, y, x, rng.uniform(*radii), rng)] = 1
+    for number, (y, x) in enumerate(heads, 1):
+        numbers[_disc(image, y, x, rng.uniform(*radii), rng)] = number
     angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-side / 4, side / 4)
     rows, columns = np.mgrid[:side, :side] - side / 2
     image[rows * np.sin(angle) + columns * np.cos(angle) > offset] *= _SHADOW
-    return np.rint(255 * image.clip(0, 1)).astype(np.uint8), mask
+    return np.rint(255 * image.clip(0, 1)).astype(np.uint8), numbers
 
 
 def _pink(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
@@ -109,6 +120,20 @@ def make_fields(folder: Path, seed: int = 0, number: dict[str, int] | None = Non
         for place, (name, images) in enumerate((FIELDS if number is None else number).items()):
             (part / name).mkdir()
             for i in range(images):
-                image, mask = field_sample(np.random.default_rng((seed, place, i)), STAGES[name])
+                image, mask = field_sample(_chance(seed, place, i), STAGES[name])
                 Image.fromarray(image).save(part / name / f"{i:03}.png")
                 Image.fromarray(mask).save(part / name / f"{i:03}_mask.png")
+
+
+def heads_of(name: str, seed: int = 0) -> NDArray[np.uint16]:
+    """Numbers of heads, as of :func:`field_heads`, in ``FOLDER/NUMBER.png`` of :func:`make_fields`.
+
+    Two that touch are one piece of the mask, and two here.
+    """
+    folder, _, file = name.partition("/")
+    number = int(file.removesuffix(".png"))
+    return field_heads(_chance(seed, list(FIELDS).index(folder), number), STAGES[folder])[1]
+
+
+def _chance(seed: int, folder: int, number: int) -> np.random.Generator:
+    return np.random.default_rng((seed, folder, number))

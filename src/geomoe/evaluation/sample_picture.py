@@ -53,12 +53,16 @@ _PERCENT = (2, 98)
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a model says of a sample, numbers, ``[classes]`` or ``[classes, H, W]``, and by which experts."""
+    """What a model says of a sample, numbers, ``[classes]`` or ``[classes, H, W]``, and by which experts.
+
+    ``instances`` are its numbers ``[H, W]`` of those, and of the true ones, where it knows any.
+    """
 
     values: Tensor
     scores: dict[str, float]
     experts: ExpertMap | None
     no_experts: str
+    instances: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {"none": self.no_experts} if self.experts is None else self.experts.as_dict()
@@ -166,12 +170,16 @@ def _answer(task: Task, model: LoadedModel, batch: Batch, layer: int) -> _Answer
         # Without the truth: asked are all pixels, not those alone that have a class.
         here = {key: value.to(place) for key, value in batch.items() if key != "mask"}
         values = task.answer(task.predict(here, trace)).cpu()
+        instances = None
+        if task.instance_metrics() is not None:
+            said, true = task.instances({key: value.to(place) for key, value in batch.items()})
+            instances = (said[0, ..., 1].cpu().numpy(), true[0, ..., 1].cpu().numpy())
     scores = {name: float(value[0]) for name, value in task.by_item(values, batch).items()}
     height, width = batch["image"].shape[2:]
     tiling = model.contract.tiling
     multiple = None if tiling is None else tiling.multiple
     if why := why_no_map(task.model, trace, layer, height, width, multiple):
-        return _Answer(values[0], scores, None, why)
+        return _Answer(values[0], scores, None, why, instances)
     unit = unit_of(trace[layer - (layer > 0)], height, width, multiple)
     assert unit is not None
     if unit == "image":
@@ -180,7 +188,8 @@ def _answer(task: Task, model: LoadedModel, batch: Batch, layer: int) -> _Answer
         experts = main_experts(trace, layer, height, width, multiple)
     if "valid" in batch:
         experts = np.where(batch["valid"][0].numpy(), experts, -1)
-    return _Answer(values[0], scores, expert_map(model.model, trace, layer, unit, experts), "")
+    drawn = expert_map(model.model, trace, layer, unit, experts)
+    return _Answer(values[0], scores, drawn, "", instances)
 
 
 def _best(answer: _Answer) -> tuple[int, float]:
@@ -270,10 +279,12 @@ def _figure_of_maps(samples: _Samples, names: _Names, output: Output) -> Figure:
     y = _HEAD
     for each, height in zip(samples, heights, strict=True):
         seen = np.asarray(each.batch["valid"][0]) if "valid" in each.batch else True
-        drawn = [("image", "", _picture(each.batch)), ("truth", each.name, colours[each.truth.numpy()])]
+        true = _outlined(colours[each.truth.numpy()], [a.instances[1] for a in each.answers if a.instances])
+        drawn = [("image", "", _picture(each.batch)), ("truth", each.name, true)]
         for name, answer in zip(names, each.answers, strict=True):
             map_ = np.where(seen, answer.values.argmax(0).numpy(), -1)
-            drawn.append((name, show(answer.scores), colours[map_]))
+            found = [answer.instances[0]] if answer.instances else []
+            drawn.append((name, show(answer.scores), _outlined(colours[map_], found)))
         for place, (name, below, pixels) in enumerate(drawn):
             axes = canvas.axes(f"{name}: {each.name}", _GAP + place * (side + _GAP), y, side, height)
             axes.imshow(pixels, interpolation="nearest")
@@ -347,6 +358,17 @@ def _foot(canvas: Canvas, batch: Batch, output: Output, width: float) -> None:
         said.append("white: no class is known, or not to be looked at in this part")
     text = "; ".join(said[batch["image"].shape[1] in (1, 3) :])
     canvas.figure.text(_GAP / width, 0.01, text, fontsize=7, color="0.4", va="bottom")
+
+
+def _outlined(pixels: NDArray[np.uint8], instances: Sequence[NDArray[np.int64]]) -> NDArray[np.uint8]:
+    """``[H, W, 3]`` with a black line around each of the first instances ``[H, W]``, if there are any."""
+    for numbers in instances[:1]:
+        wide = np.pad(numbers, 1, mode="edge")
+        beside = (wide[1:-1, 2:], wide[2:, 1:-1], wide[1:-1, :-2], wide[:-2, 1:-1])
+        pixels = np.where(
+            ((numbers > 0) & np.any([numbers > one for one in beside], 0))[..., None], 0, pixels
+        )
+    return pixels
 
 
 def _class_colours(output: Output) -> NDArray[np.uint8]:
