@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import lock_descriptor
 
+from geomoe import lock
 from geomoe.errors import GeomoeError
 from geomoe.lock import BusyError, is_held, locked
 
@@ -159,5 +160,39 @@ def test_whoever_writes_its_name_late_holds_it(tmp_path: Path, late: bool) -> No
                 with marker.open("r+b") as file:  # from the start, as filelock does
                     file.write(name)
             assert "busy" in other.communicate("\n")[0]
-        assert marker.read_bytes().strip() == name.strip()
+        assert marker.read_bytes() == (name if late else name + b"\n")
         holder.communicate("\n")
+
+
+def test_what_is_written_between_two_looks_stays_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker, real = tmp_path / "lock.held", os.open
+    marker.touch()
+
+    def late(*given: object) -> int:
+        with marker.open("ab") as file:
+            file.write(b"12\nhost\n")
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", late)
+    assert lock._end_nameless(marker)
+    assert marker.read_bytes() == b"12\nhost\n\n"
+
+
+def test_what_is_no_empty_file_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, folder, pipe, link = (tmp_path / name for name in ("named", "folder", "pipe", "link"))
+    named.write_bytes(b"1")
+    folder.mkdir()
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").touch()
+    assert not any(map(lock._end_nameless, (named, folder, pipe, link)))
+    assert (named.read_bytes(), (tmp_path / "elsewhere").read_bytes()) == (b"1", b"")
+    assert lock._end_nameless(tmp_path / "nothing")
+
+    def refused(*given: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", refused)
+    assert not lock._end_nameless(tmp_path / "elsewhere"), "of another user"

@@ -54,7 +54,7 @@ def locked(folder: Path, busy: str, *, inherited: bool = False) -> Iterator[None
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds a folder now; leaves it as it is."""
+    """Whether a process holds a folder now; leaves it to who does."""
     if not folder.is_dir():
         return False
     try:
@@ -152,6 +152,8 @@ def _end_nameless(marker: Path) -> bool:
         handle = os.open(marker, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         return True  # let go of just now
+    except PermissionError:
+        return False
     try:
         os.write(handle, b"\n")
     finally:

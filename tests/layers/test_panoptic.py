@@ -79,12 +79,14 @@ def test_a_plateau_is_one_peak_and_low_ones_are_none():
     heat[4, 20] = 1.0
     heat[20, 20] = 0.05
     heat[24, 5], heat[24, 7] = 0.6, 0.5  # within the window of a higher one
-    assert find_centres(heat).tolist() == [[4, 20], [4.5, 4.5], [24, 5]]
+    heat[10:12, 1:29] = 0.3  # a long one
+    assert find_centres(heat).tolist() == [[4, 20], [4, 4], [24, 5], [10, 1]]
     assert find_centres(torch.zeros(5, 5)).shape == (0, 2)
 
 
-def test_pixels_go_where_they_point(monkeypatch):
-    monkeypatch.setattr("geomoe.layers.panoptic._AT_ONCE", 3)
+@pytest.mark.parametrize("held", [1, 3, 100])
+def test_pixels_go_where_they_point(monkeypatch, held):
+    monkeypatch.setattr("geomoe.layers.panoptic._AT_ONCE", held)
     offsets = torch.zeros(2, 1, 8)
     offsets[1, 0, 3] = 4.0
     where = torch.arange(8)[None] != 5

@@ -22,6 +22,8 @@ from geomoe.models.mfiae import Mfiae, MfiaeConfig
 from geomoe.models.weights import LoadedModel, load, save
 from geomoe.moe.plan import RoutingTrace
 from geomoe.pipeline import predict, verify
+from geomoe.pipeline.layers.instances import Instances
+from geomoe.raster.read.scene import open_file
 from tests.models.test_weights import card_of
 from tests.pipeline.fakes import FakeUpscaler
 from tests.scenes import write_scene
@@ -119,13 +121,74 @@ def test_tiles_number_things_as_the_whole_scene_does(
         assert (made == value).sum() == count, "no other house has its number"
         assert number == LONG or count == (houses == number).sum()
         row, column = divmod(value - 1, WIDTH)
-        assert abs(np.argwhere(houses == number).mean(0) - (row, column)).max() <= 1
+        assert abs(np.argwhere(houses == number).mean(0) - (row, column)).max() < 1
     with rasterio.open(tmp_path / "i.tif") as file:
         assert (file.dtypes, file.nodata, file.descriptions) == (("uint32",), 0, ("instance",))
         legend = json.loads(file.tags()["GEOMOE_LEGEND"])
     assert legend["things"] == ["house"]
     assert set(done.layers) == {"instances"}
     assert verify(tmp_path / "i.tif", source=scene).faults == ()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("higher", [False, True])
+def test_what_decides_lies_as_far_away_as_it_may(
+    tmp_path: Path, turned: bool, mirrored: bool, higher: bool
+) -> None:
+    """A pixel at the side of a tile points 64 far, its centre lies 32 beyond; 3 beyond that a higher one."""
+    data = np.full((4, 9, 300), 127, np.uint8)
+    data[0], data[3] = 0, 0
+    data[3, 4, 150], data[1:3, 4, 150] = 255, (127, 127 - 64)
+    data[0, 4, 150 - 64 - 32] = 128
+    data[0, 4, 150 - 64 - 32 - 3] = 255 * higher
+    if mirrored:
+        data = data[..., ::-1]
+        data[2] = 254 - data[2]
+    if turned:
+        data = data.transpose(0, 2, 1)[[0, 2, 1, 3]]
+    src = write_scene(tmp_path / "town.tif", np.ascontiguousarray(data))
+    for tile in (50 if not mirrored else 150, 300):
+        predict(
+            src, tmp_path / f"{tile}.tif", model=told(margin=99), device="cpu", tile=tile,
+            instances=tmp_path / f"i{tile}.tif",
+        )  # fmt: skip
+        assert (read(tmp_path / f"i{tile}.tif") > 0).sum() == (not higher)
+
+
+def test_a_long_plateau_is_the_same_in_all_tiles(tmp_path: Path) -> None:
+    data = np.full((4, HEIGHT, WIDTH), 127, np.uint8)
+    data[0], data[3] = 0, 0
+    data[0, 74:76, 5:185], data[3, 60:90] = 200, 255
+    src = write_scene(tmp_path / "town.tif", data)
+    for tile in (16, 40, 200):
+        made = tmp_path / f"{tile}.tif"
+        predict(
+            src, tmp_path / "map.tif", model=told(), device="cpu", tile=tile, instances=made, overwrite=True
+        )
+        assert set(np.unique(read(made))) == {0, 74 * WIDTH + 5 + 1}
+
+
+def test_numbers_end_with_four_bytes(scene: Path) -> None:
+    [output] = told().contract.outputs.values()
+    with open_file(scene) as source:
+        layer = Instances(output)
+        layer.metadata(replace(source, width=2**16, height=2**16 - 1), (1,))
+        with pytest.raises(GeomoeError, match="65536 x 65536 pixels, more than instances can be numbered in"):
+            layer.metadata(replace(source, width=2**16, height=2**16), (1,))
+
+
+@pytest.mark.parametrize("name", ["centres", "offsets"])
+def test_what_is_no_number_is_refused(scene: Path, tmp_path: Path, name: str) -> None:
+    class Broken(Told):
+        def answers(self, x: Tensor, *given: object, **options: object) -> dict[str, Tensor]:
+            said = super().answers(x)
+            return {**said, name: said[name] * torch.nan}
+
+    model = replace(told(), model=Broken())
+    with pytest.raises(GeomoeError, match="fake gave NaN or infinity at columns"):
+        predict(scene, tmp_path / "map.tif", model=model, device="cpu", instances=tmp_path / "i.tif")
+    predict(scene, tmp_path / "map.tif", model=model, device="cpu")
 
 
 def test_the_class_map_is_the_same_with_and_without(scene: Path, tmp_path: Path) -> None:
@@ -138,6 +201,7 @@ def test_the_class_map_is_the_same_with_and_without(scene: Path, tmp_path: Path)
     ("model", "says"),
     [
         (told(things=()), "fake knows no instances; leave out --instances"),
+        (replace(told(), contract=replace(told().contract, beside={})), "fake knows no instances"),
         (told(reach=None), "fake sees None"),
         (told(reach=2), "fake sees 2 pixels far, too far for instances within a margin of 100"),
     ],

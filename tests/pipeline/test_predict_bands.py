@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from click.testing import CliRunner
 
+from geomoe.cli.main import cli
 from geomoe.errors import GeomoeError
 from geomoe.models.contract import Input, ModelContract, Output, Tiling
 from geomoe.models.weights import LoadedModel, load, save
@@ -175,8 +177,12 @@ def test_bands_are_found_by_the_names_that_the_card_has(src: Path, dst: Path, mo
 @pytest.mark.parametrize(
     ("dtype", "learned", "said"),
     [
-        ("uint16", ["uint8"], "uint16 is stretched by the percentiles of each image, and rgb learned from"),
-        ("uint8", ["float32", "uint16"], "uint8 is divided by 255, and rgb learned from float32 and uint16,"),
+        ("uint16", ["uint8"], "uint16 is stretched by the percentiles of each image, and the weights rgb"),
+        (
+            "uint8",
+            ["float32", "uint16"],
+            "uint8 is divided by 255, and the weights rgb learned from float32 and uint16",
+        ),
         ("uint16", ["uint16", "uint8"], None),
         ("uint8", ["uint8"], None),
         ("uint16", ["float32"], None),
@@ -199,6 +205,28 @@ def test_values_that_are_brought_in_another_way_than_those_of_training_are_said(
     labelled, to = labels(tmp_path, card.data), dst.with_suffix(".csv")
     table = predict_table(src, to, model=labelled, device="cpu")
     assert [note.replace("labels", "rgb") for note in table.notes] == list(done.notes)
+    (tmp_path / "folder").mkdir()
+    src.rename(tmp_path / "folder" / "a.tif")
+    table = predict_table(tmp_path / "folder", to, model=labelled, device="cpu", overwrite=True)
+    assert [note.replace("labels", "rgb") for note in table.notes] == list(done.notes)
+
+
+def test_values_as_they_are_are_never_stretched(src: Path, dst: Path, tmp_path: Path) -> None:
+    model = tiny("unet", bands=3)
+    card = card_of(model)
+    card = replace(card, model="unet", task="segmentation", radiometry="values", data={"dtypes": ["uint8"]})
+    save(tmp_path / "rgb.safetensors", model, card)
+    write_scene(src, pixels(3, 12, 12, "uint16"), names=["red", "green", "blue"])
+    loaded = load(str(tmp_path / "rgb.safetensors"))
+    assert predict(src, dst, model=loaded, device="cpu").plan.notes == ()
+
+
+def test_a_command_says_the_notes_of_a_table(src: Path, tmp_path: Path) -> None:
+    weights = labels(tmp_path, {"dtypes": ["uint8"]}).path
+    write_scene(src, pixels(3, 12, 12, "uint16"), names=["red", "green", "blue"])
+    ran = CliRunner().invoke(cli, ["predict", str(src), str(tmp_path / "t.csv"), "--model", str(weights)])
+    assert ran.exit_code == 0, ran.output
+    assert "uint16 is stretched by the percentiles of each image, and the weights" in ran.output
 
 
 def labels(folder: Path, data: dict[str, object]) -> LoadedModel:

@@ -29,8 +29,8 @@ __all__ = [
 
 FARTHEST, NEAREST = 64, 32
 """Rows and columns that a pixel may point away; how far from there its centre may be, pixels."""
-_WINDOW = 7
-REACH = FARTHEST + NEAREST + _WINDOW // 2
+_SIDE = 3
+REACH = FARTHEST + NEAREST + _SIDE
 """How far away what is said of pixels decides of which instance one is, pixels."""
 _AT_ONCE = 2**24
 """Distances of pixels to centres that are held."""
@@ -102,22 +102,24 @@ def centre_targets(instances: Tensor, sigma: float = 8.0) -> tuple[Tensor, Tenso
     return heat, offsets
 
 
-def find_centres(heat: Tensor, threshold: float = 0.1, window: int = _WINDOW) -> Tensor:
-    """Peaks of a heat-map, ``[n, 2]``, the highest first; neighbouring pixels of one height are one peak.
+def find_centres(heat: Tensor, threshold: float = 0.1) -> Tensor:
+    """Peaks of a heat-map, ``[n, 2]``, the highest first.
+
+    A peak is the highest within three pixels on all sides, so that it depends on these alone; of equal ones
+    among them it is the first, from above and then from the left.
 
     Args:
         heat: ``[H, W]``.
         threshold: that a peak is above.
-        window: side of the square in which it is the highest, pixels; odd.
     """
     heat = heat.detach().float()
-    highest = F.max_pool2d(heat[None, None], window, 1, window // 2)[0, 0]
-    peaks = (heat == highest) & (heat > threshold)
-    places, heights = peaks.nonzero(), heat[peaks]
-    _, part, sizes = _joined(peaks[None])[0][peaks].unique(return_inverse=True, return_counts=True)
-    sums = heat.new_zeros(len(sizes), 3).index_add(0, part, torch.cat([places, heights[:, None]], 1))
-    means = sums / sizes[:, None]
-    highest_first: Tensor = means[means[:, 2].argsort(descending=True, stable=True), :2]
+    around = F.pad(heat[None, None], (_SIDE,) * 4, value=-torch.inf)
+    highest = F.max_pool2d(around, 2 * _SIDE + 1, 1)
+    above = F.max_pool2d(around[..., : -_SIDE - 1, :], (_SIDE, 2 * _SIDE + 1), 1)
+    before = F.max_pool2d(around[..., _SIDE:-_SIDE, : -_SIDE - 1], (1, _SIDE), 1)
+    peaks = (heat == highest) & (heat > torch.maximum(above, before)) & (heat > threshold)
+    places = peaks[0, 0].nonzero()
+    highest_first: Tensor = places[heat[peaks[0, 0]].argsort(descending=True, stable=True)].float()
     return highest_first
 
 

@@ -197,7 +197,7 @@ def _run(
     result, *others = np.split(writer.join(passes, len(data)), np.cumsum(bands)[:-1])
     ran = RanTile(data, shown, valid, tile.inner, result, unusual, dict(zip(of, others, strict=True)))
     used = result if job.request.conserve else result[area if job.tiles.overlap else ran.fine(writer.scale)]
-    if not np.isfinite(used).all():
+    if not all(np.isfinite(values).all() for values in (used, *others)):
         raise GeomoeError(
             f"{job.model.name} gave NaN or infinity at columns {tile.core.x}+{tile.core.width}, "
             f"rows {tile.core.y}+{tile.core.height} of {job.scene.path.name}; "

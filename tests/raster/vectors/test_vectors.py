@@ -150,6 +150,69 @@ def test_a_geopackage_says_class_and_area_in_the_coordinates_of_the_map(tmp_path
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
+def write_instances(path, data, **tags):
+    height, width = data.shape
+    at = tags.pop("transform", rasterio.Affine(10, 0, 500000, 0, -10, 4500000))
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=1, dtype="uint32", transform=at,
+        crs="EPSG:32618",
+    ) as file:  # fmt: skip
+        file.write(data, 1)
+        file.update_tags(**{"GEOMOE_LAYER": "instances", **tags})
+    return path
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, None])
+def test_instances_part_what_touches_however_strips_are_cut(tmp_path, rows):
+    data = patches()
+    rng = np.random.default_rng(1)
+    numbers = np.array([0, 1, 2**24 + 5, 2**32 - 1], np.uint32)[rng.integers(0, 4, (10, 10))]
+    numbers = numbers.repeat(4, 0).repeat(4, 1) * (data == 2).astype(np.uint32)
+    path, of = write_map(tmp_path / "map.tif", data), write_instances(tmp_path / "i.tif", numbers)
+    count = write_polygons(path, tmp_path / "m.gpkg", rows=rows, instances=of)
+    meta, _, found, columns = pyogrio.raw.read(tmp_path / "m.gpkg")
+    fields = dict(zip(meta["fields"], columns, strict=True))
+    assert list(meta["fields"]) == ["value", "name", "pixels", "area", "instance"]
+    assert len(found) == count
+    wanted = []
+    for value in (1, 2, 3):
+        for number in np.unique(numbers[data == value]):
+            mask = (data == value) & (numbers == number)
+            at = rasterio.Affine(10, 0, 500000, 0, -10, 4500000)
+            wanted += [
+                (value, number, shapely.to_wkt(shapely.normalize(shape(one))))
+                for one, _ in shapes(mask.astype(np.uint8), mask, connectivity=4, transform=at)
+            ]
+    made = zip(fields["value"], fields["instance"], shapely.from_wkb(found), strict=True)
+    assert sorted((v, i, shapely.to_wkt(shapely.normalize(one))) for v, i, one in made) == sorted(wanted)
+
+
+def test_classes_of_high_values_have_instances(tmp_path, monkeypatch):
+    monkeypatch.setitem(NAMES, 200, "houses")
+    data = np.full((4, 6), 200, np.uint8)
+    numbers = np.array([[7] * 3 + [9] * 3] * 4, np.uint32)
+    path = write_map(tmp_path / "map.tif", data)
+    assert (
+        write_polygons(path, tmp_path / "m.gpkg", instances=write_instances(tmp_path / "i.tif", numbers)) == 2
+    )
+    columns = pyogrio.raw.read(tmp_path / "m.gpkg")[3]
+    assert (columns[0].tolist(), columns[4].tolist()) == ([200, 200], [7, 9])
+
+
+def test_instances_of_another_map_are_refused(tmp_path):
+    path = write_map(tmp_path / "map.tif", patches())
+    good = np.ones((40, 40), np.uint32)
+    others = (
+        write_instances(tmp_path / "a.tif", good, GEOMOE_LAYER="experts"),
+        write_instances(tmp_path / "b.tif", good[:30]),
+        write_instances(tmp_path / "c.tif", good, transform=rasterio.Affine(5, 0, 0, 0, -5, 0)),
+    )
+    for other in others:
+        with pytest.raises(GeomoeError, match=f"{other.name} does not hold the instances of map.tif"):
+            write_polygons(path, tmp_path / "m.gpkg", instances=other)
+    assert not (tmp_path / "m.gpkg").exists()
+
+
 def test_a_map_without_a_place_or_without_classes(tmp_path):
     data = np.zeros((4, 4), np.uint8)
     path = write_map(tmp_path / "map.tif", data, None, rasterio.Affine.identity())

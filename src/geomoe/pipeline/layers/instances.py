@@ -70,7 +70,7 @@ class Instances:
         centres = find_centres(heat)
         found = group_pixels(points, centres, where)[core].numpy()
         corner = np.array(tile.corner) + [around.start for around in near]
-        rows, columns = (np.floor(centres.numpy()).astype(np.int64) + corner).T
+        rows, columns = (centres.numpy().astype(np.int64) + corner).T
         numbers = np.concatenate([[0], rows * self._width + columns + 1])
         made: NDArray[np.uint32] = numbers[found].astype(np.uint32)[None]
         return made
