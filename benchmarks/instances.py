@@ -6,9 +6,10 @@ Takes the weights that `geomoe benchmark` left of an arm, `ARM/seed*/best.safete
 folder of the test images, panoptic, segmentation and recognition quality of things (by torchmetrics) and how
 far their number in an image is off, the mean. Truths are connected pieces of the masks: things that touch are
 one there. With `--heads` the data are made fields, and truths the heads themselves, many of which touch in
-`late`. Things of less pixels than the model's `least` count nowhere. Means are over seeds, with intervals of
-95 % (Student's t) where there are three or more. Then, of the truths, the share of the pixels of things that
-lie farther from their centre than a pixel may point, and how many pixels a thing has, the median.
+`late`. True things of less pixels than the model's `least` count nowhere, and found ones are none, by centres
+and by pieces; `geomoe evaluate` lets those by centres be. Means are over seeds, with intervals of 95 %
+(Student's t) where there are three or more. Then, of the truths, the share of the pixels of things that lie
+farther from their centre than a pixel may point, and how many pixels a thing has, the median.
 """
 
 from __future__ import annotations
@@ -54,11 +55,24 @@ def of_heads(task: Segmentation, names: list[str], batch: Batch) -> Tensor:
     heads = torch.from_numpy(np.stack([heads_of(name) for name in names]).astype(np.int64))
     if not torch.equal(heads > 0, torch.isin(classes, torch.tensor(model.things))):
         raise GeomoeError(f"{names[0]} is no field that geomoe data --make fields made")
-    for one, mask in zip(heads, classes, strict=True):
-        numbers, counts = one.unique(return_counts=True)
-        small = torch.isin(one, numbers[counts < model.config.least]) & (one > 0)
-        one[small], mask[small] = 0, -1
-    return torch.stack([classes, heads], -1)
+    too_small = small(heads, model.config.least)
+    return torch.stack([classes.masked_fill(too_small, -1), heads.masked_fill(too_small, 0)], -1)
+
+
+def small(numbers: Tensor, least: int) -> Tensor:
+    """Which pixels ``[B, H, W]`` are of things that are too small."""
+    found = torch.zeros_like(numbers, dtype=torch.bool)
+    for one, where in zip(numbers, found, strict=True):
+        values, part, sizes = one.unique(return_inverse=True, return_counts=True)
+        where |= ((sizes < least) & (values > 0))[part]
+    return found
+
+
+def centres(task: Segmentation, said: Tensor) -> Tensor:
+    """A panoptic map as it was said; what is too small for a thing is of the instance 0."""
+    model: Any = task.model
+    classes, numbers = said.unbind(-1)
+    return torch.stack([classes, numbers.masked_fill(small(numbers, model.config.least), 0)], -1)
 
 
 def pieces(task: Segmentation, said: Tensor) -> Tensor:
@@ -121,7 +135,7 @@ def main() -> None:
             if task.instance_metrics() is None:
                 raise GeomoeError(f"{path} knows no instances")
             ways: dict[str, Callable[[Tensor], Tensor]] = {
-                "centres": torch.clone,
+                "centres": partial(centres, task),
                 "pieces": partial(pieces, task),
             }
             of = SegmentationData.named(given.data, "test", weights)

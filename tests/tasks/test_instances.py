@@ -115,9 +115,9 @@ def test_things_are_learned_and_found_in_a_scene(tmp_path, capsys):
     assert said[0] == "arm | folder | things by | pq_things | sq_things | rq_things | off by"
     rows = [line.split(" | ") for line in said[1:-1]]
     assert {row[2] for row in rows} == {"centres", "pieces"}
-    assert [float(row[3]) for row in rows if row[2] == "centres"] == pytest.approx(
-        [scores["pq_things"]], abs=6e-4
-    )
+    quality = {row[2]: float(row[3]) for row in rows}
+    assert scores["pq_things"] - 1e-3 < quality["centres"] < 1, "which drops what is too small"
+    assert 0.5 < quality["pieces"] < 1
     assert said[-1].startswith("truths: 0.00% of pixels farther than 64; median thing ")
 
 
