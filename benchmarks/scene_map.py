@@ -1,10 +1,12 @@
 """What a map of classes of a whole scene takes, with its polygons: seconds and peak memory, of each scene.
 
     python benchmarks/scene_map.py --model FILE [--scenes FILE ... --bands 1,2,3] [--side 8192] [--kills 3]
+                                   [--instances]
 
 A made scene has as many bands as the model takes, of five kinds of ground with noise. Each scene is mapped
 by `geomoe predict --vectors --summary`, in a process of its own; with `--kills` once more, by processes that
-get SIGKILL at random moments and are begun again, to compare the bytes of map, polygons and counts.
+get SIGKILL at random moments and are begun again, to compare the bytes of map, polygons and counts. With
+`--instances`, of a model that knows some, these are mapped, too, and part the polygons.
 """
 
 from __future__ import annotations
@@ -51,20 +53,22 @@ def write_scene(path: Path, side: int, bands: int) -> None:
             file.write(np.clip(strip, 1, 255).astype(np.uint8), window=Window(0, top, side, len(rows)))
 
 
-def begun(scene: Path, model: str, folder: Path, bands: str | None) -> subprocess.Popen[str]:
+def begun(scene: Path, model: str, folder: Path, bands: str | None, instances: bool) -> subprocess.Popen[str]:
     """A process that maps a scene into a folder."""
     out = folder / f"{scene.stem}_map.tif"
+    more = ["--bands", bands] if bands else []
+    more += ["--instances", str(folder / f"{scene.stem}_things.tif")] if instances else []
     asked = ["predict", scene, out, "--model", model, "--vectors", out.with_suffix(".gpkg"), "--summary",
-             out.with_suffix(".csv"), "--overwrite", *(["--bands", bands] if bands else [])]  # fmt: skip
+             out.with_suffix(".csv"), "--overwrite", *more]  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "geomoe.cli.main", *map(str, asked)], stdout=subprocess.PIPE, text=True
     )
 
 
-def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[str]:
+def measured(scene: Path, model: str, folder: Path, bands: str | None, instances: bool) -> list[str]:
     """Size, seconds, peak memory and what was made, of one scene."""
     began = time.perf_counter()
-    started = begun(scene, model, folder, bands)
+    started = begun(scene, model, folder, bands, instances)
     said = started.stdout.read() if started.stdout else ""
     _, status, used = os.wait4(started.pid, 0)
     seconds = time.perf_counter() - began
@@ -78,24 +82,27 @@ def measured(scene: Path, model: str, folder: Path, bands: str | None) -> list[s
             f"{used.ru_maxrss / 2**10:.0f}", polygons]  # fmt: skip
 
 
-def killed(scene: Path, model: str, whole: Path, bands: str | None, kills: int, seconds: float) -> str:
+def killed(
+    scene: Path, model: str, whole: Path, bands: str | None, instances: bool, kills: int, seconds: float
+) -> str:
     """Whether what was killed and begun again has the bytes of what lies in ``whole``."""
     rng, hit = np.random.default_rng(0), 0
     with tempfile.TemporaryDirectory() as scratch:
         cut = Path(scratch)
         for _ in range(kills):
-            started = begun(scene, model, cut, bands)
+            started = begun(scene, model, cut, bands, instances)
             try:
                 started.communicate(timeout=float(rng.uniform(0.2, 0.6)) * seconds)
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.communicate()
                 hit += 1
-        last = begun(scene, model, cut, bands)
+        last = begun(scene, model, cut, bands, instances)
         last.communicate()
         if last.returncode:
             raise SystemExit(f"{scene} could not be mapped after {hit} kills")
         files = [f"{scene.stem}_map{ending}" for ending in (".tif", ".gpkg", ".csv")]
+        files += [f"{scene.stem}_things.tif"] if instances else []
         _, unlike, missing = cmpfiles(whole, cut, files, shallow=False)
     return f"{hit} kills: " + (f"{', '.join(unlike + missing)} differ" if unlike or missing else "equal")
 
@@ -110,6 +117,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8192, help="of the made scene; 0 for none")
     parser.add_argument("--bands", help="of the scenes")
     parser.add_argument("--kills", type=int, default=0, help="of a second run")
+    parser.add_argument("--instances", action="store_true", help="map them, too")
     parser.add_argument("--folder", type=Path, help="where results are kept; of none they are removed")
     args = parser.parse_args()
     print(f"{Path(args.model).stem}, {hardware('cpu')}, {torch.get_num_threads()} threads\n")
@@ -123,9 +131,10 @@ def main() -> None:
             scenes.append(Path(scratch) / f"made_{args.side}.tif")
             write_scene(scenes[-1], args.side, geomoe.load(args.model).contract.bands)
         for scene in scenes:
-            row = measured(scene, args.model, folder, args.bands)
+            given = (scene, args.model, folder, args.bands, args.instances)
+            row = measured(*given)
             if args.kills:
-                row.append(killed(scene, args.model, folder, args.bands, args.kills, float(row[2])))
+                row.append(killed(*given, args.kills, float(row[2])))
             print("|", " | ".join(row), "|", flush=True)
 
 

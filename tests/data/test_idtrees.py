@@ -166,6 +166,7 @@ def test_photographs_have_the_crowns_in_pixels_of_their_own(tmp_path):
     [one] = found.images
     assert (found.radiometry, found.names, found.sensors) == ("unit", ("red", "green", "blue"), {})
     assert one.image.numpy().tobytes() == photograph.tobytes()
+    assert found.dtypes == ("uint8",)
     # By hand: a circle of 20 pixels of radius around row 30, column 40.
     assert np.flatnonzero(one.mask[30] == 0).tolist() == list(range(20, 60))
     assert np.flatnonzero(one.mask[:, 40] == 0).tolist() == list(range(10, 50))

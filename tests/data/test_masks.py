@@ -10,8 +10,10 @@ from PIL import Image
 from geomoe import GeomoeError
 from geomoe.data.cubes import find_cube, read_cube
 from geomoe.data.datasets import DATA_SETS, find_data_set
+from geomoe.data.labelled import Reading, read_labelled
 from geomoe.data.legend import IGNORED, Legend, colours_for
 from geomoe.data.masks import masked_files, read_mask
+from tests.scenes import pixels, write_scene
 
 
 def save(path, array, mode=None):
@@ -171,3 +173,13 @@ def test_dubai_is_known(tmp_path):
     found = find_data_set(tmp_path, "masks")
     assert found.name == "dubai"
     assert found.legend.indices(torch.arange(6).numpy()).tolist() == [IGNORED, 0, 1, 2, 3, 4]
+
+
+def test_types_of_images_are_known(tmp_path):
+    save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    write_scene(tmp_path / "b.tif", pixels(3, 8, 8, "uint16"))
+    write_scene(tmp_path / "c.tif", pixels(3, 8, 8, "float32"))
+    for name in "abc":
+        save(tmp_path / f"{name}_mask.png", np.eye(8, dtype=np.uint8))
+    found = read_labelled(tmp_path, Reading(bands=3, ignored=None))
+    assert found.dtypes == ("float32", "uint16", "uint8")

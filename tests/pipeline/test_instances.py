@@ -232,6 +232,10 @@ def test_a_network_and_its_polygons(mfiae: LoadedModel, tmp_path: Path) -> None:
     blocks = rng.integers(0, 256, (3, 20, 24), dtype=np.uint8).repeat(12, 1).repeat(12, 2)
     src = write_scene(tmp_path / "src.tif", blocks)
     assert mfiae.path is not None
+    dry = ["predict", str(src), str(tmp_path / "d.tif"), "--model", str(mfiae.path), "--dry-run"]
+    things = ["--instances", str(tmp_path / "i.tif"), "--vectors", str(tmp_path / "v.gpkg")]
+    said = CliRunner().invoke(cli, [*dry, *things]).output
+    assert f"vectors  {tmp_path / 'v.gpkg'}: polygons of all classes, parted by instances" in said
     for tile in ("32", "512"):
         ran = CliRunner().invoke(
             cli,

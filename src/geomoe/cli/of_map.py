@@ -110,9 +110,9 @@ class OfMap:
             lines.append(("--picture", self.picture, "the map with its legend"))
         if self.vectors is not None:
             least = f", of {self.least} pixels or more" if self.least > 1 else ""
-            lines.append(
-                ("--vectors", self.vectors, f"polygons of {', '.join(self.classes) or 'all classes'}{least}")
-            )
+            parted = ", parted by instances" if self.instances else ""
+            what = f"polygons of {', '.join(self.classes) or 'all classes'}{least}{parted}"
+            lines.append(("--vectors", self.vectors, what))
         if self.summary is not None:
             where = "the whole map"
             if self.zones is not None:
