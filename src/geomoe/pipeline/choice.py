@@ -185,7 +185,7 @@ def brought_otherwise(dtype: str, card: Card, name: str) -> str | None:
     return (
         f"{dtype} is {ways[dtype == 'uint8']}, and the weights {name} learned from "
         f"{' and '.join(map(str, learned))}, "
-        f"{ways[dtype != 'uint8']}: the same ground may look other to it; look at the result before you rely "
+        f"{ways[dtype != 'uint8']}: the same ground may look other to them; look at the result before you rely "
         "on it"
     )
 

@@ -40,7 +40,7 @@ class Instances:
     def __init__(self, output: Output) -> None:
         self._things = [output.classes.index(name) + 1 for name in output.things]
         self._names = output.things
-        self._width = 0
+        self._width = 0  # of the scene, once `metadata` has seen it
 
     def metadata(self, scene: Scene, bands: Sequence[int]) -> CogMetadata:
         if scene.width * scene.height >= _MOST:
