@@ -44,7 +44,10 @@ def test_the_contract_names_what_comes_out(name):
     contract = tiny(name, bands=4).contract
     assert contract.inputs == {"image": Input(4, sensors=contract.sensors)}
     assert sum(contract.sensors.values()) == (4 if contract.sensors else 0)
-    assert contract.outputs == {"classes": Output("classes", 3, classes=CLASSES, colours=COLOURS)}
+    things = ("town",) if name == "mfiae" else ()
+    assert contract.outputs == {
+        "classes": Output("classes", 3, classes=CLASSES, colours=COLOURS, things=things)
+    }
     assert contract.outputs["classes"].describe() == "a map of 3 classes"
     assert [Output(kind, 4).describe() for kind in ("image", "label", "values", "features")] == [
         "an image of 4 bands", "a label of 4 classes", "4 values", "4 features"
