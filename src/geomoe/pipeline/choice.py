@@ -184,8 +184,8 @@ def brought_otherwise(dtype: str, card: Card, name: str) -> str | None:
     ways = {True: "divided by 255", False: "stretched by the percentiles of each image"}
     return (
         f"{dtype} is {ways[dtype == 'uint8']}, and the weights {name} learned from "
-        f"{' and '.join(map(str, learned))}, {ways[dtype != 'uint8']}: the same ground may look other to them; "
-        "look at the result before you rely on it"
+        f"{' and '.join(map(str, learned))}, {ways[dtype != 'uint8']}: the same ground may look other to "
+        "them; look at the result before you rely on it"
     )
 
 
