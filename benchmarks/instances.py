@@ -34,7 +34,7 @@ from geomoe.layers.panoptic import FARTHEST, centre_targets, components
 from geomoe.tasks.segmentation import Segmentation
 from geomoe.tasks.segmentation_data import SegmentationData
 from geomoe.tasks.stream import Named
-from shift import of_places, text
+from shift import of_places, text, weights_of
 
 COLUMNS = ("pq_things", "sq_things", "rq_things", "off by")
 Truths = Callable[[Segmentation, list[str], Batch], Tensor]
@@ -124,11 +124,8 @@ def main() -> None:
     truths = of_heads if given.heads else of_masks
     print(" | ".join(["arm", "folder", "things by", *COLUMNS]))
     for arm in given.arms:
-        paths = sorted(arm.glob("seed*/best.safetensors"))
-        if not paths:
-            raise GeomoeError(f"{arm} has no seed*/best.safetensors; give the folder of an arm")
         rows: dict[tuple[str, str], list[list[float]]] = {}
-        for path in paths:
+        for path in weights_of(arm):
             weights = geomoe.load(str(path))
             task = Segmentation.of(weights)
             task.eval()

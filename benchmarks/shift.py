@@ -142,6 +142,14 @@ def of_seed(path: Path, data: Path, metric: str) -> tuple[dict[str, float], dict
     return scores, {f"{name}, {kind[name]}": value for name, value in far.items()}, guesses
 
 
+def weights_of(arm: Path) -> list[Path]:
+    """The best weights of each seed of an arm of a benchmark."""
+    paths = sorted(arm.glob("seed*/best.safetensors"))
+    if not paths:
+        raise GeomoeError(f"{arm} has no seed*/best.safetensors; give the folder of an arm of a benchmark")
+    return paths
+
+
 def text(values: Sequence[float]) -> str:
     """A mean, with half its interval where there are seeds enough."""
     if len(values) < 3:
@@ -162,12 +170,7 @@ def main() -> None:
     print(" | ".join([given.metric, *COLUMNS]))
     lines = []
     for arm in given.arms:
-        paths = sorted(arm.glob("seed*/best.safetensors"))
-        if not paths:
-            raise GeomoeError(
-                f"{arm} has no seed*/best.safetensors; give the folder of an arm of a benchmark"
-            )
-        found = [of_seed(path, given.data, given.metric) for path in paths]
+        found = [of_seed(path, given.data, given.metric) for path in weights_of(arm)]
         row = [[scores[column] for scores, _, _ in found if column in scores] for column in COLUMNS]
         print(" | ".join([arm.name, *(text(values) if values else "" for values in row)]), flush=True)
         for name in found[0][1]:
